@@ -232,7 +232,7 @@ func sessionsReassembly(packets []storedPacket) (payloadBytes int) {
 		}
 		pipeline.ReleaseEvent(event)
 	}
-	table := sessions.New(sessions.Default(), sessions.Deps{Emit: emit}, prometheus.NewRegistry())
+	table := sessions.New(sessions.Default(), sessions.Deps{Tunnels: sessions.EveryTunnel, Emit: emit}, prometheus.NewRegistry())
 	for i := range packets {
 		packet := &packets[i]
 		table.Packet("eth0", packet.link, packet.at, packet.data, len(packet.data))

@@ -588,6 +588,7 @@ type Event struct {
 	Verdicts       []*Verdict             `protobuf:"bytes,15,rep,name=verdicts,proto3" json:"verdicts,omitempty"`                                    // written by detectors
 	Host           *Host                  `protobuf:"bytes,16,opt,name=host,proto3" json:"host,omitempty"`                                            // the host of the batch; set after decoding, like container
 	Ingested       int64                  `protobuf:"fixed64,17,opt,name=ingested,proto3" json:"ingested,omitempty"`                                  // time of the engine's block, ns; set by the engine, never encoded in a batch
+	Tunnel         *Tunnel                `protobuf:"bytes,20,opt,name=tunnel,proto3" json:"tunnel,omitempty"`                                        // set if the addresses of the event are those of packets inside a tunnel
 	Tags           []string               `protobuf:"bytes,18,rep,name=tags,proto3" json:"tags,omitempty"`                                            // marks of the collector: truncated, parsing_stopped, …; see tags.go
 	Session        *Session               `protobuf:"bytes,30,opt,name=session,proto3" json:"session,omitempty"`
 	Dns            *DNSMessage            `protobuf:"bytes,31,opt,name=dns,proto3" json:"dns,omitempty"`
@@ -751,6 +752,13 @@ func (x *Event) GetIngested() int64 {
 	return 0
 }
 
+func (x *Event) GetTunnel() *Tunnel {
+	if x != nil {
+		return x.Tunnel
+	}
+	return nil
+}
+
 func (x *Event) GetTags() []string {
 	if x != nil {
 		return x.Tags
@@ -821,6 +829,75 @@ func (x *Event) GetMemcached() *MemcachedCommand {
 	return nil
 }
 
+// Tunnel is the tunnel around the packets of an event; of nested tunnels the innermost.
+type Tunnel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                                        // vxlan, geneve, gtp, gre, ipip, mpls, pppoe
+	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`                                           // VXLAN or Geneve network, GRE key, GTP endpoint, PPPoE session
+	SourceIp      []byte                 `protobuf:"bytes,3,opt,name=source_ip,json=sourceIp,proto3" json:"source_ip,omitempty"`                // outer address on the client's side, 4 or 16 bytes
+	DestinationIp []byte                 `protobuf:"bytes,4,opt,name=destination_ip,json=destinationIp,proto3" json:"destination_ip,omitempty"` // outer address on the server's side
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tunnel) Reset() {
+	*x = Tunnel{}
+	mi := &file_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tunnel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tunnel) ProtoMessage() {}
+
+func (x *Tunnel) ProtoReflect() protoreflect.Message {
+	mi := &file_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
+func (*Tunnel) Descriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Tunnel) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Tunnel) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Tunnel) GetSourceIp() []byte {
+	if x != nil {
+		return x.SourceIp
+	}
+	return nil
+}
+
+func (x *Tunnel) GetDestinationIp() []byte {
+	if x != nil {
+		return x.DestinationIp
+	}
+	return nil
+}
+
 type Endpoint struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Ip             []byte                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"` // 4 or 16 bytes
@@ -837,7 +914,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_event_proto_msgTypes[5]
+	mi := &file_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +926,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[5]
+	mi := &file_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +939,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{5}
+	return file_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Endpoint) GetIp() []byte {
@@ -938,7 +1015,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_event_proto_msgTypes[6]
+	mi := &file_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1027,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[6]
+	mi := &file_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1040,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{6}
+	return file_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Verdict) GetDetector() string {
@@ -1053,7 +1130,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_event_proto_msgTypes[7]
+	mi := &file_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1142,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[7]
+	mi := &file_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1155,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{7}
+	return file_event_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Session) GetHistory() string {
@@ -1216,7 +1293,7 @@ type DNSMessage struct {
 
 func (x *DNSMessage) Reset() {
 	*x = DNSMessage{}
-	mi := &file_event_proto_msgTypes[8]
+	mi := &file_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1305,7 @@ func (x *DNSMessage) String() string {
 func (*DNSMessage) ProtoMessage() {}
 
 func (x *DNSMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[8]
+	mi := &file_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1318,7 @@ func (x *DNSMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DNSMessage.ProtoReflect.Descriptor instead.
 func (*DNSMessage) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{8}
+	return file_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DNSMessage) GetId() uint32 {
@@ -1378,7 +1455,7 @@ type HTTPExchange struct {
 
 func (x *HTTPExchange) Reset() {
 	*x = HTTPExchange{}
-	mi := &file_event_proto_msgTypes[9]
+	mi := &file_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1467,7 @@ func (x *HTTPExchange) String() string {
 func (*HTTPExchange) ProtoMessage() {}
 
 func (x *HTTPExchange) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[9]
+	mi := &file_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1480,7 @@ func (x *HTTPExchange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HTTPExchange.ProtoReflect.Descriptor instead.
 func (*HTTPExchange) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{9}
+	return file_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HTTPExchange) GetVersion() string {
@@ -1576,7 +1653,7 @@ type MySQLCommand struct {
 
 func (x *MySQLCommand) Reset() {
 	*x = MySQLCommand{}
-	mi := &file_event_proto_msgTypes[10]
+	mi := &file_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1665,7 @@ func (x *MySQLCommand) String() string {
 func (*MySQLCommand) ProtoMessage() {}
 
 func (x *MySQLCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[10]
+	mi := &file_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1678,7 @@ func (x *MySQLCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MySQLCommand.ProtoReflect.Descriptor instead.
 func (*MySQLCommand) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{10}
+	return file_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MySQLCommand) GetCommand() string {
@@ -1726,7 +1803,7 @@ type RedisCommand struct {
 
 func (x *RedisCommand) Reset() {
 	*x = RedisCommand{}
-	mi := &file_event_proto_msgTypes[11]
+	mi := &file_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1815,7 @@ func (x *RedisCommand) String() string {
 func (*RedisCommand) ProtoMessage() {}
 
 func (x *RedisCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[11]
+	mi := &file_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1828,7 @@ func (x *RedisCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedisCommand.ProtoReflect.Descriptor instead.
 func (*RedisCommand) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{11}
+	return file_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RedisCommand) GetCommand() string {
@@ -1840,7 +1917,7 @@ type TLSHandshake struct {
 
 func (x *TLSHandshake) Reset() {
 	*x = TLSHandshake{}
-	mi := &file_event_proto_msgTypes[12]
+	mi := &file_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1929,7 @@ func (x *TLSHandshake) String() string {
 func (*TLSHandshake) ProtoMessage() {}
 
 func (x *TLSHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[12]
+	mi := &file_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1942,7 @@ func (x *TLSHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSHandshake.ProtoReflect.Descriptor instead.
 func (*TLSHandshake) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{12}
+	return file_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TLSHandshake) GetVersion() string {
@@ -1988,7 +2065,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_event_proto_msgTypes[13]
+	mi := &file_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2077,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[13]
+	mi := &file_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2090,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{13}
+	return file_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LogLine) GetMessage() string {
@@ -2075,7 +2152,7 @@ type ContainerChange struct {
 
 func (x *ContainerChange) Reset() {
 	*x = ContainerChange{}
-	mi := &file_event_proto_msgTypes[14]
+	mi := &file_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2164,7 @@ func (x *ContainerChange) String() string {
 func (*ContainerChange) ProtoMessage() {}
 
 func (x *ContainerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[14]
+	mi := &file_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2177,7 @@ func (x *ContainerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerChange.ProtoReflect.Descriptor instead.
 func (*ContainerChange) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{14}
+	return file_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ContainerChange) GetAction() string {
@@ -2134,7 +2211,7 @@ type MemcachedCommand struct {
 
 func (x *MemcachedCommand) Reset() {
 	*x = MemcachedCommand{}
-	mi := &file_event_proto_msgTypes[15]
+	mi := &file_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2146,7 +2223,7 @@ func (x *MemcachedCommand) String() string {
 func (*MemcachedCommand) ProtoMessage() {}
 
 func (x *MemcachedCommand) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[15]
+	mi := &file_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2159,7 +2236,7 @@ func (x *MemcachedCommand) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemcachedCommand.ProtoReflect.Descriptor instead.
 func (*MemcachedCommand) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{15}
+	return file_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MemcachedCommand) GetCommand() string {
@@ -2257,7 +2334,7 @@ const file_event_proto_rawDesc = "" +
 	"\x04demo\x18\a \x01(\bR\x04demo\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xe2\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x8f\t\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\adataset\x18\x02 \x01(\x0e2\x14.tidegate.v1.DatasetR\adataset\x12\x1c\n" +
@@ -2278,7 +2355,8 @@ const file_event_proto_rawDesc = "" +
 	"interfaces\x120\n" +
 	"\bverdicts\x18\x0f \x03(\v2\x14.tidegate.v1.VerdictR\bverdicts\x12%\n" +
 	"\x04host\x18\x10 \x01(\v2\x11.tidegate.v1.HostR\x04host\x12\x1a\n" +
-	"\bingested\x18\x11 \x01(\x10R\bingested\x12\x12\n" +
+	"\bingested\x18\x11 \x01(\x10R\bingested\x12+\n" +
+	"\x06tunnel\x18\x14 \x01(\v2\x13.tidegate.v1.TunnelR\x06tunnel\x12\x12\n" +
 	"\x04tags\x18\x12 \x03(\tR\x04tags\x12.\n" +
 	"\asession\x18\x1e \x01(\v2\x14.tidegate.v1.SessionR\asession\x12)\n" +
 	"\x03dns\x18\x1f \x01(\v2\x17.tidegate.v1.DNSMessageR\x03dns\x12-\n" +
@@ -2288,7 +2366,12 @@ const file_event_proto_rawDesc = "" +
 	"\x03tls\x18# \x01(\v2\x19.tidegate.v1.TLSHandshakeR\x03tls\x12&\n" +
 	"\x03log\x18$ \x01(\v2\x14.tidegate.v1.LogLineR\x03log\x124\n" +
 	"\x06change\x18% \x01(\v2\x1c.tidegate.v1.ContainerChangeR\x06change\x12;\n" +
-	"\tmemcached\x18' \x01(\v2\x1d.tidegate.v1.MemcachedCommandR\tmemcachedJ\x04\b&\x10'\"\xef\x01\n" +
+	"\tmemcached\x18' \x01(\v2\x1d.tidegate.v1.MemcachedCommandR\tmemcachedJ\x04\b&\x10'\"p\n" +
+	"\x06Tunnel\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\rR\x02id\x12\x1b\n" +
+	"\tsource_ip\x18\x03 \x01(\fR\bsourceIp\x12%\n" +
+	"\x0edestination_ip\x18\x04 \x01(\fR\rdestinationIp\"\xef\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x14\n" +
@@ -2492,7 +2575,7 @@ func file_event_proto_rawDescGZIP() []byte {
 }
 
 var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_event_proto_goTypes = []any{
 	(Dataset)(0),             // 0: tidegate.v1.Dataset
 	(Transport)(0),           // 1: tidegate.v1.Transport
@@ -2503,17 +2586,18 @@ var file_event_proto_goTypes = []any{
 	(*Container)(nil),        // 6: tidegate.v1.Container
 	(*Label)(nil),            // 7: tidegate.v1.Label
 	(*Event)(nil),            // 8: tidegate.v1.Event
-	(*Endpoint)(nil),         // 9: tidegate.v1.Endpoint
-	(*Verdict)(nil),          // 10: tidegate.v1.Verdict
-	(*Session)(nil),          // 11: tidegate.v1.Session
-	(*DNSMessage)(nil),       // 12: tidegate.v1.DNSMessage
-	(*HTTPExchange)(nil),     // 13: tidegate.v1.HTTPExchange
-	(*MySQLCommand)(nil),     // 14: tidegate.v1.MySQLCommand
-	(*RedisCommand)(nil),     // 15: tidegate.v1.RedisCommand
-	(*TLSHandshake)(nil),     // 16: tidegate.v1.TLSHandshake
-	(*LogLine)(nil),          // 17: tidegate.v1.LogLine
-	(*ContainerChange)(nil),  // 18: tidegate.v1.ContainerChange
-	(*MemcachedCommand)(nil), // 19: tidegate.v1.MemcachedCommand
+	(*Tunnel)(nil),           // 9: tidegate.v1.Tunnel
+	(*Endpoint)(nil),         // 10: tidegate.v1.Endpoint
+	(*Verdict)(nil),          // 11: tidegate.v1.Verdict
+	(*Session)(nil),          // 12: tidegate.v1.Session
+	(*DNSMessage)(nil),       // 13: tidegate.v1.DNSMessage
+	(*HTTPExchange)(nil),     // 14: tidegate.v1.HTTPExchange
+	(*MySQLCommand)(nil),     // 15: tidegate.v1.MySQLCommand
+	(*RedisCommand)(nil),     // 16: tidegate.v1.RedisCommand
+	(*TLSHandshake)(nil),     // 17: tidegate.v1.TLSHandshake
+	(*LogLine)(nil),          // 18: tidegate.v1.LogLine
+	(*ContainerChange)(nil),  // 19: tidegate.v1.ContainerChange
+	(*MemcachedCommand)(nil), // 20: tidegate.v1.MemcachedCommand
 }
 var file_event_proto_depIdxs = []int32{
 	5,  // 0: tidegate.v1.Batch.host:type_name -> tidegate.v1.Host
@@ -2523,27 +2607,28 @@ var file_event_proto_depIdxs = []int32{
 	0,  // 4: tidegate.v1.Event.dataset:type_name -> tidegate.v1.Dataset
 	2,  // 5: tidegate.v1.Event.outcome:type_name -> tidegate.v1.Outcome
 	1,  // 6: tidegate.v1.Event.transport:type_name -> tidegate.v1.Transport
-	9,  // 7: tidegate.v1.Event.source:type_name -> tidegate.v1.Endpoint
-	9,  // 8: tidegate.v1.Event.destination:type_name -> tidegate.v1.Endpoint
+	10, // 7: tidegate.v1.Event.source:type_name -> tidegate.v1.Endpoint
+	10, // 8: tidegate.v1.Event.destination:type_name -> tidegate.v1.Endpoint
 	6,  // 9: tidegate.v1.Event.container:type_name -> tidegate.v1.Container
-	10, // 10: tidegate.v1.Event.verdicts:type_name -> tidegate.v1.Verdict
+	11, // 10: tidegate.v1.Event.verdicts:type_name -> tidegate.v1.Verdict
 	5,  // 11: tidegate.v1.Event.host:type_name -> tidegate.v1.Host
-	11, // 12: tidegate.v1.Event.session:type_name -> tidegate.v1.Session
-	12, // 13: tidegate.v1.Event.dns:type_name -> tidegate.v1.DNSMessage
-	13, // 14: tidegate.v1.Event.http:type_name -> tidegate.v1.HTTPExchange
-	14, // 15: tidegate.v1.Event.mysql:type_name -> tidegate.v1.MySQLCommand
-	15, // 16: tidegate.v1.Event.redis:type_name -> tidegate.v1.RedisCommand
-	16, // 17: tidegate.v1.Event.tls:type_name -> tidegate.v1.TLSHandshake
-	17, // 18: tidegate.v1.Event.log:type_name -> tidegate.v1.LogLine
-	18, // 19: tidegate.v1.Event.change:type_name -> tidegate.v1.ContainerChange
-	19, // 20: tidegate.v1.Event.memcached:type_name -> tidegate.v1.MemcachedCommand
-	6,  // 21: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
-	3,  // 22: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	9,  // 12: tidegate.v1.Event.tunnel:type_name -> tidegate.v1.Tunnel
+	12, // 13: tidegate.v1.Event.session:type_name -> tidegate.v1.Session
+	13, // 14: tidegate.v1.Event.dns:type_name -> tidegate.v1.DNSMessage
+	14, // 15: tidegate.v1.Event.http:type_name -> tidegate.v1.HTTPExchange
+	15, // 16: tidegate.v1.Event.mysql:type_name -> tidegate.v1.MySQLCommand
+	16, // 17: tidegate.v1.Event.redis:type_name -> tidegate.v1.RedisCommand
+	17, // 18: tidegate.v1.Event.tls:type_name -> tidegate.v1.TLSHandshake
+	18, // 19: tidegate.v1.Event.log:type_name -> tidegate.v1.LogLine
+	19, // 20: tidegate.v1.Event.change:type_name -> tidegate.v1.ContainerChange
+	20, // 21: tidegate.v1.Event.memcached:type_name -> tidegate.v1.MemcachedCommand
+	6,  // 22: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
+	3,  // 23: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_event_proto_init() }
@@ -2557,7 +2642,7 @@ func file_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_proto_rawDesc), len(file_event_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

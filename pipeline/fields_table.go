@@ -77,6 +77,26 @@ var Fields = withDefaults([]Field{
 		Strs: func(e *Event, buf []string) []string { return append(buf, e.Interfaces...) },
 	},
 	{
+		Name: "tunnel.type", Selectivity: 2, Column: word,
+		Doc: "Tunnel around the packets of the event: vxlan, geneve, gtp, gre, ipip, mpls or pppoe; of nested tunnels the innermost. The addresses and ports of the event are then those inside the tunnel, and name no container.",
+		Str: func(e *Event) string { return e.GetTunnel().GetType() },
+	},
+	{
+		Name: "tunnel.id", Column: u32,
+		Doc: "Network or session of the tunnel: VNI of VXLAN and Geneve, key of GRE, session of PPPoE; of GTP the endpoint of the first packet.",
+		Num: func(e *Event) int64 { return int64(e.GetTunnel().GetId()) },
+	},
+	{
+		Name: "tunnel.source.ip", Path: "tunnel.source_ip", Column: text,
+		Doc: "Outer address of the tunnel on the client's side.",
+		IP:  func(e *Event) netip.Addr { return addrFromBytes(e.GetTunnel().GetSourceIp()) },
+	},
+	{
+		Name: "tunnel.destination.ip", Path: "tunnel.destination_ip", Column: text,
+		Doc: "Outer address of the tunnel on the server's side.",
+		IP:  func(e *Event) netip.Addr { return addrFromBytes(e.GetTunnel().GetDestinationIp()) },
+	},
+	{
 		Name: "source.ip", Column: text,
 		Doc: "Address of the client; behind a NAT, its inner address.",
 		IP:  func(e *Event) netip.Addr { return addrFromBytes(e.GetSource().GetIp()) },

@@ -99,6 +99,9 @@ func detachBuffer(event *Event) {
 			endpoint.Ip, endpoint.NatIp, endpoint.Container = nil, nil, nil
 		}
 	}
+	if tunnel := event.Tunnel; tunnel != nil {
+		tunnel.SourceIp, tunnel.DestinationIp = nil, nil
+	}
 	clearList(&event.Interfaces)
 	clearList(&event.Tags)
 	clearList(&event.Verdicts)

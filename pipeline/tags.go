@@ -17,6 +17,7 @@ const (
 	TagUrgentData      = "urgent_data"
 	TagSourceSpoofed   = "source_spoofed"
 	TagMemoryLimit     = "memory_limit"
+	TagTunnelUnopened  = "tunnel_unopened"
 )
 
 // A Tag is a value of the field tags.
@@ -35,6 +36,7 @@ var Tags = []Tag{
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
 	{TagSourceSpoofed, "the source address is not the sender's"},
+	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},
 }
 

@@ -12,6 +12,7 @@ import (
 	"tidegate/collector/capture"
 	"tidegate/collector/conntrack"
 	"tidegate/collector/containers"
+	"tidegate/collector/links"
 	"tidegate/collector/logs"
 	"tidegate/collector/sessions"
 	"tidegate/collector/ship"
@@ -88,6 +89,9 @@ func (p *process) startCapture(registry *containers.Registry) {
 		return nil
 	})
 
+	monitor := links.NewMonitor(p.cfg.Capture.Underlays, registry.Overlays, p.log, p.reg)
+	p.lifecycle.startComponent("links", monitor.Run)
+
 	// Each worker of the capture has a parser set and a session table of its own.
 	dedup := sessions.NewDedupTable()
 	panicked := p.panicLogger()
@@ -96,7 +100,8 @@ func (p *process) startCapture(registry *containers.Registry) {
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Containers: registry, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: dedup,
+			Containers: registry, NAT: tracker, Bridge: p.cfg.Capture.IsBridge,
+			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)
 	}

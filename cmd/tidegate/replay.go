@@ -37,6 +37,10 @@ func replayCommand() *cobra.Command {
 		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
 through the same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
 
+A file does not say which tunnels ended on the host that captured it. So every tunnel is opened, and the events inside
+have the fields tunnel.*: whoever sent the outer packet chose all that is in them. --tunnels=false opens none, as the
+collector does on the bridges of containers.
+
 Needs:    no configuration, no broker and no store.
 Ends:     with 1 if a capture is truncated or malformed. It prints the events before the damage, and where that is.
           A line that is not of the format of its log is an event with event.partial.`,
@@ -64,12 +68,15 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
 	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
+	cmd.Flags().BoolVar(&job.openTunnels, "tunnels", true,
+		"read the packets inside tunnels (VXLAN, GRE, …); their events have the fields tunnel.*")
 	return cmd
 }
 
 // A replay reads files and prints their events, or a table of their counts. It is used by one goroutine.
 type replay struct {
 	printEvents bool       // print each event instead of the table
+	openTunnels bool       // read the packets inside tunnels
 	rules       *rules.Set // nil: none
 
 	out      *bufio.Writer
@@ -178,7 +185,11 @@ func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (
 			"read %s: a bug in the parser of %s, please report it: %v", name, protocol, value))
 	}
 	defer func() { err = errors.Join(err, parserBugs) }()
-	table := sessions.New(sessions.Default(), sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent}, reg)
+	deps := sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent}
+	if r.openTunnels {
+		deps.Tunnels = sessions.EveryTunnel
+	}
+	table := sessions.New(sessions.Default(), deps, reg)
 	defer table.Close()
 
 	for count := 0; ; count++ {

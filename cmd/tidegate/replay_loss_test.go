@@ -62,7 +62,7 @@ func replayWithLoss(t *testing.T, path string, seed uint64, share float64, each 
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Errorf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}
-	table := sessions.New(sessions.Default(), sessions.Deps{Protocols: set, Emit: func(event *pipeline.Event) {
+	table := sessions.New(sessions.Default(), sessions.Deps{Protocols: set, Tunnels: sessions.EveryTunnel, Emit: func(event *pipeline.Event) {
 		if event.Mysql != nil { // the login appears once in a connection, and may be lost
 			event.Mysql.UserName, event.Mysql.Database = "", ""
 		}

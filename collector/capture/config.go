@@ -18,6 +18,11 @@ type Config struct {
 	// promiscuous mode. A session that is seen on a bridge and on another interface is reported once, by the
 	// bridge.
 	Bridges []string `yaml:"bridges"`
+	// Names, or glob patterns of names, of interfaces on which every tunnel (VXLAN, Geneve, GTP, GRE, IP in IP, MPLS,
+	// PPPoE) is opened, such as the port of a mirror. Elsewhere only tunnels that end on this host are opened, those of
+	// its VXLAN, Geneve, GRE and IP-in-IP devices and of Docker's overlay networks, and on bridges none: whoever can
+	// send a packet could have connections of others reported that never were.
+	Underlays []string `yaml:"underlays"`
 	// Workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
 	Workers int `yaml:"workers"`
 	// Size of the packet ring of each worker.
@@ -41,6 +46,7 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.Each("interfaces", c.Interfaces, checkInterface),
 		config.Each("bridges", c.Bridges, checkInterface),
+		config.Each("underlays", c.Underlays, c.checkUnderlay),
 		config.Range("workers", c.Workers, 0, 64),
 		config.Range("ring_bytes", c.RingBytes, minRingBytes, config.GiB),
 	)
@@ -51,6 +57,14 @@ func checkInterface(key, pattern string) []config.Problem {
 		return config.Invalid(key, `"any" would show each packet several times; name the interfaces`)
 	}
 	return config.Glob(key, pattern)
+}
+
+// checkUnderlay refuses the bridges of containers.
+func (c Config) checkUnderlay(key, pattern string) []config.Problem {
+	if slices.Contains(c.Bridges, pattern) || c.IsBridge(pattern) {
+		return config.Invalid(key, "%q is a bridge of containers, on which no tunnel is opened", pattern)
+	}
+	return checkInterface(key, pattern)
 }
 
 // IsBridge reports whether containers are attached to the interface of that name.

@@ -90,6 +90,7 @@ type Tracker struct {
 	keepDestroyed time.Duration
 	expireEvery   time.Duration
 	now           func() time.Time
+	querier       querier
 
 	events     *prometheus.CounterVec
 	tableReads prometheus.Counter
@@ -112,6 +113,13 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	for i := range tracker.shards {
 		tracker.shards[i].entries = map[tuple]entry{}
 	}
+
+	queries := factory.CounterVec("tidegate_conntrack_queries_total",
+		"Queries for a single conntrack entry, whether the outer packet of a tunnel is that of a container, by result. "+
+			"failed and limited: the tunnel is not opened.", "result")
+	tracker.querier.answered = queries.WithLabelValues("answered")
+	tracker.querier.failed = queries.WithLabelValues("failed")
+	tracker.querier.limited = queries.WithLabelValues("limited")
 
 	// Each counter starts at 0, so that a query of its rate finds it.
 	for _, kind := range []string{"new", "destroy", "other", "lost"} {
@@ -208,6 +216,14 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("join the netlink groups: %w", err)
 	}
+
+	// A connection that listens cannot send requests.
+	queries, err := ct.Dial(nil)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	t.querier.connect(queries)
+	defer t.querier.connect(nil)
 
 	// Events that arrive meanwhile wait in the channel and in the socket's buffer.
 	if err := t.readKernelTable(); err != nil {

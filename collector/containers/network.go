@@ -5,8 +5,12 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/moby/moby/client"
+
+	"tidegate/collector/links"
 )
 
 // A network is a bridge network of Docker.
@@ -25,8 +29,13 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 	}
 
 	var list []network
+	var overlays []links.Overlay
 	for i := range result.Items {
 		described := &result.Items[i].Network
+		if described.Driver == "overlay" {
+			overlays = append(overlays, overlaysOf(described.Options)...)
+			continue
+		}
 		if described.Driver != "bridge" {
 			continue
 		}
@@ -51,6 +60,17 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.networks = list
+	r.networks, r.overlays = list, overlays
 	return nil
+}
+
+// overlaysOf returns the VXLAN networks of an overlay network with the given options. Only the managers of a
+// swarm know a port other than the usual one; capture.underlays is for that.
+func overlaysOf(options map[string]string) (overlays []links.Overlay) {
+	for id := range strings.SplitSeq(options["com.docker.network.driver.overlay.vxlanid_list"], ",") {
+		if number, err := strconv.ParseUint(strings.TrimSpace(id), 10, 24); err == nil {
+			overlays = append(overlays, links.Overlay{ID: uint32(number), Port: links.PortVXLAN})
+		}
+	}
+	return overlays
 }

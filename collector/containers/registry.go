@@ -33,6 +33,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/collector/links"
 	"tidegate/pipeline"
 )
 
@@ -63,6 +64,7 @@ type Registry struct {
 	mu          sync.Mutex // guards the following
 	entries     map[string]*entry
 	networks    []network
+	overlays    []links.Overlay
 	subscribers []chan struct{}
 
 	ready     chan struct{}

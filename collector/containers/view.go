@@ -3,18 +3,20 @@ package containers
 import (
 	"net/netip"
 
+	"tidegate/collector/links"
 	"tidegate/pipeline"
 )
 
 // A view is an immutable snapshot of the Registry for readers.
 type view struct {
-	byID    map[string]containerView
-	byIP    map[netip.Addr]addressOwner
-	logs    []LogFile
-	all     []*pipeline.Container
-	bridges []string
-	subnets []netip.Prefix
-	routers map[netip.Addr]bool // addresses of the host in subnets
+	byID     map[string]containerView
+	byIP     map[netip.Addr]addressOwner
+	logs     []LogFile
+	all      []*pipeline.Container
+	bridges  []string
+	overlays []links.Overlay
+	subnets  []netip.Prefix
+	routers  map[netip.Addr]bool // addresses of the host in subnets
 }
 
 type containerView struct {
@@ -80,12 +82,15 @@ func (r *Registry) Logs() []LogFile { return r.view.Load().logs }
 // configured name.
 func (r *Registry) Bridges() []string { return r.view.Load().bridges }
 
+// Overlays returns the VXLAN networks of Docker's overlay networks.
+func (r *Registry) Overlays() []links.Overlay { return r.view.Load().overlays }
+
 // publish replaces the view by one of the current state and notifies the subscribers. r.mu is held.
 func (r *Registry) publish() {
 	next := &view{
 		byID:    make(map[string]containerView, len(r.entries)),
 		byIP:    make(map[netip.Addr]addressOwner, len(r.entries)),
-		routers: map[netip.Addr]bool{},
+		routers: map[netip.Addr]bool{}, overlays: r.overlays,
 	}
 	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in next.byIP
 	excluded := 0

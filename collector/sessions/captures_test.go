@@ -84,7 +84,7 @@ func TestEveryCapture(t *testing.T) {
 			continue
 		}
 		sessions, ids := 0, map[string]bool{}
-		table, packets := playCapture(t, path, Default(), Deps{}, parsers, func(event *pipeline.Event) {
+		table, packets := playCapture(t, path, Default(), Deps{Tunnels: EveryTunnel}, parsers, func(event *pipeline.Event) {
 			if event.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"github.com/google/gopacket/layers"
+
+	"tidegate/collector/links"
 )
 
 // Link types that gopacket does not name. Its LinkType has eight bits, which leave 20 of LINKTYPE_LINUX_SLL2
@@ -41,13 +43,17 @@ const (
 	etherVNTag    = 0x8926
 )
 
-// A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait.
+// A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait and the tunnels
+// that were looked up.
 //
 // Each method reads one kind of header and calls the method of the next layer. In all methods data is the
 // captured part of a layer, wire the length of the whole layer on the wire, and depth the number of tunnels
 // around it. An inner header overwrites the fields of p that an outer header has set: the innermost headers
 // count.
-type decoder struct{ frags defragmenter }
+type decoder struct {
+	frags   defragmenter
+	tunnels tunnelGate
+}
 
 // decodeFrame reads the headers of a frame into p and returns the result under which the packet is counted.
 func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire int) result {
@@ -114,6 +120,9 @@ func (d *decoder) decodeSNAP(p *packet, data []byte, wire, depth int) result {
 	if string(data[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
 		return resNotIP
 	}
+	if !d.opens(p, links.SNAP, 0, depth) {
+		return resTunnel
+	}
 	return d.decodeEtherType(p, binary.BigEndian.Uint16(data[6:]), data[8:], wire-8, depth)
 }
 
@@ -138,11 +147,15 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 				return resTruncated
 			}
 			p.vlan = binary.BigEndian.Uint16(data) & 0xfff
+			d.addVLANToKey(p)
 			typ = binary.BigEndian.Uint16(data[2:])
 			data, wire = data[4:], wire-4
 		case etherVNTag:
 			if len(data) < 6 {
 				return resTruncated
+			}
+			if !d.opens(p, links.VNTag, 0, depth) {
+				return resTunnel
 			}
 			typ = binary.BigEndian.Uint16(data[4:])
 			data, wire = data[6:], wire-6
@@ -205,6 +218,10 @@ func (d *decoder) decodeNFLOG(p *packet, data []byte, wire int) result {
 // version in the first four bits shows an IP packet, and zeros there show the control word of an Ethernet
 // frame.
 func (d *decoder) decodeMPLS(p *packet, data []byte, wire, depth int) result {
+	// The labels of the two directions differ, so the key has none.
+	if !d.enterTunnel(p, links.MPLS, 0, depth-1) {
+		return resTunnel
+	}
 	for range maxNesting {
 		if len(data) < 5 {
 			return resTruncated
@@ -235,6 +252,9 @@ func (d *decoder) decodePPPoE(p *packet, data []byte, wire, depth int) result {
 	}
 	if data[0] != 0x11 || data[1] != 0 { // version 1, type 1, code 0: session data
 		return resNotIP
+	}
+	if !d.enterTunnel(p, links.PPPoE, uint32(binary.BigEndian.Uint16(data[2:])), depth) {
+		return resTunnel
 	}
 	size := int(binary.BigEndian.Uint16(data[4:]))
 	data, wire = data[6:], min(wire-6, size) // padding follows
@@ -317,12 +337,31 @@ func gtpHeader(data []byte) (headerLen int, typ uint16) {
 	return 0, 0
 }
 
+// greKey returns the key in the GRE header at the front of data, 0 if there is none. The same field of PPTP differs
+// in the two directions of a call, and is no key.
+func greKey(data []byte) uint32 {
+	flags, at := data[0], 4
+	if flags&0x20 == 0 || data[1]&7 == 1 {
+		return 0
+	}
+	if flags&0x80 != 0 {
+		at += 4
+	}
+	if len(data) < at+4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(data[at:])
+}
+
 // decodeGRE reads a GRE header (RFC 2784, RFC 2890). Version 1 is the header of PPTP (RFC 2637).
 func (d *decoder) decodeGRE(p *packet, data []byte, wire, depth int) result {
 	if len(data) < 4 {
 		return resTruncated
 	}
 	flags, typ := data[0], binary.BigEndian.Uint16(data[2:])
+	if !d.enterTunnel(p, links.GRE, greKey(data), depth-1) {
+		return resTunnel
+	}
 
 	// Each flag that is set adds an optional field of four bytes.
 	headerLen := 4

@@ -1,6 +1,10 @@
 package sessions
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"tidegate/collector/links"
+)
 
 // IP protocol numbers.
 const (
@@ -18,15 +22,6 @@ const (
 	protoMobility = 135
 	protoHIP      = 139
 	protoShim6    = 140
-)
-
-// UDP ports of tunnels.
-const (
-	portVXLAN      = 4789
-	portVXLANLinux = 8472 // Linux's default, older than the assigned one
-	portGeneve     = 6081
-	portGTP        = 2152
-	portGRE        = 4754 // RFC 8086
 )
 
 // decodeIP reads an IP header of either version. Bytes beyond the length in the header are padding of the
@@ -78,7 +73,7 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	if fragment&0x3fff != 0 { // an offset, or more fragments follow
 		var res result
 		data, res = d.frags.addFragment(p.clock, ipFragment{
-			key: fragKey{p.src, p.dst, p.id, proto, false, p.iface},
+			key: fragKey{p.src, p.dst, p.tunnel.key, p.id, proto, false, p.iface},
 			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: data, wire: wire,
 		})
 		if data == nil {
@@ -114,6 +109,9 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 			if len(data) < 8 {
 				return resTruncated
 			}
+			if next == protoAH && !d.opens(p, links.AH, 0, depth) {
+				return resTunnel
+			}
 			size := 8 + int(data[1])*8
 			if next == protoAH { // counts in units of four bytes, unlike the others
 				size = 8 + int(data[1])*4
@@ -138,7 +136,7 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 			}
 			var res result
 			data, res = d.frags.addFragment(p.clock, ipFragment{
-				key: fragKey{p.src, p.dst, id, next, true, p.iface},
+				key: fragKey{p.src, p.dst, p.tunnel.key, id, next, true, p.iface},
 				off: int(field &^ 7), more: field&1 != 0, b: data, wire: wire,
 			})
 			if data == nil {
@@ -162,6 +160,9 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, dep
 	case protoUDP:
 		return d.decodeUDP(p, data, wire, depth)
 	case protoIPIP, protoIPv6:
+		if !d.enterTunnel(p, links.IPIP, 0, depth) {
+			return resTunnel
+		}
 		return d.decodeIP(p, data, wire, depth+1)
 	case protoGRE:
 		return d.decodeGRE(p, data, wire, depth+1)
@@ -172,6 +173,9 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, dep
 		size := 8 + int(data[1])*4
 		if size > len(data) || depth > maxNesting {
 			return resTruncated
+		}
+		if !d.opens(p, links.AH, 0, depth) {
+			return resTunnel
 		}
 		return d.decodeTransport(p, data[0], data[size:], wire-size, depth+1)
 	case protoICMP, protoICMPv6:
@@ -218,35 +222,45 @@ func (d *decoder) decodeUDP(p *packet, data []byte, wire, depth int) result {
 	return d.decodeTunnel(p, depth)
 }
 
-// decodeTunnel reads the frame or packet in p, a UDP datagram, if p belongs to a tunnel. A tunnel is
+// decodeTunnel reads the frame or packet in p, a UDP datagram, if p belongs to a tunnel that is opened. A tunnel is
 // recognised by its port and a valid header; any other datagram is plain UDP.
 func (d *decoder) decodeTunnel(p *packet, depth int) result {
 	switch p.dport {
-	case portVXLAN, portVXLANLinux:
+	case links.PortVXLAN, links.PortVXLANLinux:
 		if isVXLAN(p.Payload) {
-			return d.decodeInner(p, depth, etherBridged, 8)
+			return d.decodeInner(p, depth, links.VXLAN, networkID(p.Payload), etherBridged, 8)
 		}
-	case portGeneve:
+	case links.PortGeneve:
 		if headerLen, typ := geneveHeader(p.Payload); headerLen > 0 {
-			return d.decodeInner(p, depth, typ, headerLen)
+			return d.decodeInner(p, depth, links.Geneve, networkID(p.Payload), typ, headerLen)
 		}
-	case portGRE:
+	case links.PortGRE:
 		// A plain GRE header of version 0: reserved bits would be set in most other datagrams.
-		if len(p.Payload) >= 8 && p.Payload[0]&0x4f == 0 && p.Payload[1] == 0 {
+		if len(p.Payload) >= 8 && p.Payload[0]&0x4f == 0 && p.Payload[1] == 0 &&
+			d.opens(p, links.GRE, greKey(p.Payload), depth) {
 			return d.decodeGRE(p, p.Payload, p.Size, depth+1)
 		}
-	case portGTP:
+	case links.PortGTP:
 		if headerLen, typ := gtpHeader(p.Payload); headerLen > 0 {
-			return d.decodeInner(p, depth, typ, headerLen)
+			return d.decodeInner(p, depth, links.GTP, binary.BigEndian.Uint32(p.Payload[4:]), typ, headerLen)
 		}
 	}
 	return resUDP
 }
 
-// decodeInner reads the layer of type typ behind the tunnel's header, which has headerLen bytes.
-func (d *decoder) decodeInner(p *packet, depth int, typ uint16, headerLen int) result {
+// networkID returns the VNI of a VXLAN or Geneve header.
+func networkID(header []byte) uint32 { return binary.BigEndian.Uint32(header[4:]) >> 8 }
+
+// decodeInner reads the layer of type typ behind the tunnel's header, which has headerLen bytes. If the tunnel is
+// not to be opened, the datagram is plain UDP.
+func (d *decoder) decodeInner(
+	p *packet, depth int, kind links.Encapsulation, id uint32, typ uint16, headerLen int,
+) result {
 	if depth >= maxNesting {
 		return resTooDeep
+	}
+	if !d.enterTunnel(p, kind, id, depth) {
+		return resUDP
 	}
 	return d.decodeEtherType(p, typ, p.Payload[headerLen:], p.Size-headerLen, depth+1)
 }

@@ -34,7 +34,7 @@ func TestEncapsulations(t *testing.T) {
 	eth := string(inner[:12])
 	check := func(name string, link layers.LinkType, frame []byte) {
 		t.Helper()
-		table := New(Default(), Deps{}, nil)
+		table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
 		var got packet
 		result := table.decoder.decodeFrame(&got, link, frame, len(frame))
 		if result != resTCP || got.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || got.sport != 4000 ||
@@ -98,7 +98,7 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 	check := func(captured int, want string) {
 		t.Helper()
 		var got packet
-		decoder := New(Default(), Deps{}, nil).decoder
+		decoder := New(Default(), Deps{Tunnels: EveryTunnel}, nil).decoder
 		result := decoder.decodeFrame(&got, layers.LinkTypeEthernet, whole[:captured], 58)
 		if result != resTCP || string(got.Options) != want {
 			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[result], got.Options, want)
@@ -117,7 +117,7 @@ func TestNestingIsBounded(t *testing.T) {
 		header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}
 		data = append(header, data...)
 	}
-	table := New(Default(), Deps{}, nil)
+	table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
 	var got packet
 	if result := table.decoder.decodeFrame(&got, layers.LinkTypeRaw, data, len(data)); result != resTooDeep {
 		t.Errorf("%s", resultNames[result])

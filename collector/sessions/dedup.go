@@ -81,7 +81,7 @@ func (f *flow) claimFirst() {
 // ownKey returns the claim key of the connection's addresses as captured.
 func (f *flow) ownKey() claimKey {
 	key := &f.key
-	return claimKey{key.a, key.b, key.aport, key.bport, key.proto}
+	return claimKey{key.a, key.b, key.tunnel, key.aport, key.bport, key.proto}
 }
 
 // canonicalKey returns the claim key of the connection's addresses on the container's side. The mapping must
@@ -205,7 +205,8 @@ func (f *flow) resolveDedup(force bool, why decision) {
 		stale = stale || state == claimStale
 	}
 	onBridge := f.dedup.onBridge || table.deps.Bridge == nil
-	if !force && (stale || !onBridge && (table.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint())) {
+	mayBeTranslated := table.deps.NAT != nil && !mappingKnown && f.tunnel == nil
+	if !force && (stale || !onBridge && (mayBeTranslated || f.hasLocalEndpoint())) {
 		return
 	}
 
@@ -232,9 +233,9 @@ func (f *flow) countDecision(why decision) {
 
 // hasLocalEndpoint reports whether an end of f is a container of this host, or may turn out to be one. The
 // connection of a container also crosses a bridge, and a flow on the bridge reports it if the bridge is
-// captured.
+// captured. The addresses in a tunnel are no container's.
 func (f *flow) hasLocalEndpoint() bool {
-	if f.table.deps.Containers == nil {
+	if f.table.deps.Containers == nil || f.tunnel != nil {
 		return false
 	}
 	client, server := f.endpoints()

@@ -41,9 +41,11 @@ type dedupShard struct {
 	sweepAt int // hasCapacity removes expired claims when there are this many
 }
 
-// A claimKey identifies a connection by its addresses: both ends, the smaller first.
+// A claimKey identifies a connection by its addresses, both ends, the smaller first, and by the tunnel around it: the
+// packets in a tunnel never claim, or find claimed, a connection outside of it.
 type claimKey struct {
 	a, b         addr
+	tunnel       uint64 // tunnel.key
 	aport, bport uint16
 	proto        uint8
 }
@@ -152,13 +154,13 @@ func (d *DedupTable) ifaceName(id uint16) string { return (*d.names.Load())[id] 
 // numIfaces returns the number of interfaces of which any Table has had packets.
 func (d *DedupTable) numIfaces() int { return len(*d.names.Load()) }
 
-// newClaimKey returns the key of a connection between x and y, in either order.
+// newClaimKey returns the key of a connection between x and y, in either order, that is in no tunnel.
 func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 	addrX, addrY := addrOf(x.Addr()), addrOf(y.Addr())
 	if endpointLess(addrX, x.Port(), addrY, y.Port()) {
-		return claimKey{addrX, addrY, x.Port(), y.Port(), proto}
+		return claimKey{addrX, addrY, 0, x.Port(), y.Port(), proto}
 	}
-	return claimKey{addrY, addrX, y.Port(), x.Port(), proto}
+	return claimKey{addrY, addrX, 0, y.Port(), x.Port(), proto}
 }
 
 func (d *DedupTable) shardOf(k *claimKey) *dedupShard {

@@ -6,10 +6,11 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A fragKey identifies the datagram of a fragment by the fields that RFC 791 and RFC 8200 name, and by the
-// interface.
+// A fragKey identifies the datagram of a fragment by the fields that RFC 791 and RFC 8200 name, by the
+// interface, and by the tunnel around it.
 type fragKey struct {
 	src, dst addr
+	tunnel   uint64 // tunnel.key
 	id       uint32
 	proto    uint8
 	v6       bool

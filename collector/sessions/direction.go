@@ -18,7 +18,7 @@ func (f *flow) inferDirection(p *packet, sender uint8) {
 	}
 
 	// The connection began before the capture, or is not TCP. The connection tracker may have an entry.
-	if nat := f.table.deps.NAT; nat != nil {
+	if nat := f.table.deps.NAT; nat != nil && f.tunnel == nil {
 		src, dst := netip.AddrPortFrom(p.src.netip(), p.sport), netip.AddrPortFrom(p.dst.netip(), p.dport)
 		if mapping, ok := nat.Lookup(f.transport(), src, dst); ok {
 			f.nat = natState{known: true, mapping: mapping}

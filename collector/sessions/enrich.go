@@ -55,7 +55,7 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 // resolveContainers sets the containers of both ends of the event, and the container that owns the event: the
 // server's if the server is on this host, else the client's. It reports whether both are final.
 func (r *enricher) resolveContainers(event *pipeline.Event) (final bool) {
-	if r.containers == nil {
+	if r.containers == nil || event.Tunnel != nil { // the addresses in a tunnel are what its sender says
 		return true
 	}
 

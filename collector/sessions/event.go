@@ -60,6 +60,10 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	setEndpoint(event.Source, client, clientStats)
 	setEndpoint(event.Destination, server, serverStats)
 
+	if f.unopened {
+		event.AddTag(pipeline.TagTunnelUnopened)
+	}
+
 	// The body of dataset session.
 	session := event.Session
 	if session == nil {

@@ -47,8 +47,10 @@ type flow struct {
 	tickDue    int64 // clock: when conn.Tick is called
 	session    pipeline.ID
 	vlan       uint16
-	clientSide uint8 // the end of key that is the client: 0 for a, 1 for b
-	dead       bool  // its session event was emitted
+	tunnel     *tunnel // nil: none; its source is the side of the client
+	clientSide uint8   // the end of key that is the client: 0 for a, 1 for b
+	dead       bool    // its session event was emitted
+	unopened   bool    // its datagrams have the form of a tunnel that was not opened
 
 	first, last int64 // packet times of the first and the last packet
 	lastSeen    int64 // clock: the last packet
@@ -107,6 +109,9 @@ func (f *flow) openProtocol(seq uint32, midStream bool) {
 	client, server := f.endpoints()
 	f.stats.partialStart = midStream
 	f.session = pipeline.SessionID(f.table.deps.Collector, f.transport(), client, server, seq, f.first)
+	if f.tunnel != nil {
+		f.session = f.tunnel.sessionID(f.session)
+	}
 	if f.dedup.state == duplicate || f.table.deps.Protocols == nil {
 		return
 	}

@@ -3,6 +3,7 @@ package sessions
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/collector/links"
 	"tidegate/collector/reassembly"
 	"tidegate/pipeline/metrics"
 )
@@ -23,6 +24,8 @@ type tableMetrics struct {
 	segmentsOutside, segmentsBeforeStart, segmentsLate counter
 	fragmentsTimeout, fragmentsLimit                   counter
 	conflicts                                          counter
+
+	unopenedTunnels map[links.Encapsulation]counter
 
 	duplicates      counter
 	duplicateEvents counter
@@ -69,6 +72,14 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets handled, by result.", "result")
 	for result, name := range resultNames {
 		m.packets[result] = packets.WithLabelValues(name)
+	}
+
+	tunnels := factory.CounterVec("tidegate_sessions_unopened_tunnels_total",
+		"Packets with another packet inside that was not read, because the tunnel is neither one of this host's nor "+
+			"on an interface of capture.underlays, by type of tunnel.", "type")
+	m.unopenedTunnels = map[links.Encapsulation]counter{}
+	for _, kind := range links.Encapsulations() {
+		m.unopenedTunnels[kind] = tunnels.WithLabelValues(kind.String())
 	}
 
 	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",

@@ -12,9 +12,10 @@ type natState struct {
 	mapping Mapping
 }
 
-// locateMapping looks up the mapping of f unless it is known. It reports whether f.nat.mapping is valid.
+// locateMapping looks up the mapping of f unless it is known. It reports whether f.nat.mapping is valid. The addresses
+// in a tunnel are not those of a connection of this host, even if both are equal.
 func (f *flow) locateMapping() bool {
-	if f.nat.known || f.table.deps.NAT == nil {
+	if f.nat.known || f.table.deps.NAT == nil || f.tunnel != nil {
 		return f.nat.known
 	}
 	client, server := f.endpoints()

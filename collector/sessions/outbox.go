@@ -71,8 +71,12 @@ func (f *flow) dropOutbox() {
 	f.outbox.events = f.outbox.events[:0]
 }
 
-// forwardEvent adds the addresses behind NAT and the interfaces to the event and passes it to the enricher.
+// forwardEvent adds the addresses behind NAT, the tunnel and the interfaces to the event and passes it to the
+// enricher.
 func (f *flow) forwardEvent(event *pipeline.Event) {
+	if f.tunnel != nil {
+		f.describeTunnel(event)
+	}
 	if f.locateMapping() {
 		f.translateNAT(event)
 	}

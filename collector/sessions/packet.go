@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"tidegate/collector/links"
 	"tidegate/collector/reassembly"
 )
 
@@ -45,6 +46,9 @@ type packet struct {
 	hasID        bool
 	header       []byte // of TCP or UDP, as far as captured
 
+	tunnel   tunnel              // around the packet
+	unopened links.Encapsulation // of the packet, which was not opened
+
 	// Segment is the rest of a TCP packet. Payload, Size and Time are also those of a UDP datagram.
 	reassembly.Segment
 }
@@ -57,10 +61,11 @@ func (p *packet) isSYNACK() bool {
 	return p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.SYN|reassembly.ACK
 }
 
-// A flowKey identifies a flow in a Table: both ends, the smaller first, and the interface. VLANs and tunnels
-// are left out: a router on a trunk shows one connection with two tags.
+// A flowKey identifies a flow in a Table: both ends, the smaller first, the interface and the tunnel. VLANs are left
+// out, except on bridges: a router on a trunk shows one connection with two tags.
 type flowKey struct {
 	a, b         addr
+	tunnel       uint64 // tunnel.key
 	aport, bport uint16
 	proto        uint8
 	iface        uint16
@@ -69,9 +74,9 @@ type flowKey struct {
 // flowKey returns the key of the packet's flow and the end of the key that sent the packet: 0 for a, 1 for b.
 func (p *packet) flowKey() (k flowKey, sender uint8) {
 	if endpointLess(p.src, p.sport, p.dst, p.dport) {
-		return flowKey{p.src, p.dst, p.sport, p.dport, p.proto, p.iface}, 0
+		return flowKey{p.src, p.dst, p.tunnel.key, p.sport, p.dport, p.proto, p.iface}, 0
 	}
-	return flowKey{p.dst, p.src, p.dport, p.sport, p.proto, p.iface}, 1
+	return flowKey{p.dst, p.src, p.tunnel.key, p.dport, p.sport, p.proto, p.iface}, 1
 }
 
 // endpointLess reports whether the end a:aport comes before b:bport, or both are equal.
@@ -95,6 +100,7 @@ const (
 	resDuplicate
 	resICMP
 	resOtherProtocol
+	resTunnel // one that is not opened, other than in UDP
 	resNotIP
 	resUnknownLink
 	resMalformed
@@ -105,6 +111,6 @@ const (
 )
 
 var resultNames = [numResults]string{
-	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "not_ip", "unknown_link", "malformed",
+	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "tunnel", "not_ip", "unknown_link", "malformed",
 	"truncated", "too_deep", "bad_fragment",
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"tidegate/collector/capture"
+	"tidegate/collector/links"
 	"tidegate/pipeline"
 )
 
@@ -150,7 +151,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		table := New(Default(), Deps{}, nil)
+		table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
 		for number := 1; ; number++ {
 			captured, err := file.Next()
 			if err != nil {
@@ -219,13 +220,13 @@ func agreesWithGopacket(ours *packet, theirs gopacket.Packet, cut bool) (agree, 
 	case *layers.UDP:
 		sport, dport = uint16(layer.SrcPort), uint16(layer.DstPort)
 		// gopacket does not decode these tunnels.
-		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN ||
-			dport == portGTP || sport == portGTP || dport == portGRE {
+		if dport == links.PortVXLANLinux || dport == links.PortGeneve || dport == links.PortVXLAN ||
+			dport == links.PortGTP || sport == links.PortGTP || dport == links.PortGRE {
 			return false, false
 		}
 	}
 	if theirs.Layer(layers.LayerTypePPPoE) != nil ||
-		theirs.Layer(layers.LayerTypeGeneve) != nil && ours.sport == portGeneve {
+		theirs.Layer(layers.LayerTypeGeneve) != nil && ours.sport == links.PortGeneve {
 		return false, false // gopacket takes padding for payload, and a source port for a tunnel
 	}
 	if theirs.ErrorLayer() != nil && !bytes.Equal(ours.Payload, transport.LayerPayload()) {
@@ -260,7 +261,7 @@ func FuzzPackets(f *testing.F) {
 			MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
 			FragmentBytes: 128 << 10,
 		}
-		test := newTableTest(t, cfg, Deps{Bridge: func(name string) bool { return name == "docker0" }})
+		test := newTableTest(t, cfg, Deps{Tunnels: EveryTunnel, Bridge: func(name string) bool { return name == "docker0" }})
 		at := startTime
 		for len(in) > 2 {
 			kind, size := in[0], min(int(in[1]), len(in)-2)

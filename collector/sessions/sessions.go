@@ -9,6 +9,7 @@
 // The way of a packet:
 //
 //	decode.go, decode_ip.go   frame → addresses, ports, TCP header, payload
+//	tunnel.go                 which tunnels are opened, and the tunnel of a flow
 //	defrag.go                 fragments of IPv4 and IPv6 → datagrams
 //	dup_filter.go             drops a packet that was captured twice
 //	table.go                  finds the flow; timers (heap.go, clock.go) and eviction
@@ -69,6 +70,7 @@ package sessions
 import (
 	"net/netip"
 
+	"tidegate/collector/links"
 	"tidegate/pipeline"
 	"tidegate/protocols"
 )
@@ -88,6 +90,11 @@ type Deps struct {
 	// connection on a bridge is the primary. Nil: every interface is treated as a bridge, so the first flow
 	// of a connection is the primary.
 	Bridge func(iface string) bool
+	// Tunnels decides which tunnels are opened. Nil: none.
+	Tunnels Tunnels
+	// IsTranslated reports for certain whether the host has rewritten the addresses of a packet of the IP protocol
+	// proto: an outer packet with the address of this host is then a container's. Nil: none is rewritten.
+	IsTranslated func(proto uint8, src, dst netip.AddrPort) bool
 	// Dedup is shared by the Tables of all workers. Nil: the Table is the only one.
 	Dedup *DedupTable
 	// Emit takes an event and owns it from then on.
@@ -101,6 +108,21 @@ type Containers interface {
 	// false while the result may still change.
 	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, final bool)
 }
+
+// Tunnels knows the tunnels whose packets are read. It is shared by all Tables and safe for concurrent use. A
+// links.Monitor is one.
+type Tunnels interface {
+	// IsKnown reports whether the packet inside of one with the header outer, captured on iface, is to be read.
+	IsKnown(iface string, outer links.OuterHeader) bool
+}
+
+// EveryTunnel knows every tunnel. It is for captures of which nothing else is known, never for the interfaces of a
+// host: who may send packets to them could have connections of others reported that never were.
+var EveryTunnel Tunnels = everyTunnel{}
+
+type everyTunnel struct{}
+
+func (everyTunnel) IsKnown(string, links.OuterHeader) bool { return true }
 
 // A NAT maps the connections that the host rewrites. It is shared by all Tables, mostly read, and safe for
 // concurrent use.

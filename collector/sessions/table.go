@@ -7,6 +7,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/collector/links"
 	"tidegate/collector/reassembly"
 )
 
@@ -70,7 +71,10 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
-	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics)}
+	t.decoder = decoder{
+		frags:   newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics),
+		tunnels: newTunnelGate(t),
+	}
 }
 
 // flushEvery is the number of packets between two flushes of the counters.
@@ -103,6 +107,9 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 // handleFrame decodes a frame into p and hands p to its flow.
 func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLen int) result {
 	res := t.decoder.decodeFrame(p, link, data, wireLen)
+	if p.unopened != links.NoEncapsulation {
+		t.metrics.unopenedTunnels[p.unopened].Inc()
+	}
 	switch res {
 	case resTCP:
 		if t.dupFilter.isDuplicate(p) {
@@ -201,6 +208,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.key, f.id = key, t.flowIDBase+t.openedFlows
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
+	f.setTunnel(p)
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	f.resetActivity(p.Time, sender)
 	t.flows[key] = f
@@ -211,6 +219,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 		t.metrics.opened[1].Inc()
 	}
 	f.inferDirection(p, sender)
+	f.orientTunnel(sender)
 	f.claimFirst()
 	return f
 }

@@ -178,7 +178,7 @@ func BenchmarkTable(b *testing.B) {
 // BenchmarkDecode measures the decoder alone.
 func BenchmarkDecode(b *testing.B) {
 	generated := newTraffic(b, 3).generate(50)
-	table := New(Default(), Deps{}, nil)
+	table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
 	var got packet
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

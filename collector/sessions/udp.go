@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"tidegate/collector/links"
 	"tidegate/collector/reassembly"
 	"tidegate/protocols"
 )
@@ -23,6 +24,7 @@ func (t *Table) handleUDP(p *packet) {
 	}
 
 	// Count the datagram. A duplicate does not parse it.
+	flow.unopened = flow.unopened || p.unopened != links.NoEncapsulation
 	dir := reassembly.Dir(sender ^ flow.clientSide)
 	flow.lastSeen, flow.last = t.clock.now, max(flow.last, p.Time)
 	side := &flow.stats.sides[dir]
