@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -14,6 +15,7 @@ import (
 	"tidegate/detectors/classifier"
 	"tidegate/detectors/feeds"
 	"tidegate/detectors/rules"
+	"tidegate/detectors/watch"
 	"tidegate/pipeline"
 )
 
@@ -41,6 +43,8 @@ type Loader struct {
 	rules  *rules.Set
 	feeds  *feeds.Set
 	bundle atomic.Pointer[pipeline.Bundle] // read without mu
+
+	guard watch.Guard // holds back files that look like failed updates
 }
 
 // NewLoader loads all detectors. If rules do not compile, the error lists all their errors.
@@ -72,6 +76,25 @@ func (l *Loader) Summary() string {
 	return plural(len(l.rules.Rules()), "rule") + ", " + plural(l.feeds.Len(), "indicator")
 }
 
+// Warnings returns what is wrong with files and settings without being an error: a feed without indicators, a
+// rule id that does not exist, files that are held back.
+func (l *Loader) Warnings() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	warnings := slices.Concat(l.rules.Warnings(), l.feeds.Warnings())
+	for _, name := range l.guard.Held() {
+		warnings = append(warnings, name+" is held back: it looks like a failed update")
+	}
+	return warnings
+}
+
+// Held returns the names of the feeds that are held back because their files look like failed updates, and
+// "rules.dir" if that is.
+func (l *Loader) Held() []string { return l.guard.Held() }
+
+// AcceptHeld loads what is held back, at the next poll. It returns the names.
+func (l *Loader) AcceptHeld() []string { return l.guard.Accept() }
+
 // updateBundle publishes a bundle of the current detectors. The bundle's version is a hash of the versions
 // and settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held,
 // except in NewLoader.
@@ -95,13 +118,13 @@ func (l *Loader) updateBundle() {
 // Watch reloads rules and feeds when their files change, until ctx ends.
 func (l *Loader) Watch(ctx context.Context) error {
 	ruleWatcher := rules.Watcher{
-		Config: l.cfg.Rules, Current: l.rules, Log: l.log, Metrics: l.ruleMetrics,
+		Config: l.cfg.Rules, Current: l.rules, Log: l.log, Metrics: l.ruleMetrics, Guard: &l.guard,
 		OnChange: func(set *rules.Set) {
 			l.replace("rules", plural(len(set.Rules()), "rule"), func() { l.rules = set })
 		},
 	}
 	feedWatcher := feeds.Watcher{
-		Feeds: l.cfg.Feeds, Current: l.feeds, Log: l.log, Metrics: l.feedMetrics,
+		Feeds: l.cfg.Feeds, Current: l.feeds, Log: l.log, Metrics: l.feedMetrics, Guard: &l.guard,
 		OnChange: func(set *feeds.Set) {
 			l.replace("feeds", plural(set.Len(), "indicator"), func() { l.feeds = set })
 		},

@@ -288,7 +288,11 @@ func checkDetectors(cfg *Config) []diagnosis {
 		}
 		return list
 	}
-	return []diagnosis{pass("detectors", loader.Summary())}
+	list := []diagnosis{pass("detectors", loader.Summary())}
+	for _, text := range loader.Warnings() {
+		list = append(list, warning("detectors", text, ""))
+	}
+	return list
 }
 
 // detectorRemedy returns the remedy for an error of a rule or of a feed.

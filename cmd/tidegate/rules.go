@@ -63,6 +63,9 @@ func testRules(dir, output string, verbose bool) error {
 			}
 		}
 	} else {
+		for _, text := range set.Warnings() {
+			fmt.Fprintln(&stripControlWriter{out: os.Stdout}, "warning:", text)
+		}
 		failed = rules.RunTests(&stripControlWriter{out: os.Stdout}, set, verbose)
 	}
 	if failed > 0 {

@@ -85,8 +85,12 @@ func (p *process) statusLine(ctx context.Context, previous *statusSample) string
 	if messages, err := p.consumerLag(ctx); err == nil {
 		lag = formatCount(messages)
 	}
-	return fmt.Sprintf("events/s %s · %s %s · lag %s · new alerts %s",
+	line := fmt.Sprintf("events/s %s · %s %s · lag %s · new alerts %s",
 		formatCount(int64(rate)), p.evaluatedWord(), formatCount(ledger.Rows), lag, formatCount(ledger.Alerts))
+	if held := p.detectors.Held(); len(held) > 0 {
+		line += " · held back: " + strings.Join(held, ", ")
+	}
+	return line
 }
 
 // printTotals prints the ledgers of the collector and of the engine, a line for each. docs/OPERATING.md

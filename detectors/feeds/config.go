@@ -1,7 +1,9 @@
 package feeds
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
@@ -17,7 +19,16 @@ type Config struct {
 	Severity string `yaml:"severity"`
 	// Confidence, 1 to 100, of lines without a confidence; 0: 75.
 	Confidence uint32 `yaml:"confidence"`
+	// Accept addresses of private networks (RFC 1918, fc00::/7). They name other hosts in each network, so
+	// lists of others must not have them.
+	AllowLocal bool `yaml:"allow_local"`
+	// Time for which a file is held back that is suddenly empty, mostly invalid, or has lost half of its
+	// indicators: an update may have failed, and the loaded ones stay. 0: an hour.
+	LossGrace time.Duration `yaml:"loss_grace"`
 }
+
+// lossGrace returns LossGrace or its default.
+func (c Config) lossGrace() time.Duration { return cmp.Or(c.LossGrace, time.Hour) }
 
 // Check returns every problem of c.
 func (c Config) Check() []config.Problem {
@@ -27,5 +38,6 @@ func (c Config) Check() []config.Problem {
 		config.NotEmpty("path", c.Path),
 		config.Require(known, "severity", "%q is not one of info, low, medium, high, critical", c.Severity),
 		config.Range("confidence", c.Confidence, 0, 100),
+		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 	)
 }

@@ -1,90 +1,118 @@
 // Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
 // domains and addresses.
 //
-// Load reads the files of all feeds into a Set. A Set has a bloom filter, which rules out nearly every name
-// and address at once, and exact maps behind it, so a false positive of the filter causes no verdict. A Set
-// is immutable; a Watcher loads a new one when a file changes. A domain also matches its sub-domains, and an
-// address may be a network.
+// Load reads the file of each feed into a list (parse.go, list.go), and enters the indicators of all lists into
+// one hash table (table.go), which nearly every name and address misses with one access to memory. A Set is
+// immutable. A Watcher loads a file again when it changes, and keeps the other lists; a file that looks like a
+// failed update is held back (watch.go). A domain also matches its sub-domains, and an address may be a
+// network.
 //
 // Evaluate looks up the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
-// addresses (source.ip, destination.ip, their NAT addresses, dns.resolved_ip).
+// addresses (source.ip, destination.ip, their NAT addresses, dns.resolved_ip). Each feed is asked for itself: an
+// indicator that two feeds list has two verdicts.
 package feeds
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"hash"
 	"net/netip"
 	"slices"
 	"strings"
 	"unsafe"
 
-	"github.com/bits-and-blooms/bloom/v3"
-
 	"tidegate/pipeline"
 )
 
-// An indicator is one line of a feed.
-type indicator struct {
-	text       string // normalized as events are: the domain, address or network
-	note       string
-	feed       uint16 // index in Set.feeds
-	confidence uint8
-}
-
-// A feed holds the fields of verdicts that all indicators of one feed share.
-type feed struct {
-	name, version string // the version is a hash of the file and the settings
-	severity      pipeline.Severity
-}
-
 // A Set holds the indicators of all feeds. It is immutable and safe for concurrent use.
 type Set struct {
-	version    string
-	files      string // filesState from before the files were read
-	feeds      []feed
-	indicators []indicator
+	version string
+	lists   []*list // one of each feed
+	table   table
 
-	// filter contains every key of the three maps: a key that the filter rules out is in none of them.
-	filter *bloom.BloomFilter
-
-	// The values are indexes into indicators. A key of several indicators has the one of highest confidence.
-	domains  map[string]int32
-	addrs    map[netip.Addr]int32
-	prefixes map[netip.Prefix]int32
-
-	// Lengths of the keys of prefixes, longest first.
+	// Lengths of the prefixes of networks, longest first. Few lengths occur, so checkAddr tries each of them
+	// instead of walking a tree of prefixes.
 	prefixLengths4, prefixLengths6 []int
 }
 
 var _ pipeline.Detector = (*Set)(nil)
 
+// newSet returns a set of these lists.
+func newSet(lists []*list) *Set {
+	set := &Set{lists: lists, table: newTable(lists)}
+	all := sha256.New()
+	var lengths4, lengths6 [129]bool
+	for _, list := range lists {
+		fmt.Fprintln(all, list.version)
+		for bits := range lengths4 {
+			lengths4[bits] = lengths4[bits] || list.prefixLengths4[bits]
+			lengths6[bits] = lengths6[bits] || list.prefixLengths6[bits]
+		}
+	}
+	set.version = shortHash(all)
+	for bits := 128; bits >= 0; bits-- {
+		if lengths4[bits] {
+			set.prefixLengths4 = append(set.prefixLengths4, bits)
+		}
+		if lengths6[bits] {
+			set.prefixLengths6 = append(set.prefixLengths6, bits)
+		}
+	}
+	return set
+}
+
+// shortHash returns the first six bytes of a hash in hex.
+func shortHash(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
+
 // Version returns a hash of the files and settings of all feeds.
 func (s *Set) Version() string { return s.version }
 
 // Len returns the number of indicators.
-func (s *Set) Len() int { return len(s.indicators) }
+func (s *Set) Len() int { return s.table.used }
 
-// Evaluate appends a verdict to an event for each indicator that matches one of its fields, at most one for
-// each indicator.
+// Warnings returns what is wrong with the feeds without being an error.
+func (s *Set) Warnings() (warnings []string) {
+	for _, list := range s.lists {
+		switch {
+		case len(list.indicators) == 0:
+			warnings = append(warnings, fmt.Sprintf("feed %s has no indicator: %s", list.name, list.config.Path))
+		case list.skipped.Count > len(list.indicators):
+			warnings = append(warnings, fmt.Sprintf("most lines of feed %s are invalid: %s:%d is the first",
+				list.name, list.config.Path, list.skipped.Errors[0].Line))
+		}
+	}
+	return warnings
+}
+
+// A feedSet is a set of feeds, by index.
+type feedSet [maxFeeds / 64]uint64
+
+func (f *feedSet) has(feed int) bool { return f[feed/64]&(1<<(feed%64)) != 0 }
+func (f *feedSet) add(feed int)      { f[feed/64] |= 1 << (feed % 64) }
+
+// Evaluate appends a verdict to an event for each feed that lists one of its fields. For a name or an address
+// the feed's most specific indicator counts. Two fields that match the same indicator have one verdict.
 func (s *Set) Evaluate(block []*pipeline.Event) {
-	if len(s.indicators) == 0 {
+	if s.Len() == 0 {
 		return
 	}
 	for _, event := range block {
 		// 1. The names and addresses that only this dataset has.
 		switch event.Dataset {
 		case pipeline.Dataset_DNS:
-			if s.checkDomain(event, "dns.question.name", event.GetDns().GetQuestionName()) {
-				break // The name is malicious, so its addresses add nothing.
-			}
+			// If a feed lists the name, its addresses add nothing.
+			var byName feedSet
+			s.checkDomain(event, "dns.question.name", event.GetDns().GetQuestionName(), &byName)
 			for _, ip := range event.GetDns().GetResolvedIp() {
 				if addr, err := netip.ParseAddr(ip); err == nil {
-					s.checkAddr(event, "dns.resolved_ip", addr)
+					s.checkAddr(event, "dns.resolved_ip", addr, byName)
 				}
 			}
 		case pipeline.Dataset_HTTP:
-			s.checkDomain(event, "url.domain", event.GetHttp().GetUrlDomain())
+			s.checkDomain(event, "url.domain", event.GetHttp().GetUrlDomain(), &feedSet{})
 		case pipeline.Dataset_TLS:
-			s.checkDomain(event, "tls.client.server_name", event.GetTls().GetServerName())
+			s.checkDomain(event, "tls.client.server_name", event.GetTls().GetServerName(), &feedSet{})
 		}
 
 		// 2. The addresses of both sides, which events of every dataset may have.
@@ -99,36 +127,37 @@ func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipel
 		return
 	}
 	if addr, ok := netip.AddrFromSlice(endpoint.Ip); ok {
-		s.checkAddr(event, field, addr)
+		s.checkAddr(event, field, addr, feedSet{})
 	}
 	if addr, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
-		s.checkAddr(event, field, addr)
+		s.checkAddr(event, field, addr, feedSet{})
 	}
 }
 
-// checkDomain looks up a name and each of its parent domains. It reports whether one is listed, and appends a
-// verdict if so.
-func (s *Set) checkDomain(event *pipeline.Event, field, name string) bool {
-	if len(s.domains) == 0 || name == "" || len(name) > 255 {
-		return false
+// checkDomain looks up a name and each of its parent domains, and adds the feeds that list it to found.
+func (s *Set) checkDomain(event *pipeline.Event, field, name string, found *feedSet) {
+	if name == "" || len(name) > 255 {
+		return
 	}
-	name = lowerASCII(strings.TrimSuffix(name, "."))
+	key := lowerASCII(strings.TrimSuffix(name, "."))
+	if !isASCII(key) {
+		// Clients resolve a name in Unicode by its punycode.
+		ascii, err := punycode(key)
+		if err != nil {
+			return
+		}
+		key = ascii
+	}
 
 	// Each round removes the first label, so the most specific listed domain is found first.
-	for rest := name; rest != ""; {
-		if s.filter.Test(unsafeBytes(rest)) {
-			if index, ok := s.domains[rest]; ok {
-				s.addVerdict(event, index, field, name)
-				return true
-			}
-		}
+	for rest := key; rest != ""; {
+		s.check(event, field, key, unsafeBytes(rest), found)
 		_, parent, ok := strings.Cut(rest, ".")
 		if !ok {
 			break
 		}
 		rest = parent
 	}
-	return false
 }
 
 // lowerASCII returns text in lower case. It does not allocate if text is in lower case already, as nearly all
@@ -142,83 +171,84 @@ func lowerASCII(text string) string {
 	return text
 }
 
+func isASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 // unsafeBytes returns the bytes of s without a copy. The caller must not change them.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// checkAddr looks up an address, then the networks that contain it, and appends a verdict for the first
-// match.
-func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
+// checkAddr looks up an address, then the networks that contain it. It leaves out the feeds in found.
+func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, found feedSet) {
 	addr = addr.Unmap()
-	var key [filterKeySize]byte
+	var key [networkKeySize]byte
+	s.checkNetwork(event, field, addr, networkKey(&key, addr, addr.BitLen()), &found)
 
-	// 1. The address itself.
-	if s.filter.Test(filterKey(&key, addr, addr.BitLen())) {
-		if index, ok := s.addrs[addr]; ok {
-			s.addVerdict(event, index, field, addr.String())
-			return
-		}
-	}
-
-	// 2. One lookup for each prefix length that the feeds use, so the smallest listed network is found first.
+	// One lookup for each prefix length that the feeds use, so the smallest listed network is found first.
 	lengths := s.prefixLengths4
 	if addr.Is6() {
 		lengths = s.prefixLengths6
 	}
 	for _, length := range lengths {
-		prefix, err := addr.Prefix(length)
-		if err != nil || !s.filter.Test(filterKey(&key, prefix.Addr(), length)) {
-			continue
+		if prefix, err := addr.Prefix(length); err == nil {
+			s.checkNetwork(event, field, addr, networkKey(&key, prefix.Addr(), length), &found)
 		}
-		if index, ok := s.prefixes[prefix]; ok {
-			s.addVerdict(event, index, field, addr.String())
+	}
+}
+
+// checkNetwork is check for an address, which is written out only if it has a verdict.
+func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr, key []byte, found *feedSet) {
+	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
+		if at.matches(s.lists, key) {
+			s.check(event, field, addr.String(), key, found)
 			return
 		}
 	}
 }
 
-// filterKeySize is the size of a network's key in the filter: 16 bytes for the address and one byte for
-// prefix length and address family.
-const filterKeySize = 17
-
-// filterKey writes the key of a network into buf and returns it. The network of one address has all its bits.
-func filterKey(buf *[filterKeySize]byte, addr netip.Addr, bits int) []byte {
-	const is4 = 0x80
-	bytes := addr.As16()
-	copy(buf[:], bytes[:])
-	buf[16] = byte(bits)
-	if addr.Is4() {
-		buf[16] |= is4
+// check appends a verdict for each feed that lists key and is not in found, and adds the feed to found. value is
+// what the field of the event holds.
+func (s *Set) check(event *pipeline.Event, field, value string, key []byte, found *feedSet) {
+	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
+		if feed := at.feed(); at.matches(s.lists, key) && !found.has(feed) {
+			found.add(feed)
+			s.lists[feed].addVerdict(event, at.index(), field, value)
+		}
 	}
-	return buf[:]
 }
 
 // addVerdict appends a verdict for the indicator with the given index, which matched value in a field of the
-// event. It does nothing if the event has a verdict for the same indicator.
-func (s *Set) addVerdict(event *pipeline.Event, index int32, field, value string) {
+// event. It does nothing if the event has a verdict of the feed for the same indicator.
+func (l *list) addVerdict(event *pipeline.Event, index int, field, value string) {
 	// The group of a verdict ends with the indicator, so equal ends mean the same indicator.
-	ind := &s.indicators[index]
-	feed := &s.feeds[ind.feed]
+	text, note, confidence := l.text(index), l.note(index), l.indicators[index].confidence
+	rule := "feed-" + l.name
 	if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool {
-		return v.Detector == detectorName && strings.HasSuffix(v.Group, " "+ind.text)
+		return v.Detector == detectorName && v.Rule == rule && strings.HasSuffix(v.Group, " "+text)
 	}) {
 		return
 	}
 
 	// A parent domain or a network is named, since the value alone is not in the feed.
 	listed := ""
-	if value != ind.text {
-		listed = " as " + ind.text
+	if value != text {
+		listed = " as " + text
 	}
 
 	// Sprintf copies value, which is in a buffer that is reused after the block.
-	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, feed.name, ind.confidence)
-	if ind.note != "" {
-		evidence += ": " + ind.note
+	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, l.name, confidence)
+	if note != "" {
+		evidence += ": " + note
 	}
 	event.Verdicts = append(event.Verdicts, &pipeline.Verdict{
-		Detector: detectorName, Rule: "feed-" + feed.name, Version: feed.version,
-		Severity: feed.severity, Score: uint32(ind.confidence), Evidence: evidence,
-		Title: "Contact with an indicator of feed " + feed.name, Group: event.Owner() + " " + ind.text,
+		Detector: detectorName, Rule: rule, Version: l.version,
+		Severity: l.severity, Score: uint32(confidence), Evidence: evidence,
+		Title: "Contact with an indicator of feed " + l.name, Group: event.Owner() + " " + text,
 	})
 }
 

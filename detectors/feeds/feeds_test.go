@@ -142,19 +142,19 @@ func TestMissingFileIsAnError(t *testing.T) {
 func TestFilterNeverMisses(t *testing.T) {
 	var text strings.Builder
 	for i := range 20000 {
-		fmt.Fprintf(&text, "d%d.example\n10.%d.%d.1\n", i, i/250, i%250)
+		fmt.Fprintf(&text, "d%d.example\n45.%d.%d.1\n", i, i/250, i%250)
 	}
 	set, _ := load(t, text.String())
 	for i := range 20000 {
 		for _, event := range []*pipeline.Event{
-			lookup(fmt.Sprintf("x.d%d.example", i)), sessionTo(fmt.Sprintf("10.%d.%d.1", i/250, i%250)),
+			lookup(fmt.Sprintf("x.d%d.example", i)), sessionTo(fmt.Sprintf("45.%d.%d.1", i/250, i%250)),
 		} {
 			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) != 1 {
 				t.Fatalf("%v was not found", event)
 			}
 		}
 		for _, event := range []*pipeline.Event{
-			lookup(fmt.Sprintf("x.e%d.example", i)), sessionTo(fmt.Sprintf("10.%d.%d.2", i/250, i%250)),
+			lookup(fmt.Sprintf("x.e%d.example", i)), sessionTo(fmt.Sprintf("45.%d.%d.2", i/250, i%250)),
 		} {
 			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) != 0 {
 				t.Fatalf("%v was found", event)
@@ -184,13 +184,16 @@ func FuzzFeedLines(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		set, skipped := newSet(), SkippedLines{}
-		set.feeds = []feed{{name: "f"}}
-		if err := set.readLines(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
+		read := &list{name: "f", config: Config{Path: "f"}}
+		if err := read.readLines(strings.NewReader(in), maxIndicators); err != nil {
 			t.Fatal(err)
 		}
-		set.buildFilter()
-		for name := range set.domains {
+		set := newSet([]*list{read})
+		for index := range read.indicators {
+			name := read.text(index)
+			if read.key(index)[0] == 0 {
+				continue // an address
+			}
 			event := lookup("x." + name)
 			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) == 0 && len(name) < 250 {
 				t.Errorf("%q was read and is not found", name)
@@ -203,7 +206,7 @@ func FuzzFeedLines(f *testing.F) {
 func BenchmarkEvaluateClean(b *testing.B) {
 	var feed strings.Builder
 	for i := range 100000 {
-		fmt.Fprintf(&feed, "d%d.example\n10.%d.%d.1\n", i, i/250%250, i%250)
+		fmt.Fprintf(&feed, "d%d.example\n45.%d.%d.1\n", i, i/250%250, i%250)
 	}
 	set, _ := load(b, feed.String())
 	block := []*pipeline.Event{

@@ -1,8 +1,10 @@
 package feeds
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +19,8 @@ type Metrics struct {
 	indicators   prometheus.Gauge
 	loads        *prometheus.CounterVec
 	skippedLines prometheus.Counter
+	perFeed      *prometheus.GaugeVec
+	held         *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of feeds; reg may be nil.
@@ -27,11 +31,22 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		loads:      factory.CounterVec("tidegate_detectors_feeds_loads_total", "Attempts to load the feeds, by result.", "result"),
 		skippedLines: factory.Counter("tidegate_detectors_feeds_skipped_lines_total",
 			"Lines of feeds that were skipped because they are invalid."),
+		perFeed: factory.GaugeVec("tidegate_detectors_feed_indicators", "Indicators that are loaded, by feed.", "feed"),
+		held: factory.GaugeVec("tidegate_detectors_feed_held",
+			"1 for a feed whose file looks like a failed update: the indicators that were loaded before stay.", "feed"),
 	}
-	for _, result := range []string{"ok", "error"} {
+	for _, result := range []string{"ok", "error", "held"} {
 		metrics.loads.WithLabelValues(result)
 	}
 	return metrics
+}
+
+// setLoaded records that set is the one that evaluates events.
+func (m *Metrics) setLoaded(set *Set) {
+	m.indicators.Set(float64(set.Len()))
+	for _, list := range set.lists {
+		m.perFeed.WithLabelValues(list.name).Set(float64(len(list.indicators)))
+	}
 }
 
 // maxLoggedLines is the number of skipped lines of a load that are logged one by one.
@@ -46,15 +61,13 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error)
 		return nil, err
 	}
 	metrics.loads.WithLabelValues("ok").Inc()
-	metrics.indicators.Set(float64(set.Len()))
-	metrics.skippedLines.Add(float64(skipped.Count))
-
-	// The first skipped lines are logged one by one, the rest as a number.
-	for _, lineError := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
-		log.Warn("feed: invalid line skipped", "err", lineError)
+	metrics.setLoaded(set)
+	logSkipped(log, metrics, skipped)
+	for _, list := range set.lists {
+		metrics.held.WithLabelValues(list.name).Set(0)
 	}
-	if more := skipped.Count - maxLoggedLines; more > 0 {
-		log.Warn("feed: more invalid lines skipped", "lines", more)
+	for _, text := range set.Warnings() {
+		log.Warn("feeds", "problem", text)
 	}
 	if len(cfgs) > 0 {
 		log.Info("feeds loaded",
@@ -63,41 +76,146 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error)
 	return set, nil
 }
 
-// A Watcher reloads the feeds when one of their files changes.
+// logSkipped logs the first skipped lines one by one, the rest as a number.
+func logSkipped(log *slog.Logger, metrics *Metrics, skipped SkippedLines) {
+	metrics.skippedLines.Add(float64(skipped.Count))
+	for _, lineError := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
+		log.Warn("feed: invalid line skipped", "err", lineError)
+	}
+	if more := skipped.Count - maxLoggedLines; more > 0 {
+		log.Warn("feed: more invalid lines skipped", "lines", more)
+	}
+}
+
+// A Watcher reloads a feed when its file changes. Guard, if it is not nil, holds back a file that looks like a
+// failed update.
 type Watcher struct {
 	Feeds    []Config
 	Current  *Set       // the set that was loaded before Run
 	OnChange func(*Set) // is called with every new set, from the goroutine of Run
 	Log      *slog.Logger
 	Metrics  *Metrics
+	Guard    *watch.Guard
+
+	errors map[string]string // the last error of each feed
 }
 
-// Run watches until ctx ends. If a file cannot be read, it keeps the current set.
+// Run watches until ctx ends. If a file cannot be read, or is held back, its feed stays as it is.
 func (w Watcher) Run(ctx context.Context) {
 	if len(w.Feeds) == 0 {
 		<-ctx.Done()
 		return
 	}
+	if w.Guard == nil {
+		w.Guard = &watch.Guard{}
+	}
+	w.errors = map[string]string{}
 	poller := watch.Poller[*Set]{
-		State:  func() (string, error) { return filesState(w.Feeds), nil },
-		Load:   func() (*Set, error) { return LoadAndLog(w.Feeds, w.Log, w.Metrics) },
-		Use:    w.OnChange,
-		Failed: func(err error) { w.Log.Error("feeds not loaded, keeping those that were loaded before", "err", err) },
-		Loaded: w.Current.files,
+		State:  func() (string, error) { return filesState(w.Feeds) + w.Guard.State(), nil },
+		Load:   w.reload,
+		Use:    w.use,
+		Failed: func(error) {}, // reload reports the errors of each feed
+		Loaded: w.Current.filesState() + w.Guard.State(),
 	}
 	poller.Run(ctx)
 }
 
-// filesState returns the state of the files of all feeds, for watch.Poller. The state of a file that cannot
-// be read is the error, so that Load runs and reports it.
+func (w *Watcher) use(set *Set) {
+	if set.Version() == w.Current.Version() {
+		return
+	}
+	w.Current = set
+	w.Metrics.loads.WithLabelValues("ok").Inc()
+	w.Metrics.setLoaded(set)
+	w.Log.Info("feeds loaded", "feeds", len(set.lists), "indicators", set.Len(), "version", set.Version())
+	w.OnChange(set)
+}
+
+// reload returns a set in which each list whose file has changed is read again. A list that cannot be read is
+// the one of before, and its error is returned too, so that the Poller tries again.
+func (w *Watcher) reload() (*Set, error) {
+	lists, room := slices.Clone(w.Current.lists), maxIndicators
+	var failed error
+	for i, before := range w.Current.lists {
+		loaded, err := w.reloadList(before, room)
+		failed = cmp.Or(failed, err)
+		lists[i] = loaded
+		room -= len(loaded.indicators)
+	}
+	set := w.Current
+	if !slices.Equal(lists, set.lists) {
+		set = newSet(lists)
+	}
+	if failed != nil {
+		w.use(set) // the feeds that can be read
+	}
+	return set, failed
+}
+
+// reloadList returns the list of a feed as its file is now, or before if the file has not changed, cannot be
+// read, or is held back.
+func (w *Watcher) reloadList(before *list, room int) (*list, error) {
+	name := before.name
+	if fileState(before.config.Path) == before.fileState {
+		w.Guard.Holds(name, "", 0)
+		w.Metrics.held.WithLabelValues(name).Set(0)
+		return before, nil
+	}
+	loaded, err := readList(before.config, room)
+	if err != nil {
+		if w.errors[name] != err.Error() {
+			w.Metrics.loads.WithLabelValues("error").Inc()
+			w.Log.Error("feed not loaded, keeping what was loaded before", "feed", name, "err", err)
+		}
+		w.errors[name] = err.Error()
+		return before, err
+	}
+	delete(w.errors, name)
+
+	content := watch.Content{Entries: len(loaded.indicators), Invalid: loaded.skipped.Count}
+	loss := content.LossFrom(watch.Content{Entries: len(before.indicators), Invalid: before.skipped.Count})
+	holds, isNew := w.Guard.Holds(name, loss, before.config.lossGrace())
+	w.Metrics.held.WithLabelValues(name).Set(map[bool]float64{true: 1}[holds])
+	switch {
+	case isNew:
+		w.Metrics.loads.WithLabelValues("held").Inc()
+		w.Log.Warn("feed held back, its file looks like a failed update; what was loaded before stays: "+
+			"if the file is right, send SIGHUP or restart", "feed", name, "path", before.config.Path,
+			"reason", loss, "loaded_anyway_after", before.config.lossGrace())
+	case loss != "" && !holds:
+		w.Log.Warn("feed loaded, although its file looks like a failed update", "feed", name, "reason", loss)
+	}
+	if holds {
+		return before, nil
+	}
+	logSkipped(w.Log, w.Metrics, loaded.skipped)
+	return loaded, nil
+}
+
+// filesState returns the state of the files from which the lists of a set were read.
+func (s *Set) filesState() string {
+	var out strings.Builder
+	for _, list := range s.lists {
+		out.WriteString(list.fileState)
+	}
+	return out.String()
+}
+
+// filesState returns the state of the files of all feeds, for watch.Poller.
 func filesState(cfgs []Config) string {
 	var out strings.Builder
 	for _, cfg := range cfgs {
-		state, err := watch.FileState(cfg.Path)
-		if err != nil {
-			state = err.Error() + "\n"
-		}
-		out.WriteString(state)
+		out.WriteString(fileState(cfg.Path))
 	}
 	return out.String()
+}
+
+// fileState returns the state of a file. The state of a file that cannot be read is the error, so that it is
+// read, and the error reported.
+func fileState(path string) string {
+	state, err := watch.FileState(path)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	return state
 }

@@ -39,7 +39,7 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	}
 
 	// 3. Any error prevents the whole Set: a set that lacks some rules would look complete.
-	if err := errorsOf(files, compiler.checkDisabled(cfg.Disable)); err != nil {
+	if err := errorsOf(files, nil); err != nil {
 		return nil, err
 	}
 
@@ -48,6 +48,7 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 		return slices.Contains(cfg.Disable, rule.ID)
 	})
 	set := newSet(compiler, cfg, log, metrics)
+	set.warnings = compiler.checkDisabled(cfg.Disable)
 	set.took = time.Since(start)
 	return set, nil
 }
@@ -120,18 +121,16 @@ type compiledRule struct {
 	prefilter prefilter
 }
 
-// checkDisabled returns an error for each id that no rule has.
-func (c *compiler) checkDisabled(ids []string) []*config.Error {
-	var errs []*config.Error
+// checkDisabled returns a warning for each id that no rule has. It is no error: a rule may be gone after an
+// upgrade.
+func (c *compiler) checkDisabled(ids []string) (warnings []string) {
 	for _, id := range ids {
 		if c.parsed[id] == nil {
 			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
-			errs = append(errs, &config.Error{
-				File: "config", Key: "rules.disable", Err: fmt.Errorf("no rule has the id %q%s", id, hint),
-			})
+			warnings = append(warnings, fmt.Sprintf("rules.disable: no rule has the id %q%s", id, hint))
 		}
 	}
-	return errs
+	return warnings
 }
 
 // compileMacros compiles each macro of a file alone, so that its errors are reported at its definition.

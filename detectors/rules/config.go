@@ -16,6 +16,9 @@ type Config struct {
 	Shipped bool `yaml:"shipped"`
 	// IDs of rules that do not run.
 	Disable []string `yaml:"disable"`
+	// Time for which a folder is held back that is suddenly empty or has lost half of its rules: its volume may
+	// be gone, and the loaded rules stay.
+	LossGrace time.Duration `yaml:"loss_grace"`
 	// Mean evaluation time, per 256 bytes of text, above which a rule is suspended.
 	MaxMeanTime time.Duration `yaml:"max_mean_time"`
 	// Time of a single evaluation above which a rule is suspended, if that happens repeatedly.
@@ -24,7 +27,7 @@ type Config struct {
 
 // Default returns a configuration that runs the shipped rules.
 func Default() Config {
-	return Config{Shipped: true, MaxMeanTime: 50 * time.Microsecond, MaxTime: 20 * time.Millisecond}
+	return Config{Shipped: true, LossGrace: time.Hour, MaxMeanTime: 50 * time.Microsecond, MaxTime: 20 * time.Millisecond}
 }
 
 // Check returns every problem of c.
@@ -32,6 +35,7 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		checkFolder("dir", c.Dir),
 		config.Require(c.Dir != "" || c.Shipped, "dir", "is empty and rules.shipped is false: no rule would run"),
+		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),
 		config.AtLeast("max_time", c.MaxTime, time.Nanosecond),
 	)

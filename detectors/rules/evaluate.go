@@ -18,6 +18,8 @@ type Set struct {
 	slots       *slotTable
 	index       *index
 	lints       []Lint
+	warnings    []string // about the configuration and the folder
+	own         int      // number of rules of Config.Dir
 	version     string
 	took        time.Duration
 	cfg         Config
@@ -63,6 +65,9 @@ func (s *Set) Rules() []*Rule { return s.rules }
 
 // Lints returns the lints of all rules.
 func (s *Set) Lints() []Lint { return s.lints }
+
+// Warnings returns what is wrong with the configuration or the folder of the set without being an error.
+func (s *Set) Warnings() []string { return s.warnings }
 
 // Took returns how long it took to read and compile the set.
 func (s *Set) Took() time.Duration { return s.took }

@@ -15,7 +15,7 @@ type Metrics struct {
 	events, candidates, verdicts prometheus.Counter
 	loads                        *prometheus.CounterVec
 	info                         *prometheus.GaugeVec
-	loadedAt, loadedRules        prometheus.Gauge
+	loadedAt, loadedRules, held  prometheus.Gauge
 
 	mu      sync.Mutex // guards rules
 	rules   map[string]*ruleStats
@@ -45,6 +45,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		info:        factory.GaugeVec(prefix+"info", "1 for the version of the rules that are loaded.", "version"),
 		loadedAt:    factory.Gauge(prefix+"loaded_timestamp_seconds", "Time at which the current rules were loaded."),
 		loadedRules: factory.Gauge(prefix+"loaded_rules", "Rules that are loaded."),
+		held: factory.Gauge(prefix+"held",
+			"1 while the folder of rules has lost most of them: the rules that were loaded before stay."),
 		perRule: []ruleMetric{
 			perRule("matches_total", "Events that the rule matched.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.matches.Load()) }),
@@ -106,6 +108,17 @@ func (m *Metrics) setLoaded(set *Set) {
 	m.loadedAt.Set(float64(time.Now().UnixMilli()) / 1000)
 	m.loadedRules.Set(float64(len(set.rules)))
 	m.loads.WithLabelValues("ok").Inc()
+}
+
+// setHeld records whether the folder is held back.
+func (m *Metrics) setHeld(held bool) {
+	if m == nil {
+		return
+	}
+	m.held.Set(0)
+	if held {
+		m.held.Set(1)
+	}
 }
 
 func (m *Metrics) countFailedLoad() {

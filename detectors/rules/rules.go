@@ -30,9 +30,11 @@
 package rules
 
 import (
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	shipped "tidegate/rules"
 
@@ -95,30 +97,47 @@ type Lint struct {
 // Load reads and compiles the rules that cfg selects. If any file has an error, Load returns no Set, and an
 // error of type Errors that lists the errors of all files. metrics may be nil.
 func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
-	var sources []Source
+	var sources, own []Source
+	var warnings []string
 	if cfg.Shipped {
-		found, err := Read(shipped.Files, "shipped")
+		found, _, err := Read(shipped.Files, "shipped")
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, found...)
+		sources = found
 	}
 	if cfg.Dir != "" {
-		found, err := Read(os.DirFS(cfg.Dir), cfg.Dir)
-		if err != nil {
+		var err error
+		if own, warnings, err = Read(os.DirFS(cfg.Dir), cfg.Dir); err != nil {
 			return nil, err
 		}
-		sources = append(sources, found...)
+		if len(own) == 0 {
+			warnings = append(warnings, fmt.Sprintf("rules.dir %s has no rule file: rule files end in .yaml or .yml", cfg.Dir))
+		}
 	}
-	return Compile(cfg, sources, log, metrics)
+	set, err := Compile(cfg, append(sources, own...), log, metrics)
+	if err != nil {
+		return nil, err
+	}
+	set.warnings = append(set.warnings, warnings...)
+	for _, rule := range set.rules {
+		if slices.ContainsFunc(own, func(source Source) bool { return source.Name == rule.File }) {
+			set.own++
+		}
+	}
+	return set, nil
 }
 
 // LoadFS reads and compiles the rule files of fsys, with the default Config. Errors show file names with
 // prefix in front.
 func LoadFS(fsys fs.FS, prefix string, log *slog.Logger, metrics *Metrics) (*Set, error) {
-	sources, err := Read(fsys, prefix)
+	sources, warnings, err := Read(fsys, prefix)
 	if err != nil {
 		return nil, err
 	}
-	return Compile(Default(), sources, log, metrics)
+	set, err := Compile(Default(), sources, log, metrics)
+	if err == nil {
+		set.warnings = append(set.warnings, warnings...)
+	}
+	return set, err
 }

@@ -28,10 +28,9 @@ type Source struct {
 
 // Read returns the rule files of fsys (*.yaml and *.yml), sorted by path. It skips files and folders whose
 // name begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in
-// front.
-func Read(fsys fs.FS, prefix string) ([]Source, error) {
-	var out []Source
-	err := fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
+// front. A link to a folder is not followed, because links may form a loop; warnings names it.
+func Read(fsys fs.FS, prefix string) (out []Source, warnings []string, err error) {
+	err = fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -42,6 +41,11 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 			if entry.IsDir() {
 				return fs.SkipDir
 			}
+			return nil
+		}
+		if entry.Type()&fs.ModeSymlink != 0 && isFolder(fsys, file) {
+			warnings = append(warnings, path.Join(prefix, file)+" is a link to a folder, which is not read: "+
+				"move the folder here, or make rules.dir the link")
 			return nil
 		}
 		if entry.IsDir() || !isRuleFile(name) {
@@ -60,9 +64,15 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read rules in %s: %w", prefix, err)
+		return nil, nil, fmt.Errorf("read rules in %s: %w", prefix, err)
 	}
-	return out, nil
+	return out, warnings, nil
+}
+
+// isFolder reports whether a link leads to a folder.
+func isFolder(fsys fs.FS, link string) bool {
+	info, err := fs.Stat(fsys, link)
+	return err == nil && info.IsDir()
 }
 
 // isRuleFile reports whether a file with this name is a rule file.

@@ -3,6 +3,7 @@ package rules
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"tidegate/detectors/watch"
@@ -16,18 +17,26 @@ type Watcher struct {
 	OnChange func(*Set) // is called with each set whose version differs, from the goroutine of Run
 	Log      *slog.Logger
 	Metrics  *Metrics
+	Guard    *watch.Guard // holds back a folder that has lost its rules; nil: a Guard of its own
 }
 
 // Run watches until ctx ends.
 func (w Watcher) Run(ctx context.Context) {
 	w.Metrics.setLoaded(w.Current)
+	w.logWarnings(w.Current)
+	if w.Guard == nil {
+		w.Guard = &watch.Guard{}
+	}
 	if w.Config.Dir == "" {
 		<-ctx.Done()
 		return
 	}
 	poller := watch.Poller[*Set]{
-		State:  func() (string, error) { return watch.FolderState(w.Config.Dir, isRuleFile) },
-		Load:   func() (*Set, error) { return Load(w.Config, w.Log, w.Metrics) },
+		State: func() (string, error) {
+			state, err := watch.FolderState(w.Config.Dir, isRuleFile)
+			return state + w.Guard.State(), err
+		},
+		Load:   w.load,
 		Use:    w.use,
 		Failed: w.reportError,
 		// The state of the folder when Current was loaded is unknown, so the first polls load it again. use
@@ -37,7 +46,40 @@ func (w Watcher) Run(ctx context.Context) {
 	poller.Run(ctx)
 }
 
+// guardName is the name of the folder for the Guard.
+const guardName = "rules.dir"
+
+// load loads the rules. It returns the current ones if the folder is held back.
+func (w *Watcher) load() (*Set, error) {
+	set, err := Load(w.Config, w.Log, w.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	loss := watch.Content{Entries: set.own}.LossFrom(watch.Content{Entries: w.Current.own})
+	holds, isNew := w.Guard.Holds(guardName, loss, w.Config.LossGrace)
+	w.Metrics.setHeld(holds)
+	if isNew {
+		w.Log.Warn("rules held back, their folder has lost most of them; those that were loaded before stay: "+
+			"if the folder is right, send SIGHUP or restart", "dir", w.Config.Dir, "reason", loss,
+			"loaded_anyway_after", w.Config.LossGrace)
+	}
+	if holds {
+		return w.Current, nil
+	}
+	return set, nil
+}
+
+func (w *Watcher) logWarnings(set *Set) {
+	for _, text := range set.warnings {
+		w.Log.Warn("rules", "problem", text)
+	}
+}
+
 func (w *Watcher) use(set *Set) {
+	if !slices.Equal(set.warnings, w.Current.warnings) {
+		w.logWarnings(set)
+	}
+	w.Current.warnings = set.warnings
 	if set.Version() == w.Current.Version() {
 		return
 	}

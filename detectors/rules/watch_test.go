@@ -236,3 +236,118 @@ func TestBlockIsEvaluatedByOneSet(t *testing.T) {
 	}
 	workers.Wait()
 }
+
+// TestWatchFollowsALinkedFolder: rules.dir is a symlink. An edit below it is loaded, and so is a link that is
+// pointed elsewhere.
+func TestWatchFollowsALinkedFolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		base := t.TempDir()
+		folder := &watchedFolder{T: t, dir: filepath.Join(base, "v1"), log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
+		link := filepath.Join(base, "rules")
+		point := func(version string) {
+			folder.dir = filepath.Join(base, version)
+			if err := os.MkdirAll(folder.dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			folder.write("a.yaml", ruleYAML("a-"+version, `message contains "one"`))
+			if err := os.Symlink(version, link+".new"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(link+".new", link); err != nil {
+				t.Fatal(err)
+			}
+		}
+		point("v1")
+		folder.metrics = NewMetrics(folder.reg)
+		cfg := Default()
+		cfg.Dir, cfg.Shipped = link, false
+		log := slog.New(slog.NewTextHandler(folder.log, nil))
+		set, err := Load(cfg, log, folder.metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		onChange := func(set *Set) {
+			folder.mu.Lock()
+			defer folder.mu.Unlock()
+			folder.sets = append(folder.sets, set)
+		}
+		go Watcher{Config: cfg, Current: set, OnChange: onChange, Log: log, Metrics: folder.metrics}.Run(ctx)
+		folder.expect(0, "")
+		folder.write("b.yaml", ruleYAML("b", `message contains "two"`))
+		folder.expect(1, "a-v1 b")
+		point("v2")
+		folder.expect(2, "a-v2")
+		point("v1")
+		folder.expect(3, "a-v1 b")
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// TestLinkedSubfolderIsNamed: it is not read, because links may form a loop.
+func TestLinkedSubfolderIsNamed(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	for path, text := range map[string]string{
+		filepath.Join(dir, "a.yaml"): ruleYAML("r1", `message contains "one"`), filepath.Join(other, "b.yaml"): ruleYAML("r2", `message contains "two"`),
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{"team": other, "loop": dir, ".hidden": other} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := Default()
+	cfg.Dir, cfg.Shipped, cfg.Disable = dir, false, []string{"r1", "gone"}
+	set, err := Load(cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	warnings := strings.Join(set.Warnings(), "\n")
+	if len(set.Warnings()) != 3 || !strings.Contains(warnings, "team is a link to a folder") ||
+		!strings.Contains(warnings, "loop is a link to a folder") || !strings.Contains(warnings, `no rule has the id "gone"`) {
+		t.Errorf("warnings %s", warnings)
+	}
+	if err := os.Remove(filepath.Join(dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if set, err = Load(cfg, nil, nil); err != nil || !strings.Contains(strings.Join(set.Warnings(), "\n"), "has no rule file") {
+		t.Errorf("an empty folder has no warning: %v, %v", set.Warnings(), err)
+	}
+}
+
+// TestFolderThatLosesItsRulesIsHeldBack: the folder is emptied, or loses half of its rules, as when its volume is
+// gone. Its rules stay loaded until the folder was like this for an hour.
+func TestFolderThatLosesItsRulesIsHeldBack(t *testing.T) {
+	whileWatching(t, func(folder *watchedFolder) {
+		held := func() float64 { return metric(folder.reg, "tidegate_detectors_rules_held", "") }
+		if err := os.Remove(filepath.Join(folder.dir, "a.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		folder.expect(0, "")
+		if held() != 1 || strings.Count(folder.log.String(), "rules held back") != 1 {
+			t.Errorf("held %v, log %s", held(), folder.log)
+		}
+		for i := range 10 {
+			folder.write(fmt.Sprintf("f%d.yaml", i), ruleYAML(fmt.Sprintf("f%d", i), `message contains "x"`))
+		}
+		folder.expect(1, "f0 f1 f2 f3 f4 f5 f6 f7 f8 f9")
+		for i := range 5 {
+			if err := os.Remove(filepath.Join(folder.dir, fmt.Sprintf("f%d.yaml", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		folder.expect(1, "f0 f1 f2 f3 f4 f5 f6 f7 f8 f9")
+		if held() != 1 {
+			t.Error("the folder is not held back")
+		}
+		time.Sleep(time.Hour)
+		folder.expect(2, "f5 f6 f7 f8 f9")
+		if held() != 0 {
+			t.Error("the folder is still held back")
+		}
+	})
+}

@@ -10,6 +10,8 @@ package watch
 import (
 	"context"
 	"time"
+
+	"tidegate/pipeline/retry"
 )
 
 // Interval is the time between two polls.
@@ -29,7 +31,18 @@ type Poller[T any] struct {
 
 	previous  string // state at the last poll
 	lastError string // text of the error that Failed has received; "" after a load
+
+	failedState string // state whose load failed; it is loaded again at retryAt
+	retryAt     time.Time
+	backoff     retry.Backoff
 }
+
+// A load that fails is repeated after a pause that grows between these bounds, since its cause may lie outside
+// of the files. A change of the files is loaded at once.
+const (
+	minRetryPause = 10 * time.Second
+	maxRetryPause = 5 * time.Minute
+)
 
 // Run polls until ctx ends.
 func (p *Poller[T]) Run(ctx context.Context) {
@@ -56,7 +69,7 @@ func (p *Poller[T]) poll() {
 	}
 	stable := state == p.previous
 	p.previous = state
-	if !stable || state == p.Loaded {
+	if !stable || state == p.Loaded || state == p.failedState && time.Now().Before(p.retryAt) {
 		return
 	}
 
@@ -66,13 +79,15 @@ func (p *Poller[T]) poll() {
 		return // The next polls find the change.
 	}
 
-	// A load that fails counts as loaded too: files that do not change are not read again.
-	p.Loaded = state
 	if err != nil {
+		if state != p.failedState {
+			p.backoff = retry.Backoff{Min: minRetryPause, Max: maxRetryPause}
+		}
+		p.failedState, p.retryAt = state, time.Now().Add(p.backoff.Next())
 		p.reportError(err)
 		return
 	}
-	p.lastError = ""
+	p.Loaded, p.failedState, p.lastError = state, "", ""
 	p.Use(loaded)
 }
 

@@ -143,3 +143,64 @@ func TestFolderStateFollowsTheIncludedFiles(t *testing.T) {
 		t.Error("a missing folder has a state")
 	}
 }
+
+// TestFailedLoadIsRepeated: a load fails for a cause outside of the files. It is repeated although they do not
+// change, after pauses that grow.
+func TestFailedLoadIsRepeated(t *testing.T) {
+	poll(t, "one", func(polled *polledState) {
+		polled.loadErr, polled.state = errors.New("busy"), "two"
+		polled.check(t, "", "busy")
+		time.Sleep(time.Hour)
+		if polled.loads < 10 || polled.loads > 40 {
+			t.Errorf("%d loads in an hour", polled.loads)
+		}
+		polled.loadErr = nil
+		time.Sleep(5 * time.Minute)
+		polled.check(t, "two", "busy")
+	})
+}
+
+// TestStateFollowsWhatChangesTheContent: a file that becomes readable, a file that is replaced by one of the same
+// size and time, and a folder whose link is pointed elsewhere have other states.
+func TestStateFollowsWhatChangesTheContent(t *testing.T) {
+	base := t.TempDir()
+	file, link := filepath.Join(base, "v1", "a.yaml"), filepath.Join(base, "link")
+	old := time.Unix(1_700_000_000, 0)
+	write := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("1"), 0), os.Chtimes(path, old, old)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func() string {
+		t.Helper()
+		state, err := FolderState(link, func(string) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state
+	}
+	write(file)
+	if err := os.Symlink("v1", link); err != nil {
+		t.Fatal(err)
+	}
+	before := state()
+	changed := func(what string, err error) {
+		t.Helper()
+		after := state()
+		if err != nil || after == before {
+			t.Errorf("%s does not change the state (%v)", what, err)
+		}
+		before = after
+	}
+	time.Sleep(20 * time.Millisecond) // the clock of the file system is coarse
+	changed("chmod", os.Chmod(file, 0o600))
+	write(file + ".new")
+	changed("a rename", os.Rename(file+".new", file))
+	write(filepath.Join(base, "v2", "a.yaml"))
+	changed("another target", errors.Join(os.Remove(link), os.Symlink("v2", link)))
+	if err := os.Symlink("nowhere", filepath.Join(base, "v2", "b.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	changed("a broken link", nil)
+}

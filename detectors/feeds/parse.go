@@ -1,0 +1,336 @@
+package feeds
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+)
+
+// A lineParser adds the indicators of lines to a list. A line has one of three forms:
+//
+//   - one indicator, with a comment behind # or not
+//   - indicator, confidence and note, separated by commas, semicolons or tabs
+//   - as in a hosts file, an unspecified or loopback address and the names that it blocks
+//
+// An indicator may be quoted. A port, a leading dot or *., the marks of an ad blocker (||name^) and brackets
+// around dots, which keep people from following a link, are removed.
+type lineParser struct {
+	list       *list
+	confidence uint8 // of lines without a confidence
+	allowLocal bool
+	room       int // maximum number of indicators
+
+	domain [maxDomain]byte // the domain that is added, normalized
+}
+
+const maxDomain = 253
+
+// parse adds the indicators of a line. It skips an invalid line.
+func (p *lineParser) parse(line []byte, number int) {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || line[0] == '#' || line[0] == ';' || line[0] == '!' {
+		return
+	}
+	if names, ok := namesOfHostsLine(line); ok {
+		for name := range bytes.FieldsSeq(names) {
+			p.addOrSkip(name, nil, noConfidence, number)
+		}
+		return
+	}
+
+	// The first separator of the line is that of its fields. A comment ends a line of one indicator.
+	separator := bytes.IndexAny(line, ",;\t")
+	if comment := bytes.IndexByte(line, '#'); comment > 0 && (separator < 0 || comment < separator) {
+		line, separator = bytes.TrimSpace(line[:comment]), -1
+	}
+	if separator < 0 {
+		if bytes.ContainsAny(line, " ") {
+			p.list.skip(number, fmt.Errorf(
+				"%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))
+			return
+		}
+		p.addOrSkip(line, nil, noConfidence, number)
+		return
+	}
+
+	text := line[:separator]
+	score, note, _ := bytes.Cut(line[separator+1:], line[separator:separator+1])
+	confidence, err := parseConfidence(unquote(score))
+	if err != nil {
+		p.list.skip(number, err)
+		return
+	}
+	p.addOrSkip(text, truncate(unquote(note), maxNote), confidence, number)
+}
+
+// namesOfHostsLine returns the names of a line of a hosts file without its comment. ok is false if the line does
+// not begin with an unspecified or loopback address and a name.
+func namesOfHostsLine(line []byte) (names []byte, ok bool) {
+	if line[0] != '0' && line[0] != '1' && line[0] != ':' {
+		return nil, false
+	}
+	end := bytes.IndexAny(line, " \t")
+	if end < 0 {
+		return nil, false
+	}
+	addr, err := netip.ParseAddr(unsafeText(line[:end]))
+	if err != nil || !addr.IsUnspecified() && !addr.IsLoopback() {
+		return nil, false
+	}
+	names, _, _ = bytes.Cut(line[end:], []byte("#"))
+	return names, len(bytes.TrimSpace(names)) > 0
+}
+
+// unsafeText returns the text of b without a copy. It is valid while b does not change.
+func unsafeText(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// parseConfidence returns a confidence, which may be a fraction and may end with a percent sign.
+func parseConfidence(text []byte) (uint8, error) {
+	if len(text) == 0 {
+		return noConfidence, nil
+	}
+	value, err := strconv.ParseFloat(string(bytes.TrimSuffix(text, []byte("%"))), 64)
+	if err != nil || !(value >= 0 && value <= 100) {
+		return 0, fmt.Errorf("confidence %q is not a number from 0 to 100", shorten(text))
+	}
+	return uint8(math.Round(value)), nil
+}
+
+// unquote removes white space and quotes around text.
+func unquote(text []byte) []byte {
+	text = bytes.TrimSpace(text)
+	for _, quote := range []byte{'"', '\''} {
+		if n := len(text); n > 1 && text[0] == quote && text[n-1] == quote {
+			return bytes.TrimSpace(text[1 : n-1])
+		}
+	}
+	return bytes.Trim(text, `"`)
+}
+
+// shorten cuts a text that an error quotes.
+func shorten(text []byte) string { return string(truncate(text, 80)) }
+
+// truncate returns at most size bytes of text, and an ellipsis if it cut something.
+func truncate(text []byte, size int) []byte {
+	if len(text) > size {
+		return []byte(strings.ToValidUTF8(string(text[:size]), "") + "…")
+	}
+	return text
+}
+
+// errNotIndicator is wrapped in the error of a text that is no indicator at all.
+var errNotIndicator = errors.New("is not a network, an address or a domain")
+
+// addOrSkip adds an indicator. It skips one that is invalid or would match ordinary traffic.
+func (p *lineParser) addOrSkip(text, note []byte, confidence uint8, number int) {
+	if confidence == noConfidence {
+		confidence = p.confidence
+	}
+	if len(p.list.indicators) >= p.room {
+		p.list.skip(number, fmt.Errorf("more than %d indicators", maxIndicators))
+		return
+	}
+	if err := p.add(cleanIndicator(text), note, confidence); err != nil {
+		p.list.skip(number, err)
+	}
+}
+
+// cleanIndicator removes what stands around an indicator.
+func cleanIndicator(text []byte) []byte {
+	text = unquote(text)
+	if bytes.ContainsAny(text, "[(") {
+		for _, bracketed := range []string{"[.]", "(.)"} {
+			text = bytes.ReplaceAll(text, []byte(bracketed), []byte("."))
+		}
+	}
+	text = bytes.TrimSuffix(bytes.TrimPrefix(text, []byte("||")), []byte("^"))
+
+	// A port follows an IPv6 address in brackets, or anything else with one colon.
+	if end := bytes.IndexByte(text, ']'); end > 0 && text[0] == '[' && (end == len(text)-1 || isPort(text[end+1:])) {
+		return text[1:end]
+	}
+	if colon := bytes.IndexByte(text, ':'); colon > 0 && isPort(text[colon:]) {
+		return text[:colon]
+	}
+	return text
+}
+
+// isPort reports whether text is a colon and a number.
+func isPort(text []byte) bool {
+	if len(text) < 2 || len(text) > 6 || text[0] != ':' {
+		return false
+	}
+	for _, char := range text[1:] {
+		if char < '0' || char > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// add adds an address, a network or a domain. It returns an error if the text is none of these, or would match
+// ordinary traffic.
+func (p *lineParser) add(text, note []byte, confidence uint8) error {
+	// The last label of a domain is no number, so these are the only texts that can be an address.
+	if n := len(text); n > 0 && (text[n-1] >= '0' && text[n-1] <= '9' || bytes.IndexByte(text, ':') >= 0) {
+		if addr, err := netip.ParseAddr(unsafeText(text)); err == nil {
+			addr = addr.Unmap().WithZone("")
+			return p.addNetwork(netip.PrefixFrom(addr, addr.BitLen()), note, confidence)
+		}
+	}
+	if bytes.IndexByte(text, '/') >= 0 {
+		prefix, err := netip.ParsePrefix(unsafeText(text))
+		if err != nil {
+			return fmt.Errorf("%q %w", shorten(text), errNotIndicator)
+		}
+		if prefix.Addr().Is4In6() {
+			return fmt.Errorf("network %q: write IPv4 as IPv4", shorten(text))
+		}
+		return p.addNetwork(prefix.Masked(), note, confidence)
+	}
+
+	name, err := p.normalizeDomain(text)
+	if err != nil {
+		return err
+	}
+	p.list.add(name, note, confidence)
+	return nil
+}
+
+// notForeign are the networks of the own host, of its neighbours, of private networks, and of no host at all.
+var notForeign = []struct {
+	netip.Prefix
+	meaning string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "unspecified"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "loopback"},
+	{netip.MustParsePrefix("10.0.0.0/8"), "private"},
+	{netip.MustParsePrefix("172.16.0.0/12"), "private"},
+	{netip.MustParsePrefix("192.168.0.0/16"), "private"},
+	{netip.MustParsePrefix("100.64.0.0/10"), "shared by customers of a provider"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "link-local"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "reserved"},
+	{netip.MustParsePrefix("::/127"), "loopback or unspecified"},
+	{netip.MustParsePrefix("fc00::/7"), "private"},
+	{netip.MustParsePrefix("fe80::/10"), "link-local"},
+	{netip.MustParsePrefix("ff00::/8"), "multicast"},
+}
+
+// addNetwork adds a network or an address. It rejects networks so wide that they match ordinary traffic, and
+// addresses that are not those of foreign hosts: they name other hosts in each network.
+func (p *lineParser) addNetwork(prefix netip.Prefix, note []byte, confidence uint8) error {
+	shortest := 16
+	if prefix.Addr().Is4() {
+		shortest = 8
+	}
+	if prefix.Bits() < shortest {
+		return fmt.Errorf("network %s is too wide: at least /%d", prefix, shortest)
+	}
+	for _, near := range notForeign {
+		if !near.Overlaps(prefix) || p.allowLocal && (near.meaning == "private" || strings.HasPrefix(near.meaning, "shared")) {
+			continue
+		}
+		if prefix.IsSingleIP() {
+			return fmt.Errorf("address %s is not that of one host outside: %s", prefix.Addr(), near.meaning)
+		}
+		return fmt.Errorf("network %s is not one outside: %s is %s", prefix, near.Prefix, near.meaning)
+	}
+
+	var key [networkKeySize]byte
+	p.list.add(networkKey(&key, prefix.Addr(), prefix.Bits()), note, confidence)
+	if prefix.IsSingleIP() {
+		return nil
+	}
+	if prefix.Addr().Is4() {
+		p.list.prefixLengths4[prefix.Bits()] = true
+	} else {
+		p.list.prefixLengths6[prefix.Bits()] = true
+	}
+	return nil
+}
+
+// profile converts names in Unicode to punycode as browsers do, and leaves odd ASCII characters alone.
+var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
+
+func punycode(name string) (string, error) { return profile.ToASCII(name) }
+
+// normalizeDomain returns a domain as checkDomain compares it: in lower case, in ASCII, without a dot at either
+// end. It rejects names that would match ordinary traffic: public suffixes, which would match all domains below
+// them, and the names of private networks. The result is valid until the next call.
+func (p *lineParser) normalizeDomain(text []byte) ([]byte, error) {
+	// A leading *. or dot is dropped, since every domain matches its sub-domains.
+	name := bytes.TrimSuffix(text, []byte("."))
+	name = bytes.TrimPrefix(bytes.TrimPrefix(name, []byte("*")), []byte("."))
+	if !isASCII(unsafeText(name)) {
+		ascii, err := punycode(string(name))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a domain: %w", shorten(text), err)
+		}
+		name = []byte(ascii)
+	}
+	if len(name) > maxDomain || bytes.IndexByte(name, '.') < 0 {
+		return nil, fmt.Errorf("%q %w", shorten(text), errNotIndicator)
+	}
+
+	// Fold the case, and check each label. Host names have no underscores, but DNS names do.
+	out := p.domain[:len(name)]
+	label := 0 // length of the label so far
+	for i, char := range name {
+		if 'A' <= char && char <= 'Z' {
+			char += 'a' - 'A'
+		}
+		out[i] = char
+		switch {
+		case char == '.' && label > 0:
+			label = 0
+			continue
+		case label < 63 && (char == '-' || char == '_' || '0' <= char && char <= '9' || 'a' <= char && char <= 'z'):
+			label++
+			continue
+		}
+		return nil, fmt.Errorf("%q is not a domain: a label is empty, too long, or has a character %q", shorten(text), char)
+	}
+	if label == 0 {
+		return nil, fmt.Errorf("%q is not a domain: its last label is empty", shorten(text))
+	}
+	if err := checkDomainScope(unsafeText(out)); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// localDomains are those of private networks: special-use domains (RFC 6761, 6762, 8375, ICANN's .internal),
+// the reverse zones, and those that RFC 6762, appendix G, lists as in use.
+var localDomains = map[string]bool{
+	"localhost": true, "local": true, "internal": true, "home.arpa": true, "in-addr.arpa": true, "ip6.arpa": true,
+	"arpa": true, "intranet": true, "private": true, "corp": true, "home": true, "lan": true, "localdomain": true,
+}
+
+func checkDomainScope(name string) error {
+	last := strings.LastIndexByte(name, '.')
+	top := name[last+1:]
+	if top == "arpa" {
+		top = name[strings.LastIndexByte(name[:last], '.')+1:]
+	}
+	if localDomains[top] {
+		return fmt.Errorf("%q is a name of private networks: %s", name, top)
+	}
+	if char := top[len(top)-1]; '0' <= char && char <= '9' && strings.Trim(top, "0123456789") == "" {
+		return fmt.Errorf("%q is not a domain: its last label is a number", name)
+	}
+
+	// A private suffix, such as that of a hosting service, may be listed; one of ICANN's may not.
+	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
+		return fmt.Errorf("%q is a public suffix: it would cover every domain below it", name)
+	}
+	return nil
+}
