@@ -28,6 +28,7 @@ type mutablePackage struct {
 type function struct {
 	pkg     *mutablePackage
 	file    string // absolute path
+	source  []byte // of the file
 	name    string // with the receiver: (*Grouper).add
 	mutants []*mutant
 }
@@ -109,7 +110,7 @@ func (p *mutablePackage) parse(path string) error {
 		if !ok || declared.Body == nil {
 			continue
 		}
-		fn := &function{pkg: p, file: path, name: functionName(declared, source, files)}
+		fn := &function{pkg: p, file: path, source: source, name: functionName(declared, source, files)}
 		fn.mutants = findMutants(fn, declared.Body, source, files)
 		if len(fn.mutants) > 0 {
 			p.functions = append(p.functions, fn)

@@ -159,10 +159,7 @@ func (r *runner) test(ctx context.Context, m *mutant) (outcome, string) {
 
 // writeOverlay writes the mutated file and the overlay that names it. Each mutant has a folder of its own.
 func (r *runner) writeOverlay(m *mutant) (string, error) {
-	source, err := os.ReadFile(m.function.file)
-	if err != nil {
-		return "", err
-	}
+	source := m.function.source
 	folder, err := os.MkdirTemp(r.folder, "mutant")
 	if err != nil {
 		return "", err
