@@ -57,6 +57,11 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	p.kafka = client
+	log := p.log
+	if roles&(roleEngine|rolePublisher) == 0 {
+		log = discardLog() // the shipper logs outages itself
+	}
+	p.lifecycle.startComponent("kafka monitor", func(ctx context.Context) error { return client.Monitor(ctx, log, p.reg) })
 	if roles&(roleEngine|rolePublisher) == 0 {
 		return nil
 	}
@@ -90,6 +95,7 @@ func (p *process) connectStore(ctx context.Context) error {
 		}
 		p.store = store
 		p.lifecycle.addStopHook("store connection", func(context.Context) error { return store.Close() })
+		p.lifecycle.startComponent("store monitor", p.monitorStore)
 		return nil
 	}
 	return p.retryStartup(ctx, "clickhouse", connect, func(err error) bool {
@@ -117,6 +123,7 @@ func (p *process) retryStartup(
 ) error {
 	backoff := retry.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
 	logged := ""
+	defer p.startBlocker.set(nil)
 	for {
 		err := try(ctx)
 		if ctx.Err() != nil {
@@ -128,6 +135,7 @@ func (p *process) retryStartup(
 		if permanent(err) {
 			return fmt.Errorf("%s: %w", dependency, err)
 		}
+		p.startBlocker.set(fmt.Errorf("%s: %w", dependency, err))
 		if err.Error() != logged {
 			logged = err.Error()
 			p.log.Error("dependency unavailable, retrying", "dependency", dependency, "err", err)

@@ -142,6 +142,8 @@ type process struct {
 	detectors   *detectors.Loader
 
 	started        atomic.Bool   // every component runs
+	startBlocker   blocker       // the dependency for which the start waits
+	storeBlocker   blocker       // why the store does not answer
 	welcomePrinted chan struct{} // closed after the welcome, or when the start has failed
 	storeless      bool          // there is no ClickHouse on this machine: events are evaluated and discarded
 	missing        []string      // lines of the welcome that name what this process runs without
@@ -316,14 +318,6 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 		return nil
 	}
 	return err
-}
-
-// checkReady returns an error until every component runs.
-func (p *process) checkReady() error {
-	if !p.started.Load() {
-		return errors.New("starting")
-	}
-	return nil
 }
 
 // showStatusUntilDone redraws the status line every second until ctx ends or a component fails.

@@ -23,6 +23,7 @@ type brokerHealth struct {
 
 	mu               sync.Mutex
 	unavailableSince time.Time
+	lastError        error // of the last request that failed
 }
 
 func newBrokerHealth() brokerHealth {
@@ -49,6 +50,7 @@ func (s *Shipper) recordProduceResult(err error) {
 	if !health.unavailable.Swap(true) {
 		health.unavailableSince = time.Now()
 	}
+	health.lastError = err
 	health.mu.Unlock()
 	if _, ok := health.throttle.Allow(); !ok {
 		return
@@ -61,6 +63,17 @@ func (s *Shipper) recordProduceResult(err error) {
 	default:
 		s.log.Warn("kafka unavailable: buffering; logs stay in their files, packet events are spooled", "err", err)
 	}
+}
+
+// Unavailable returns why the last request to Kafka failed, or nil if it succeeded.
+func (s *Shipper) Unavailable() error {
+	health := &s.health
+	if !health.unavailable.Load() {
+		return nil
+	}
+	health.mu.Lock()
+	defer health.mu.Unlock()
+	return health.lastError
 }
 
 // recordProduceSuccess records that Kafka is available. If it was unavailable before, it logs that and ends

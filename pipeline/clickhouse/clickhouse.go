@@ -92,6 +92,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 // Close closes the connections.
 func (s *Store) Close() error { return s.driver.Close() }
 
+// Ping checks that the server answers.
+func (s *Store) Ping(ctx context.Context) error { return describeError(s.driver.Ping(ctx), s.cfg) }
+
 // Config returns the configuration with which the store was opened.
 func (s *Store) Config() Config { return s.cfg }
 

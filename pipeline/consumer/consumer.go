@@ -40,6 +40,10 @@ type Config struct {
 	Topic  string // full name
 	Group  string
 
+	// OnAssign is called with the partitions of each generation of a group before work starts on them. It may be
+	// nil, and is not called for a static assignment.
+	OnAssign func(partitions []int)
+
 	SessionTimeout time.Duration // in a group, how long a member may miss heartbeats before it loses its partitions; 0: 10 s
 }
 
@@ -61,7 +65,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 // no members. The lock on the state folder keeps a second process out.
 func runStatic(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	partitions := 0
-	if err := Retry(ctx, log, "find topic "+cfg.Topic, func() (err error) {
+	if err := cfg.retry(ctx, log, "find topic "+cfg.Topic, func() (err error) {
 		partitions, err = cfg.Client.Partitions(ctx, cfg.Topic)
 		return err
 	}); err != nil {
@@ -104,16 +108,43 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for {
-		generation, err := group.Next(ctx)
-		if ctx.Err() != nil {
+		generation, err := cfg.nextGeneration(ctx, log, group)
+		if err != nil {
 			return causeOfEnd(ctx)
 		}
-		if err != nil {
-			log.Warn("waiting for the coordinator of the kafka consumer group",
-				"group", cfg.Group, "topic", cfg.Topic, "err", err)
-			continue // kafka-go itself waits JoinGroupBackoff
-		}
 		startGeneration(ctx, cancel, cfg, log, generation, work)
+	}
+}
+
+// nextGeneration returns the next generation of the group, or an error when ctx ends. It logs the first failure
+// and then one a minute, and that the group is there again.
+func (c Config) nextGeneration(
+	ctx context.Context, log *slog.Logger, group *kafkago.ConsumerGroup,
+) (*kafkago.Generation, error) {
+	log = log.With("group", c.Group, "topic", c.Topic)
+	backoff := retry.Backoff{Min: 300 * time.Millisecond}
+	throttle := logging.NewThrottle(time.Minute)
+	logged, began := false, time.Now()
+	for {
+		generation, err := group.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err == nil && logged:
+			log.Warn("kafka consumer group joined again", "after", time.Since(began).Round(time.Millisecond))
+			fallthrough
+		case err == nil:
+			return generation, nil
+		}
+		if !c.Client.ReportFailure(err) {
+			if _, ok := throttle.Allow(); ok {
+				logged = true
+				log.Warn("waiting for the coordinator of the kafka consumer group", "err", err)
+			}
+		}
+		if err := backoff.Wait(ctx); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -132,6 +163,13 @@ func startGeneration(
 	generation *kafkago.Generation, work Func,
 ) {
 	assigned := generation.Assignments[cfg.Topic]
+	if cfg.OnAssign != nil {
+		ids := make([]int, len(assigned))
+		for i, assignment := range assigned {
+			ids[i] = assignment.ID
+		}
+		cfg.OnAssign(ids)
+	}
 	log.Info("partitions assigned", "topic", cfg.Topic, "generation", generation.ID, "partitions", len(assigned))
 	for _, assignment := range assigned {
 		partition := &Partition{
@@ -159,6 +197,18 @@ func startGeneration(
 // Retry calls attempt until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then
 // one a minute. It returns an error only when ctx ends, or when the error of attempt is ErrFenced.
 func Retry(ctx context.Context, log *slog.Logger, what string, attempt func() error) error {
+	return retryUnless(ctx, log, what, func(error) bool { return false }, attempt)
+}
+
+// retry is Retry for a request to Kafka. Failures during an outage of Kafka are logged by its monitor.
+func (c Config) retry(ctx context.Context, log *slog.Logger, what string, attempt func() error) error {
+	return retryUnless(ctx, log, what, c.Client.ReportFailure, attempt)
+}
+
+// retryUnless is Retry without lines about errors for which isLogged reports true.
+func retryUnless(
+	ctx context.Context, log *slog.Logger, what string, isLogged func(error) bool, attempt func() error,
+) error {
 	var backoff retry.Backoff
 	throttle := logging.NewThrottle(time.Minute)
 	for {
@@ -169,7 +219,9 @@ func Retry(ctx context.Context, log *slog.Logger, what string, attempt func() er
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if _, ok := throttle.Allow(); ok {
+		if isLogged(err) {
+			// one line of the monitor is for all requests
+		} else if _, ok := throttle.Allow(); ok {
 			log.Warn("retrying", "what", what, "attempt", backoff.Attempts()+1, "err", err)
 		}
 		if err := backoff.Wait(ctx); err != nil {

@@ -43,7 +43,7 @@ func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger
 	value := deadLetter.Value[:min(len(deadLetter.Value), maxDeadLetterValue)]
 	key := deadLetter.Key[:min(len(deadLetter.Key), maxDeadLetterKey)]
 	unwritable := false
-	err := Retry(ctx, log, "write a dead letter", func() error {
+	err := retryUnless(ctx, log, "write a dead letter", client.ReportFailure, func() error {
 		// Cut the dead letter until the topic takes it. Some 40 cuts reach nothing.
 		for {
 			_, err := client.Produce(ctx, client.Topic(pipeline.TopicDeadLetter), 0, deadLetter.kafkaRecord(key, value))

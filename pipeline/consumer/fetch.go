@@ -237,7 +237,7 @@ func (l *fetchLoop) send(ctx context.Context) error {
 // moves l.next behind them.
 func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, err error) {
 	p := l.partition
-	err = Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
+	err = p.cfg.retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
 		response, err = p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
 			Topic: p.cfg.Topic, Partition: p.ID, Offset: l.next, MaxBytes: int(l.cfg.MaxBytes), MaxWait: l.cfg.MaxWait,
 		})

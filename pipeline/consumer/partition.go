@@ -27,7 +27,7 @@ func (p *Partition) Topic() string { return p.cfg.Topic }
 // Committed returns the offset that the group committed last, or -1 if there is none, and the metadata that
 // was committed with it.
 func (p *Partition) Committed(ctx context.Context) (offset int64, metadata string, err error) {
-	err = Retry(ctx, p.log, "fetch committed offset of "+p.String(), func() error {
+	err = p.cfg.retry(ctx, p.log, "fetch committed offset of "+p.String(), func() error {
 		response, err := p.cfg.Client.Kafka().OffsetFetch(ctx, &kafkago.OffsetFetchRequest{
 			GroupID: p.cfg.Group, Topics: map[string][]int{p.cfg.Topic: {p.ID}},
 		})
@@ -55,7 +55,7 @@ func (p *Partition) Committed(ctx context.Context) (offset int64, metadata strin
 // Commit makes offset and metadata durable under this generation. It returns ErrFenced when the generation is
 // over.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
-	return Retry(ctx, p.log, "commit offset of "+p.String(), func() error { return p.commitOnce(ctx, offset, metadata) })
+	return p.cfg.retry(ctx, p.log, "commit offset of "+p.String(), func() error { return p.commitOnce(ctx, offset, metadata) })
 }
 
 // commitOnce sends one commit. It reads the partition's own error, because kafka-go returns nil when the
@@ -85,7 +85,7 @@ func (p *Partition) commitOnce(ctx context.Context, offset int64, metadata strin
 
 // Bounds returns the first offset that is still stored, and the offset behind the last.
 func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
-	err = Retry(ctx, p.log, "list offsets of "+p.String(), func() error {
+	err = p.cfg.retry(ctx, p.log, "list offsets of "+p.String(), func() error {
 		offsets, err := p.listOffsets(ctx, kafkago.FirstOffsetOf(p.ID), kafkago.LastOffsetOf(p.ID))
 		first, end = offsets.FirstOffset, offsets.LastOffset
 		return err
@@ -96,7 +96,7 @@ func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
 // OffsetAt returns the first offset whose record is not older than t, or the end of the partition if there is
 // none.
 func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, err error) {
-	err = Retry(ctx, p.log, "seek by time in "+p.String(), func() error {
+	err = p.cfg.retry(ctx, p.log, "seek by time in "+p.String(), func() error {
 		offsets, err := p.listOffsets(ctx, kafkago.TimeOffsetOf(p.ID, t))
 		offset = -1
 		for found := range offsets.Offsets { // at most one

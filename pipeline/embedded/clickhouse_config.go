@@ -56,9 +56,22 @@ func (s *StoreServer) writePorts() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
 }
 
+// Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old ones
+// stay until the kernel has written it (vm.dirty_expire_centisecs is 30 s). A table without inserts is looked at
+// again after cleanupSeconds at the latest; the default is ten minutes.
+const (
+	outdatedPartSeconds = 45
+	cleanupSeconds      = 15
+)
+
 // configXML returns the configuration of a small server: caches of a fraction of the memory, few background
-// threads. The limits on dropping are off, because enforceDiskCap drops partitions of any size.
+// threads. The limits on dropping are off, because enforceDiskCap drops parts of any size.
 func (s *StoreServer) configXML() string {
+	mergeLimit := ""
+	if s.cfg.MaxDiskBytes > 0 {
+		mergeLimit = fmt.Sprintf("  <max_bytes_to_merge_at_max_space_in_pool>%d</max_bytes_to_merge_at_max_space_in_pool>\n",
+			s.cfg.MaxDiskBytes/mergeShare)
+	}
 	return fmt.Sprintf(`<clickhouse>
  <users_config>users.xml</users_config>
  <timezone>UTC</timezone>
@@ -77,19 +90,21 @@ func (s *StoreServer) configXML() string {
  <background_message_broker_schedule_pool_size>1</background_message_broker_schedule_pool_size>
  <tables_loader_foreground_pool_size>2</tables_loader_foreground_pool_size>
  <tables_loader_background_pool_size>2</tables_loader_background_pool_size>
+ <background_processing_pool_task_sleep_seconds_when_no_work_max>%d</background_processing_pool_task_sleep_seconds_when_no_work_max>
  <max_thread_pool_size>256</max_thread_pool_size>
  <max_concurrent_queries>64</max_concurrent_queries>
  <max_connections>256</max_connections>
  <max_partition_size_to_drop>0</max_partition_size_to_drop>
  <max_table_size_to_drop>0</max_table_size_to_drop>
  <merge_tree>
-  <old_parts_lifetime>60</old_parts_lifetime>
-  <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>
+  <old_parts_lifetime>%d</old_parts_lifetime>
+%s  <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>
   <number_of_free_entries_in_pool_to_lower_max_size_of_merge>2</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
   <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>2</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
  </merge_tree>
 </clickhouse>
-`, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64)
+`, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64,
+		cleanupSeconds, outdatedPartSeconds, mergeLimit)
 }
 
 // usersXML returns the definition of the users. The session of the library itself is always user "default"

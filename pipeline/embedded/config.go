@@ -86,7 +86,8 @@ type StoreConfig struct {
 	Database string `yaml:"database"`
 	// Maximum memory of the ClickHouse process.
 	MaxMemoryBytes config.Size `yaml:"max_memory_bytes"`
-	// Maximum size of the store on disk. Beyond it the oldest events are deleted; 0: no limit.
+	// Maximum size of the store on disk; 0: no limit. When the live data exceeds nine tenths of it, the oldest
+	// events are deleted, about a twentieth at a time. The rest is for data that merges have just replaced.
 	MaxDiskBytes config.Size `yaml:"max_disk_bytes"`
 	// Maximum size of the log file of the ClickHouse process. One older file of that size is kept.
 	MaxLogBytes config.Size `yaml:"max_log_bytes"`

@@ -10,6 +10,15 @@ import (
 	"tidegate/pipeline/clickhouse"
 )
 
+// The cap on disk counts active parts, and drops one part of the table events at a time: whole partitions, and
+// parts that merges have made outdated, may be many times what has to go. A merge writes its result beside its
+// sources, which stay on disk for old_parts_lifetime. The cap therefore leaves a share for them, and merges are
+// bounded to parts that are small against it, so that one drop frees little more than is needed.
+const (
+	mergeShare    = 20 // a merge makes no part larger than 1/mergeShare of the cap
+	outdatedShare = 10 // 1/outdatedShare of the cap is left for parts that are outdated or being written
+)
+
 // watchDisk enforces the cap on disk at every DiskCheckInterval until ctx ends.
 func (s *StoreServer) watchDisk(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.DiskCheckInterval)
@@ -26,63 +35,63 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	}
 }
 
-// enforceDiskCap drops the oldest events while the store exceeds MaxDiskBytes: whole days first, then the
-// oldest parts of the last day, but never the newest part. Every drop is logged and counted.
+// enforceDiskCap drops the oldest parts of the events, but never the newest one, while the active parts of all
+// tables exceed their share of MaxDiskBytes. The drops of one call are logged in one line, and counted.
 func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
-	var used int64
-	if err := s.queryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
+	var active, onDisk int64
+	const sizes = "SELECT sumIf(bytes_on_disk, active), sum(bytes_on_disk) FROM system.parts"
+	if err := s.queryRow(ctx, sizes, &active, &onDisk); err != nil {
 		return err
 	}
-	s.metrics.bytes.Set(float64(used))
+	s.metrics.bytes.Set(float64(onDisk))
+	limit := int64(s.cfg.MaxDiskBytes) - int64(s.cfg.MaxDiskBytes)/outdatedShare
+	if limit <= 0 || active <= limit {
+		return nil
+	}
 
-	// The loop subtracts the size of dropped parts instead of measuring again, because dropped parts stay on
-	// disk for a while.
-	for s.cfg.MaxDiskBytes > 0 && used > int64(s.cfg.MaxDiskBytes) {
-		freed, err := s.dropOldest(ctx, used)
-		if err != nil || freed == 0 {
+	var parts, rows, freed int64
+	for active-freed > limit {
+		dropped, err := s.dropOldestPart(ctx)
+		if err != nil {
 			return err
 		}
-		used -= freed
+		if dropped.bytes == 0 {
+			break // one part is left
+		}
+		parts, rows, freed = parts+1, rows+dropped.rows, freed+dropped.bytes
+	}
+	if parts > 0 {
+		s.log.Warn("embedded clickhouse reaches its cap on disk, oldest events dropped", "events", rows,
+			"parts", parts, "bytes", freed, "used", active, "limit", limit, "max_disk_bytes", s.cfg.MaxDiskBytes)
 	}
 	return nil
 }
 
-// dropOldest drops the oldest day, or the oldest part where only one day is left, and returns its size on
-// disk. It returns 0 where only one part is left.
-func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error) {
-	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
-	var parts, days, rows, bytes int64
-	var what, name string
+// A droppedPart is the size of a part that was dropped.
+type droppedPart struct{ rows, bytes int64 }
 
-	// A partition of the table is a day. The smallest partition id is the oldest day.
-	counts := "SELECT count(), uniqExact(partition_id), min(partition_id) " + events
-	if err := s.queryRow(ctx, counts, &parts, &days, &name); err != nil || parts < 2 {
-		return 0, err
-	}
-
-	// Choose the oldest day, or the oldest part of the only day: the one with the smallest block number.
-	sum := "SELECT sum(rows), sum(bytes_on_disk) " + events
-	if days > 1 {
-		what, sum = "PARTITION ID '"+name+"'", sum+" AND partition_id = '"+name+"'"
-	} else {
-		if err := s.queryRow(ctx, "SELECT argMin(name, min_block_number) "+events, &name); err != nil {
-			return 0, err
+// dropOldestPart drops the part of the oldest day with the smallest block number. It returns a zero size where
+// only one part is left. A merge may replace the part meanwhile; then the next part is tried, a few times.
+func (s *StoreServer) dropOldestPart(ctx context.Context) (droppedPart, error) {
+	const attempts = 5
+	oldest := fmt.Sprintf(`SELECT count(), argMin(name, (partition_id, min_block_number)),
+		argMin(rows, (partition_id, min_block_number)), argMin(bytes_on_disk, (partition_id, min_block_number))
+		FROM system.parts WHERE active AND database = '%s' AND table = 'events'`, s.cfg.Database)
+	var err error
+	for range attempts {
+		var count int64
+		var name string
+		var part droppedPart
+		if err = s.queryRow(ctx, oldest, &count, &name, &part.rows, &part.bytes); err != nil || count < 2 {
+			return droppedPart{}, err
 		}
-		what, sum = "PART '"+name+"'", sum+" AND name = '"+name+"'"
+		if err = s.queryRow(ctx, fmt.Sprintf("ALTER TABLE `%s`.events DROP PART '%s'", s.cfg.Database, name)); err == nil {
+			s.metrics.droppedRows.Add(float64(part.rows))
+			s.metrics.droppedBytes.Add(float64(part.bytes))
+			return part, nil
+		}
 	}
-
-	// Count the rows before they are dropped.
-	if err := s.queryRow(ctx, sum, &rows, &bytes); err != nil {
-		return 0, err
-	}
-	if err := s.queryRow(ctx, fmt.Sprintf("ALTER TABLE `%s`.events DROP %s", s.cfg.Database, what)); err != nil {
-		return 0, err
-	}
-	s.metrics.droppedRows.Add(float64(rows))
-	s.metrics.droppedBytes.Add(float64(bytes))
-	s.log.Warn("embedded clickhouse exceeds its cap on disk, oldest events dropped",
-		"dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDiskBytes)
-	return bytes, nil
+	return droppedPart{}, err
 }
 
 // queryRow runs a statement as storeUser and scans the single row of its result into to. Without targets it

@@ -3,9 +3,11 @@ package embedded_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -284,15 +286,12 @@ func TestKilledChildKeepsAcknowledgedBlocks(t *testing.T) {
 
 	close(stop)
 	kills := <-killed
-	for range 200 {
-		got, err := query(server.Config(), "SELECT count(), uniqExact(_offset) FROM events")
-		if err == nil {
-			if want := fmt.Sprintf("%d\t%d", blocks*rows, blocks*rows); got != want {
-				t.Errorf("count and distinct: %s, want %s", got, want)
-			}
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	got, err := query(server.Config(), "SELECT count(), uniqExact(_offset) FROM events")
+	for ; err != nil && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		got, err = query(server.Config(), "SELECT count(), uniqExact(_offset) FROM events")
+	}
+	if want := fmt.Sprintf("%d\t%d", blocks*rows, blocks*rows); got != want {
+		t.Errorf("count and distinct: %q, %v; want %s", got, err, want)
 	}
 	if kills == 0 {
 		t.Error("the child was never killed")
@@ -430,8 +429,30 @@ func TestMissingOrBrokenLibraryIsNamed(t *testing.T) {
 	}
 }
 
-// TestCapOnDiskDropsTheOldest: whole days are dropped before parts, and the dropped rows are counted.
-func TestCapOnDiskDropsTheOldest(t *testing.T) {
+// randomText returns size bytes that do not compress.
+func randomText(t *testing.T, size int) string {
+	t.Helper()
+	noise := make([]byte, size)
+	_, _ = rand.Read(noise)
+	return string(noise)
+}
+
+// insertNoise inserts a block of rows at a time. The URL of each row is noise.
+func insertNoise(t *testing.T, store *clickhouse.Store, at time.Time, offset int64, rows, size int) {
+	t.Helper()
+	block := clickhouse.NewColumnBlock()
+	for i := range rows {
+		exchange := &pipeline.HTTPExchange{UrlOriginal: randomText(t, size)}
+		event := &pipeline.Event{Ingested: at.UnixNano(), Dataset: pipeline.Dataset_HTTP, Http: exchange}
+		block.Append(event, pipeline.Position{Offset: offset + int64(i)}, "t")
+	}
+	if err := store.Insert(t.Context(), block, fmt.Sprint(offset)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCapOnDiskDropsTheOldestDay inserts a part for each of four days, from the oldest on, of which one fits.
+func TestCapOnDiskDropsTheOldestDay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -441,28 +462,8 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 	server := startStore(t, cfg, reg)
 	defer server.Stop(context.Background())
 	store := openStore(t, server)
-	noise := make([]byte, 40<<20)
-	random, err := os.Open("/dev/urandom")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer random.Close()
-	if _, err := io.ReadFull(random, noise); err != nil {
-		t.Fatal(err)
-	}
-
-	// Each of four days gets 40 rows of 1 MiB that do not compress.
 	for day := 3; day >= 0; day-- {
-		at := time.Now().Add(-time.Duration(day) * 24 * time.Hour).UnixNano()
-		block := clickhouse.NewColumnBlock()
-		for i := range 40 {
-			exchange := &pipeline.HTTPExchange{UrlOriginal: string(noise[i<<20 : (i+1)<<20])}
-			event := &pipeline.Event{Ingested: at, Dataset: pipeline.Dataset_HTTP, Http: exchange}
-			block.Append(event, pipeline.Position{Offset: int64(day*1000 + i)}, "t")
-		}
-		if err := store.Insert(t.Context(), block, fmt.Sprint(day)); err != nil {
-			t.Fatal(err)
-		}
+		insertNoise(t, store, time.Now().Add(-time.Duration(day)*24*time.Hour), int64(day*1000), 40, 1<<20)
 	}
 
 	// The cap of 64 MiB leaves the 40 rows of today.
@@ -480,4 +481,68 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// TestCapOnDiskDropsLittleAtATime inserts three times as much as fits, while merges make parts outdated. The
+// rows that are left are always the newest ones without a gap, nearly as many as fit, and few are dropped at a
+// time. The folder stays below the cap.
+func TestCapOnDiskDropsLittleAtATime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	const limit, rows, size, blocks = 64 << 20, 64, 16 << 10, 110
+	cfg := storeConfig(t.TempDir())
+	cfg.MaxDiskBytes, cfg.DiskCheckInterval = limit, 100*time.Millisecond
+	server := startStore(t, cfg, nil)
+	defer server.Stop(context.Background())
+	store := openStore(t, server)
+
+	least, oldest, largest := int64(limit), int64(0), int64(0) // of the samples behind the first drop
+	for i := range int64(blocks) {
+		insertNoise(t, store, time.Now(), i*rows, rows, size)
+		var count, first, last int64
+		got, err := query(server.Config(), "SELECT count(), min(_offset), max(_offset) FROM events")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(got, &count, &first, &last); err != nil {
+			t.Fatal(err)
+		}
+		if last != (i+1)*rows-1 || count != last-first+1 {
+			t.Fatalf("after block %d: %d rows from %d to %d", i, count, first, last)
+		}
+		if first > 0 {
+			least = min(least, count)
+			largest = max(largest, first-oldest)
+			oldest = first
+		}
+	}
+
+	fit := int64(limit / size)
+	if oldest == 0 || least < fit*3/4 || largest > fit/8 {
+		t.Errorf("%d rows fit; at least %d were there, up to %d were dropped at a time", fit, least, largest)
+	}
+	// Parts that are outdated go with a delay; without inserts the folder is below the cap for good.
+	deadline := time.Now().Add(2 * time.Minute)
+	for diskUse(t, filepath.Join(cfg.Dir, "data")) > limit {
+		if time.Now().After(deadline) {
+			t.Fatalf("the folder has %d bytes", diskUse(t, filepath.Join(cfg.Dir, "data")))
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// diskUse returns the size of all files below a folder.
+func diskUse(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	_ = filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // removed meanwhile
+		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+		return nil
+	})
+	return sum
 }

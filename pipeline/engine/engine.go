@@ -141,7 +141,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}); err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
-	cfg := consumer.Config{Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicEvents), Group: e.cfg.Group}
+	cfg := consumer.Config{
+		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicEvents), Group: e.cfg.Group,
+		OnAssign: e.metrics.lag.retain,
+	}
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
 		return newWorker(e, p).processPartition(ctx)
 	})

@@ -145,6 +145,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.fetcher.Consumed(chunk.Bytes)
 	w.logEnd = chunk.End
+	w.metrics.lag.answered(w.partition.ID)
 	if chunk.Lost > 0 {
 		w.metrics.lost.Add(uint64(chunk.Lost))
 		w.log.Error("messages were deleted by retention before they were read",
@@ -194,12 +195,6 @@ func (w *worker) popRecord() {
 // updateLagMetrics sets the gauges of the partition: messages after the last finished block, age of the
 // newest message in the block, and open alert windows.
 func (w *worker) updateLagMetrics() {
-	behind := max(0, w.logEnd-w.nextOffset)
-	age := 0.0
-	if behind > 0 && w.block.newestTime > 0 {
-		age = max(0, time.Since(time.Unix(0, w.block.newestTime)).Seconds())
-	}
-	w.metrics.lag.WithLabelValues(w.label).Set(float64(behind))
-	w.metrics.lagSeconds.WithLabelValues(w.label).Set(age)
+	w.metrics.lag.set(w.partition.ID, max(0, w.logEnd-w.nextOffset), w.block.newestTime)
 	w.metrics.openWindows.WithLabelValues(w.label).Set(float64(w.grouper.OpenWindows()))
 }

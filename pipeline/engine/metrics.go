@@ -38,8 +38,7 @@ type engineMetrics struct {
 
 	deadLetters  *prometheus.CounterVec
 	retries      *prometheus.CounterVec
-	lag          *prometheus.GaugeVec
-	lagSeconds   *prometheus.GaugeVec
+	lag          *lagCollector
 	openWindows  *prometheus.GaugeVec
 	blockRows    prometheus.Histogram
 	stageSeconds *prometheus.HistogramVec
@@ -52,11 +51,7 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason"),
 		retries: factory.CounterVec("tidegate_engine_retries_total",
 			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation"),
-		lag: factory.GaugeVec("tidegate_engine_lag_messages",
-			"Messages of the events topic that no finished block covers yet, by partition.", "partition"),
-		lagSeconds: factory.GaugeVec("tidegate_engine_lag_seconds",
-			"Age of the newest message of the last block in seconds, by partition; 0 while no message waits.",
-			"partition"),
+		lag: newLagCollector(factory),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
 			"Open alert windows, by partition of the events topic.", "partition"),
 		blockRows: factory.Histogram("tidegate_engine_block_rows",
@@ -147,10 +142,9 @@ func (m *engineMetrics) observeStage(stage string, began time.Time) {
 	m.stageSeconds.WithLabelValues(stage).Observe(time.Since(began).Seconds())
 }
 
-// removePartition removes the metrics of a partition that is no longer assigned.
+// removePartition removes the metrics of a partition that is no longer assigned, except for its lag: until the
+// next assignment nobody is known to read the partition.
 func (m *engineMetrics) removePartition(partition string) {
-	m.lag.DeleteLabelValues(partition)
-	m.lagSeconds.DeleteLabelValues(partition)
 	m.openWindows.DeleteLabelValues(partition)
 }
 

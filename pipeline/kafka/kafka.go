@@ -39,6 +39,8 @@ type Client struct {
 	sasl      sasl.Mechanism
 	transport *kafka.Transport
 	kafka     *kafka.Client
+
+	availability availability // as the Monitor has it
 }
 
 // New reads the files that cfg names and returns a client. It does not connect yet.
