@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"tidegate/collector/memory"
+	"tidegate/pipeline/memory"
 )
 
 const mebibyte = 1 << 20
