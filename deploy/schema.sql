@@ -245,6 +245,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`alerts`
     `demo` Bool,
     `partition` Int32 CODEC(ZSTD(1)),
     `offset` Int64 CODEC(ZSTD(1)),
+    `ingested` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
     `stored` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree

@@ -51,12 +51,46 @@ type StoredBatches struct {
 	SequenceWindow
 }
 
-// A BatchFilter selects the rows of a partition from which a store computes StoredBatches.
+// A SequenceRange names batches of one producer that are stored: those with the sequences First to Last.
+type SequenceRange struct {
+	Producer
+	First, Last uint64
+}
+
+// A BatchFilter selects the rows of a partition from which a store computes StoredBatches and SequenceRanges.
 type BatchFilter struct {
 	TopicPartition
+	From     int64     // offset: only messages at or above it
 	Before   int64     // offset: only messages below it
+	Except   int64     // block time: no rows of this block, ns since 1970; 0 excepts none
 	Since    time.Time // only rows that were ingested at or after it; the zero time selects all
 	Producer *Producer // only this producer; nil selects all
+}
+
+// NewestRows describes the newest stored rows of a partition.
+type NewestRows struct {
+	Highest     int64 // the highest offset of a row
+	HighestTime int64 // block time of that row, ns since 1970
+
+	// The newest row below the end of the log, by block time. It shows whether the log is the one that the rows were
+	// read from: its message must be at its offset.
+	HasKnown bool // there is one
+	Known    int64
+	KnownID  BatchID
+}
+
+// A StoredBlock describes the stored rows of a block.
+type StoredBlock struct {
+	Start, End  int64 // the first offset of its rows, and the one behind the last
+	HasVerdicts bool  // a row has a verdict
+}
+
+// An AlertFilter selects alerts of a partition of the events topic.
+type AlertFilter struct {
+	Partition int32
+	Except    BlockID       // no revisions of this block; with the Time 0 it excepts none
+	Latest    time.Time     // no alerts whose window begins later; the zero time selects all
+	Lookback  time.Duration // no alerts whose window began more than this before the newest of the others
 }
 
 // An EventInserter collects events as the rows of one insert. It belongs to one goroutine.

@@ -70,7 +70,7 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 }
 
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
-// alert of the partition among those whose Offset is before the block.
+// alert of the partition that the block has not touched.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 	for _, alert := range alerts {
 		key := groupKey{alert.Rule, alert.Group}
@@ -159,6 +159,9 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 	alert.Count++
 	alert.Revision = alert.Count
 	alert.Offset = offset
+	if event.Ingested > 0 {
+		alert.Ingested = time.Unix(0, event.Ingested).UTC()
+	}
 	alert.Score = max(alert.Score, verdict.Score)
 	if t := time.Unix(0, event.Timestamp).UTC(); t.After(alert.Last) {
 		alert.Last = t

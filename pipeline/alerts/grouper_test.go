@@ -85,7 +85,7 @@ func TestAlertDescribesItsFirstMatchAndCountsAll(t *testing.T) {
 		WindowStart: time.Unix(0, t0).UTC(), First: time.Unix(0, t0).UTC(), Last: time.Unix(0, t0+20*sec).UTC(),
 		EventID: "30313233-3435-3637-3839-616263646566", Dataset: "dns",
 		Host: "h", Cluster: "c", ContainerID: "cid", ContainerName: "web", Image: "nginx",
-		Source: "10.0.0.1:1234", Destination: "10.0.0.2:53", Partition: 1, Offset: 9,
+		Source: "10.0.0.1:1234", Destination: "10.0.0.2:53", Partition: 1, Offset: 9, Ingested: time.Unix(0, t0+1e6*sec).UTC(),
 	}
 	if diff := cmp.Diff(want, all[0]); diff != "" {
 		t.Error(diff)
@@ -273,7 +273,7 @@ func TestRestoredGrouperYieldsTheSameRevisions(t *testing.T) {
 	}
 }
 
-// before returns the result of a store's AlertsBefore, given all revisions that were written.
+// before returns the result of a store's NewestAlerts, given all revisions that were written.
 func before(log []*pipeline.Alert, offset int64, lookback time.Duration) (out []*pipeline.Alert) {
 	last := map[string]*pipeline.Alert{} // the newest revision by ID
 	var high time.Time                   // the newest start of a window

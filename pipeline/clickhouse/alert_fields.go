@@ -48,6 +48,7 @@ var alertFields = []alertField{
 	{alertColumn("demo", "Bool"), func(a *pipeline.Alert) any { return &a.Demo }},
 	{alertColumn("partition", "Int32"), func(a *pipeline.Alert) any { return &a.Partition }},
 	{alertColumn("offset", "Int64"), func(a *pipeline.Alert) any { return &a.Offset }},
+	{alertColumn("ingested", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.Ingested }},
 }
 
 // alertColumn returns the column of a type with the codec that the table uses for it.

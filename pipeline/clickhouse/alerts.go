@@ -3,8 +3,8 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"tidegate/pipeline"
 )
@@ -18,20 +18,38 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 	return s.insertColumns(ctx, "alerts", newAlertBlock(alerts), token)
 }
 
-// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is before
-// the given offset and whose window begins at latest or earlier. Alerts whose window began more than lookback
-// before the newest one of these are left out.
-func (s *Store) AlertsBefore(
-	ctx context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
-) ([]*pipeline.Alert, error) {
-	from := "FROM " + s.cfg.table("alerts") +
-		" WHERE partition = ? AND offset < ? AND window_start <= fromUnixTimestamp64Nano(?)"
-	list, err := s.selectAlerts(ctx,
-		"WITH (SELECT max(window_start) "+from+") AS newest",
-		from+" AND window_start > newest - toIntervalNanosecond(?) ORDER BY id, revision DESC LIMIT 1 BY id",
-		partition, before, latest.UnixNano(), partition, before, latest.UnixNano(), lookback.Nanoseconds())
+// NewestAlerts returns the newest revision of each alert that the filter selects.
+//
+// Revisions that were stored before the table had the column ingested are of a block if their offset is.
+func (s *Store) NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error) {
+	table, where, args := s.cfg.table("alerts"), "partition = ?", []any{filter.Partition}
+	if block := filter.Except; block.Time != 0 {
+		where += " AND ingested != fromUnixTimestamp64Nano(?)" +
+			" AND NOT (ingested = fromUnixTimestamp64Nano(0) AND offset >= ? AND offset < ?)"
+		args = append(args, block.Time, block.Start, block.End)
+	}
+	if !filter.Latest.IsZero() {
+		where += " AND window_start <= fromUnixTimestamp64Nano(?)"
+		args = append(args, filter.Latest.UnixNano())
+	}
+	list, err := s.selectAlerts(ctx, "WITH (SELECT max(window_start) FROM "+table+" WHERE "+where+") AS newest",
+		"FROM "+table+" WHERE "+where+" AND window_start > newest - toIntervalNanosecond(?)"+
+			" ORDER BY id, revision DESC LIMIT 1 BY id",
+		slices.Concat(args, args, []any{filter.Lookback.Nanoseconds()})...)
 	if err != nil {
-		return nil, fmt.Errorf("read the alerts of partition %d: %w", partition, err)
+		return nil, fmt.Errorf("read the alerts of partition %d: %w", filter.Partition, err)
+	}
+	return list, nil
+}
+
+// AlertsOfBlock returns the revisions of a block.
+func (s *Store) AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error) {
+	list, err := s.selectAlerts(ctx, "", "FROM "+s.cfg.table("alerts")+" WHERE partition = ?"+
+		" AND ingested IN (fromUnixTimestamp64Nano(?), fromUnixTimestamp64Nano(0)) AND offset >= ? AND offset < ?"+
+		" ORDER BY id, revision LIMIT 1 BY id, revision",
+		block.Partition, block.Time, block.Start, block.End)
+	if err != nil {
+		return nil, fmt.Errorf("read the alerts of a block of partition %d: %w", block.Partition, err)
 	}
 	return list, nil
 }

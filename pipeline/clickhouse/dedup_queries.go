@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/google/uuid"
@@ -37,22 +38,42 @@ func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[p
 	return existing, describeError(rows.Err(), s.cfg)
 }
 
-// HighestOffset returns the highest message offset of a partition of which the table holds a row; ok is false
-// where it holds none. The last two days are searched first, because a search of all days reads the whole
-// column of offsets.
-func (s *Store) HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error) {
+// NewestRows describes the newest rows of a partition whose log ends at end; ok is false where the table holds none.
+// The last two days are searched first, because a search of all days reads whole columns.
+func (s *Store) NewestRows(
+	ctx context.Context, from pipeline.TopicPartition, end int64,
+) (newest pipeline.NewestRows, ok bool, err error) {
 	for _, where := range []string{" AND `event.ingested` >= now() - toIntervalDay(2)", ""} {
 		var count uint64
-		err := s.driver.QueryRow(ctx, "SELECT max(_offset), count() FROM "+s.cfg.table("events")+
-			" WHERE _topic = ? AND _partition = ?"+where, from.Topic, from.Partition).Scan(&offset, &count)
+		var collector string
+		err := s.driver.QueryRow(ctx, `
+			SELECT count(), max(_offset), toUnixTimestamp64Nano(argMax(`+"`event.ingested`"+`, _offset)),
+				countIf(_offset < ?) > 0, tupleElement(argMaxIf(
+					(_offset, UUIDStringToNum(toString(_collector)), _epoch, _sequence), (`+"`event.ingested`"+`, _offset),
+					_offset < ?) AS known, 1), tupleElement(known, 2), tupleElement(known, 3), tupleElement(known, 4)
+			FROM `+s.cfg.table("events")+`
+			WHERE _topic = ? AND _partition = ?`+where, end, end, from.Topic, from.Partition).Scan(
+			&count, &newest.Highest, &newest.HighestTime, &newest.HasKnown,
+			&newest.Known, &collector, &newest.KnownID.Epoch, &newest.KnownID.Sequence)
 		if err != nil {
-			return 0, false, describeError(err, s.cfg)
+			return newest, false, describeError(err, s.cfg)
 		}
 		if count > 0 {
-			return offset, true, nil
+			copy(newest.KnownID.Collector[:], collector)
+			return newest, true, nil
 		}
 	}
-	return 0, false, nil
+	return pipeline.NewestRows{}, false, nil
+}
+
+// StoredBlock describes the stored rows of the block that was formed at blockTime.
+func (s *Store) StoredBlock(
+	ctx context.Context, from pipeline.TopicPartition, blockTime int64,
+) (block pipeline.StoredBlock, err error) {
+	err = s.driver.QueryRow(ctx, "SELECT min(_offset), max(_offset) + 1, max(notEmpty(`verdict.rule`)) = 1 FROM "+
+		s.cfg.table("events")+" WHERE _topic = ? AND _partition = ? AND `event.ingested` = fromUnixTimestamp64Nano(?)",
+		from.Topic, from.Partition, blockTime).Scan(&block.Start, &block.End, &block.HasVerdicts)
+	return block, describeError(err, s.cfg)
 }
 
 // StoredBatches returns for each producer which batches are stored in the rows that the filter selects. The
@@ -93,10 +114,59 @@ func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) 
 	return list, describeError(rows.Err(), s.cfg)
 }
 
+// maxSequenceRanges bounds the result of SequenceRanges. The batches of a producer are numbered without gaps, so a
+// producer has few ranges.
+const maxSequenceRanges = 1_000_000
+
+// SequenceRanges returns which batches are stored in the rows that the filter selects, as ranges of sequences.
+func (s *Store) SequenceRanges(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.SequenceRange, error) {
+	// Consecutive sequences of a producer have the same difference to their position.
+	where, args := batchCondition(filter)
+	rows, err := s.driver.Query(ctx, fmt.Sprintf(`
+		SELECT UUIDStringToNum(toString(c)), e, min(q), max(q)
+		FROM (
+			SELECT c, e, q, q - row_number() OVER (PARTITION BY c, e ORDER BY q) AS difference
+			FROM (
+				SELECT DISTINCT _collector AS c, _epoch AS e, _sequence AS q
+				FROM %s
+				WHERE %s
+			)
+		)
+		GROUP BY c, e, difference
+		ORDER BY c, e, min(q)
+		LIMIT %d`, s.cfg.table("events"), where, maxSequenceRanges+1), args...)
+	if err != nil {
+		return nil, describeError(err, s.cfg)
+	}
+	defer rows.Close()
+
+	var list []pipeline.SequenceRange
+	for rows.Next() {
+		var collector string
+		var stored pipeline.SequenceRange
+		if err := rows.Scan(&collector, &stored.Epoch, &stored.First, &stored.Last); err != nil {
+			return nil, describeError(err, s.cfg)
+		}
+		copy(stored.Collector[:], collector)
+		list = append(list, stored)
+	}
+	if len(list) > maxSequenceRanges {
+		return nil, fmt.Errorf("the rows of partition %d are of more than %d ranges of batches", filter.Partition,
+			maxSequenceRanges)
+	}
+	return list, describeError(rows.Err(), s.cfg)
+}
+
 // batchCondition returns the WHERE clause for a filter and its arguments.
 func batchCondition(filter pipeline.BatchFilter) (where string, args []any) {
 	terms := []string{"_topic = ?", "_partition = ?", "_offset < ?"}
 	args = []any{filter.Topic, filter.Partition, filter.Before}
+	if filter.From > 0 {
+		terms, args = append(terms, "_offset >= ?"), append(args, filter.From)
+	}
+	if filter.Except != 0 {
+		terms, args = append(terms, "`event.ingested` != fromUnixTimestamp64Nano(?)"), append(args, filter.Except)
+	}
 	if !filter.Since.IsZero() {
 		terms = append(terms, "`event.ingested` >= fromUnixTimestamp64Nano(?)")
 		args = append(args, filter.Since.UnixNano())

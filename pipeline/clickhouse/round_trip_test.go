@@ -157,7 +157,7 @@ func TestNumbersOutOfRangeAreClamped(t *testing.T) {
 }
 
 // TestExistingRowsAreThoseOfTheBlock: ExistingRows returns the rows at the offsets of the block, and
-// HighestOffset returns the highest offset of one partition.
+// NewestRows returns the highest offset of one partition.
 func TestExistingRowsAreThoseOfTheBlock(t *testing.T) {
 	for _, protocol := range protocols {
 		store := embeddedtest.Store(t, "existing_"+protocol, protocol)
@@ -184,9 +184,9 @@ func TestExistingRowsAreThoseOfTheBlock(t *testing.T) {
 			ok        bool
 		}{{"t", 0, 7, true}, {"t", 1, 99, true}, {"t", 2, 0, false}, {"none", 0, 0, false}} {
 			from := pipeline.TopicPartition{Topic: want.topic, Partition: want.partition}
-			offset, ok, err := store.HighestOffset(t.Context(), from)
-			if offset != want.offset || ok != want.ok || err != nil {
-				t.Errorf("%s/%d: %d %v %v", want.topic, want.partition, offset, ok, err)
+			newest, ok, err := store.NewestRows(t.Context(), from, 1000)
+			if newest.Highest != want.offset || ok != want.ok || err != nil {
+				t.Errorf("%s/%d: %+v %v %v", want.topic, want.partition, newest, ok, err)
 			}
 		}
 	}
@@ -322,7 +322,8 @@ func TestEveryAlertFieldComesBack(t *testing.T) {
 		if err != nil || len(now) != 2 {
 			t.Fatal(now, err)
 		}
-		before, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset+1, time.Now().AddDate(100, 0, 0), time.Hour)
+		filter := pipeline.AlertFilter{Partition: full.Partition, Lookback: time.Hour}
+		before, err := store.NewestAlerts(t.Context(), filter)
 		if err != nil || len(before) != 1 {
 			t.Fatal(before, err)
 		}
@@ -333,8 +334,9 @@ func TestEveryAlertFieldComesBack(t *testing.T) {
 				}
 			}
 		}
-		if none, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset, time.Now().AddDate(100, 0, 0), time.Hour); err != nil || len(none) != 0 {
-			t.Errorf("before its offset: %v, %v", none, err)
+		filter.Except = pipeline.BlockID{Time: full.Ingested.UnixNano()}
+		if none, err := store.NewestAlerts(t.Context(), filter); err != nil || len(none) != 0 {
+			t.Errorf("without its block: %v, %v", none, err)
 		}
 
 		got := query(t, store, "SELECT id, event_id, source, destination FROM alerts_now WHERE id != 'other'"+

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/pipeline/kafka"
 )
 
 // A Partition is one partition of the topic, for as long as this process owns it. One goroutine calls its
@@ -91,6 +93,43 @@ func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
 		return err
 	})
 	return first, end, err
+}
+
+// ReadRecord returns the record at offset. found is false if the log has no record there, or none that can be read.
+func (p *Partition) ReadRecord(ctx context.Context, offset int64) (record Record, found bool, err error) {
+	batch, found, err := p.readBatchAt(ctx, offset)
+	if err != nil || !found {
+		return record, false, err
+	}
+	records, err := p.readBatch(batch, offset)
+	if err != nil || len(records) == 0 || records[0].Offset != offset {
+		return record, false, nil //nolint:nilerr // it cannot be read
+	}
+	return records[0], true, nil
+}
+
+// readBatchAt returns the record batch that holds offset. found is false if the log has none.
+func (p *Partition) readBatchAt(ctx context.Context, offset int64) (batch kafka.RecordBatch, found bool, err error) {
+	err = Retry(ctx, p.log, "read a record of "+p.String(), func() error {
+		// A broker returns at least one whole batch, however low the limit.
+		response, err := p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
+			Topic: p.cfg.Topic, Partition: p.ID, Offset: offset, MaxBytes: 1, MaxWait: 100 * time.Millisecond,
+		})
+		if errors.Is(err, kafkago.OffsetOutOfRange) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for {
+			batch, found = response.NextBatch()
+			if !found || batch.Last >= offset {
+				found = found && batch.First <= offset
+				return nil
+			}
+		}
+	})
+	return batch, found, err
 }
 
 // OffsetAt returns the first offset whose record is not older than t, or the end of the partition if there is

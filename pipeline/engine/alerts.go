@@ -58,16 +58,23 @@ func (w *worker) correctGrouper(ctx context.Context, block *block) error {
 	w.log.Warn("alert windows lie ahead of the clock, which was ahead for some time; they are restored without these",
 		"allowed_lateness", w.cfg.Grouping.AllowedLateness)
 	return w.withRetry(ctx, "restore the alert windows", func() error {
-		return w.restoreGrouper(ctx, w.dedupBefore(block.from), block.time)
+		return w.restoreGrouper(ctx, w.blockID(block), block.time)
 	})
 }
 
-// restoreGrouper restores the grouper as it was before the message at offset before, for a block of the given
-// time.
-func (w *worker) restoreGrouper(ctx context.Context, before, blockTime int64) error {
+// alertFilter selects the alerts that a match in a block of the given time may touch, without the revisions of the
+// block except.
+func (w *worker) alertFilter(except pipeline.BlockID, blockTime int64) pipeline.AlertFilter {
+	return pipeline.AlertFilter{
+		Partition: w.source.Partition, Except: except,
+		Latest: time.Unix(0, w.grouper.LatestStart(blockTime)), Lookback: w.cfg.Grouping.Lookback(),
+	}
+}
+
+// restoreGrouper restores the grouper from the alerts of all blocks but one, for a block of the given time.
+func (w *worker) restoreGrouper(ctx context.Context, except pipeline.BlockID, blockTime int64) error {
 	grouper := alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
-	latest := time.Unix(0, grouper.LatestStart(blockTime))
-	openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, latest, w.cfg.Grouping.Lookback())
+	openAlerts, err := w.deps.Store.NewestAlerts(ctx, w.alertFilter(except, blockTime))
 	if err != nil {
 		return err
 	}
@@ -149,9 +156,7 @@ func (w *worker) missingAlerts(
 	ctx context.Context, block *block, revisions []*pipeline.Alert,
 ) (missing []*pipeline.Alert, err error) {
 	err = w.withRetry(ctx, "query the alerts of a block", func() error {
-		latest := time.Unix(0, w.grouper.LatestStart(block.time))
-		stored, err := w.deps.Store.AlertsBefore(
-			ctx, w.source.Partition, block.end, latest, w.cfg.Grouping.Lookback())
+		stored, err := w.deps.Store.NewestAlerts(ctx, w.alertFilter(pipeline.BlockID{}, block.time))
 		if err != nil {
 			return err
 		}

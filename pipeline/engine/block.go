@@ -107,7 +107,9 @@ func (w *worker) loadProducer(ctx context.Context, block *block, msg *message) e
 	if w.dedup.hasProducer(producer) || msg.oldestTime() >= w.dedupSince.Add(w.cfg.DedupLookback/2).UnixNano() {
 		return nil
 	}
-	filter := pipeline.BatchFilter{TopicPartition: w.source, Before: w.dedupBefore(block.from), Producer: &producer}
+	filter := pipeline.BatchFilter{
+		TopicPartition: w.source, Before: w.dedupBefore(block.from), Except: w.openBlock.Time, Producer: &producer,
+	}
 	return w.withRetry(ctx, "query the batches of a producer", func() error {
 		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {

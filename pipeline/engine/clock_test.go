@@ -9,7 +9,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// farFuture is a latest start of a window that leaves out none.
+// farFuture is a block time that leaves out no window.
 var farFuture = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // aheadStore returns a store with an alert of each of two windows: one begins two seconds after testStart, one a
@@ -56,7 +56,7 @@ func TestClockThatWasAheadSpoilsNoAlertAfterARestart(t *testing.T) {
 func TestGrouperIsCorrectedWhenTheClockWasAhead(t *testing.T) {
 	engine := &Engine{cfg: Default(), metrics: newEngineMetrics(nil), log: discardLog, deps: Deps{Store: aheadStore(t)}}
 	w := &worker{Engine: engine, log: discardLog, grouper: alerts.NewGrouper(engine.cfg.Grouping, 0)}
-	if err := w.restoreGrouper(t.Context(), 5, farFuture.UnixNano()); err != nil {
+	if err := w.restoreGrouper(t.Context(), pipeline.BlockID{}, farFuture.UnixNano()); err != nil {
 		t.Fatal(err)
 	}
 	block := &block{time: testStart + int64(time.Minute), from: 5}

@@ -3,17 +3,25 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"tidegate/pipeline"
 )
 
 // A dedupFilter recognises batches that were accepted before. Producers send a batch twice: kafka-go after a
 // timeout, a collector after it was killed. The state of the filter depends only on the messages of the
-// partition and on maxProducers, so a replay accepts the same batches.
+// partition, on maxProducers and on the rows that were stored at the start, so a replay accepts the same batches.
 type dedupFilter struct {
 	producers    map[pipeline.Producer]producerState
 	maxProducers int
+	// stored holds batches that are stored in rows behind the offset at which the worker started, by producer, in
+	// ascending order. Other than a window it says nothing about the batches that it does not hold: offsets that
+	// were set back and forth leave gaps. It does not change after the start.
+	stored map[pipeline.Producer][]sequenceRange
 }
+
+// A sequenceRange holds the sequences first to last.
+type sequenceRange struct{ first, last uint64 }
 
 // A producerState is the filter's state of one producer: a window of its last 64 sequences. A collector has
 // at most 64 batches in flight, so a sequence below the window was seen before.
@@ -23,7 +31,10 @@ type producerState struct {
 }
 
 func newDedupFilter(maxProducers int) *dedupFilter {
-	return &dedupFilter{producers: map[pipeline.Producer]producerState{}, maxProducers: maxProducers}
+	return &dedupFilter{
+		producers: map[pipeline.Producer]producerState{}, maxProducers: maxProducers,
+		stored: map[pipeline.Producer][]sequenceRange{},
+	}
 }
 
 // accept reports whether the batch is new. If so, it marks the batch as seen at offset.
@@ -53,7 +64,21 @@ func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
 
 	state.lastOffset = offset
 	f.setProducer(key, state)
-	return true
+	return !f.isStored(id)
+}
+
+// isStored reports whether the batch is one of f.stored.
+func (f *dedupFilter) isStored(id pipeline.BatchID) bool {
+	ranges := f.stored[id.Producer()]
+	i := sort.Search(len(ranges), func(i int) bool { return ranges[i].last >= id.Sequence })
+	return i < len(ranges) && ranges[i].first <= id.Sequence
+}
+
+// restoreRanges adds batches that are stored. The ranges of a producer are in ascending order.
+func (f *dedupFilter) restoreRanges(list []pipeline.SequenceRange) {
+	for _, r := range list {
+		f.stored[r.Producer] = append(f.stored[r.Producer], sequenceRange{r.First, r.Last})
+	}
 }
 
 // hasProducer reports whether the filter holds a window of p.

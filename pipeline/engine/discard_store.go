@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"time"
 
 	"tidegate/pipeline"
 )
@@ -26,9 +25,16 @@ func (DiscardStore) ExistingRows(context.Context, pipeline.BlockID) (map[pipelin
 	return nil, nil
 }
 
-// HighestOffset reports false: no row is stored.
-func (DiscardStore) HighestOffset(context.Context, pipeline.TopicPartition) (int64, bool, error) {
-	return 0, false, nil
+// NewestRows reports false: no row is stored.
+func (DiscardStore) NewestRows(
+	context.Context, pipeline.TopicPartition, int64,
+) (rows pipeline.NewestRows, ok bool, err error) {
+	return rows, false, nil
+}
+
+// StoredBlock describes a block without rows.
+func (DiscardStore) StoredBlock(context.Context, pipeline.TopicPartition, int64) (pipeline.StoredBlock, error) {
+	return pipeline.StoredBlock{}, nil
 }
 
 // StoredBatches returns no batches.
@@ -36,8 +42,18 @@ func (DiscardStore) StoredBatches(context.Context, pipeline.BatchFilter) ([]pipe
 	return nil, nil
 }
 
-// AlertsBefore returns no alerts.
-func (DiscardStore) AlertsBefore(context.Context, int32, int64, time.Time, time.Duration) ([]*pipeline.Alert, error) {
+// SequenceRanges returns no batches.
+func (DiscardStore) SequenceRanges(context.Context, pipeline.BatchFilter) ([]pipeline.SequenceRange, error) {
+	return nil, nil
+}
+
+// NewestAlerts returns no alerts.
+func (DiscardStore) NewestAlerts(context.Context, pipeline.AlertFilter) ([]*pipeline.Alert, error) {
+	return nil, nil
+}
+
+// AlertsOfBlock returns no alerts.
+func (DiscardStore) AlertsOfBlock(context.Context, pipeline.BlockID) ([]*pipeline.Alert, error) {
 	return nil, nil
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,13 +119,62 @@ func (s *fakeStore) ExistingRows(_ context.Context, block pipeline.BlockID) (map
 	return existing, nil
 }
 
-func (s *fakeStore) HighestOffset(_ context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error) {
+func (s *fakeStore) NewestRows(
+	_ context.Context, from pipeline.TopicPartition, end int64,
+) (newest pipeline.NewestRows, ok bool, err error) {
+	knownTime := int64(0)
 	for _, row := range s.snapshot() {
-		if row.Partition == from.Partition {
-			offset, ok = max(offset, row.Offset), true
+		if row.Partition != from.Partition {
+			continue
+		}
+		if !ok || row.Offset >= newest.Highest {
+			newest.Highest, newest.HighestTime, ok = row.Offset, row.ingested, true
+		}
+		if row.Offset < end && row.ingested >= knownTime {
+			newest.HasKnown, newest.Known, newest.KnownID, knownTime = true, row.Offset, row.BatchID, row.ingested
 		}
 	}
-	return offset, ok, nil
+	return newest, ok, nil
+}
+
+func (s *fakeStore) StoredBlock(
+	_ context.Context, from pipeline.TopicPartition, blockTime int64,
+) (block pipeline.StoredBlock, err error) {
+	for _, row := range s.snapshot() {
+		if row.Partition != from.Partition || row.ingested != blockTime {
+			continue
+		}
+		if block.End == 0 {
+			block.Start = row.Offset
+		}
+		block.Start, block.End = min(block.Start, row.Offset), max(block.End, row.Offset+1)
+		block.HasVerdicts = block.HasVerdicts || len(row.rules) > 0
+	}
+	return block, nil
+}
+
+// selects reports whether a filter selects a row.
+func selects(filter pipeline.BatchFilter, row fakeRow) bool {
+	return row.Partition == filter.Partition && row.Offset >= filter.From && row.Offset < filter.Before &&
+		(filter.Except == 0 || row.ingested != filter.Except) &&
+		(filter.Since.IsZero() || row.ingested >= filter.Since.UnixNano()) &&
+		(filter.Producer == nil || *filter.Producer == row.Producer())
+}
+
+// SequenceRanges returns a range for each sequence.
+func (s *fakeStore) SequenceRanges(
+	_ context.Context, filter pipeline.BatchFilter,
+) (list []pipeline.SequenceRange, err error) {
+	seen := map[pipeline.SequenceRange]bool{}
+	for _, row := range s.snapshot() {
+		stored := pipeline.SequenceRange{Producer: row.Producer(), First: row.Sequence, Last: row.Sequence}
+		if selects(filter, row) && !seen[stored] {
+			seen[stored] = true
+			list = append(list, stored)
+		}
+	}
+	slices.SortFunc(list, func(a, b pipeline.SequenceRange) int { return cmp.Compare(a.First, b.First) })
+	return list, nil
 }
 
 func (s *fakeStore) StoredBatches(
@@ -133,16 +183,10 @@ func (s *fakeStore) StoredBatches(
 	// Collect the sequences of the rows that pass the filter.
 	byProducer := map[pipeline.Producer]map[uint64]bool{}
 	for _, row := range s.snapshot() {
-		if row.Partition != filter.Partition || row.Offset >= filter.Before {
-			continue
-		}
-		if !filter.Since.IsZero() && row.ingested < filter.Since.UnixNano() {
+		if !selects(filter, row) {
 			continue
 		}
 		producer := row.Producer()
-		if filter.Producer != nil && *filter.Producer != producer {
-			continue
-		}
 		if byProducer[producer] == nil {
 			byProducer[producer] = map[uint64]bool{}
 		}
@@ -179,15 +223,15 @@ func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, toke
 	return nil
 }
 
-func (s *fakeStore) AlertsBefore(
-	_ context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
-) ([]*pipeline.Alert, error) {
+func (s *fakeStore) NewestAlerts(_ context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := map[string]pipeline.Alert{} // the newest revision by ID
 	var high time.Time                  // the newest start of a window
 	for _, alert := range s.alerts {
-		if alert.Partition == partition && alert.Offset < before && !alert.WindowStart.After(latest) {
+		isLater := !filter.Latest.IsZero() && alert.WindowStart.After(filter.Latest)
+		isExcepted := filter.Except.Time != 0 && alert.Ingested.UnixNano() == filter.Except.Time
+		if alert.Partition == filter.Partition && !isExcepted && !isLater {
 			if alert.WindowStart.After(high) {
 				high = alert.WindowStart
 			}
@@ -198,9 +242,20 @@ func (s *fakeStore) AlertsBefore(
 	}
 	var out []*pipeline.Alert
 	for _, alert := range last {
-		if alert.WindowStart.After(high.Add(-lookback)) {
+		if alert.WindowStart.After(high.Add(-filter.Lookback)) {
 			out = append(out, &alert)
 		}
 	}
 	return out, nil
+}
+
+func (s *fakeStore) AlertsOfBlock(_ context.Context, block pipeline.BlockID) (list []*pipeline.Alert, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, alert := range s.alerts {
+		if alert.Partition == block.Partition && alert.Ingested.UnixNano() == block.Time {
+			list = append(list, &alert)
+		}
+	}
+	return list, nil
 }

@@ -27,6 +27,9 @@ type harness struct {
 	epoch     uint64
 	sequences map[int]uint64 // the sequence of the last batch, by partition
 	events    int            // the events in all batches so far
+	produceAt time.Time      // when messages are produced; zero: now
+
+	earlier map[int][]kafkago.Message // messages of events topics that were deleted, by partition
 }
 
 var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
@@ -66,7 +69,7 @@ func harnessAt(t testing.TB, brokers []string, partitions int, assign string) *h
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return &harness{TB: t, client: client, epoch: 7, sequences: map[int]uint64{}}
+	return &harness{TB: t, client: client, epoch: 7, sequences: map[int]uint64{}, earlier: map[int][]kafkago.Message{}}
 }
 
 // connect returns a client that is closed at the end of the test.
@@ -137,8 +140,12 @@ func encode(t testing.TB, batch *pipeline.Batch) []byte {
 func (h *harness) produce(partition int, values ...[]byte) {
 	h.Helper()
 	var records []kafkago.Record
+	at := h.produceAt
+	if at.IsZero() {
+		at = time.Now()
+	}
 	for _, value := range values {
-		records = append(records, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(value)})
+		records = append(records, kafkago.Record{Time: at, Value: kafkago.NewBytes(value)})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

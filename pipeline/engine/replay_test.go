@@ -86,24 +86,28 @@ func TestRowsAreInsertedWhenOnlyTheirTokenWasKept(t *testing.T) {
 // offsets.
 func TestRowsOfAnEarlierTopicAreNotTakenForExisting(t *testing.T) {
 	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
-	for i := range 60 {
-		batchID := pipeline.BatchID{Collector: testCollector, Epoch: 1, Sequence: uint64(i/10) + 1}
-		store.rows = append(store.rows, fakeRow{
-			Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), BatchID: batchID},
-			id:       "old", ingested: testStart,
-		})
+	storeRows := func(epoch uint64, ingested int64, count int, id func(n int) string) {
+		for i := range count {
+			batchID := pipeline.BatchID{Collector: testCollector, Epoch: epoch, Sequence: uint64(i/10) + 1}
+			store.rows = append(store.rows, fakeRow{
+				Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), BatchID: batchID},
+				id:       id(i), ingested: ingested,
+			})
+		}
 	}
+	storeRows(1, testStart-1, 60, func(int) string { return "old" })
+	storeRows(7, testStart, 20, func(n int) string { return fmt.Sprintf("%x", event(n).Id) })
 	store.tokens[fmt.Sprintf("tidegate.events/0/2-5@%d", testStart)] = true
 	harness.send(0, 10, 10)
 	harness.commit(0, 2, fmt.Sprintf("v1 5 %d 0 v1", testStart+1))
 	_, stop := harness.start(store, testBundle, nil)
-	waitUntil(t, "rows", func() bool { return store.count() == 60+80 })
+	waitUntil(t, "rows", func() bool { return store.count() == 60+100 })
 	stop()
 	seen := map[string]int{}
 	for _, row := range store.rows {
 		seen[row.id]++
 	}
-	for i := 20; i < 100; i++ {
+	for i := range 100 {
 		if id := fmt.Sprintf("%x", event(i).Id); seen[id] != 1 {
 			t.Errorf("event %d is stored %d times", i, seen[id])
 		}

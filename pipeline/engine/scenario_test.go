@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -203,7 +204,7 @@ func (s *scenario) checkStoredOnce(t *testing.T) {
 	var rows, distinct, withVerdicts uint64
 	var times int64
 	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)),"+
-		" uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset) FROM events",
+		" uniqExact(_partition, _epoch, _sequence, `event.ingested`) - uniqExact(_partition, _epoch, _sequence) FROM events",
 		&rows, &distinct, &withVerdicts, &times)
 	matches := 0 // the events that badLineDetector matches
 	for i := range s.events {
@@ -238,7 +239,7 @@ func (s *scenario) expectedAlerts(t *testing.T) map[string]pipeline.Alert {
 	for partition := range s.partitions {
 		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(partition))
 		seen := newDedupFilter(1000)
-		for _, message := range s.read(pipeline.TopicEvents, partition) {
+		for _, message := range append(slices.Clip(s.earlier[partition]), s.read(pipeline.TopicEvents, partition)...) {
 			batch := &pipeline.Batch{}
 			if err := batch.UnmarshalVT(message.Value); err != nil {
 				t.Fatal(err)
@@ -265,7 +266,9 @@ func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 	t.Helper()
 	stored := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
-		list, err := s.store.AlertsBefore(t.Context(), int32(partition), math.MaxInt64, farFuture, 365*24*time.Hour)
+		list, err := s.store.NewestAlerts(t.Context(), pipeline.AlertFilter{
+			Partition: int32(partition), Lookback: 365 * 24 * time.Hour,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,6 +276,7 @@ func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 			if len(alert.Tags) == 0 {
 				alert.Tags = nil
 			}
+			alert.Ingested = time.Time{} // the grouper of expectedAlerts knows no blocks
 			stored[alert.ID] = *alert
 		}
 	}
@@ -294,6 +298,7 @@ func (s *scenario) publishedAlerts(t *testing.T) map[string]pipeline.Alert {
 			t.Errorf("revision %s was published twice, differently:\n%s\n%s", revision, before, message.Value)
 		}
 		revisions[revision] = string(message.Value)
+		alert.Ingested = time.Time{}
 		if alert.Revision >= published[alert.ID].Revision {
 			published[alert.ID] = alert
 		}
@@ -360,8 +365,13 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 
 	ctx := context.Background()
 	from := pipeline.TopicPartition{Topic: "tidegate.events"}
-	if offset, ok, err := store.HighestOffset(ctx, from); offset != 3 || !ok || err != nil {
-		t.Errorf("highest offset %d %v %v", offset, ok, err)
+	newest, ok, err := store.NewestRows(ctx, from, 3)
+	if id := (pipeline.BatchID{Collector: testCollector, Epoch: 7, Sequence: 3}); !ok || err != nil ||
+		newest.Highest != 3 || !newest.HasKnown || newest.Known != 2 || newest.KnownID != id {
+		t.Errorf("newest rows %+v %v %v", newest, ok, err)
+	}
+	if newest, ok, err := store.NewestRows(ctx, from, 0); !ok || err != nil || newest.Highest != 3 || newest.HasKnown {
+		t.Errorf("newest rows behind the end of the log %+v %v %v", newest, ok, err)
 	}
 
 	// The engine has stored two blocks, each with its block time.
@@ -389,7 +399,24 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 		t.Errorf("stored batches %+v, %v", stored, err)
 	}
 
-	all, err := store.AlertsBefore(ctx, 0, 4, farFuture, time.Hour)
+	// Without the second block, the first two batches are left.
+	want.SequenceWindow = pipeline.SequenceWindow{Highest: 2, Seen: 3}
+	filter := pipeline.BatchFilter{TopicPartition: from, Before: math.MaxInt64, Except: at[1]}
+	if stored, err := store.StoredBatches(ctx, filter); err != nil || len(stored) != 1 || stored[0] != want {
+		t.Errorf("stored batches without the second block %+v, %v", stored, err)
+	}
+	filter = pipeline.BatchFilter{TopicPartition: from, From: 1, Before: math.MaxInt64}
+	ranges, err := store.SequenceRanges(ctx, filter)
+	wantRanges := []pipeline.SequenceRange{{Producer: want.Producer, First: 2, Last: 4}}
+	if err != nil || !slices.Equal(ranges, wantRanges) {
+		t.Errorf("ranges %+v, %v", ranges, err)
+	}
+	if block, err := store.StoredBlock(ctx, from, newest.HighestTime); err != nil || newest.HighestTime != at[1] ||
+		block != (pipeline.StoredBlock{Start: 2, End: 4, HasVerdicts: true}) {
+		t.Errorf("the last block of %d is %+v, %v", newest.HighestTime, block, err)
+	}
+
+	all, err := store.NewestAlerts(ctx, pipeline.AlertFilter{Lookback: time.Hour})
 	if err != nil || len(all) == 0 {
 		t.Fatalf("alerts %v, %v", all, err)
 	}
@@ -399,7 +426,23 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 			t.Errorf("alert %+v", alert)
 		}
 	}
-	if none, err := store.AlertsBefore(ctx, 0, 0, farFuture, time.Hour); err != nil || len(none) != 0 {
-		t.Errorf("alerts before the first message: %v, %v", none, err)
+	second := pipeline.BlockID{TopicPartition: from, Start: 2, End: 4, Time: at[1]}
+	before, err := store.NewestAlerts(ctx, pipeline.AlertFilter{Except: second, Lookback: time.Hour})
+	if err != nil || len(before) == 0 {
+		t.Fatalf("alerts before the second block %v, %v", before, err)
+	}
+	for _, alert := range before {
+		if alert.Offset >= 2 || alert.Ingested.UnixNano() != at[0] {
+			t.Errorf("alert %+v is not of the first block", alert)
+		}
+	}
+	revisions, err := store.AlertsOfBlock(ctx, second)
+	if err != nil || len(revisions) == 0 {
+		t.Fatalf("alerts of the second block %v, %v", revisions, err)
+	}
+	for _, alert := range revisions {
+		if alert.Offset < 2 || alert.Ingested.UnixNano() != at[1] {
+			t.Errorf("alert %+v is not of the second block", alert)
+		}
 	}
 }

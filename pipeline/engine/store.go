@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"time"
 
 	"tidegate/pipeline"
 )
@@ -22,15 +21,17 @@ type Store interface {
 
 	// ExistingRows returns the rows of a block that are stored.
 	ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error)
-	// HighestOffset returns the highest message offset that has a stored row. ok is false if no row is
+	// NewestRows describes the newest stored rows of a partition whose log ends at end. ok is false if no row is
 	// stored.
-	HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error)
-	// StoredBatches returns the batches of the stored rows that filter selects, by producer.
+	NewestRows(ctx context.Context, from pipeline.TopicPartition, end int64) (rows pipeline.NewestRows, ok bool, err error)
+	// StoredBlock describes the stored rows of the block that was formed at blockTime.
+	StoredBlock(ctx context.Context, from pipeline.TopicPartition, blockTime int64) (pipeline.StoredBlock, error)
+	// StoredBatches returns the newest batches of the stored rows that filter selects, by producer.
 	StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error)
-	// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is
-	// below before and whose window begins at latest or earlier. Alerts whose window began more than lookback
-	// before the newest one of these are left out.
-	AlertsBefore(
-		ctx context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
-	) ([]*pipeline.Alert, error)
+	// SequenceRanges returns all batches of the stored rows that filter selects.
+	SequenceRanges(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.SequenceRange, error)
+	// NewestAlerts returns the newest revision of each alert that filter selects.
+	NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error)
+	// AlertsOfBlock returns the revisions of a block.
+	AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
 	"time"
 
@@ -45,6 +44,11 @@ type worker struct {
 	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the
 	// stored rows.
 	topicRecreated bool
+	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored already,
+	// and do not belong to the state before it. Its Time is 0 if there is none.
+	openBlock pipeline.BlockID
+	// completedTime is the time of a block whose alerts completeLastBlock has completed.
+	completedTime int64
 }
 
 // throttles limit how often the warnings of a worker are logged.
@@ -108,13 +112,7 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 	}
 
 	// Start the fetcher at the first message that is not in a finished block.
-	w.records = nil
-	fetchCtx, stopFetch := context.WithCancel(ctx)
-	defer stopFetch()
-	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset, consumer.FetchConfig{
-		MaxBytes: 1 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
-		Measure: measureRecord,
-	})
+	defer w.startFetcher(ctx)()
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
 			return ignoreCancel(ctx, err)
@@ -145,6 +143,17 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 	return ignoreCancel(ctx, w.closeIntent(closeCtx))
 }
 
+// startFetcher starts the fetcher at nextOffset. It ends with ctx, or when the returned function is called.
+func (w *worker) startFetcher(ctx context.Context) (stop func()) {
+	ctx, stop = context.WithCancel(ctx)
+	w.records = nil
+	w.fetcher = w.partition.Fetch(ctx, w.nextOffset, consumer.FetchConfig{
+		MaxBytes: 1 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
+		Measure: measureRecord,
+	})
+	return stop
+}
+
 // ignoreCancel returns nil if ctx has ended, since err is then a consequence of that; otherwise it returns
 // err. ErrFenced is always returned.
 func ignoreCancel(ctx context.Context, err error) error {
@@ -152,114 +161,6 @@ func ignoreCancel(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
-}
-
-// resume determines the offset to start at and restores the worker's state as of that offset. found reports
-// whether open is the intent of a block that must be replayed first.
-func (w *worker) resume(ctx context.Context) (open intent, found bool, err error) {
-	// Read the committed offset and the intent in its metadata.
-	committed, metadata, err := w.partition.Committed(ctx)
-	if err != nil {
-		return open, false, err
-	}
-	if committed >= 0 {
-		if open, found, err = parseIntent(committed, metadata); err != nil {
-			return open, false, fmt.Errorf(
-				"%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
-		}
-	}
-	w.intentClosed = committed >= 0 && !found
-
-	// Restore the state as of the offset at which the worker starts, which may differ from the committed one.
-	if w.nextOffset, found, err = w.startOffset(ctx, committed, found); err != nil {
-		return open, false, err
-	}
-	w.setNextOffset(w.partition.ID, w.nextOffset)
-	blockTime := time.Now().UnixNano()
-	if found {
-		blockTime = open.time
-	}
-	if err := w.restoreState(ctx, blockTime); err != nil {
-		return open, false, err
-	}
-	w.log.Info("partition assigned", "offset", w.nextOffset, "replay_block", found,
-		"producers", len(w.dedup.producers), "open_alert_windows", w.grouper.OpenWindows())
-	return open, found, nil
-}
-
-// startOffset returns the offset to start at, given the committed offset (-1: none), and whether the intent
-// of the committed offset is still valid. found reports whether there is an intent. startOffset compares the
-// committed offset with the bounds of the log and with the stored rows.
-func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (start int64, valid bool, err error) {
-	var highest int64 // offset of the last message that has a stored row
-	var hasRows bool
-	if err := w.withRetry(ctx, "query the highest offset", func() (err error) {
-		highest, hasRows, err = w.deps.Store.HighestOffset(ctx, w.source)
-		return err
-	}); err != nil {
-		return 0, false, err
-	}
-	first, end, err := w.partition.Bounds(ctx)
-	if err != nil {
-		return 0, false, err
-	}
-
-	// A group without a committed offset (a new group, or an offset that Kafka has expired) continues after
-	// the stored rows.
-	if committed < 0 {
-		committed = first
-		if hasRows {
-			committed = max(first, highest+1)
-		}
-	}
-
-	// A committed offset beyond the end means that the log was truncated or the topic was recreated, so
-	// offsets no longer identify messages. The log is read from its beginning, and the duplicate filter drops
-	// the batches that were processed.
-	if committed > end {
-		w.log.Error("committed offset is beyond the end of the log, reading the log from its beginning; "+
-			"the topic was recreated or the end of the log was lost; duplicate batches are dropped",
-			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
-		w.intentClosed, w.topicRecreated = false, true
-		return first, false, nil
-	}
-
-	// The same holds if a stored row has an offset that the log has not reached yet.
-	w.topicRecreated = hasRows && highest >= end
-	return committed, found, nil
-}
-
-// dedupBefore returns the offset below which stored rows count as processed by a worker that starts at offset
-// start. After the topic was recreated all rows count, because their offsets belong to the old log.
-func (w *worker) dedupBefore(start int64) int64 {
-	if w.topicRecreated {
-		return math.MaxInt64
-	}
-	return start
-}
-
-// restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset.
-// It leaves out rows at or above nextOffset: they belong to the block of an open intent, and the replay of
-// that block adds them again. blockTime is the time of that block, or now.
-func (w *worker) restoreState(ctx context.Context, blockTime int64) error {
-	before := w.dedupBefore(w.nextOffset)
-	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
-	return w.withRetry(ctx, "restore the state of the partition", func() error {
-		filter := pipeline.BatchFilter{TopicPartition: w.source, Before: before, Since: w.dedupSince}
-		stored, err := w.deps.Store.StoredBatches(ctx, filter)
-		if err != nil {
-			return err
-		}
-		if err := w.restoreGrouper(ctx, before, blockTime); err != nil {
-			return err
-		}
-
-		w.dedup = newDedupFilter(w.cfg.MaxProducers)
-		for _, batches := range stored {
-			w.dedup.restoreProducer(batches)
-		}
-		return nil
-	})
 }
 
 // replayBlock gathers exactly the block of an intent and processes it with the same block time and, if it is
@@ -285,7 +186,11 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 			"start an engine with engine.shard: %s to finish it",
 			block.from, block.end, open.shard, w.cfg.Shard, open.shard)
 	}
-	return w.processBlock(ctx, block)
+	if err := w.processBlock(ctx, block); err != nil {
+		return err
+	}
+	w.openBlock = pipeline.BlockID{}
+	return nil
 }
 
 // processNewBlock processes the block that was just gathered.
