@@ -180,6 +180,7 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 	if rule.when == nil {
 		return
 	}
+	rule.exceptionSlots = slotsOfExceptions(rule)
 
 	// 3. The rule can match events that pass the prefilter of its condition and are of a dataset that the
 	// file lists. An empty intersection is a mistake of the author.
@@ -196,6 +197,21 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 	}
 	c.lintRule(rule)
 	c.rules = append(c.rules, &compiledRule{rule, filter})
+}
+
+// slotsOfExceptions returns the slots that the exceptions of a rule read and its condition does not.
+func slotsOfExceptions(rule *Rule) (slots []int) {
+	for _, exception := range rule.exceptions {
+		if exception == nil {
+			continue // it has errors
+		}
+		for _, slot := range exception.slots {
+			if !slices.Contains(rule.when.slots, slot) && !slices.Contains(slots, slot) {
+				slots = append(slots, slot)
+			}
+		}
+	}
+	return slots
 }
 
 // compileText compiles the condition or an exception of a rule. It returns nil if the text has errors.

@@ -33,6 +33,8 @@ type worker struct {
 	values *eventValues
 	finder *finder
 	runs   uint32 // number of evaluations; one in measuredShare is timed
+
+	readExceptions bool // the last evaluation of a rule came to its exceptions
 }
 
 // newSet builds the index over compiled rules.
@@ -125,7 +127,12 @@ func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 	}
 	start := time.Now()
 	matches := s.matchesRule(w, rule)
-	if reason := rule.stats.addMeasurement(time.Since(start), w.values.textBytes(rule.when.slots), s.cfg); reason != "" {
+	took := time.Since(start)
+	size := w.values.textBytes(rule.when.slots)
+	if w.readExceptions {
+		size += w.values.textBytes(rule.exceptionSlots)
+	}
+	if reason := rule.stats.addMeasurement(took, size, s.cfg); reason != "" {
 		s.log.Error("rule suspended until rules are loaded again",
 			"rule", rule.ID, "reason", reason, "file", rule.File, "line", rule.Line)
 	}
@@ -134,7 +141,8 @@ func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 
 // matchesRule reports whether the condition of a rule is true and all its exceptions are false.
 func (s *Set) matchesRule(w *worker, rule *Rule) bool {
-	if !s.runExpression(w, rule, rule.when) {
+	w.readExceptions = s.runExpression(w, rule, rule.when)
+	if !w.readExceptions {
 		return false
 	}
 	for _, exception := range rule.exceptions {

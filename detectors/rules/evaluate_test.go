@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -229,6 +230,87 @@ func TestRuleIsNotSuspendedByTheMachineOrTheSender(t *testing.T) {
 		if reason := long.addMeasurement(900*time.Microsecond, 8<<10, Default()); reason != "" {
 			t.Fatal("suspended by long requests:", reason)
 		}
+	}
+}
+
+// TestRuleIsNotSuspendedByTheTextOfItsExceptions: an exception reads a text that the condition does not read, and
+// the sender makes it long.
+func TestRuleIsNotSuspendedByTheTextOfItsExceptions(t *testing.T) {
+	for name, rule := range map[string]string{
+		"when":      `http.request.method == "POST" and not (user_agent.original matches "(?i)probe-?[0-9]+$")`,
+		"exception": `http.request.method == "POST"`, "second exception": `http.request.method == "POST"`,
+	} {
+		text := ruleYAML("r", rule)
+		switch name {
+		case "exception":
+			text += "  exceptions: ['user_agent.original matches \"(?i)probe-?[0-9]+$\"']\n"
+		case "second exception":
+			text += "  exceptions: ['url.path == \"/x\"', 'user_agent.original matches \"(?i)probe-?[0-9]+$\"']\n"
+		}
+		set, err := Compile(Default(), []Source{{"t.yaml", []byte(text)}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent := strings.Repeat("probe-1 ", 940)
+		measured := set.Rules()[0]
+		worker := set.acquireWorker()
+		worker.values.setEvent(&pipeline.Event{
+			Dataset: pipeline.Dataset_HTTP,
+			Http:    &pipeline.HTTPExchange{Method: "POST", UserAgent: agent},
+		})
+		matches := set.matchesRule(worker, measured)
+		size := worker.values.textBytes(measured.when.slots)
+		if worker.readExceptions {
+			size += worker.values.textBytes(measured.exceptionSlots)
+		}
+		if !matches || size < len(agent) {
+			t.Errorf("%s: a text of %d bytes counts as %d", name, len(agent), size)
+		}
+	}
+}
+
+// TestGroupsOfDifferentValuesDiffer: whoever chooses one value of a group cannot make it that of another.
+func TestGroupsOfDifferentValuesDiffer(t *testing.T) {
+	groupBy := func(fields string, agent, path string) string {
+		t.Helper()
+		text := ruleYAML("r", `http.request.method == "GET"`) + "  group: [" + fields + "]\n"
+		set, err := Compile(Default(), []Source{{"t.yaml", []byte(text)}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{
+			Method: "GET", UserAgent: agent, UrlPath: path,
+		}}
+		set.Evaluate([]*pipeline.Event{event})
+		return event.Verdicts[0].Group
+	}
+	const both = "user_agent.original, url.path"
+	values := []string{
+		"x", "/b", "x|/a", "/a|/b", `x\`, `x\|`, `|`, `\|`, `\\`, "", "x|", "|/b", "\x1b", `\u{1b}`, "\xff", "\xfe", "\ufffd", `\xff`,
+		"\n", "\u202e", "a b", strings.Repeat("x", 300), strings.Repeat("x", 299) + "|", "é",
+	}
+	seen := map[string]string{}
+	for _, agent := range values {
+		for _, path := range values {
+			group, pair := groupBy(both, agent, path), fmt.Sprintf("%q and %q", agent, path)
+			if other, ok := seen[group]; ok {
+				t.Errorf("%s have the group of %s: %s", pair, other, group)
+			}
+			seen[group] = pair
+			if strings.ContainsFunc(group, pipeline.IsControl) || !utf8.ValidString(group) || len(group) > maxGroupBytes {
+				t.Errorf("the group %q of %s", group, pair)
+			}
+		}
+	}
+	alone := map[string]bool{}
+	for _, agent := range values {
+		alone[groupBy("user_agent.original", agent, "/")] = true
+	}
+	if len(alone) != len(values) {
+		t.Errorf("%d groups of %d values", len(alone), len(values))
+	}
+	if group := groupBy(both, "curl/8", "/a"); group != "curl/8|/a" {
+		t.Errorf("group %q", group)
 	}
 }
 

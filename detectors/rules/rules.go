@@ -73,6 +73,8 @@ type Rule struct {
 	exceptions  []*expression
 	datasets    datasetMask
 
+	exceptionSlots []int // slots that exceptions read and when does not
+
 	stats *ruleStats // shared with the same rule of earlier sets
 }
 

@@ -276,7 +276,8 @@ func (v *eventValues) readField(def *slot, value *slotValue) {
 	}
 }
 
-// textBytes returns the number of bytes of text in those slots that were computed for the current event.
+// textBytes returns the number of bytes of text in those slots that were computed for the current event, the
+// size of lists included.
 func (v *eventValues) textBytes(slots []int) int {
 	size := 0
 	for _, slot := range slots {
@@ -288,6 +289,8 @@ func (v *eventValues) textBytes(slots []int) int {
 		case text:
 			size += len(value.text)
 		case textList:
+			// An element costs something even if it is empty.
+			size += 16 * len(value.texts)
 			for _, t := range value.texts {
 				size += len(t)
 			}

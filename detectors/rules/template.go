@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"unicode"
@@ -105,8 +107,9 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 }
 
 // groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
-// of the values of fields, or else it is the container or host. A group that is too long is cut and ends with
-// a hash of the whole.
+// of the values of fields, or else it is the container or host. Different values have different groups: the
+// separator, control characters and bytes that are not UTF-8 are written as escapes, and so is the backslash.
+// A group that is too long is cut and ends with a hash of the whole.
 func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return strings.Clone(event.Owner())
@@ -116,12 +119,31 @@ func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 		if i > 0 {
 			out.WriteByte('|')
 		}
-		out.WriteString(field.Text(event))
+		writeEscaped(&out, field.Text(event), len(fields) > 1)
 	}
-	group := strings.ToValidUTF8(out.String(), "�")
+	group := out.String()
 	if len(group) <= maxGroupBytes {
-		return group
+		return strings.Clone(group)
 	}
-	hash := "~" + shortHash(group)
+	sum := sha256.Sum256([]byte(group))
+	hash := "~" + hex.EncodeToString(sum[:8])
 	return strings.ToValidUTF8(group[:maxGroupBytes-len(hash)], "") + hash
+}
+
+// writeEscaped writes text with escapes for what groupOf must not write as it is. joined means that | is the
+// separator.
+func writeEscaped(out *strings.Builder, text string, joined bool) {
+	for i, char := range text {
+		switch {
+		case char == '\\' || char == '|' && joined:
+			out.WriteByte('\\')
+			out.WriteRune(char)
+		case char == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"):
+			fmt.Fprintf(out, `\x%02x`, text[i])
+		case char != ' ' && pipeline.IsControl(char):
+			fmt.Fprintf(out, `\u{%x}`, char)
+		default:
+			out.WriteRune(char)
+		}
+	}
 }

@@ -183,9 +183,9 @@ type GrouperConfig struct {
 	Window time.Duration `yaml:"window"`
 	// How far behind the newest window a late match may be; an older match counts as this late.
 	AllowedLateness time.Duration `yaml:"allowed_lateness"`
-	// Maximum number of windows that are kept, per partition.
+	// Maximum number of windows that are kept, per partition; at most 4 of each group.
 	MaxOpen int `yaml:"max_open"`
-	// Maximum number of windows of one rule, per partition; further groups of the rule share one alert.
+	// Maximum number of groups of one rule with open windows, per partition; further groups share one alert.
 	MaxPerRule int `yaml:"max_per_rule"`
 }
 

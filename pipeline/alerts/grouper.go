@@ -33,19 +33,23 @@ const OtherGroups = "(other groups)"
 // that window, because packets and lines are often out of order; a match that is further back opens a
 // window of its own.
 type Grouper struct {
-	cfg            GrouperConfig
-	partition      int32
-	groups         map[groupKey]*alertGroup
-	windowsPerRule map[string]int // open windows, without those of OtherGroups
-	openCount      int            // sum of windowsPerRule
-	newestStart    int64          // start of the newest window; 0: there was none yet
-	touched        []*window      // since the last Flush
+	cfg           GrouperConfig
+	partition     int32
+	groups        map[groupKey]*alertGroup
+	groupsPerRule map[string]int // groups with open windows, without OtherGroups
+	openCount     int            // open windows, without those of OtherGroups
+	newestStart   int64          // start of the newest window; 0: there was none yet
+	touched       []*window      // since the last Flush
 }
 
 type groupKey struct{ rule, group string }
 
-// An alertGroup holds the open windows of one rule and group, the oldest first. There are at most
-// AllowedLateness/Window + 2.
+// maxWindows is the number of windows of a group that are kept, the newest ones. A match before all of them
+// counts in the oldest. With a window for each window length of AllowedLateness, steady groups would take most
+// of the memory for windows that hardly any match reaches.
+const maxWindows = 4
+
+// An alertGroup holds the open windows of one rule and group, the oldest first, and at most maxWindows.
 type alertGroup struct {
 	groupKey
 	fingerprint [8]byte
@@ -65,7 +69,7 @@ type window struct {
 func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	return &Grouper{
 		cfg: cfg, partition: partition,
-		groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{},
+		groups: map[groupKey]*alertGroup{}, groupsPerRule: map[string]int{},
 	}
 }
 
@@ -111,7 +115,7 @@ func (g *Grouper) LatestStart(blockTime int64) int64 { return blockTime + int64(
 // dropWindowsAfter closes the windows that begin after latest.
 func (g *Grouper) dropWindowsAfter(latest int64) {
 	g.newestStart = 0
-	for key, group := range g.groups {
+	for _, group := range g.groups {
 		kept := len(group.windows)
 		for kept > 0 && group.windows[kept-1].start > latest {
 			kept--
@@ -120,7 +124,7 @@ func (g *Grouper) dropWindowsAfter(latest int64) {
 		clear(group.windows[kept:])
 		group.windows = group.windows[:kept]
 		if kept == 0 {
-			delete(g.groups, key)
+			g.removeGroup(group)
 			continue
 		}
 		g.newestStart = max(g.newestStart, group.windows[kept-1].start)
@@ -129,12 +133,19 @@ func (g *Grouper) dropWindowsAfter(latest int64) {
 
 // countClosed updates the counts for windows of group that are closed.
 func (g *Grouper) countClosed(group *alertGroup, windows int) {
-	if windows == 0 || group.group == OtherGroups {
+	if group.group != OtherGroups {
+		g.openCount -= windows
+	}
+}
+
+// removeGroup removes a group without windows.
+func (g *Grouper) removeGroup(group *alertGroup) {
+	delete(g.groups, group.groupKey)
+	if group.group == OtherGroups {
 		return
 	}
-	g.openCount -= windows
-	if g.windowsPerRule[group.rule] -= windows; g.windowsPerRule[group.rule] == 0 {
-		delete(g.windowsPerRule, group.rule)
+	if g.groupsPerRule[group.rule]--; g.groupsPerRule[group.rule] == 0 {
+		delete(g.groupsPerRule, group.rule)
 	}
 }
 
@@ -170,7 +181,8 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 }
 
 // findWindow returns the window to which a match at the time at belongs: the window that contains it, else
-// the one that begins less than a window length later; nil if there is neither.
+// the one that begins less than a window length later, else the oldest of maxWindows windows; nil if there is
+// none of these.
 func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	group := g.groups[key]
 	if group == nil {
@@ -192,24 +204,26 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 		}
 		return nil
 	}
-	if len(group.windows) > 0 && group.windows[0].start-at < length {
-		return group.windows[0] // all windows begin after the match
+	// All windows begin after the match.
+	if n := len(group.windows); n > 0 && (group.windows[0].start-at < length || n >= maxWindows) {
+		return group.windows[0]
 	}
 	return nil
 }
 
-// openWindow opens a window for the first match of a group. If the rule or the partition has reached its
+// openWindow opens a window for a match. If the rule has reached its maximum of groups, or the partition its
 // maximum of windows, openWindow returns the window that all further groups of the rule share.
 func (g *Grouper) openWindow(event *pipeline.Event, verdict *pipeline.Verdict, at int64) *window {
 	key := groupKey{verdict.Rule, verdictGroup(event, verdict)}
-	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[verdict.Rule] >= g.cfg.MaxPerRule {
+	group := g.groups[key]
+	if group == nil && g.groupsPerRule[verdict.Rule] >= g.cfg.MaxPerRule ||
+		(group == nil || len(group.windows) < maxWindows) && g.openCount >= g.cfg.MaxOpen {
 		key.group = OtherGroups
 		if w := g.findWindow(key, at); w != nil {
 			return w
 		}
 	}
-	group := g.groups[key]
-	if group == nil {
+	if group = g.groups[key]; group == nil {
 		group = g.newGroup(groupKey{strings.Clone(key.rule), strings.Clone(key.group)})
 	}
 	w := &window{start: at, opened: true, alert: g.newAlert(event, verdict, group, at)}
@@ -220,18 +234,23 @@ func (g *Grouper) openWindow(event *pipeline.Event, verdict *pipeline.Verdict, a
 func (g *Grouper) newGroup(key groupKey) *alertGroup {
 	group := &alertGroup{groupKey: key, fingerprint: fingerprint(key)}
 	g.groups[key] = group
+	if key.group != OtherGroups {
+		g.groupsPerRule[key.rule]++
+	}
 	return group
 }
 
-// insertWindow adds a window to those of group, which stay ordered by start.
+// insertWindow adds a window to those of group, which stay ordered by start, and closes the oldest one if there
+// are too many.
 func (g *Grouper) insertWindow(group *alertGroup, opened *window) {
 	i, _ := slices.BinarySearchFunc(group.windows, opened.start,
 		func(w *window, start int64) int { return cmp.Compare(w.start, start) })
 	group.windows = slices.Insert(group.windows, i, opened)
 	g.newestStart = max(g.newestStart, opened.start)
+	closed := max(0, len(group.windows)-maxWindows)
+	group.windows = slices.Delete(group.windows, 0, closed)
 	if group.group != OtherGroups {
-		g.openCount++
-		g.windowsPerRule[group.rule]++
+		g.openCount += 1 - closed
 	}
 }
 
@@ -269,7 +288,7 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 func (g *Grouper) expireWindows() {
 	// A window that begins at lastExpired or before is closed.
 	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window)
-	for key, group := range g.groups {
+	for _, group := range g.groups {
 		expired := 0
 		for expired < len(group.windows) && group.windows[expired].start <= lastExpired {
 			expired++
@@ -281,7 +300,7 @@ func (g *Grouper) expireWindows() {
 		group.windows = slices.Delete(group.windows, 0, expired)
 		g.countClosed(group, expired)
 		if len(group.windows) == 0 {
-			delete(g.groups, key)
+			g.removeGroup(group)
 		}
 	}
 }
@@ -340,6 +359,7 @@ func verdictGroup(event *pipeline.Event, v *pipeline.Verdict) string {
 	if group == "" {
 		group = event.Owner()
 	}
+	group = pipeline.Printable(group)
 	if len(group) > maxGroup {
 		sum := sha256.Sum256([]byte(group))
 		group = truncate(group, maxGroupReadable) + "…" + hex.EncodeToString(sum[:8])
@@ -378,8 +398,10 @@ func endpointText(endpoint *pipeline.Endpoint) string {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(endpoint.Port)).String()
 }
 
-// truncate returns a copy of at most limit bytes of text that does not end within a character.
+// truncate returns a copy of at most limit bytes of text that does not end within a character. It replaces
+// control characters: texts are of foreign origin, and alerts are read on terminals.
 func truncate(text string, limit int) string {
+	text = pipeline.Printable(text)
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "")
 	}

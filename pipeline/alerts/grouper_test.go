@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -231,6 +232,75 @@ func TestTooManyGroupsShareOneAlert(t *testing.T) {
 	}
 	if shared["hot"] != 16 || shared["cold"] != 0 || grouper.OpenWindows() != 6 {
 		t.Errorf("shared %v, open %d: %s", shared, grouper.OpenWindows(), show(all))
+	}
+}
+
+// TestRuleMayHaveItsGroupsForLong: max_per_rule counts groups, however many windows each has had. The memory for
+// windows is bounded all the same.
+func TestRuleMayHaveItsGroupsForLong(t *testing.T) {
+	for groups, overflows := range map[int]bool{450: false, 5000: false, 5001: true} {
+		grouper := NewGrouper(DefaultGrouper(), 1)
+		other := false
+		for minute := range int64(20) {
+			for i := range groups {
+				grouper.AddVerdicts(match(minute*300, "r", fmt.Sprint("g", i)), late, minute)
+			}
+			revisions, _ := grouper.Flush()
+			for _, alert := range revisions {
+				other = other || alert.Group == OtherGroups
+			}
+			if open := grouper.OpenWindows(); open > DefaultGrouper().MaxOpen {
+				t.Fatalf("%d windows", open)
+			}
+		}
+		if other != overflows {
+			t.Errorf("%d groups: overflow %t, want %t", groups, other, overflows)
+		}
+	}
+}
+
+// TestLateMatchOfASteadyGroupOpensNoAlert: a match before all windows of a group that are kept counts in the
+// oldest of them.
+func TestLateMatchOfASteadyGroupOpensNoAlert(t *testing.T) {
+	grouper := NewGrouper(DefaultGrouper(), 1)
+	for window := range int64(10) {
+		grouper.AddVerdicts(match(window*300, "r", "g"), late, window)
+		grouper.Flush()
+	}
+	for i := range int64(100) {
+		grouper.AddVerdicts(match(300+i, "r", "g"), late, 100+i)
+		revisions, opened := grouper.Flush()
+		if len(opened) != 0 || len(revisions) != 1 || revisions[0].WindowStart.UnixNano() != t0+6*300*sec {
+			t.Fatalf("opened %s, revised %s", show(opened), show(revisions))
+		}
+	}
+}
+
+// TestTextsOfAlertsHaveNoControlCharacters: detectors, hosts and containers may supply any text.
+func TestTextsOfAlertsHaveNoControlCharacters(t *testing.T) {
+	const nasty = "a\x1b]0;owned\x07\u009b31m\u202eb\r\n\tc\x7f\xff\u2028"
+	event := match(0, "r", nasty)
+	event.Host, event.Container = &pipeline.Host{Name: nasty, Cluster: nasty}, &pipeline.Container{Id: nasty, Name: nasty, Image: nasty}
+	verdict := event.Verdicts[0]
+	verdict.Title, verdict.Evidence, verdict.Tags, verdict.Version, verdict.Detector = nasty, nasty, []string{nasty}, nasty, nasty
+	grouper := NewGrouper(DefaultGrouper(), 1)
+	grouper.AddVerdicts(event, late, 1)
+	verdict.Group = ""
+	grouper.AddVerdicts(event, late, 1)
+	all, _ := grouper.Flush()
+	for _, alert := range all {
+		fields := []string{
+			alert.Group, alert.Title, alert.Evidence, alert.Host, alert.Cluster, alert.ContainerID, alert.ContainerName,
+			alert.Image, alert.Version, alert.Detector, alert.Tags[0],
+		}
+		for i, text := range fields {
+			if strings.ContainsFunc(text, pipeline.IsControl) || !utf8.ValidString(text) || !strings.HasPrefix(text, "a") {
+				t.Errorf("field %d: %q", i, text)
+			}
+		}
+	}
+	if got := pipeline.Printable("plain ünicode 日本"); got != "plain ünicode 日本" {
+		t.Errorf("%q", got)
 	}
 }
 
