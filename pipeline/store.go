@@ -99,8 +99,10 @@ type EventInserter interface {
 	Append(e *Event, at Position, topic string)
 	// Rows returns the number of rows appended since the last Reset.
 	Rows() int
-	// Reset removes the rows and keeps the memory.
+	// Reset removes the rows. It keeps the buffers, unless far smaller ones have been enough of late.
 	Reset()
+	// Capacity returns the size of the buffers in bytes.
+	Capacity() int
 	// Insert stores all of the rows or none, and keeps them for a retry. While token is in the store's window
 	// of recent tokens, a repeat stores nothing. Every error except ErrRowsRejected is temporary.
 	Insert(ctx context.Context, token string) error

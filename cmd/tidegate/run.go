@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -254,10 +255,27 @@ func (p *process) prepareStart(roles role, opt options) error {
 			return err
 		}
 	}
+	p.limitMemory(roles)
 	if roles&roleEngine != 0 {
 		return p.loadDetectors()
 	}
 	return nil
+}
+
+// otherMemory is what the other parts of a process with an engine may take: collector, embedded broker, publisher.
+const otherMemory = 512 << 20
+
+// limitMemory sets the soft limit of the Go runtime from engine.memory, so that the garbage collector runs more
+// often before a process takes more. The environment variable GOMEMLIMIT has precedence.
+func (p *process) limitMemory(roles role) {
+	if roles&roleEngine == 0 || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	limit := int64(p.cfg.Engine.Memory)
+	if roles != roleEngine {
+		limit += otherMemory
+	}
+	debug.SetMemoryLimit(limit / 16 * 15)
 }
 
 // startPipeline starts publisher, engine and collector. The publisher starts first and so stops last: it

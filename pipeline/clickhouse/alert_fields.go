@@ -83,7 +83,7 @@ func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
 		for row, alert := range alerts {
 			appendAlert(alert, row)
 		}
-		block.columns = append(block.columns, blockColumn{field.column, col})
+		block.columns = append(block.columns, blockColumn{tableColumn: field.column, column: col})
 	}
 	return block
 }

@@ -23,12 +23,14 @@ type ColumnBlock struct {
 	stringBuf []string // elements of the array field that is being appended
 	numberBuf []int64  // the same for numbers
 	headers   []byte   // of encodeNative
+	resets    int      // since the last shrinking
 }
 
 // A blockColumn is a column of the table with its values.
 type blockColumn struct {
 	tableColumn
 	column
+	largest int // byteSize at the resets since the last shrinking
 }
 
 // An appender puts one field of e into its column at a row. It puts nothing where the event has no value for
@@ -46,7 +48,7 @@ func NewColumnBlock() *ColumnBlock {
 		field := &pipeline.Fields[i]
 		col, appendField := block.newFieldColumn(field)
 		block.columns = append(block.columns,
-			blockColumn{tableColumn{name: field.Column.Name, kind: field.Column.Type}, col})
+			blockColumn{tableColumn: tableColumn{name: field.Column.Name, kind: field.Column.Type}, column: col})
 		if field.Body == pipeline.Dataset_DATASET_NONE {
 			block.commonFields = append(block.commonFields, appendField)
 		} else {
@@ -56,7 +58,7 @@ func NewColumnBlock() *ColumnBlock {
 	for i, col := range []column{ // in the order of positionColumns
 		block.topic, block.partition, block.offset, block.index, block.collector, block.epoch, block.sequence,
 	} {
-		block.columns = append(block.columns, blockColumn{positionColumns[i].tableColumn, col})
+		block.columns = append(block.columns, blockColumn{tableColumn: positionColumns[i].tableColumn, column: col})
 	}
 	return block
 }
@@ -97,13 +99,46 @@ func (b *ColumnBlock) Bytes() int {
 	return size
 }
 
-// Reset removes all rows and keeps the buffers.
+// Bounds of Reset: after shrinkAfter resets, the buffers of a column are dropped that are shrinkFactor times as
+// large as its values were at any of them, and smallColumn larger.
+const (
+	shrinkAfter  = 8
+	shrinkFactor = 4
+	smallColumn  = 64 << 10
+)
+
+// Reset removes all rows. It keeps the buffers, except those that were far too large for several blocks.
 func (b *ColumnBlock) Reset() {
+	if b.rows > 0 {
+		b.resets++
+	}
 	b.rows = 0
+	shrink := b.resets == shrinkAfter
 	for i := range b.columns {
-		b.columns[i].resetColumn()
+		col := &b.columns[i]
+		col.largest = max(col.largest, col.byteSize())
+		if shrink && col.capacity() > shrinkFactor*col.largest+smallColumn {
+			col.dropBuffers()
+		} else {
+			col.resetColumn()
+		}
+		if shrink {
+			col.largest = 0
+		}
+	}
+	if shrink {
+		b.resets = 0
 	}
 	clear(b.stringBuf[:cap(b.stringBuf)])
+}
+
+// Capacity returns the size of the buffers.
+func (b *ColumnBlock) Capacity() int {
+	size := 0
+	for i := range b.columns {
+		size += b.columns[i].capacity()
+	}
+	return size
 }
 
 // encodeNative returns the block in the Native format: the buffers of the columns with their headers between

@@ -18,6 +18,9 @@ type column interface {
 	resetColumn()
 	// byteSize returns the bytes of the values, without those of later default rows.
 	byteSize() int
+	// capacity returns the size of the buffers, and dropBuffers frees them. It removes all rows.
+	capacity() int
+	dropBuffers()
 	// appendPrefix appends what the Native format has between the column's header and its data: the version
 	// of a dictionary.
 	appendPrefix(buf []byte) []byte
@@ -52,6 +55,8 @@ type fixedColumn struct {
 
 func (c *fixedColumn) resetColumn()                   { c.buf = c.buf[:0] }
 func (c *fixedColumn) byteSize() int                  { return len(c.buf) }
+func (c *fixedColumn) capacity() int                  { return cap(c.buf) }
+func (c *fixedColumn) dropBuffers()                   { c.buf = nil }
 func (c *fixedColumn) appendPrefix(buf []byte) []byte { return buf }
 func (c *fixedColumn) padTo(row int)                  { c.buf = appendZeros(c.buf, row*c.width-len(c.buf)) }
 
@@ -99,6 +104,8 @@ type stringColumn struct {
 
 func (c *stringColumn) resetColumn()                   { c.buf, c.rows = c.buf[:0], 0 }
 func (c *stringColumn) byteSize() int                  { return len(c.buf) }
+func (c *stringColumn) capacity() int                  { return cap(c.buf) }
+func (c *stringColumn) dropBuffers()                   { c.buf, c.rows = nil, 0 }
 func (c *stringColumn) appendPrefix(buf []byte) []byte { return buf }
 
 func (c *stringColumn) padTo(row int) {
@@ -147,6 +154,7 @@ type lowCardinalityColumn struct {
 	encoded []byte            // the dictionary, as a stringColumn encodes it
 	index   map[string]uint32 // key by value
 	lastKey uint32            // key of the last row: in most columns the next row has the same value
+	indexed int               // most values that index has held: a map does not shrink
 
 	header   [16]byte // buffers of appendData
 	rowCount [8]byte
@@ -159,6 +167,7 @@ func newLowCardinalityColumn() *lowCardinalityColumn {
 }
 
 func (c *lowCardinalityColumn) resetColumn() {
+	c.indexed = max(c.indexed, len(c.index))
 	c.keys, c.width, c.rows, c.lastKey = c.keys[:0], 1, 0, 0
 	c.encoded = append(c.encoded[:0], 0)
 	clear(c.values)
@@ -167,6 +176,18 @@ func (c *lowCardinalityColumn) resetColumn() {
 }
 
 func (c *lowCardinalityColumn) byteSize() int { return len(c.keys) + len(c.encoded) }
+
+// dictionaryEntry is the size of an entry of index and values in Go.
+const dictionaryEntry = 64
+
+func (c *lowCardinalityColumn) capacity() int {
+	return cap(c.keys) + cap(c.encoded) + dictionaryEntry*max(c.indexed, len(c.index))
+}
+
+func (c *lowCardinalityColumn) dropBuffers() {
+	*c = lowCardinalityColumn{index: map[string]uint32{}}
+	c.resetColumn()
+}
 
 // appendPrefix appends the version of the encoding: 1, each block has a dictionary of its own.
 func (c *lowCardinalityColumn) appendPrefix(buf []byte) []byte {
@@ -274,7 +295,9 @@ func (c *arrayColumn) resetColumn() {
 	c.rows, c.elementCount = 0, 0
 }
 
-func (c *arrayColumn) byteSize() int                  { return len(c.ends.buf) + c.elements().byteSize() }
+func (c *arrayColumn) byteSize() int { return len(c.ends.buf) + c.elements().byteSize() }
+
+func (c *arrayColumn) capacity() int                  { return cap(c.ends.buf) + c.elements().capacity() }
 func (c *arrayColumn) appendPrefix(buf []byte) []byte { return c.elements().appendPrefix(buf) }
 
 func (c *arrayColumn) padTo(row int) {
@@ -286,6 +309,12 @@ func (c *arrayColumn) padTo(row int) {
 func (c *arrayColumn) appendData(out [][]byte, n int) [][]byte {
 	c.padTo(n)
 	return c.elements().appendData(append(out, c.ends.buf), int(c.elementCount))
+}
+
+func (c *arrayColumn) dropBuffers() {
+	c.ends.dropBuffers()
+	c.elements().dropBuffers()
+	c.rows, c.elementCount = 0, 0
 }
 
 // endRow ends a row after n elements were appended.
@@ -327,6 +356,12 @@ func (c *mapColumn) resetColumn() {
 }
 
 func (c *mapColumn) byteSize() int { return c.arrayColumn.byteSize() + len(c.values.buf) }
+func (c *mapColumn) capacity() int { return c.arrayColumn.capacity() + cap(c.values.buf) }
+
+func (c *mapColumn) dropBuffers() {
+	c.arrayColumn.dropBuffers()
+	c.values.dropBuffers()
+}
 
 func (c *mapColumn) appendData(out [][]byte, n int) [][]byte {
 	return c.values.appendData(c.arrayColumn.appendData(out, n), int(c.elementCount))

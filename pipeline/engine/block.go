@@ -19,6 +19,7 @@ type block struct {
 	deadLetters []consumer.DeadLetter // records that could not be decoded
 	rows        int                   // events in messages
 	bytes       int64                 // of all records, including duplicates and dead letters
+	memory      int64                 // taken for all records
 	newestTime  int64                 // Kafka timestamp of the newest record, ns since 1970
 	counts      blockCounts
 
@@ -58,6 +59,15 @@ func (b *block) releaseEvents() {
 	b.messages = b.messages[:0]
 }
 
+// releaseBlock releases the events of a block and gives its memory back.
+func (w *worker) releaseBlock(block *block) {
+	block.releaseEvents()
+	clear(block.deadLetters)
+	block.deadLetters = block.deadLetters[:0]
+	w.memory.Release(block.memory)
+	block.memory = 0
+}
+
 // blockID returns the name of the block for the store.
 func (w *worker) blockID(block *block) pipeline.BlockID {
 	return pipeline.BlockID{TopicPartition: w.source, Start: block.from, End: block.end, Time: block.time}
@@ -68,6 +78,7 @@ func (w *worker) blockID(block *block) pipeline.BlockID {
 func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Record) error {
 	block.end = record.Offset + 1
 	block.bytes += int64(len(record.Value))
+	block.memory += measurementOf(record).memory
 	block.newestTime = max(block.newestTime, record.Time)
 	block.counts.messages++
 

@@ -14,6 +14,8 @@ type Config struct {
 	Group string `yaml:"group"`
 	// Name of the ClickHouse shard into which this engine inserts. The intent of a block records it.
 	Shard string `yaml:"shard"`
+	// Memory of the process, for any number of partitions. Blocks become smaller as partitions share it.
+	Memory config.Size `yaml:"memory"`
 	// Maximum number of events of a block.
 	BlockRows int `yaml:"block_rows"`
 	// Maximum size of a block: the sum of its messages, decompressed.
@@ -40,6 +42,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Shard:           "0",
+		Memory:          config.GiB,
 		BlockRows:       100_000,
 		BlockBytes:      64 * config.MiB,
 		Linger:          300 * time.Millisecond,
@@ -56,6 +59,7 @@ func Default() Config {
 func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.Require(isIntentWord(c.Shard), "shard", "%q is not 1 to 64 characters without a space", c.Shard),
+		config.Range("memory", c.Memory, 256*config.MiB, 1024*config.GiB),
 		config.Range("block_rows", c.BlockRows, 1, 1_000_000),
 		config.Range("block_bytes", c.BlockBytes, config.MiB, config.GiB),
 		config.Range("linger", c.Linger, time.Millisecond, time.Minute),

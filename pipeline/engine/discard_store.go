@@ -62,5 +62,6 @@ type rowCounter struct{ rows int }
 
 func (c *rowCounter) Append(*pipeline.Event, pipeline.Position, string) { c.rows++ }
 func (c *rowCounter) Rows() int                                         { return c.rows }
+func (c *rowCounter) Capacity() int                                     { return 0 }
 func (c *rowCounter) Reset()                                            { c.rows = 0 }
 func (c *rowCounter) Insert(context.Context, string) error              { return nil }

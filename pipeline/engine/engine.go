@@ -56,10 +56,14 @@
 // The strings of a decoded event alias the value of its record. The events are released when the block is
 // finished. Columns and the grouper outlive the events and copy the strings; dead letters hold the record.
 //
+// A memoryBudget bounds what all workers of the process hold. A fetcher takes the memory for a record before
+// it hands the record out, and the worker gives it back when its block is stored. A worker whose fetcher waits
+// for memory stores what it has. See memory.go.
+//
 // # Files
 //
 // worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go,
-// dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and rejection.go, alerts.go, store.go and
+// decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and rejection.go, alerts.go, store.go and
 // discard_store.go (the store's interface), lag.go, metrics.go.
 package engine
 
@@ -105,7 +109,11 @@ type Engine struct {
 	log     *slog.Logger
 	metrics *engineMetrics
 
+	memory    *memoryBudget
+	inserters inserterPool
+
 	alertPartitions int // number of partitions of the alerts topic; set by Run before the workers start
+	fetchBytes      int // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
@@ -115,6 +123,12 @@ type Engine struct {
 // keptBundles is the number of bundles that stay loaded, so that a replayed block is evaluated by the bundle
 // that its intent names.
 const keptBundles = 4
+
+// Bounds of one fetch, compressed.
+const (
+	minFetchBytes = 64 << 10
+	maxFetchBytes = 1 << 20
+)
 
 // New returns an engine. It connects to nothing yet.
 func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
@@ -127,7 +141,12 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	if deps.Failpoint == nil {
 		deps.Failpoint = func(string) {}
 	}
-	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{}}, nil
+	memory := int64(cfg.Memory)
+	return &Engine{
+		cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{},
+		memory:    newMemoryBudget(memory, reg),
+		inserters: inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
+	}, nil
 }
 
 // Run processes the partitions that this process is assigned until ctx ends. Blocks in progress then have
@@ -141,6 +160,17 @@ func (e *Engine) Run(ctx context.Context) error {
 	}); err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
+	// All partitions may have a response in memory at the same time.
+	events := 0
+	if err := consumer.Retry(ctx, e.log, "find the events topic", func() (err error) {
+		events, err = e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicEvents))
+		return err
+	}); err != nil {
+		return nil //nolint:nilerr // ctx ended
+	}
+	share := int(e.cfg.Memory) / shares * fetchShare / max(1, events)
+	e.fetchBytes = min(max(share, minFetchBytes), maxFetchBytes)
+
 	cfg := consumer.Config{
 		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicEvents), Group: e.cfg.Group,
 		OnAssign: e.metrics.lag.retain,

@@ -70,8 +70,9 @@ func (i *fakeInserter) Append(e *pipeline.Event, at pipeline.Position, _ string)
 	i.rows = append(i.rows, row)
 }
 
-func (i *fakeInserter) Rows() int { return len(i.rows) }
-func (i *fakeInserter) Reset()    { i.rows = nil }
+func (i *fakeInserter) Rows() int     { return len(i.rows) }
+func (i *fakeInserter) Reset()        { i.rows = nil }
+func (i *fakeInserter) Capacity() int { return 0 }
 
 func (i *fakeInserter) Insert(_ context.Context, token string) error {
 	store := i.store

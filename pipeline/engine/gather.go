@@ -56,6 +56,8 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 			// The block holds records: the linger time ends the wait.
 		case lingerElapsed:
 			lingered = true
+		case memoryShort:
+			lingered = !isEmpty && w.memory.isShort(block.memory)
 		}
 	}
 	w.metrics.observeStage("gather", began)
@@ -70,6 +72,7 @@ const (
 	fetcherClosed        // ctx of the fetcher has ended
 	idleElapsed
 	lingerElapsed
+	memoryShort // the fetcher waits for memory
 )
 
 // waitForChunk waits for the next chunk, for the end of the idle time or for the end of the linger time. A
@@ -94,6 +97,8 @@ func (w *worker) waitForChunk(idle, linger <-chan time.Time) (consumer.Chunk, wa
 		return consumer.Chunk{}, idleElapsed
 	case <-linger:
 		return consumer.Chunk{}, lingerElapsed
+	case <-w.memory.short:
+		return consumer.Chunk{}, memoryShort
 	}
 }
 

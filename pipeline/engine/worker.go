@@ -33,11 +33,12 @@ type worker struct {
 	// Input.
 	fetcher *consumer.Fetcher
 	records []consumer.Record // received, not in a block yet
+	memory  *memoryAccount    // of records and of the block
 	logEnd  int64             // offset behind the last record of the partition, as of the last fetch
 
 	// Output.
 	block        block
-	rows         pipeline.EventInserter // rows of the part of the block that is being inserted
+	rows         pipeline.EventInserter // rows of the part of the block that is being inserted; nil between inserts
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent
 
@@ -66,7 +67,6 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle()},
 		dedup:     newDedupFilter(engine.cfg.MaxProducers),
 		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)),
-		rows:      engine.deps.Store.NewInserter(),
 	}
 }
 
@@ -145,13 +145,17 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 
 // startFetcher starts the fetcher at nextOffset. It ends with ctx, or when the returned function is called.
 func (w *worker) startFetcher(ctx context.Context) (stop func()) {
-	ctx, stop = context.WithCancel(ctx)
-	w.records = nil
+	ctx, cancel := context.WithCancel(ctx)
+	memory := w.Engine.memory.open()
+	w.records, w.memory = nil, memory
 	w.fetcher = w.partition.Fetch(ctx, w.nextOffset, consumer.FetchConfig{
-		MaxBytes: 1 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
-		Measure: measureRecord,
+		MaxBytes: int64(w.fetchBytes), PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
+		Measure: measureRecord, Memory: memory,
 	})
-	return stop
+	return func() {
+		cancel()
+		memory.close()
+	}
 }
 
 // ignoreCancel returns nil if ctx has ended, since err is then a consequence of that; otherwise it returns
@@ -166,7 +170,10 @@ func ignoreCancel(ctx context.Context, err error) error {
 // replayBlock gathers exactly the block of an intent and processes it with the same block time and, if it is
 // still loaded, the same bundle.
 func (w *worker) replayBlock(ctx context.Context, open intent) error {
-	if err := w.gatherReplay(ctx, open.end); err != nil {
+	w.memory.setReplay(true)
+	err := w.gatherReplay(ctx, open.end)
+	w.memory.setReplay(false)
+	if err != nil {
 		return err
 	}
 	block := &w.block
@@ -205,7 +212,7 @@ func (w *worker) processNewBlock(ctx context.Context) error {
 // cases the next owner of the partition replays the block if its intent is committed, and else gathers it
 // again.
 func (w *worker) processBlock(ctx context.Context, block *block) error {
-	defer block.releaseEvents()
+	defer w.releaseBlock(block)
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
 
@@ -252,7 +259,11 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 
 	// From here on a crash leads to a replay of exactly this block.
 	began := time.Now()
-	if err := w.insertBlock(ctx, block); err != nil {
+	w.rows = w.inserters.take()
+	err := w.insertBlock(ctx, block)
+	w.inserters.put(w.rows)
+	w.rows = nil
+	if err != nil {
 		if errors.Is(err, errBlockRefused) {
 			return w.withdrawBlock(ctx, block, err)
 		}
