@@ -100,7 +100,7 @@ func (p *process) startCapture(registry *containers.Registry) {
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Containers: registry, NAT: tracker, Bridge: p.cfg.Capture.IsBridge,
+			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, NAT: tracker, Bridge: p.cfg.Capture.IsBridge,
 			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)

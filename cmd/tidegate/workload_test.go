@@ -44,6 +44,7 @@ type workload struct {
 
 	HTTP, Redis, DNS, MySQL string // addresses of servers, host:port
 	QueryName               string // DNS queries have this name instead of numbered ones
+	SpoofedSource           string // one DNS query is sent with this source address
 
 	Lines int
 
@@ -68,6 +69,8 @@ func runWorkload(spec string) error {
 		return http.ListenAndServe(task.ListenAddr, http.HandlerFunc(task.serveRequest))
 	case task.Lines > 0:
 		return task.writeLines()
+	case task.SpoofedSource != "":
+		return task.sendSpoofedQuery()
 	}
 	var errs []error
 	for _, client := range []struct {

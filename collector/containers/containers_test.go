@@ -179,6 +179,22 @@ func (a *fakeDocker) addContainer(number int, name string, labels map[string]str
 	return id
 }
 
+// started sets the time at which a container was started, in nanoseconds.
+func (a *fakeDocker) started(id string, at int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.boxes[id]["State"].(map[string]any)["StartedAt"] = time.Unix(0, at).UTC().Format(time.RFC3339Nano)
+}
+
+// setMAC sets the MAC address of all endpoints of a container.
+func (a *fakeDocker) setMAC(number int, mac string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, endpoint := range a.boxes[fmt.Sprintf("%064x", number)]["NetworkSettings"].(map[string]any)["Networks"].(map[string]any) {
+		endpoint.(map[string]any)["MacAddress"] = mac
+	}
+}
+
 func (a *fakeDocker) remove(id string) {
 	a.mu.Lock()
 	delete(a.boxes, id)
@@ -279,28 +295,28 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 // TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: a session may end after its container has ended,
 // and must still find it.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
-	docker := newFakeDocker(t)
+	docker, now := newFakeDocker(t), time.Now().Add(time.Second).UnixNano()
 	id := docker.addContainer(1, "one", nil, "172.17.0.2")
 	registry, producer := run(t, docker, nil)
 	one := registry.ByID(id)
 	docker.addContainer(1, "one", nil) // the API reports no address of a stopped container
-	docker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
+	docker.sendEvent("container", "die", id, now, map[string]string{"exitCode": "137"})
 	event := producer.next(t)
 	if event.Dataset != pipeline.Dataset_CONTAINER || event.Change.Action != "die" || event.Change.ExitCode != 137 ||
-		event.Outcome != pipeline.Outcome_FAILURE || event.Container != one || event.Timestamp != 1e18 || len(event.Id) != 16 {
+		event.Outcome != pipeline.Outcome_FAILURE || event.Container != one || event.Timestamp != now || len(event.Id) != 16 {
 		t.Errorf("%v", event)
 	}
 	if registry.ByIP(ip("172.17.0.2")) != one || registry.Status(id).Running {
 		t.Error("the address expired at once")
 	}
 	docker.remove(id)
-	docker.sendEvent("container", "destroy", id, 1e18+1, nil)
+	docker.sendEvent("container", "destroy", id, now+1, nil)
 	producer.next(t)
 	if registry.ByIP(ip("172.17.0.2")) != one || registry.ByID(id) != one || len(registry.Logs()) != 0 {
 		t.Error("no tombstone is left")
 	}
 	two := docker.addContainer(2, "two", nil, "172.17.0.2")
-	docker.sendEvent("container", "start", two, 1e18+2, nil)
+	docker.sendEvent("container", "start", two, now+2, nil)
 	producer.next(t)
 	if registry.ByIP(ip("172.17.0.2")).GetName() != "two" || registry.ByID(id) != one {
 		t.Error("the address was not taken over")
@@ -311,32 +327,156 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	}
 }
 
-// TestAddressesAreResolvedByTime: an address that is in use again is not final before the API has reported
-// its new container.
+// TestAddressesAreResolvedByTime: an address belongs to a container from its connection to its end, to the
+// nanosecond. It is not final before the API has reported its new container.
 func TestAddressesAreResolvedByTime(t *testing.T) {
 	docker := newFakeDocker(t)
 	id := docker.addContainer(1, "one", nil, "172.17.0.2")
 	registry, producer := run(t, docker, nil)
-	check := func(addr string, at time.Time, name string, final bool) {
+	now := time.Now().UnixNano()
+	check := func(addr string, at int64, name string, final bool) {
 		t.Helper()
-		if container, ok := registry.Resolve(ip(addr), at.UnixNano()); container.GetName() != name || ok != final {
+		if container, ok := registry.Resolve(ip(addr), at); container.GetName() != name || ok != final {
 			t.Errorf("%s: %q, final %v; want %q, %v", addr, container.GetName(), ok, name, final)
 		}
 	}
-	ran := time.Now()
-	check("172.17.0.2", ran, "one", true)
-	check("172.17.0.3", ran, "", false) // of no container yet
-	check("172.17.0.1", ran, "", true)  // the host's
-	check("192.0.2.1", ran, "", true)   // not Docker's
+	check("172.17.0.2", now, "one", true)
+	check("172.17.0.3", now, "", false) // of no container yet
+	check("172.17.0.1", now, "", true)  // the host's
+	check("192.0.2.1", now, "", true)   // not Docker's
 	docker.addContainer(1, "one", nil)
-	docker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
+	docker.sendEvent("container", "die", id, now+100, map[string]string{"exitCode": "0"})
 	producer.next(t)
-	check("172.17.0.2", ran, "one", true) // its own last events
-	check("172.17.0.2", time.Now().Add(time.Second), "", false)
+	check("172.17.0.2", now+100, "one", true) // its own last events
+	check("172.17.0.2", now+101, "", false)
+	docker.remove(id)
+	docker.sendEvent("container", "destroy", id, now+110, nil)
+	producer.next(t)
+
+	// The next container has the address within the same second. It sends before the start that the API reports.
 	two := docker.addContainer(2, "two", nil, "172.17.0.2")
-	docker.sendEvent("container", "start", two, 1e18+2, nil)
+	docker.started(two, now+300)
+	docker.sendEvent("network", "connect", strings.Repeat("1", 64), now+200, map[string]string{"container": two})
+	docker.sendEvent("container", "start", two, now+310, nil)
 	producer.next(t)
-	check("172.17.0.2", time.Now(), "two", true)
+	check("172.17.0.2", now+100, "one", true)
+	check("172.17.0.2", now+150, "", true) // nobody's
+	check("172.17.0.2", now+199, "", true)
+	check("172.17.0.2", now+200, "two", true)
+	check("172.17.0.2", now+1e12, "two", true)
+	docker.addContainer(2, "two", nil, "172.17.0.2", "172.18.0.2")
+	docker.started(two, now+300)
+	docker.sendEvent("network", "connect", strings.Repeat("ab", 32), now+500, map[string]string{"container": two})
+	docker.sendEvent("container", "pause", two, now+510, nil)
+	producer.next(t)
+	check("172.18.0.2", now+499, "", true)
+	docker.addContainer(2, "two", nil, "172.18.0.2")
+	docker.started(two, now+300)
+	docker.sendEvent("network", "disconnect", strings.Repeat("1", 64), now+600, map[string]string{"container": two})
+	docker.sendEvent("container", "unpause", two, now+610, nil)
+	producer.next(t)
+	check("172.17.0.2", now+600, "two", true)
+	check("172.17.0.2", now+601, "", false)
+	check("172.18.0.2", now+700, "two", true)
+}
+
+// TestAddressOfContainerWithoutConnectEvent: the start of a container that ran before the collector is only that of its
+// process. It may have sent somewhat earlier, but not while another container had the address.
+func TestAddressOfContainerWithoutConnectEvent(t *testing.T) {
+	docker := newFakeDocker(t)
+	now := time.Now().UnixNano()
+	one := docker.addContainer(1, "one", nil, "172.17.0.2")
+	docker.started(one, now-10e9)
+	registry, producer := run(t, docker, nil)
+	check := func(at int64, want string) {
+		t.Helper()
+		if container, _ := registry.Resolve(ip("172.17.0.2"), at); container.GetName() != want {
+			t.Errorf("%q, want %q", container.GetName(), want)
+		}
+	}
+	check(now-11e9-1, "")
+	check(now-11e9, "one")
+	docker.addContainer(1, "one", nil)
+	docker.sendEvent("container", "die", one, now, nil)
+	producer.next(t)
+	two := docker.addContainer(2, "two", nil, "172.17.0.2")
+	docker.started(two, now+5e8)
+	docker.sendEvent("container", "start", two, now+6e8, nil)
+	producer.next(t)
+	check(now, "one")
+	check(now+1, "two")
+}
+
+// TestAddressOfTwoContainersNamesNone: two networks may use the same addresses.
+func TestAddressOfTwoContainersNamesNone(t *testing.T) {
+	docker := newFakeDocker(t)
+	docker.addContainer(1, "one", nil, "172.17.0.2")
+	docker.addContainer(2, "two", nil, "172.17.0.2")
+	registry, _ := run(t, docker, nil)
+	if container, final := registry.Resolve(ip("172.17.0.2"), time.Now().UnixNano()); container != nil || !final {
+		t.Errorf("%v, final %v", container, final)
+	}
+}
+
+// TestOwnersOfAddressesAreBounded: containers that come and go in any number, and addresses that one container gets and
+// loses, are forgotten, the oldest first, and counted.
+func TestOwnersOfAddressesAreBounded(t *testing.T) {
+	registry := New(Default(), slog.New(slog.DiscardHandler), nil)
+	registry.mu.Lock()
+	for i := range 3 * maxTombstones {
+		created := &entry{container: &pipeline.Container{Id: fmt.Sprint(i)}, running: true, endpoints: []endpoint{{ip: ip("172.17.0.2")}}}
+		registry.noteConnected(created.container.Id, int64(10*i+1))
+		registry.putEntry(created, int64(10*i+1))
+		registry.markStopped(created, int64(10*i+5), true)
+		registry.trimTombstones()
+	}
+	for i := range 3 * maxHoldings {
+		created := &entry{container: &pipeline.Container{Id: "x"}, running: true}
+		if i%2 == 0 {
+			created.endpoints = []endpoint{{ip: ip("172.17.0.3")}}
+		}
+		registry.putEntry(created, int64(10*i+1))
+	}
+	registry.publish()
+	entries, held := len(registry.entries), len(registry.entries["x"].holdings)
+	registry.mu.Unlock()
+	dropped := testutil.ToFloat64(registry.metrics.dropped.WithLabelValues("too_many_removed"))
+	if entries > maxTombstones+1 || dropped != float64(3*maxTombstones+1-entries) || held > maxHoldings {
+		t.Errorf("%d containers and %d holdings are known, %v dropped", entries, held, dropped)
+	}
+	newest := int64(10 * (3*maxTombstones - 1))
+	if container, _ := registry.Resolve(ip("172.17.0.2"), newest+3); container.GetId() != fmt.Sprint(3*maxTombstones-1) {
+		t.Errorf("the newest is %v", container)
+	}
+	if len(registry.connected) > maxTombstones {
+		t.Errorf("%d connections are known", len(registry.connected))
+	}
+}
+
+// TestSenderIsKnownByMAC: a frame with the address of a container and the MAC address of another one, or of none, is
+// not that container's. Neither is one with the address of the host.
+func TestSenderIsKnownByMAC(t *testing.T) {
+	docker := newFakeDocker(t)
+	docker.addContainer(1, "victim", nil, "172.17.0.2")
+	docker.addContainer(2, "spoofer", nil, "172.17.0.3")
+	docker.addContainer(3, "macless", nil, "172.17.0.4")
+	docker.setMAC(1, "02:42:ac:11:00:02")
+	docker.setMAC(2, "02:42:ac:11:00:03")
+	registry, _ := run(t, docker, nil)
+	check := func(addr string, mac MAC, at time.Time, wantSpoofed bool, want string) {
+		t.Helper()
+		if real, spoofed := registry.CheckSender(ip(addr), mac, at.UnixNano()); real.GetName() != want || spoofed != wantSpoofed {
+			t.Errorf("%s from %x: spoofed %v, by %q", addr, mac, spoofed, real.GetName())
+		}
+	}
+	now := time.Now()
+	check("172.17.0.2", 0x0242ac110002, now, false, "")
+	check("::ffff:172.17.0.2", 0x0242ac110003, now, true, "spoofer")
+	check("172.17.0.2", 0x0a0b0c0d0e0f, now, true, "")
+	check("172.17.0.4", 0x0242ac110003, now, false, "") // its MAC address is not known
+	check("172.17.0.1", 0x0242ac110003, now, true, "spoofer")
+	check("172.17.0.9", 0x0242ac110003, now, false, "") // of no container
+	check("192.0.2.1", 0x0242ac110003, now, false, "")
 }
 
 // TestAnUnchangedContainerKeepsItsPointer: the shipper interns containers by pointer.
@@ -434,7 +574,7 @@ func TestExclusion(t *testing.T) {
 			created := &entry{container: &pipeline.Container{Id: id, Name: "n", Image: "i"}, running: true}
 			created.excludedBy = registry.excludedBy(id, "n", map[string]string{"skip": "yes"})
 			created.excluded = created.excludedBy != ""
-			registry.putEntry(created)
+			registry.putEntry(created, 0)
 		}
 	}
 	registry.mu.Unlock()

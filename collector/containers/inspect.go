@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	apinetwork "github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 
 	"tidegate/pipeline"
@@ -60,27 +61,27 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, found := range inspected {
-		r.putEntry(found)
+		r.putEntry(found, r.now().UnixNano())
 	}
 	for id, known := range r.entries {
 		if !listed[id] {
-			r.markStopped(known, true)
+			r.markStopped(known, r.now().UnixNano(), true)
 		}
 	}
 	r.publish()
 	return nil
 }
 
-// refresh reads one container again and publishes it. A container that is not found keeps its entry until its
-// destroy event.
-func (r *Registry) refresh(ctx context.Context, api *client.Client, id string) {
+// refresh reads one container again, after a change at a time, ns, and publishes it. A container that is not found
+// keeps its entry until its destroy event.
+func (r *Registry) refresh(ctx context.Context, api *client.Client, id string, at int64) {
 	entry, err := r.inspect(ctx, api, id)
 	if err != nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.putEntry(entry)
+	r.putEntry(entry, at)
 	r.publish()
 }
 
@@ -119,6 +120,9 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 
 	if in.State != nil {
 		created.running = in.State.Running
+		if started, err := time.Parse(time.RFC3339Nano, in.State.StartedAt); err == nil && started.Year() > 1 {
+			created.started = started.UnixNano()
+		}
 		// The API reports the year 1 as the end of a container that has never run.
 		finished, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt)
 		if err == nil && !created.running && finished.Year() > 1 {
@@ -129,8 +133,12 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	// Collect the addresses of all networks.
 	if in.NetworkSettings != nil {
 		for _, attached := range in.NetworkSettings.Networks {
-			if attached != nil {
-				created.ips = appendIP(appendIP(created.ips, attached.IPAddress), attached.GlobalIPv6Address)
+			if attached == nil {
+				continue
+			}
+			for _, ip := range appendIP(appendIP(nil, attached.IPAddress), attached.GlobalIPv6Address) {
+				created.ips = append(created.ips, ip)
+				created.endpoints = append(created.endpoints, endpoint{ip, macOf(attached.MacAddress)})
 			}
 		}
 	}
@@ -163,6 +171,17 @@ func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 		list = list[:maxLabels:maxLabels]
 	}
 	return list
+}
+
+// macOf returns an Ethernet address as a number, 0 if it is none.
+func macOf(address apinetwork.HardwareAddr) (mac MAC) {
+	if len(address) != 6 {
+		return 0
+	}
+	for _, octet := range address {
+		mac = mac<<8 | uint64(octet)
+	}
+	return mac
 }
 
 // appendIP appends ip, unless it is unset.

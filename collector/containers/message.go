@@ -26,7 +26,7 @@ func (r *Registry) handleMessage(
 	case events.ContainerEventType:
 		// The actions exec_create and health_status have details behind a colon.
 		action, _, _ := strings.Cut(string(message.Action), ":")
-		r.containerEvent(ctx, api, action, message.Actor.ID)
+		r.containerEvent(ctx, api, action, message.Actor.ID, message.TimeNano)
 		if !stream.seen.markSeen(r.eventID(message)) {
 			r.metrics.dropped.WithLabelValues("repeated").Inc()
 			return
@@ -43,7 +43,12 @@ func (r *Registry) networkEvent(ctx context.Context, api *client.Client, message
 	switch message.Action {
 	case events.ActionConnect, events.ActionDisconnect:
 		if id := message.Actor.Attributes["container"]; id != "" {
-			r.refresh(ctx, api, id)
+			if message.Action == events.ActionConnect {
+				r.mu.Lock()
+				r.noteConnected(id, message.TimeNano)
+				r.mu.Unlock()
+			}
+			r.refresh(ctx, api, id, message.TimeNano)
 		}
 	case events.ActionCreate, events.ActionDestroy, events.ActionRemove:
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -56,16 +61,16 @@ func (r *Registry) networkEvent(ctx context.Context, api *client.Client, message
 	}
 }
 
-// containerEvent updates the registry after a change of a container.
-func (r *Registry) containerEvent(ctx context.Context, api *client.Client, action, id string) {
+// containerEvent updates the registry after a change of a container at a time, ns.
+func (r *Registry) containerEvent(ctx context.Context, api *client.Client, action, id string, at int64) {
 	switch action {
 	case "create", "start", "restart", "rename", "update":
-		r.refresh(ctx, api, id)
+		r.refresh(ctx, api, id, at)
 	case "die", "destroy":
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if e := r.entries[id]; e != nil {
-			r.markStopped(e, action == "destroy")
+			r.markStopped(e, at, action == "destroy")
 			r.publish()
 		}
 	}

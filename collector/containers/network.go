@@ -47,11 +47,13 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 			if pool.Subnet.IsValid() {
 				subnet := pool.Subnet.Masked()
 				found.subnets = append(found.subnets, subnet)
-				// Docker uses the first address if no gateway is configured.
-				found.routers = append(found.routers, subnet.Addr().Next())
 			}
-			if pool.Gateway.IsValid() {
+			switch {
+			case described.Options["com.docker.network.bridge.inhibit_ipv4"] == "true": // the gateway is another host
+			case pool.Gateway.IsValid():
 				found.routers = append(found.routers, pool.Gateway)
+			case pool.Subnet.IsValid(): // Docker uses the first address if no gateway is configured
+				found.routers = append(found.routers, pool.Subnet.Masked().Addr().Next())
 			}
 		}
 		list = append(list, found)

@@ -8,7 +8,9 @@
 //
 // The API is used for metadata only. While it is unavailable the collector continues without names; Run logs
 // that once and reconnects. A removed container is kept for Config.KeepAfterExit, because the last event of a
-// session comes after its container's end. It keeps its address until another container has the address.
+// session comes after its container's end. An address belongs to a container only for the time in which the container
+// had it, from its connection to the network to its end; an address that no container, or more than one, had at a time
+// has no name. Sorted by address, these times are the index of the view (addresses.go).
 //
 // # Goroutines and locks
 //
@@ -19,14 +21,14 @@
 // # States of an entry
 //
 //	running     it has its addresses
-//	stopped     it keeps its addresses until KeepAfterExit has passed (expireEntries), or until another
-//	            container runs with them
+//	stopped     it had its addresses until it stopped; they are known until KeepAfterExit has passed (expireEntries)
 //	removed     it does not exist any more; it is deleted when KeepAfterExit has passed
 package containers
 
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +65,7 @@ type Registry struct {
 
 	mu          sync.Mutex // guards the following
 	entries     map[string]*entry
+	connected   map[string]int64 // by container id: when it was connected to a network, ns; until it stops
 	networks    []network
 	overlays    []links.Overlay
 	subscribers []chan struct{}
@@ -75,6 +78,9 @@ type Registry struct {
 type entry struct {
 	container  *pipeline.Container
 	ips        []netip.Addr
+	endpoints  []endpoint // that it has now
+	holdings   []holding  // that it has or had
+	started    int64      // when it was started last, ns; 0: never
 	log        LogFile
 	running    bool
 	ended      time.Time // when it stopped; zero while it runs or has never run
@@ -87,7 +93,7 @@ type entry struct {
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 	registry := &Registry{
 		cfg: cfg, log: log, self: cfg.Self, now: time.Now, metrics: newMetrics(reg),
-		entries: map[string]*entry{}, ready: make(chan struct{}),
+		entries: map[string]*entry{}, connected: map[string]int64{}, ready: make(chan struct{}),
 	}
 	if cfg.Self == "auto" {
 		registry.self = ownContainer()
@@ -116,9 +122,17 @@ func (r *Registry) Subscribe() <-chan struct{} {
 	return ch
 }
 
-// putEntry replaces the entry of a container by e. r.mu is held.
-func (r *Registry) putEntry(e *entry) {
+// putEntry replaces the entry of a container by e, as it was read at a time, ns. r.mu is held.
+func (r *Registry) putEntry(e *entry, at int64) {
 	old := r.entries[e.container.Id]
+	var held []holding
+	if old != nil {
+		held = old.holdings
+	}
+	if !e.running && !e.ended.IsZero() {
+		at = min(at, e.ended.UnixNano())
+	}
+	r.hold(e, held, at)
 	r.entries[e.container.Id] = e
 	if e.excluded && (old == nil || !old.excluded) {
 		r.log.Warn("log of a container is not read, the configuration excludes it", "container", e.container.Id,
@@ -147,8 +161,10 @@ func (r *Registry) putEntry(e *entry) {
 	}
 }
 
-// markStopped marks e as stopped, and as removed if the container does not exist any more. r.mu is held.
-func (r *Registry) markStopped(e *entry, removed bool) {
+// markStopped marks e as stopped at a time, ns, and as removed if the container does not exist any more. r.mu is held.
+func (r *Registry) markStopped(e *entry, at int64, removed bool) {
+	e.release(at)
+	delete(r.connected, e.container.Id)
 	if e.running || e.ended.IsZero() {
 		e.ended = r.now()
 	}
@@ -178,6 +194,16 @@ func (r *Registry) expireEntries(now time.Time) {
 			entry.ips = nil
 			changed = true
 		}
+	}
+
+	// A container that runs may have had other addresses before.
+	oldest := now.Add(-r.cfg.KeepAfterExit).UnixNano()
+	for _, entry := range r.entries {
+		before := len(entry.holdings)
+		entry.holdings = slices.DeleteFunc(entry.holdings, func(held holding) bool {
+			return held.to != 0 && held.to < oldest
+		})
+		changed = changed || len(entry.holdings) != before
 	}
 	if changed {
 		r.publish()

@@ -10,7 +10,8 @@ import (
 // A view is an immutable snapshot of the Registry for readers.
 type view struct {
 	byID     map[string]containerView
-	byIP     map[netip.Addr]addressOwner
+	byIP     map[netip.Addr]owners
+	byMAC    map[MAC]owners
 	logs     []LogFile
 	all      []*pipeline.Container
 	bridges  []string
@@ -24,30 +25,32 @@ type containerView struct {
 	status    Status
 }
 
-// An addressOwner is the container that has an address, or had it last.
-type addressOwner struct {
-	container *pipeline.Container
-	ended     int64 // ns since 1970; 0: it runs
-}
-
 // ByID returns the container with that full id, or nil. The result is immutable.
 func (r *Registry) ByID(id string) *pipeline.Container { return r.view.Load().byID[id].container }
 
 // ByIP returns the container that has an address, or had it last, or nil. The result is immutable.
 func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container {
-	return r.view.Load().byIP[ip.Unmap()].container
+	list := r.view.Load().byIP[ip.Unmap()]
+	if len(list) == 0 {
+		return nil
+	}
+	return list[len(list)-1].container
 }
 
-// Resolve returns the container that had an address at a time, in ns since 1970. final is false while the
-// answer may still change: the address is in a network of Docker, and no container is known that had it then.
-// The API reports the start of a container slightly after the container's first packets.
+// Resolve returns the container that had an address at a time, in ns since 1970, nil if that is not known. final is
+// false while the answer may still change: the address is in a network of Docker, and no container is known that had
+// it then or later. The API reports the start of a container slightly after the container's first packets.
 func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, final bool) {
 	view := r.view.Load()
 	ip = ip.Unmap()
-
-	// A running container has the address, or a stopped one had not ended at that time.
-	if owner, ok := view.byIP[ip]; ok && (owner.ended == 0 || at <= owner.ended) {
+	list := view.byIP[ip]
+	if owner := list.at(at); owner != nil {
 		return owner.container, true
+	}
+
+	// The API reports changes in their order: with a later owner, or with two, no other one comes.
+	if len(list) > 0 && (list[len(list)-1].from > at || list[len(list)-1].covers(at)) {
+		return nil, true
 	}
 
 	// Any other address of Docker's networks, except the host's, may belong to a container that was not
@@ -61,6 +64,28 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 		}
 	}
 	return nil, true
+}
+
+// CheckSender reports whether a frame from the MAC address mac has the source address of another at a time, in ns since
+// 1970: that of a container whose MAC address is a different one, or that of the host in a network of Docker. mac is
+// not of this host. real is the container that had mac then, nil if that is not known.
+func (r *Registry) CheckSender(ip netip.Addr, mac MAC, at int64) (real *pipeline.Container, spoofed bool) {
+	view := r.view.Load()
+	ip = ip.Unmap()
+	owner := view.byIP[ip].at(at)
+	switch {
+	case owner != nil:
+		spoofed = owner.mac != 0 && owner.mac != mac
+	default:
+		spoofed = view.routers[ip]
+	}
+	if !spoofed {
+		return nil, false
+	}
+	if sender := view.byMAC[mac].at(at); sender != nil {
+		real = sender.container
+	}
+	return real, true
 }
 
 // Status returns the status of a container. The collector's own container is excluded also without an API.
@@ -87,12 +112,12 @@ func (r *Registry) Overlays() []links.Overlay { return r.view.Load().overlays }
 
 // publish replaces the view by one of the current state and notifies the subscribers. r.mu is held.
 func (r *Registry) publish() {
+	r.trimTombstones()
 	next := &view{
 		byID:    make(map[string]containerView, len(r.entries)),
-		byIP:    make(map[netip.Addr]addressOwner, len(r.entries)),
 		routers: map[netip.Addr]bool{}, overlays: r.overlays,
 	}
-	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in next.byIP
+	next.byIP, next.byMAC = addressIndex(r.entries)
 	excluded := 0
 	for id, e := range r.entries {
 		next.byID[id] = containerView{e.container, Status{Known: true, Running: e.running, Excluded: e.excluded}}
@@ -103,12 +128,6 @@ func (r *Registry) publish() {
 			excluded++
 		default:
 			next.logs = append(next.logs, e.log)
-		}
-		for _, ip := range e.ips {
-			if other := best[ip]; other == nil || e.outranks(other) {
-				best[ip] = e
-				next.byIP[ip] = e.holder()
-			}
 		}
 	}
 
@@ -132,22 +151,4 @@ func (r *Registry) publish() {
 		default: // the channel still holds a value
 		}
 	}
-}
-
-// holder returns e as the owner of its addresses.
-func (e *entry) holder() addressOwner {
-	owner := addressOwner{container: e.container}
-	if !e.running && !e.ended.IsZero() {
-		owner.ended = e.ended.UnixNano()
-	}
-	return owner
-}
-
-// outranks reports whether an address that two entries have belongs to e and not to other: e runs and other
-// does not, or e ended later.
-func (e *entry) outranks(other *entry) bool {
-	if e.running != other.running {
-		return e.running
-	}
-	return e.ended.After(other.ended)
 }

@@ -96,6 +96,13 @@ func (m *Monitor) IsKnown(iface string, outer OuterHeader) bool {
 	return false
 }
 
+// IsHostMAC reports whether mac, its first byte in the upper ones, is the Ethernet address of an interface of this host.
+// Until the interfaces have been read it reports true for every one.
+func (m *Monitor) IsHostMAC(mac uint64) bool {
+	macs := m.view.Load().macs
+	return macs == nil || macs[mac]
+}
+
 // groups are the notifications that a Monitor subscribes to: changes of interfaces and of their addresses.
 const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
 
@@ -193,7 +200,8 @@ func (m *Monitor) publish(next *view) {
 type view struct {
 	tunnels []tunnel
 	locals  []netip.Addr // all addresses of this host
-	hidden  string       // why some namespaces were not looked at
+	macs    map[uint64]bool
+	hidden  string // why some namespaces were not looked at
 }
 
 func (v *view) hasTunnel(wanted *tunnel) bool {

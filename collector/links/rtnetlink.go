@@ -20,6 +20,7 @@ type device struct {
 	master int // index of the bridge or bond that it belongs to; 0: none
 	kind   string
 	data   []byte // IFLA_INFO_DATA
+	mac    uint64 // 0: none
 	addrs  []netip.Addr
 
 	madeElsewhere bool  // in another namespace, to which the indexes lower and that in data belong
@@ -32,8 +33,9 @@ func readView(conn *netlink.Conn) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := &view{}
+	next := &view{macs: map[uint64]bool{}}
 	for _, device := range devices {
+		next.macs[device.mac] = true
 		next.locals = append(next.locals, device.addrs...)
 	}
 	for _, device := range devices {
@@ -104,6 +106,10 @@ func parseLink(data []byte) *device {
 		switch attributes.Type() {
 		case unix.IFLA_IFNAME:
 			found.name = attributes.String()
+		case unix.IFLA_ADDRESS:
+			if address := attributes.Bytes(); len(address) == 6 {
+				found.mac = binary.BigEndian.Uint64(append([]byte{0, 0}, address...))
+			}
 		case unix.IFLA_LINK:
 			found.lower = int(attributes.Uint32())
 		case unix.IFLA_LINK_NETNSID:

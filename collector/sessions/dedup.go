@@ -243,7 +243,7 @@ func (f *flow) hasLocalEndpoint() bool {
 		client, server = f.nat.mapping.Client, f.nat.mapping.Server
 	}
 	for _, end := range [...]netip.AddrPort{client, server} {
-		if container, final := f.table.deps.Containers.Resolve(end.Addr(), f.last); container != nil || !final {
+		if container, final := f.table.deps.Containers.Resolve(end.Addr(), f.first); container != nil || !final {
 			return true
 		}
 	}

@@ -11,6 +11,8 @@ import (
 // reports the container, and its address may just have belonged to another container.
 type enricher struct {
 	containers Containers // nil: none
+	senders    Senders    // nil: none
+	isHostMAC  func(mac uint64) bool
 	emit       func(*pipeline.Event)
 	limit      int // bound on unresolved; beyond it events are emitted as they are
 	unresolved []unresolvedEvent
@@ -18,20 +20,22 @@ type enricher struct {
 
 // An unresolvedEvent waits for container metadata.
 type unresolvedEvent struct {
-	e   *pipeline.Event
-	due int64 // clock: when the event waits no longer
+	e      *pipeline.Event
+	sender frameSender
+	due    int64 // clock: when the event waits no longer
 }
 
 // resolveWait is the longest time that an event waits, ns. dockerd answers within 0.1 s when it is not busy.
 const resolveWait = int64(2e9)
 
-// enrich sets the containers of the event and emits it, or keeps it while they are not final.
-func (r *enricher) enrich(event *pipeline.Event, now int64) {
-	if r.resolveContainers(event) || len(r.unresolved) >= r.limit {
+// enrich sets the containers of the event and emits it, or keeps it while they are not final. sender is the end that
+// sent the first packet of its connection.
+func (r *enricher) enrich(event *pipeline.Event, sender frameSender, now int64) {
+	if r.resolveContainers(event, sender) || len(r.unresolved) >= r.limit {
 		r.emit(event)
 		return
 	}
-	r.unresolved = append(r.unresolved, unresolvedEvent{event, now + resolveWait})
+	r.unresolved = append(r.unresolved, unresolvedEvent{event, sender, now + resolveWait})
 }
 
 // retryUnresolved emits the waiting events whose containers are final or whose wait is over. If last is
@@ -42,7 +46,7 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 	}
 	kept := r.unresolved[:0]
 	for _, waiting := range r.unresolved {
-		if r.resolveContainers(waiting.e) || last || now >= waiting.due {
+		if r.resolveContainers(waiting.e, waiting.sender) || last || now >= waiting.due {
 			r.emit(waiting.e)
 		} else {
 			kept = append(kept, waiting)
@@ -53,8 +57,9 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 }
 
 // resolveContainers sets the containers of both ends of the event, and the container that owns the event: the
-// server's if the server is on this host, else the client's. It reports whether both are final.
-func (r *enricher) resolveContainers(event *pipeline.Event) (final bool) {
+// server's if the server is on this host, else the client's. It reports whether both are final. An end whose address
+// is not its own is the container that really sent, and the event has a tag.
+func (r *enricher) resolveContainers(event *pipeline.Event, sender frameSender) (final bool) {
 	if r.containers == nil || event.Tunnel != nil { // the addresses in a tunnel are what its sender says
 		return true
 	}
@@ -72,6 +77,12 @@ func (r *enricher) resolveContainers(event *pipeline.Event) (final bool) {
 		}
 		var endFinal bool
 		end.Container, endFinal = r.containers.Resolve(ip, event.Timestamp)
+		if sender.mac != 0 && addrOf(ip) == sender.ip {
+			if real, spoofed := r.realSender(ip, sender.mac, event.Timestamp); spoofed {
+				end.Container = real
+				event.AddTag(pipeline.TagSourceSpoofed)
+			}
+		}
 		final = final && endFinal
 		if end.Container != nil {
 			event.Container = end.Container

@@ -47,10 +47,11 @@ type flow struct {
 	tickDue    int64 // clock: when conn.Tick is called
 	session    pipeline.ID
 	vlan       uint16
-	tunnel     *tunnel // nil: none; its source is the side of the client
-	clientSide uint8   // the end of key that is the client: 0 for a, 1 for b
-	dead       bool    // its session event was emitted
-	unopened   bool    // its datagrams have the form of a tunnel that was not opened
+	tunnel     *tunnel     // nil: none; its source is the side of the client
+	sender     frameSender // of the first packet
+	clientSide uint8       // the end of key that is the client: 0 for a, 1 for b
+	dead       bool        // its session event was emitted
+	unopened   bool        // its datagrams have the form of a tunnel that was not opened
 
 	first, last int64 // packet times of the first and the last packet
 	lastSeen    int64 // clock: the last packet

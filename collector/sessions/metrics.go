@@ -25,6 +25,7 @@ type tableMetrics struct {
 	fragmentsTimeout, fragmentsLimit                   counter
 	conflicts                                          counter
 
+	spoofedPackets  counter
 	unopenedTunnels map[links.Encapsulation]counter
 
 	duplicates      counter
@@ -58,6 +59,8 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		unreportedBytes: factory.Counter("tidegate_sessions_unreported_bytes_total",
 			"Payload bytes that no session reports: a copy of a connection was not reported, and the copy that was "+
 				"reported did not see them."),
+		spoofedPackets: factory.Counter("tidegate_sessions_spoofed_packets_total",
+			"Packets on bridges whose source address is not that of their sender, as its MAC address shows."),
 		panics: factory.Counter("tidegate_sessions_panics_total",
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},

@@ -81,7 +81,7 @@ func (f *flow) forwardEvent(event *pipeline.Event) {
 		f.translateNAT(event)
 	}
 	f.setInterfaces(event)
-	f.table.enricher.enrich(event, f.table.clock.now)
+	f.table.enricher.enrich(event, f.sender, f.table.clock.now)
 }
 
 // setInterfaces sets the event's interfaces to those where the connection was seen. The flow's own is first.

@@ -46,6 +46,7 @@ type packet struct {
 	hasID        bool
 	header       []byte // of TCP or UDP, as far as captured
 
+	mac      uint64              // source of a frame on a bridge; 0: not known
 	tunnel   tunnel              // around the packet
 	unopened links.Encapsulation // of the packet, which was not opened
 

@@ -9,6 +9,7 @@
 // The way of a packet:
 //
 //	decode.go, decode_ip.go   frame → addresses, ports, TCP header, payload
+//	sender.go                 whether a frame on a bridge has the address of its sender
 //	tunnel.go                 which tunnels are opened, and the tunnel of a flow
 //	defrag.go                 fragments of IPv4 and IPv6 → datagrams
 //	dup_filter.go             drops a packet that was captured twice
@@ -84,6 +85,12 @@ type Deps struct {
 	Protocols *protocols.Set
 	// Containers resolves the addresses of events. Nil: the host has no containers.
 	Containers Containers
+	// Senders checks the source addresses of frames on bridges. Nil: a packet is that of the container whose
+	// address it has.
+	Senders Senders
+	// IsHostMAC reports whether an Ethernet address, its first byte in the upper ones, is one of this host, which routes
+	// the packets of containers. Nil: none is.
+	IsHostMAC func(mac uint64) bool
 	// NAT is the connection tracker. Nil: no connection is translated.
 	NAT NAT
 	// Bridge reports whether containers are attached to an interface (docker0, br-…). The copy of a
@@ -107,6 +114,14 @@ type Containers interface {
 	// Resolve returns the container that had the address ip at the time at (ns), nil if none had. final is
 	// false while the result may still change.
 	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, final bool)
+}
+
+// Senders knows the MAC addresses of the containers of this host. It is shared by all Tables and safe for concurrent
+// use. A containers.Registry is one.
+type Senders interface {
+	// CheckSender reports whether a frame from mac, at the time at (ns), has the source address ip of another one. real
+	// is the container that sent it, nil if that is not known.
+	CheckSender(ip netip.Addr, mac uint64, at int64) (real *pipeline.Container, spoofed bool)
 }
 
 // Tunnels knows the tunnels whose packets are read. It is shared by all Tables and safe for concurrent use. A

@@ -23,6 +23,7 @@ type Table struct {
 
 	decoder   decoder
 	dupFilter dupFilter
+	senders   senderCache
 	ifaces    ifaceTable
 	clock     packetClock
 	counts    packetCounts
@@ -61,7 +62,10 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 			ConnBuffer: int(cfg.ReassemblyBytesPerSession), KeepLast: cfg.OverlapPolicy == "last",
 			Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout,
 		},
-		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.MaxPendingEvents},
+		enricher: enricher{
+			containers: deps.Containers, senders: deps.Senders, isHostMAC: deps.IsHostMAC, emit: deps.Emit,
+			limit: cfg.MaxPendingEvents,
+		},
 	}
 	table.clearFlows()
 	return table
@@ -109,6 +113,9 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 	res := t.decoder.decodeFrame(p, link, data, wireLen)
 	if p.unopened != links.NoEncapsulation {
 		t.metrics.unopenedTunnels[p.unopened].Inc()
+	}
+	if t.deps.Senders != nil && link == layers.LinkTypeEthernet && (res == resTCP || res == resUDP) {
+		t.checkSender(p, data)
 	}
 	switch res {
 	case resTCP:
@@ -208,6 +215,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.key, f.id = key, t.flowIDBase+t.openedFlows
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
+	f.sender = frameSender{p.src, p.mac}
 	f.setTunnel(p)
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	f.resetActivity(p.Time, sender)
