@@ -39,17 +39,23 @@ type Loader struct {
 	feedMetrics *feeds.Metrics
 	classifier  *classifier.Classifier // nil: disabled
 
-	mu     sync.Mutex // guards rules and feeds, and serializes writes of bundle
-	rules  *rules.Set
-	feeds  *feeds.Set
-	bundle atomic.Pointer[pipeline.Bundle] // read without mu
+	reconfigured chan struct{} // signals Watch that the settings were replaced
+
+	mu         sync.Mutex // guards the fields below and the settings of rules and feeds, and serializes writes of bundle
+	generation int        // number of replacements of the settings
+	rules      *rules.Set
+	feeds      *feeds.Set
+	bundle     atomic.Pointer[pipeline.Bundle] // read without mu
 
 	guard watch.Guard // holds back files that look like failed updates
 }
 
 // NewLoader loads all detectors. If rules do not compile, the error lists all their errors.
 func NewLoader(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Loader, error) {
-	loader := &Loader{cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg)}
+	loader := &Loader{
+		cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg),
+		reconfigured: make(chan struct{}, 1),
+	}
 	var err error
 	if loader.rules, err = rules.Load(cfg.Rules, log, loader.ruleMetrics); err != nil {
 		return nil, err
@@ -115,33 +121,84 @@ func (l *Loader) updateBundle() {
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
 }
 
-// Watch reloads rules and feeds when their files change, until ctx ends.
+// Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. After
+// an error the settings and the detectors stay as they were.
+func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config) error {
+	l.AcceptHeld()
+	ruleSet, err := rules.Load(ruleConfig, l.log, l.ruleMetrics)
+	if err != nil {
+		return err
+	}
+	feedSet, err := feeds.LoadAndLog(feedConfigs, l.log, l.feedMetrics)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg.Rules, l.cfg.Feeds = ruleConfig, feedConfigs
+	l.rules, l.feeds = ruleSet, feedSet
+	l.generation++
+	l.updateBundle()
+	select {
+	case l.reconfigured <- struct{}{}:
+	default: // Watch has not seen the last change yet
+	}
+	return nil
+}
+
+// Watch reloads rules and feeds when their files change, until ctx ends. After Reconfigure it watches the files
+// of the new settings.
 func (l *Loader) Watch(ctx context.Context) error {
+	for ctx.Err() == nil {
+		watching, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l.watchFiles(watching)
+		}()
+		select {
+		case <-ctx.Done():
+		case <-l.reconfigured:
+		}
+		cancel()
+		<-done
+	}
+	return nil
+}
+
+// watchFiles watches the files of the current settings until ctx ends.
+func (l *Loader) watchFiles(ctx context.Context) {
+	l.mu.Lock()
+	generation := l.generation
 	ruleWatcher := rules.Watcher{
 		Config: l.cfg.Rules, Current: l.rules, Log: l.log, Metrics: l.ruleMetrics, Guard: &l.guard,
 		OnChange: func(set *rules.Set) {
-			l.replace("rules", plural(len(set.Rules()), "rule"), func() { l.rules = set })
+			l.replace(generation, "rules", plural(len(set.Rules()), "rule"), func() { l.rules = set })
 		},
 	}
 	feedWatcher := feeds.Watcher{
 		Feeds: l.cfg.Feeds, Current: l.feeds, Log: l.log, Metrics: l.feedMetrics, Guard: &l.guard,
 		OnChange: func(set *feeds.Set) {
-			l.replace("feeds", plural(set.Len(), "indicator"), func() { l.feeds = set })
+			l.replace(generation, "feeds", plural(set.Len(), "indicator"), func() { l.feeds = set })
 		},
 	}
+	l.mu.Unlock()
 
 	// Both watchers run until ctx ends. They call OnChange from goroutines of their own, so replace locks.
 	var watchers sync.WaitGroup
 	watchers.Go(func() { ruleWatcher.Run(ctx) })
 	watchers.Go(func() { feedWatcher.Run(ctx) })
 	watchers.Wait()
-	return nil
 }
 
-// replace calls setDetector, which sets one detector, and publishes a new bundle.
-func (l *Loader) replace(detector, content string, setDetector func()) {
+// replace calls setDetector, which sets one detector, and publishes a new bundle. It does nothing if the
+// settings were replaced since the generation of the watcher.
+func (l *Loader) replace(generation int, detector, content string, setDetector func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if generation != l.generation {
+		return
+	}
 	setDetector()
 	l.updateBundle()
 	if l.cfg.OnReload != nil {

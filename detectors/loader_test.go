@@ -150,3 +150,55 @@ func TestChangedFilesReplaceTheBundle(t *testing.T) {
 		}
 	})
 }
+
+// TestReconfigureReplacesSettingsAndWhatIsWatched disables a rule, and watches another feed from then on. Settings
+// with errors change nothing.
+func TestReconfigureReplacesSettingsAndWhatIsWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, write := files(t)
+		loader := newLoader(t, cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		watching.Go(func() { _ = loader.Watch(ctx) })
+		defer watching.Wait()
+		defer cancel()
+		synctest.Wait()
+		before := loader.Bundle()
+		if got := verdicts(before); got != "one feed-test" {
+			t.Fatalf("verdicts %q", got)
+		}
+
+		broken := cfg.Rules
+		broken.Dir = "nowhere"
+		if err := loader.Reconfigure(broken, nil); err == nil || loader.Bundle() != before {
+			t.Errorf("rules that cannot be read: %v", err)
+		}
+		missing := []feeds.Config{{Name: "missing", Path: "nowhere"}}
+		if err := loader.Reconfigure(cfg.Rules, missing); err == nil || loader.Bundle() != before {
+			t.Errorf("a feed that cannot be read: %v", err)
+		}
+
+		write("other.txt", "worse.example\n")
+		disabled := cfg.Rules
+		disabled.Disable = []string{"one"}
+		other := []feeds.Config{{Name: "other", Path: filepath.Join(cfg.Rules.Dir, "other.txt")}}
+		if err := loader.Reconfigure(disabled, other); err != nil {
+			t.Fatal(err)
+		}
+		if got := verdicts(loader.Bundle()); got != "feed-other" || loader.Bundle().Version == before.Version {
+			t.Errorf("verdicts %q, version %s", got, loader.Bundle().Version)
+		}
+		if len(loader.Warnings()) != 0 {
+			t.Error(loader.Warnings())
+		}
+
+		// The new file is watched, the old one no longer.
+		write("feed.txt", "worse.example\n")
+		write("other.txt", "evil.example\nworse.example\nmore.example\n")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := verdicts(loader.Bundle()); got != "feed-other feed-other" {
+			t.Errorf("verdicts %q after a change", got)
+		}
+	})
+}

@@ -95,12 +95,17 @@ func (demoShipper) Prune(func(string) bool) {}
 
 // addDemoFeed writes the feed with the indicators of the scenario and adds it to the configuration.
 func (p *process) addDemoFeed() error {
-	path := filepath.Join(p.cfg.DataDir, "demo-feed.csv")
-	if err := os.WriteFile(path, []byte(demo.Feed), 0o600); err != nil {
+	feed := demoFeed(p.cfg)
+	if err := os.WriteFile(feed.Path, []byte(demo.Feed), 0o600); err != nil {
 		return fmt.Errorf("write the demo's feed: %w", err)
 	}
-	p.cfg.Feeds = append(p.cfg.Feeds, feeds.Config{Name: "demo", Path: path})
+	p.cfg.Feeds = append(p.cfg.Feeds, feed)
 	return nil
+}
+
+// demoFeed returns the feed of the demo.
+func demoFeed(cfg *Config) feeds.Config {
+	return feeds.Config{Name: "demo", Path: filepath.Join(cfg.DataDir, "demo-feed.csv")}
 }
 
 // startDemo plays the scenario once, as a component of the process.

@@ -128,6 +128,10 @@ type options struct {
 // include is nil.
 type process struct {
 	cfg       *Config
+	loaded    Config // as it was read; components change cfg
+	flags     *serviceFlags
+	roles     roleSet
+	demo      bool // the demo is played
 	log       *slog.Logger
 	reg       *prometheus.Registry
 	terminal  *terminal // nil: logs only
@@ -158,7 +162,12 @@ func runRoles(ctx context.Context, flags *serviceFlags, set roleSet, opt options
 	}
 	roles := cfg.rolesToRun(set.all)
 
-	proc := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
+	hup, stopHangups := hangups()
+	defer stopHangups()
+	proc := &process{
+		cfg: &cfg, loaded: cfg, flags: flags, roles: set, demo: opt.demo, reg: newRegistry(),
+		welcomePrinted: make(chan struct{}),
+	}
 	level := flags.logLevel
 	if opt.interactive {
 		proc.terminal = newTerminal(os.Stdout)
@@ -180,7 +189,7 @@ func runRoles(ctx context.Context, flags *serviceFlags, set roleSet, opt options
 	err = proc.startRoles(ctx, roles, opt)
 	close(proc.welcomePrinted)
 	if err == nil {
-		err = proc.showStatusUntilDone(ctx)
+		err = proc.showStatusUntilDone(ctx, hup)
 	} else if ctx.Err() != nil {
 		err = nil // stopped during the start
 	}
@@ -338,8 +347,10 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 	return err
 }
 
-// showStatusUntilDone redraws the status line every second until ctx ends or a component fails.
-func (p *process) showStatusUntilDone(ctx context.Context) error {
+// showStatusUntilDone redraws the status line every second until ctx ends, a component fails or the terminal is
+// closed. Any other SIGHUP reloads the configuration.
+func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal) error {
+	terminal := newControllingTerminal()
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	previous := &statusSample{}
@@ -353,6 +364,12 @@ func (p *process) showStatusUntilDone(ctx context.Context) error {
 			return nil
 		case err := <-p.lifecycle.failed:
 			return err
+		case <-hup:
+			if terminal.isClosed() {
+				p.log.Warn("terminal closed, stopping")
+				return nil
+			}
+			p.reload()
 		case <-ticker.C:
 			if p.terminal != nil && p.engine != nil {
 				p.terminal.showStatus(p.statusLine(ctx, previous))

@@ -20,7 +20,7 @@ import (
 
 // scenarioCommands holds the commands of the scripts. The comment of each function begins with the form of
 // its command.
-var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+var scenarioCommands = map[string]func(ts *testscript.TestScript, args []string){
 	"alone":    cmdAlone,
 	"answer":   cmdAnswer,
 	"balanced": cmdBalanced,
@@ -35,6 +35,7 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args
 	"metric":   cmdMetric,
 	"mount":    cmdMount,
 	"pause":    cmdPause,
+	"signal":   cmdSignal,
 	"start":    cmdStart,
 	"until":    cmdUntil,
 	"webhook":  cmdWebhook,
@@ -42,7 +43,7 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, neg bool, args
 
 // config NAME [PART…] writes a configuration with free ports, followed by the parts, in which variables of
 // the script are expanded.
-func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
+func cmdConfig(ts *testscript.TestScript, args []string) {
 	text := scenarioConfigBase
 	for _, part := range args[1:] {
 		text += ts.ReadFile(part)
@@ -52,7 +53,7 @@ func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
 
 // start NAME [VAR=VALUE…] ARG… runs tidegate in the background. Its output is appended to NAME.out and
 // NAME.err.
-func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
+func cmdStart(ts *testscript.TestScript, args []string) {
 	name, args := args[0], args[1:]
 	current := scenarioOf(ts)
 	if current.processes[name] != nil {
@@ -72,7 +73,7 @@ func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // webhook FILE receives webhooks at $HOOK_PORT and appends each to the file, after its key.
-func cmdWebhook(ts *testscript.TestScript, _ bool, args []string) {
+func cmdWebhook(ts *testscript.TestScript, args []string) {
 	self, err := os.Executable()
 	ts.Check(err)
 	server := workload{ListenAddr: "127.0.0.1:" + ts.Getenv("HOOK_PORT"), BodyFile: ts.MkAbs(args[0])}
@@ -82,7 +83,7 @@ func cmdWebhook(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // halt NAME sends SIGINT and requires exit code 0 within 10 s; halt NAME KILL sends SIGKILL.
-func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
+func cmdHalt(ts *testscript.TestScript, args []string) {
 	name, current := args[0], scenarioOf(ts)
 	child := current.runningProcess(ts, name)
 	if len(args) == 2 && args[1] == "KILL" {
@@ -95,14 +96,22 @@ func cmdHalt(ts *testscript.TestScript, _ bool, args []string) {
 	current.waitExit(ts, name, 10*time.Second, 0)
 }
 
+// signal NAME HUP sends SIGHUP.
+func cmdSignal(ts *testscript.TestScript, args []string) {
+	if args[1] != "HUP" {
+		ts.Fatalf("%s is not HUP", args[1])
+	}
+	ts.Check(scenarioOf(ts).runningProcess(ts, args[0]).cmd.Process.Signal(syscall.SIGHUP))
+}
+
 // ends NAME CODE waits until a process ends with an exit code.
-func cmdEnds(ts *testscript.TestScript, _ bool, args []string) {
+func cmdEnds(ts *testscript.TestScript, args []string) {
 	code := parseInt(ts, args[1])
 	scenarioOf(ts).waitExit(ts, args[0], 90*time.Second, code)
 }
 
 // until FILE REGEXP [COUNT] waits until the file has COUNT matches, one by default.
-func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
+func cmdUntil(ts *testscript.TestScript, args []string) {
 	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
 	least := 1
@@ -119,15 +128,15 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // answer WANT SQL [CONFIG] runs `tidegate query` until its result, without header and with a blank between
-// columns, is WANT.
-func cmdAnswer(ts *testscript.TestScript, _ bool, args []string) {
+// columns, is WANT. A moment later it still must be.
+func cmdAnswer(ts *testscript.TestScript, args []string) {
 	config := "tidegate.yaml"
 	if len(args) > 2 {
 		config = args[2]
 	}
 	bin, err := buildBinary()
 	ts.Check(err)
-	eventually(ts, args[1], func() string {
+	ask := func() string {
 		cmd := exec.Command(bin, "query", "--config", ts.MkAbs(config), "-o", "tsv", args[1])
 		cmd.Dir = ts.Getenv("WORK")
 		out, err := cmd.CombinedOutput()
@@ -140,12 +149,22 @@ func cmdAnswer(ts *testscript.TestScript, _ bool, args []string) {
 			return fmt.Sprintf("got %q, want %q", rows, args[0])
 		}
 		return ""
-	})
+	}
+	eventually(ts, args[1], ask)
+
+	// A duplicate may come later than what it duplicates.
+	time.Sleep(answerPause)
+	if objection := ask(); objection != "" {
+		ts.Fatalf("%s: %s later: %s", args[1], answerPause, objection)
+	}
 }
+
+// answerPause is the time after which answer looks once more.
+const answerPause = 300 * time.Millisecond
 
 // metric PORT NAME LEAST waits until the sum of the samples whose name and labels begin with NAME is at least
 // LEAST.
-func cmdMetric(ts *testscript.TestScript, _ bool, args []string) {
+func cmdMetric(ts *testscript.TestScript, args []string) {
 	least, err := strconv.ParseFloat(args[2], 64)
 	ts.Check(err)
 	eventually(ts, args[1], func() string {
@@ -162,7 +181,7 @@ func cmdMetric(ts *testscript.TestScript, _ bool, args []string) {
 
 // lines CONTAINER FROM TO [WIDTH] appends numbered lines to the log of a container in the form of dockerd.
 // Lines are padded to WIDTH.
-func cmdLines(ts *testscript.TestScript, _ bool, args []string) {
+func cmdLines(ts *testscript.TestScript, args []string) {
 	container, from, to, width := args[0], parseInt(ts, args[1]), parseInt(ts, args[2]), 0
 	if len(args) > 3 {
 		width = parseInt(ts, args[3])
@@ -187,7 +206,7 @@ func cmdLines(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // alone waits until no process has the folder of the script in its command line.
-func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
+func cmdAlone(ts *testscript.TestScript, _ []string) {
 	eventually(ts, "processes are left", func() string {
 		var left []string
 		paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -205,9 +224,9 @@ func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
 var totalsLine = regexp.MustCompile(`(?m)^collector` +
 	` +read ([\d,]+) +delivered ([\d,]+) +buffered ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
 
-// balanced FILE [LEAST] requires that the last totals of the file add up and that at least LEAST events were
-// read.
-func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
+// balanced FILE [LEAST] requires that the last totals of the file add up, that no event is lost, and that at least
+// LEAST events were read.
+func cmdBalanced(ts *testscript.TestScript, args []string) {
 	all := totalsLine.FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
 	if len(all) == 0 {
 		ts.Fatalf("%s has no totals", args[0])
@@ -220,6 +239,9 @@ func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 	if counts[0] != counts[1]+counts[2]+counts[3]+counts[4] {
 		ts.Fatalf("the totals do not add up: %s", last[0])
 	}
+	if counts[4] != 0 {
+		ts.Fatalf("events are lost: %s", last[0])
+	}
 	if len(args) > 1 && counts[0] < parseInt(ts, args[1]) {
 		ts.Fatalf("read %d, want at least %s", counts[0], args[1])
 	}
@@ -227,7 +249,7 @@ func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 
 // jsonl FILE [LEAST] requires nested ECS objects, one a line, each with its id, dataset and time, and no id
 // twice.
-func cmdJSONL(ts *testscript.TestScript, _ bool, args []string) {
+func cmdJSONL(ts *testscript.TestScript, args []string) {
 	seen := map[string]bool{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
 		var object map[string]any
@@ -260,7 +282,7 @@ func cmdJSONL(ts *testscript.TestScript, _ bool, args []string) {
 var loginLine = regexp.MustCompile(`SQL page +(http://\S+?)(/play\S*) +user (\S+), password (\S+)`)
 
 // login FILE sets $URL, $PLAY, $LOGIN and $PASSWORD from the output of run.
-func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
+func cmdLogin(ts *testscript.TestScript, args []string) {
 	match := loginLine.FindStringSubmatch(ts.ReadFile(args[0]))
 	if match == nil {
 		ts.Fatalf("%s has no login", args[0])
@@ -271,7 +293,7 @@ func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // mount DIR SIZE mounts a small disk at DIR.
-func cmdMount(ts *testscript.TestScript, _ bool, args []string) {
+func cmdMount(ts *testscript.TestScript, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]); err != nil {
@@ -282,7 +304,7 @@ func cmdMount(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // fill DIR uses all the space that is left on the disk of DIR, with a file named ballast.
-func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
+func cmdFill(ts *testscript.TestScript, args []string) {
 	file, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "ballast"))
 	ts.Check(err)
 	defer func() { _ = file.Close() }()
@@ -295,7 +317,7 @@ func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // pause TIME waits. It is for scripts that have no condition to wait for.
-func cmdPause(ts *testscript.TestScript, _ bool, args []string) {
+func cmdPause(ts *testscript.TestScript, args []string) {
 	duration, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	time.Sleep(duration)
@@ -303,7 +325,7 @@ func cmdPause(ts *testscript.TestScript, _ bool, args []string) {
 
 // damage cut IN OUT N writes the first N bytes of IN to OUT; damage garble IN OUT N writes 4,000 bytes of
 // garbage behind them.
-func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
+func cmdDamage(ts *testscript.TestScript, args []string) {
 	data, err := os.ReadFile(ts.MkAbs(args[1]))
 	ts.Check(err)
 	data = data[:min(parseInt(ts, args[3]), len(data))]

@@ -55,7 +55,7 @@ func TestScenarios(t *testing.T) {
 			env.Defer(current.stopAll)
 			return nil
 		},
-		Cmds: scenarioCommands,
+		Cmds: strictCommands(scenarioCommands),
 	})
 }
 
@@ -91,6 +91,22 @@ func (s *scenario) stopAll() {
 	for _, dir := range s.mounts {
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	}
+}
+
+// strictCommands returns commands that fail behind `!`: none of them has a meaning for it.
+func strictCommands(
+	commands map[string]func(ts *testscript.TestScript, args []string),
+) map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	strict := map[string]func(ts *testscript.TestScript, neg bool, args []string){}
+	for name, command := range commands {
+		strict[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			if neg {
+				ts.Fatalf("%s cannot be negated", name)
+			}
+			command(ts, args)
+		}
+	}
+	return strict
 }
 
 // scenarioPorts counts the ports that nextFreePort has returned or found in use.
