@@ -20,10 +20,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,13 +44,14 @@ const (
 	// packets of its session may be read later than the event.
 	keepDestroyed = 30 * time.Second
 
-	// maxEntries bounds the map. The kernel's own table usually holds up to 262,144 entries. A new entry
-	// above the bound is counted and not stored.
-	maxEntries = 1 << 20
+	// maxTuples bounds the tuples in all shards, of about 125 bytes each, and 64 bytes more behind NAT. The kernel's own
+	// table usually holds up to 262,144 entries, of two tuples behind NAT. A tuple above the bound is counted and not
+	// stored.
+	maxTuples = 1 << 19
 
 	// maxExpiring is the length to which the list of destroyed entries is cut when it has become twice as
 	// long: the oldest entries expire early.
-	maxExpiring = maxEntries / 4
+	maxExpiring = maxTuples / 4
 
 	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the
 	// work on a host whose connections arrive faster than the events are read.
@@ -64,13 +67,14 @@ type tuple struct {
 	src, dst netip.AddrPort
 }
 
-// An entry is one connection of the kernel's table. The map holds it under both tuples.
+// An entry is one connection of the kernel's table. The map holds it under both tuples, which differ behind NAT only:
+// without NAT, one is the other in the other direction.
 type entry struct {
-	sessions.Mapping
-	updated time.Time // when the kernel last announced or listed the entry
+	mapping *sessions.Mapping // nil: no NAT; the tuple has the addresses
+	updated int64             // when the kernel last announced or listed the entry, ns since 1970
 }
 
-// A shard holds the tuples with one hash of their ports. mu guards entries.
+// A shard holds the tuples with one hash. mu guards entries.
 type shard struct {
 	mu      sync.RWMutex
 	entries map[tuple]entry
@@ -86,6 +90,8 @@ type expiringEntry struct {
 type Tracker struct {
 	log           *slog.Logger
 	shards        [shardCount]shard
+	seed          maphash.Seed    // of the hash that chooses the shard
+	tuples        atomic.Int64    // in all shards
 	expiring      []expiringEntry // in order of destruction; only Run's goroutine uses it
 	keepDestroyed time.Duration
 	expireEvery   time.Duration
@@ -101,7 +107,7 @@ type Tracker struct {
 func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	factory := metrics.With(reg)
 	tracker := &Tracker{
-		log: log, keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
+		log: log, seed: maphash.MakeSeed(), keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
 		events: factory.CounterVec("tidegate_conntrack_events_total",
 			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the "+
 				"kernel dropped events.", "type"),
@@ -125,22 +131,13 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	for _, kind := range []string{"new", "destroy", "other", "lost"} {
 		tracker.events.WithLabelValues(kind)
 	}
-	factory.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.",
+	factory.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map: one for each connection, two behind NAT.",
 		func() float64 { return float64(tracker.Len()) })
 	return tracker
 }
 
-// Len returns the number of tuples in the map, two for each entry.
-func (t *Tracker) Len() int {
-	tuples := 0
-	for i := range t.shards {
-		shard := &t.shards[i]
-		shard.mu.RLock()
-		tuples += len(shard.entries)
-		shard.mu.RUnlock()
-	}
-	return tuples
-}
+// Len returns the number of tuples in the map: one for each entry, two behind NAT.
+func (t *Tracker) Len() int { return int(t.tuples.Load()) }
 
 // Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs.
 // The packet may have been captured on either side of NAT and may go in either direction.
@@ -157,12 +154,24 @@ func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
 	shard.mu.RLock()
 	found, ok := shard.entries[k]
 	shard.mu.RUnlock()
-	return found.Mapping, ok
+	if !ok || found.mapping != nil {
+		return valueOf(found.mapping), ok
+	}
+	return sessions.Mapping{Client: k.src, Server: k.dst, OutsideClient: k.src, OutsideServer: k.dst}, true
 }
 
-// shardOf returns the shard of k. Both directions of a connection need not be in one shard.
+// valueOf returns the mapping at m, the zero Mapping if m is nil.
+func valueOf(m *sessions.Mapping) (mapping sessions.Mapping) {
+	if m != nil {
+		mapping = *m
+	}
+	return mapping
+}
+
+// shardOf returns the shard of k. Both directions of a connection need not be in one shard. The hash covers the whole
+// tuple: a scan, whose tuples differ in one address or port only, fills all shards.
 func (t *Tracker) shardOf(k tuple) *shard {
-	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shardCount]
+	return &t.shards[maphash.Comparable(t.seed, k)%shardCount]
 }
 
 // Run follows the kernel's table until ctx ends. It returns an error only when it lacks the permission; after
@@ -297,7 +306,7 @@ func (t *Tracker) expireUnseenSince(start time.Time) {
 		shard := &t.shards[i]
 		shard.mu.RLock()
 		for key, unseen := range shard.entries {
-			if unseen.updated.Before(start) {
+			if unseen.updated < start.UnixNano() {
 				// Each direction of a connection is an entry of its own here; it expires alone.
 				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{key, key}})
 			}
@@ -364,16 +373,26 @@ func (t *Tracker) store(flow *ct.Flow) {
 		Client: orig.src, Server: reply.src,
 		OutsideClient: reply.dst, OutsideServer: orig.dst,
 	}
-	stored := entry{mapping, t.now()}
+	stored := entry{updated: t.now().UnixNano()}
+	keys := [...]tuple{orig, reply}
+	numKeys := 1
+	if isTranslated(&mapping) {
+		stored.mapping, numKeys = &mapping, 2
+	}
 
-	// A full shard accepts no new tuple, but a tuple that it holds is updated.
-	for _, key := range [...]tuple{orig, reply} {
+	// A full map accepts no new tuple, but a tuple that it holds is updated. Only this goroutine adds tuples.
+	for _, key := range keys[:numKeys] {
 		shard := t.shardOf(key)
 		shard.mu.Lock()
-		if _, known := shard.entries[key]; !known && len(shard.entries) >= maxEntries*2/shardCount {
-			t.dropped.Inc()
-		} else {
+		_, known := shard.entries[key]
+		switch {
+		case known:
 			shard.entries[key] = stored
+		case t.tuples.Load() >= maxTuples:
+			t.dropped.Inc()
+		default:
+			shard.entries[key] = stored
+			t.tuples.Add(1)
 		}
 		shard.mu.Unlock()
 	}
@@ -393,8 +412,9 @@ func (t *Tracker) expireDestroyed() {
 		for _, tuple := range expiring.tuples {
 			shard := t.shardOf(tuple)
 			shard.mu.Lock()
-			if e, ok := shard.entries[tuple]; ok && !e.updated.After(expiring.destroyed) {
+			if e, ok := shard.entries[tuple]; ok && e.updated <= expiring.destroyed.UnixNano() {
 				delete(shard.entries, tuple)
+				t.tuples.Add(-1)
 			}
 			shard.mu.Unlock()
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
 
@@ -417,4 +418,56 @@ func TestCloseAndDrainLetsTheWorkerEnd(t *testing.T) {
 		synctest.Wait() // the worker blocks on a full channel
 		closeAndDrain(slowConn{worker}, events, failed)
 	})
+}
+
+// TestScanFillsTheMapEvenly: a scan, whose connections differ in one address or one port only, is known whole up to the
+// bound of the map, and leaves room for the connections of others. The map stays within its bound.
+func TestScanFillsTheMapEvenly(t *testing.T) {
+	flow := func(a, b byte, sport, dport uint16) *ct.Flow {
+		client, server := netip.AddrFrom4([4]byte{172, 17, 0, 9}), netip.AddrFrom4([4]byte{10, 0, a, b})
+		flow := ct.NewFlow(unix.IPPROTO_TCP, 0, client, server, sport, dport, 0, 0)
+		flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr("198.51.100.1")
+		return &flow
+	}
+	for name, scan := range map[string]func(i int) *ct.Flow{
+		"addresses": func(i int) *ct.Flow { return flow(byte(i>>8), byte(i), 40000, 80) },
+		"ports":     func(i int) *ct.Flow { return flow(0, 1, 40000, uint16(i)) },
+		"sources":   func(i int) *ct.Flow { return flow(0, 1, uint16(i), 80) },
+	} {
+		tracker := newTracker()
+		for i := range 1 << 16 {
+			tracker.store(scan(i))
+		}
+		most := 0
+		for i := range tracker.shards {
+			most = max(most, len(tracker.shards[i].entries))
+		}
+		if tracker.Len() < 1<<17-1<<12 || most > 2*tracker.Len()/shardCount {
+			t.Errorf("%s: %d tuples, %d in one of %d shards", name, tracker.Len(), most, shardCount)
+		}
+	}
+
+	tracker := newTracker()
+	for i := range maxTuples/2 + 1000 {
+		tracker.store(flow(byte(i>>8), byte(i), uint16(i>>16), 80))
+	}
+	dropped := 2*(maxTuples/2+1000) - tracker.Len()
+	if tracker.Len() > maxTuples || tracker.Len() < maxTuples-4 || counter(t, tracker.dropped) != float64(dropped) {
+		t.Errorf("%d tuples of %d, %v dropped", tracker.Len(), maxTuples, counter(t, tracker.dropped))
+	}
+	tracker.expireUnseenSince(time.Now().Add(time.Hour))
+	tracker.keepDestroyed = 0
+	tracker.expireDestroyed()
+	if tracker.Len() != 0 {
+		t.Errorf("%d tuples are left", tracker.Len())
+	}
+}
+
+func counter(t *testing.T, metric prometheus.Metric) float64 {
+	t.Helper()
+	var value dto.Metric
+	if err := metric.Write(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value.GetCounter().GetValue()
 }
