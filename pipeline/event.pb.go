@@ -1448,7 +1448,8 @@ type HTTPExchange struct {
 	Location            string                 `protobuf:"bytes,18,opt,name=location,proto3" json:"location,omitempty"`
 	RequestHeaderBytes  uint64                 `protobuf:"varint,19,opt,name=request_header_bytes,json=requestHeaderBytes,proto3" json:"request_header_bytes,omitempty"`
 	ResponseHeaderBytes uint64                 `protobuf:"varint,20,opt,name=response_header_bytes,json=responseHeaderBytes,proto3" json:"response_header_bytes,omitempty"`
-	Authorization       []string               `protobuf:"bytes,21,rep,name=authorization,proto3" json:"authorization,omitempty"` // authentication schemes only
+	Authorization       []string               `protobuf:"bytes,21,rep,name=authorization,proto3" json:"authorization,omitempty"`                         // authentication schemes only
+	RequestMarkers      []string               `protobuf:"bytes,22,rep,name=request_markers,json=requestMarkers,proto3" json:"request_markers,omitempty"` // forms of attacks in the target and in header values: url:traversal, cookie:jndi
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -1626,6 +1627,13 @@ func (x *HTTPExchange) GetResponseHeaderBytes() uint64 {
 func (x *HTTPExchange) GetAuthorization() []string {
 	if x != nil {
 		return x.Authorization
+	}
+	return nil
+}
+
+func (x *HTTPExchange) GetRequestMarkers() []string {
+	if x != nil {
+		return x.RequestMarkers
 	}
 	return nil
 }
@@ -2431,7 +2439,7 @@ const file_event_proto_rawDesc = "" +
 	"\vresolved_ip\x18\r \x03(\tR\n" +
 	"resolvedIp\x12+\n" +
 	"\x11registered_domain\x18\x0e \x01(\tR\x10registeredDomain\x12\x12\n" +
-	"\x04type\x18\x0f \x01(\tR\x04type\"\xf8\x05\n" +
+	"\x04type\x18\x0f \x01(\tR\x04type\"\xa1\x06\n" +
 	"\fHTTPExchange\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12!\n" +
@@ -2457,7 +2465,8 @@ const file_event_proto_rawDesc = "" +
 	"\blocation\x18\x12 \x01(\tR\blocation\x120\n" +
 	"\x14request_header_bytes\x18\x13 \x01(\x04R\x12requestHeaderBytes\x122\n" +
 	"\x15response_header_bytes\x18\x14 \x01(\x04R\x13responseHeaderBytes\x12$\n" +
-	"\rauthorization\x18\x15 \x03(\tR\rauthorization\"\xc6\x03\n" +
+	"\rauthorization\x18\x15 \x03(\tR\rauthorization\x12'\n" +
+	"\x0frequest_markers\x18\x16 \x03(\tR\x0erequestMarkers\"\xc6\x03\n" +
 	"\fMySQLCommand\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\tR\acommand\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\tR\x05query\x12\x16\n" +

@@ -1153,6 +1153,17 @@ func (m *HTTPExchange) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.RequestMarkers) > 0 {
+		for iNdEx := len(m.RequestMarkers) - 1; iNdEx >= 0; iNdEx-- {
+			i -= len(m.RequestMarkers[iNdEx])
+			copy(dAtA[i:], m.RequestMarkers[iNdEx])
+			i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.RequestMarkers[iNdEx])))
+			i--
+			dAtA[i] = 0x1
+			i--
+			dAtA[i] = 0xb2
+		}
+	}
 	if len(m.Authorization) > 0 {
 		for iNdEx := len(m.Authorization) - 1; iNdEx >= 0; iNdEx-- {
 			i -= len(m.Authorization[iNdEx])
@@ -2104,9 +2115,11 @@ func (m *HTTPExchange) ResetVT() {
 	if m != nil {
 		f0 := m.XForwardedFor[:0]
 		f1 := m.Authorization[:0]
+		f2 := m.RequestMarkers[:0]
 		m.Reset()
 		m.XForwardedFor = f0
 		m.Authorization = f1
+		m.RequestMarkers = f2
 	}
 }
 func (m *HTTPExchange) ReturnToVTPool() {
@@ -2832,6 +2845,12 @@ func (m *HTTPExchange) SizeVT() (n int) {
 	}
 	if len(m.Authorization) > 0 {
 		for _, s := range m.Authorization {
+			l = len(s)
+			n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
+		}
+	}
+	if len(m.RequestMarkers) > 0 {
+		for _, s := range m.RequestMarkers {
 			l = len(s)
 			n += 2 + l + protohelpers.SizeOfVarint(uint64(l))
 		}
@@ -7115,6 +7134,38 @@ func (m *HTTPExchange) UnmarshalVT(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Authorization = append(m.Authorization, string(dAtA[iNdEx:postIndex]))
+			iNdEx = postIndex
+		case 22:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RequestMarkers", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.RequestMarkers = append(m.RequestMarkers, string(dAtA[iNdEx:postIndex]))
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -13172,6 +13223,42 @@ func (m *HTTPExchange) UnmarshalVTUnsafe(dAtA []byte) error {
 				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
 			}
 			m.Authorization = append(m.Authorization, stringValue)
+			iNdEx = postIndex
+		case 22:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field RequestMarkers", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			var stringValue string
+			if intStringLen > 0 {
+				stringValue = unsafe.String(&dAtA[iNdEx], intStringLen)
+			}
+			m.RequestMarkers = append(m.RequestMarkers, stringValue)
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex

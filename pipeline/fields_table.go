@@ -539,6 +539,12 @@ var Fields = withDefaults([]Field{
 		Strs: func(e *Event, buf []string) []string { return append(buf, e.GetHttp().GetAuthorization()...) },
 	},
 	{
+		Name: "http.request.markers", Path: "http.request_markers", Column: texts.named("http_request_markers"),
+		Doc:  "Forms of attacks in the whole target and in the values of all header fields, also where these are redacted, cut or not kept: url:traversal, cookie:jndi, x-api-version:jndi. The form is one of traversal, system_file, jndi, script, sql, shell, php.",
+		Body: Dataset_HTTP,
+		Strs: func(e *Event, buf []string) []string { return append(buf, e.GetHttp().GetRequestMarkers()...) },
+	},
+	{
 		Name: "user.name", Path: "mysql.user_name http.user_name", Column: text,
 		Doc: "User of HTTP Basic authentication or of the MySQL login.",
 		Str: userName,

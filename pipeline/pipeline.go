@@ -116,6 +116,7 @@ func detachBuffer(event *Event) {
 	if m := event.Http; m != nil {
 		clearList(&m.XForwardedFor)
 		clearList(&m.Authorization)
+		clearList(&m.RequestMarkers)
 	}
 	if m := event.Redis; m != nil {
 		clearList(&m.Args)

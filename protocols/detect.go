@@ -71,6 +71,7 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
+	defer c.dropLineBreaks(dir)
 	if count := len(c.pieces); count > 0 {
 		last := &c.pieces[count-1]
 		if last.dir == dir && (last.at == at || count >= exactPieces) && !last.end && !last.gap {
@@ -80,6 +81,34 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 		}
 	}
 	c.pieces = append(c.pieces, piece{dir: dir, size: len(data), at: at})
+}
+
+// minLineBreaks is the number of CRs and LFs at the front of a direction from which on they are dropped. In the
+// binary protocols fewer may be the beginning of a message.
+const minLineBreaks = 64
+
+// dropLineBreaks drops line breaks before the first byte of dir, if they are many: servers of text protocols skip
+// any number of them, so they must not fill the space of the detection.
+func (c *Conn) dropLineBreaks(dir Dir) {
+	stream := &c.streams[dir]
+	size := 0
+	for size < len(stream.tail) && (stream.tail[size] == '\r' || stream.tail[size] == '\n') {
+		size++
+	}
+	if size < minLineBreaks {
+		return
+	}
+	stream.advance(size)
+	stream.dropFront(c.set, size)
+	left := size
+	for i := range c.pieces {
+		if piece := &c.pieces[i]; piece.dir == dir && !piece.end && !piece.gap {
+			cut := min(left, piece.size)
+			piece.size -= cut
+			left -= cut
+		}
+	}
+	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.size == 0 && !p.end && !p.gap })
 }
 
 // detectBuffered tries to detect the protocol from the tail of dir.

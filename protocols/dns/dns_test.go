@@ -228,15 +228,15 @@ func TestZoneTransferIsOneEvent(t *testing.T) {
 	script.checkOver(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 2ms")
 }
 
-// TestMalformedMessageIsReportedUpToItsError: a message with a complete question is reported up to the error.
-// Any other message has no event.
+// TestMalformedMessageIsReportedUpToItsError: a message with a complete header is reported up to the error. A
+// shorter one has no event.
 func TestMalformedMessageIsReportedUpToItsError(t *testing.T) {
 	full := newScript(t).query(1, "a.example").reply(1, "a.example", 0, a4(1), a4(2))
 	whole := full.steps[1].Data
 	full.steps[1].Data = whole[:len(whole)-2]
 	full.checkBoth("answer a.example A NOERROR A=192.0.2.1 1ms partial")
 	full.steps[1].Data = whole[:14]
-	full.checkOver(pipeline.Transport_UDP, "query a.example A")
+	full.checkOver(pipeline.Transport_UDP, "answer a.example A NOERROR 1ms partial")
 	full.steps[1].Data = whole[:3]
 	full.checkOver(pipeline.Transport_UDP, "query a.example A")
 	full.steps[1].Data = nil

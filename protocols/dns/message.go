@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	headerSize = 12
-	minRecord  = 11 // root name, type, class, ttl, length
-	maxMessage = 65535
-	maxOpCode  = 6
+	headerSize  = 12
+	minQuestion = 5  // root name, type, class
+	minRecord   = 11 // root name, type, class, ttl, length
+	maxMessage  = 65535
+	maxOpCode   = 6
 
-	maxName      = 255  // octets of a name on the wire, RFC 1035 section 2.3.4
-	maxQuestions = 16   // of a message that is not well formed
-	maxHops      = 64   // compression pointers in one name; software in use stops at 10 to 128
-	maxAnswers   = 128  // records of an answer that are kept; the others are counted
-	maxData      = 1024 // characters of a record's data that are kept
-	maxText      = 32 << 10
+	maxName    = 255  // octets of a name on the wire, RFC 1035 section 2.3.4
+	maxHops    = 64   // compression pointers in one name; software in use stops at 10 to 128
+	maxAnswers = 128  // records of an answer that are kept; the others are counted
+	maxData    = 1024 // characters of a record's data that are kept
+	maxText    = 32 << 10
 )
 
 // The bits of a header's flags.
@@ -36,7 +36,7 @@ const (
 var (
 	errShort   = errors.New("dns: message ends early")
 	errName    = errors.New("dns: name is not well formed")
-	errPointer = errors.New("dns: compression pointer does not point back, or too many of them")
+	errPointer = errors.New("dns: too many compression pointers")
 )
 
 // A span is a part of message.text.
@@ -59,7 +59,9 @@ type message struct {
 	qtype        uint16
 	qclass       uint16
 	rcode        uint16
-	truncated    bool // records could not be read to their end
+	truncated    bool // records, or the questions, could not be read to their end
+	hasQuestion  bool // the first question was read
+	cut          bool // data of a record, or a record, is not kept
 	soaRecords   int  // SOA records among the answers
 	lastSOA      bool // the last answer is a SOA record
 	questionHash uint64
@@ -69,8 +71,9 @@ type message struct {
 	data         []byte // the message; valid while it is parsed
 }
 
-// parse parses data. It returns an error only for the header and the question. If the records are malformed
-// or end early, the message has the records before that position and truncated is set.
+// parse parses data. It returns an error only for the header and the questions; then the message has what stands
+// before the error. If the records are malformed or end early, the message has the records before that position
+// and truncated is set.
 func (m *message) parse(data []byte) error {
 	*m = message{answers: m.answers[:0], text: m.text[:0], data: data}
 	if len(data) < headerSize {
@@ -82,14 +85,16 @@ func (m *message) parse(data []byte) error {
 	m.rcode = m.flags & 15
 	off, err := m.readQuestions(headerSize)
 	if err != nil {
+		m.truncated, m.an = true, 0
 		return err
 	}
+	m.truncated = m.qd > 1
 
 	// After an error from here on the records that were read are kept.
 	if off, err = m.readAnswers(off, int(m.an)); err == nil {
 		err = m.readExtended(off, ns+ar)
 	}
-	m.truncated = err != nil
+	m.truncated = m.truncated || err != nil
 	return nil
 }
 
@@ -114,7 +119,7 @@ func (m *message) readQuestions(off int) (int, error) {
 		if off+4 > len(m.data) {
 			return 0, errShort
 		}
-		m.question = span{0, len(m.text)}
+		m.question, m.hasQuestion = span{0, len(m.text)}, true
 		m.qtype, m.qclass = binary.BigEndian.Uint16(m.data[off:]), binary.BigEndian.Uint16(m.data[off+2:])
 		m.questionHash = xxh3.HashSeed(m.text, uint64(m.qtype)<<16|uint64(m.qclass))
 		off += 4
@@ -135,6 +140,8 @@ func (m *message) readAnswers(off, count int) (int, error) {
 		}
 		if len(m.answers) < maxAnswers && len(m.text) < maxText {
 			m.addAnswer(off, record)
+		} else {
+			m.cut = true
 		}
 		off = record.end
 	}
@@ -232,13 +239,11 @@ func skipName(data []byte, off int) (int, error) {
 	}
 }
 
-// A labelWalk iterates over the labels of a name. A compression pointer must point to an offset before the
-// labels that it ends, so every walk terminates. The number of pointers is bounded too, since in a message of
-// 64 KiB each name could follow thousands.
+// A labelWalk iterates over the labels of a name. A compression pointer may point anywhere, also forward, as
+// resolvers follow it. The number of pointers and the length of the name are bounded, so every walk terminates.
 type labelWalk struct {
 	data []byte
 	off  int // offset of the next label or pointer
-	from int // offset of the current run of labels, plus 1; 0 at the beginning
 	end  int // offset after the name in the message; 0 until it is known
 	hops int // pointers that were followed
 	size int // octets of the labels so far, with their lengths
@@ -246,9 +251,6 @@ type labelWalk struct {
 
 // next returns the next label, or nil at the end of the name or with an error.
 func (w *labelWalk) next() ([]byte, error) {
-	if w.from == 0 {
-		w.from = w.off + 1
-	}
 	for {
 		if w.off >= len(w.data) {
 			return nil, errShort
@@ -289,10 +291,10 @@ func (w *labelWalk) jump() error {
 	if w.end == 0 {
 		w.end = w.off + 2
 	}
-	if w.hops++; to+1 >= w.from || w.hops > maxHops {
+	if w.hops++; w.hops > maxHops {
 		return errPointer
 	}
-	w.off, w.from = to, to+1
+	w.off = to
 	return nil
 }
 

@@ -80,8 +80,7 @@ func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
 	check("\x3f"+strings.Repeat("x", 63)+"\x00", strings.Repeat("x", 63))
 }
 
-// TestCompressionPointersAreBounded: a pointer must point to a position before the labels that it ends. The
-// number of pointers in a name is limited.
+// TestCompressionPointersAreBounded: a pointer may point forward. The number of pointers in a name is limited.
 func TestCompressionPointersAreBounded(t *testing.T) {
 	check := func(data string, offset int, want string, ok bool) {
 		t.Helper()
@@ -95,7 +94,7 @@ func TestCompressionPointersAreBounded(t *testing.T) {
 	check("\xc0\x00", 0, "", false)                                               // itself
 	check("\x01a\xc0\x00", 0, "", false)                                          // its own labels: a loop
 	check("\xc0\x02\xc0\x00", 2, "", false)                                       // two that point at each other
-	check("\xc0\x04\x00\x00\x03com\x00", 0, "", false)                            // forward
+	check("\xc0\x04\x00\x00\x03com\x00", 0, "com", true)                          // forward
 	check("\x01a\xc0", 0, "", false)                                              // half a pointer
 	check("\x01a\x40b\x00", 0, "", false)                                         // reserved
 	check("\x05ab", 0, "", false)                                                 // ends early
@@ -164,7 +163,8 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check(10, "0102", `\# 2 0102`)
 	check(65280, "", `\# 0`)
 	check(5, "c000", `\# 2 c000`) // a pointer to itself
-	check(99, strings.Repeat("ff"+strings.Repeat("61", 255), 8), strings.Repeat(`"`+strings.Repeat("a", 255)+`" `, 4)[:maxData]+"…")
+	long := strings.TrimSpace(strings.Repeat(`"`+strings.Repeat("a", 255)+`" `, 8))
+	check(99, strings.Repeat("ff"+strings.Repeat("61", 255), 8), long[:maxData-maxData/4]+"…"+long[len(long)-maxData/4:])
 }
 
 // TestExtendedResponseCodeIsReadFromEDNS: the upper bits of the code are in the OPT record.
@@ -306,7 +306,8 @@ func FuzzMessage(f *testing.F) {
 			t.Fatalf("question %s, id %d", got, parsed.id)
 		}
 		records, err := parser.AllAnswers()
-		if err == nil && len(records) > len(parsed.answers) && len(parsed.answers) < maxAnswers && len(parsed.text) < maxText {
+		// x/net does not check that the data of an address ends in the message.
+		if err == nil && !parsed.truncated && len(records) > len(parsed.answers) && len(parsed.answers) < maxAnswers && len(parsed.text) < maxText {
 			t.Fatalf("x/net has %d answers, we %d", len(records), len(parsed.answers))
 		}
 	})

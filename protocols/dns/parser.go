@@ -2,6 +2,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,11 +78,15 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		front = 2
 	}
 	if err := p.message.parse(data[front:size]); err != nil {
-		if !p.udp && p.framed {
+		switch {
+		case (p.udp || p.framed) && p.onPort() && size-front >= headerSize:
+			p.conn.Count("unreadable_question") // an event with what can be read
+		case !p.udp && p.framed:
 			p.conn.Count("unreadable_message")
 			return size, nil // the length leads to the next message, as it does for the server
+		default:
+			return 0, err
 		}
-		return 0, err
 	}
 
 	p.Tick(at) // first, so that a query that has timed out is not paired with this message
@@ -98,6 +103,12 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	}
 	p.message.data = nil
 	return size, nil
+}
+
+// onPort reports whether one of the sides has the port of DNS.
+func (p *parser) onPort() bool {
+	info := p.conn.Info()
+	return slices.Contains(Protocol.Ports, info.Server.Port()) || slices.Contains(Protocol.Ports, info.Client.Port())
 }
 
 // addQuery appends the query that was parsed to those that wait.
@@ -181,7 +192,7 @@ func (p *parser) transferContinues(waiting *query, at int64) bool {
 func (p *parser) findQuery(dir protocols.Dir) *query {
 	for i := p.head; i < len(p.waiting); i++ {
 		waiting := &p.waiting[i]
-		sameQuestion := waiting.questionHash == p.message.questionHash || p.message.qd == 0
+		sameQuestion := waiting.questionHash == p.message.questionHash || !p.message.hasQuestion
 		if waiting.id == p.message.id && waiting.event != nil && waiting.dir == dir && sameQuestion {
 			return waiting
 		}
@@ -256,7 +267,7 @@ func (p *parser) setQuestion(body *pipeline.DNSMessage) {
 	message := &p.message
 	body.Id = uint32(message.id)
 	body.OpCode = opCodes[message.flags>>11&15]
-	if message.qd == 0 {
+	if !message.hasQuestion {
 		return
 	}
 	body.QuestionName = p.conn.Intern(message.text[message.question.from:message.question.to])
@@ -275,6 +286,9 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 		event.Outcome = pipeline.Outcome_SUCCESS
 	}
 	event.Partial = event.Partial || message.truncated
+	if message.cut {
+		event.AddTag(pipeline.TagTruncated)
+	}
 	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], message.flags)
 	body.AnswersCount = uint32(message.an)
 	if len(message.answers) == 0 {
@@ -284,7 +298,7 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 	// One string holds the texts of all records; the fields are slices of it.
 	text := string(message.text[message.question.to:])
 	textOf := func(s span) string {
-		if s == message.question && message.qd > 0 {
+		if s == message.question && message.hasQuestion {
 			return question
 		}
 		return text[s.from-message.question.to : s.to-message.question.to]

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"tidegate/protocols"
 )
 
 // appendData appends the data of r to the text in the form of a zone file. Malformed data, and the data of an
@@ -28,19 +30,12 @@ func (m *message) appendData(r record) {
 	if length := len(body.text); length > from && body.text[length-1] == ' ' {
 		body.text = body.text[:length-1] // every field writes a space after itself
 	}
-	m.text = shorten(body.text, from)
-}
-
-// shorten cuts text[from:] to maxData bytes and an ellipsis, at the boundary of a character.
-func shorten(text []byte, from int) []byte {
-	if len(text)-from <= maxData {
-		return text
+	m.text = body.text
+	if len(body.text)-from > maxData || r.end-r.data > maxData {
+		m.cut = true
+		text, _ := protocols.CutMiddle(nil, body.text[from:], maxData)
+		m.text = append(body.text[:from], text...)
 	}
-	end := from + maxData
-	for end > from && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return append(text[:end], "…"...)
 }
 
 // data reads the data of a record and writes it as text. bad is set when the data ends early or has a

@@ -2,6 +2,7 @@ package http
 
 import (
 	"bytes"
+	"slices"
 
 	"tidegate/protocols"
 )
@@ -34,7 +35,7 @@ func detectRequest(data []byte) protocols.Match {
 	}
 
 	// The method ends with a space, or with the end of a line that has no target.
-	space := bytes.IndexByte(data[:min(len(data), maxMethod+1)], ' ')
+	space := methodEnd(data)
 	word := data
 	if space >= 0 {
 		word = data[:space]
@@ -77,10 +78,47 @@ func detectRequest(data []byte) protocols.Match {
 	return protocols.More
 }
 
+// methodEnd returns the length of the word at the front of data, which is a method if white space follows it, or
+// −1. Python's http.server splits a request line at any white space of Latin-1.
+func methodEnd(data []byte) int {
+	for i, c := range data[:min(len(data), maxMethod+1)] {
+		if isSpace(c) && c != '\r' {
+			return i
+		}
+	}
+	return -1
+}
+
+// isSpace reports whether c is white space within a line, as the laxest of servers see it.
+func isSpace(c byte) bool {
+	return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f' || c >= 0x1c && c <= 0x1f || c == 0x85 || c == 0xa0
+}
+
+// trimSpace returns data without the white space at both ends.
+func trimSpace(data []byte) []byte {
+	for len(data) > 0 && isSpace(data[0]) {
+		data = data[1:]
+	}
+	for len(data) > 0 && isSpace(data[len(data)-1]) {
+		data = data[:len(data)-1]
+	}
+	return data
+}
+
+// lastSpace returns the offset of the last white space in data, or −1.
+func lastSpace(data []byte) int {
+	for i, c := range slices.Backward(data) {
+		if isSpace(c) {
+			return i
+		}
+	}
+	return -1
+}
+
 // isClean reports whether line has no control characters. Lines of binary protocols have some.
 func isClean(line []byte) bool {
 	for _, c := range line {
-		if c < ' ' && c != '\t' && c != '\r' {
+		if c < ' ' && !isSpace(c) {
 			return false
 		}
 	}
@@ -92,7 +130,7 @@ func isClean(line []byte) bool {
 // method. A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first
 // bytes, or the port decide.
 func detectLine(method, rest, next []byte) protocols.Match {
-	rest = trim(rest)
+	rest = trimSpace(rest)
 	versioned := bytes.Contains(rest, []byte("HTTP/1."))
 	switch {
 	case versioned && (isKnownMethod(method) || isUpper(method) && len(method) >= 3):
@@ -111,7 +149,7 @@ func detectLine(method, rest, next []byte) protocols.Match {
 // isTarget reports whether rest is one path or URL and nothing else. RTSP and SIP end their lines with a
 // version of their own.
 func isTarget(rest []byte) bool {
-	return len(rest) > 0 && bytes.IndexByte(rest, ' ') < 0 && (rest[0] == '/' || schemeEnd(rest) > 0)
+	return len(rest) > 0 && lastSpace(rest) < 0 && (rest[0] == '/' || schemeEnd(rest) > 0)
 }
 
 // matchMethodAlone matches a request line that has no target.
@@ -124,10 +162,10 @@ func matchMethodAlone(word []byte) protocols.Match {
 
 // hasVersion reports whether the line ends with HTTP/1.x.
 func hasVersion(line []byte) bool {
-	line = trim(line)
+	line = trimSpace(line)
 	length := len(line)
 	return length >= 8 && string(line[length-8:length-1]) == "HTTP/1." && isDigit(line[length-1]) &&
-		(length == 8 || isBlank(line[length-9]))
+		(length == 8 || isSpace(line[length-9]))
 }
 
 // detectResponse matches "HTTP/1.d ddd" and a space or the end of the line, where d is a digit.
@@ -149,10 +187,11 @@ func detectResponse(data []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// emptyLines returns the length of the empty lines at the front of data (RFC 9112 section 2.2).
+// emptyLines returns the length of the empty lines at the front of data (RFC 9112 section 2.2). Servers skip any
+// number of them.
 func emptyLines(data []byte) int {
 	size := 0
-	for size < len(data) && size < 8 && (data[size] == '\r' || data[size] == '\n') {
+	for size < len(data) && (data[size] == '\r' || data[size] == '\n') {
 		size++
 	}
 	return size
@@ -164,7 +203,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		return resyncResponse(data)
 	}
-	const version = " HTTP/1."
+	const version = "HTTP/1."
 	// Find a version first, then the method before it in the same line.
 	for from := 0; ; {
 		found := bytes.Index(data[from:], []byte(version))
@@ -175,6 +214,9 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		// The line is searched from the last version on, so that no byte is scanned twice.
 		line := from + bytes.LastIndexByte(data[from:found], '\n') + 1
 		from = found + len(version)
+		if found == 0 || !isSpace(data[found-1]) {
+			continue
+		}
 		if at := lastMethod(data[line:found]); at >= 0 {
 			if match := detectRequest(data[line+at:]); match != protocols.No {
 				return line + at, match
@@ -191,7 +233,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 }
 
 // lastMethod returns the offset of the last known method in line, or −1. line is the part of a request line
-// before " HTTP/1.".
+// before "HTTP/1.".
 func lastMethod(line []byte) int {
 	best := -1
 	for _, text := range methods {
@@ -200,7 +242,7 @@ func lastMethod(line []byte) int {
 			if start < 0 {
 				break
 			}
-			if blank := start + len(text); blank < len(line) && line[blank] == ' ' && start > best {
+			if blank := start + len(text); blank < len(line) && isSpace(line[blank]) && start > best {
 				best = start
 				break
 			}

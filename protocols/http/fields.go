@@ -11,7 +11,7 @@ import (
 
 // Bounds of the values that are kept of a head.
 const (
-	maxTarget    = 8 << 10 // bytes of the request target
+	maxTarget    = 8 << 10 // bytes of the request target; of a longer text the head and the tail are kept
 	maxReferrer  = 2 << 10 // bytes of Referer, of Location
 	maxAgent     = 1 << 10 // bytes of User-Agent
 	maxWord      = 256     // bytes of a host, of Server
@@ -26,7 +26,11 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		return
 	}
 	body := exchange.event.Http
-	body.UrlOriginal = p.url(capped(target, maxTarget))
+	redacted, hidden := p.redactor.URL(target)
+	body.UrlOriginal = p.conn.Text(exchange.event, redacted, maxTarget)
+	if hidden || len(redacted) > maxTarget { // rules do not see all of it
+		p.addMarkers(exchange.event, []byte("url"), target)
+	}
 	if exchange.isConnect {
 		body.UrlDomain = p.hostOf(target)
 		return
@@ -102,10 +106,10 @@ func (p *parser) lower(data []byte) []byte {
 	return data
 }
 
-// url returns data as a string with its secrets redacted.
-func (p *parser) url(data []byte) string {
+// url returns data as a string of up to limit bytes with its secrets redacted.
+func (p *parser) url(event *pipeline.Event, data []byte, limit int) string {
 	data, _ = p.redactor.URL(data)
-	return p.conn.Intern(data)
+	return p.conn.Text(event, data, limit)
 }
 
 // parseFields parses data, the header fields of a head. exchange is nil if only the framing is needed.
@@ -149,9 +153,12 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, da
 
 		p.framingField(hd, name, value)
 		if exchange != nil && dir == protocols.Client {
-			p.requestField(exchange.event.Http, name, value)
+			if p.markers {
+				p.addMarkers(exchange.event, name, value)
+			}
+			p.requestField(exchange.event, name, value)
 		} else if exchange != nil {
-			p.responseField(exchange.event.Http, name, value)
+			p.responseField(exchange.event, name, value)
 		}
 	}
 }
@@ -220,7 +227,8 @@ func (p *parser) contentLength(hd *head, value []byte) {
 
 // requestField stores the value of a header field of a request. Names are compared by length first, since
 // most fields are of no interest.
-func (p *parser) requestField(body *pipeline.HTTPExchange, name, value []byte) {
+func (p *parser) requestField(event *pipeline.Event, name, value []byte) {
+	body := event.Http
 	switch len(name) {
 	case len("host"):
 		if equalFold(name, "host") && body.UrlDomain == "" {
@@ -228,11 +236,11 @@ func (p *parser) requestField(body *pipeline.HTTPExchange, name, value []byte) {
 		}
 	case len("referer"):
 		if equalFold(name, "referer") {
-			body.Referrer = p.url(capped(value, maxReferrer))
+			body.Referrer = p.url(event, value, maxReferrer)
 		}
 	case len("user-agent"):
 		if equalFold(name, "user-agent") {
-			body.UserAgent = p.conn.Intern(capped(value, maxAgent))
+			body.UserAgent = p.conn.Text(event, value, maxAgent)
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
@@ -240,29 +248,30 @@ func (p *parser) requestField(body *pipeline.HTTPExchange, name, value []byte) {
 		}
 	case len("authorization"):
 		if equalFold(name, "authorization") {
-			p.authorization(body, value)
+			p.authorization(event, value)
 		}
 	case len("x-forwarded-for"):
 		if equalFold(name, "x-forwarded-for") {
-			p.forwardedFor(body, value)
+			p.forwardedFor(event, value)
 		}
 	case len("proxy-authorization"):
 		if equalFold(name, "proxy-authorization") {
-			p.authorization(body, value)
+			p.authorization(event, value)
 		}
 	}
 }
 
 // responseField stores the value of a header field of a response.
-func (p *parser) responseField(body *pipeline.HTTPExchange, name, value []byte) {
+func (p *parser) responseField(event *pipeline.Event, name, value []byte) {
+	body := event.Http
 	switch len(name) {
 	case len("server"):
 		if equalFold(name, "server") {
-			body.Server = p.conn.Intern(capped(value, maxWord))
+			body.Server = p.conn.Text(event, value, maxWord)
 		}
 	case len("location"):
 		if equalFold(name, "location") {
-			body.Location = p.url(capped(value, maxReferrer))
+			body.Location = p.url(event, value, maxReferrer)
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
@@ -279,24 +288,36 @@ func (p *parser) mediaType(data []byte) string {
 	return p.conn.Intern(p.lower(capped(data, 128)))
 }
 
-// forwardedFor appends the addresses of an X-Forwarded-For field, up to maxForwarded.
-func (p *parser) forwardedFor(body *pipeline.HTTPExchange, data []byte) {
-	for len(data) > 0 && len(body.XForwardedFor) < maxForwarded {
+// forwardedFor appends the addresses of an X-Forwarded-For field. Of more than maxForwarded it keeps the first
+// ones and the last, which the nearest proxy has written.
+func (p *parser) forwardedFor(event *pipeline.Event, data []byte) {
+	body := event.Http
+	for len(data) > 0 {
 		one := data
 		if comma := bytes.IndexByte(data, ','); comma >= 0 {
 			one, data = data[:comma], data[comma+1:]
 		} else {
 			data = nil
 		}
-		if one = trim(one); len(one) > 0 {
-			body.XForwardedFor = append(body.XForwardedFor, p.conn.Intern(capped(one, 64)))
+		one = trim(one)
+		switch full := len(body.XForwardedFor) >= maxForwarded; {
+		case len(one) == 0:
+		case !full:
+			body.XForwardedFor = append(body.XForwardedFor, p.conn.Text(event, one, 64))
+		default:
+			event.AddTag(pipeline.TagTruncated)
+			if data == nil {
+				body.XForwardedFor[maxForwarded-1] = p.conn.Text(event, one, 64)
+			}
 		}
 	}
 }
 
 // authorization keeps the scheme of value and, if it is Basic, the user's name.
-func (p *parser) authorization(body *pipeline.HTTPExchange, data []byte) {
+func (p *parser) authorization(event *pipeline.Event, data []byte) {
+	body := event.Http
 	if len(body.Authorization) >= maxSchemes {
+		event.AddTag(pipeline.TagTruncated)
 		return
 	}
 	scheme, rest, ok := redact.Scheme(data)

@@ -102,9 +102,10 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 
 // looksLikeRequest reports whether data begins with a request line of a known method and any version.
 func looksLikeRequest(data []byte) bool {
-	blank := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	blank := methodEnd(data)
 	line, _ := cutLine(data)
-	return blank > 0 && isKnownMethod(data[:blank]) && bytes.Contains(line, []byte(" HTTP/"))
+	version := bytes.Index(line, []byte("HTTP/"))
+	return blank > 0 && isKnownMethod(data[:blank]) && version > blank && isSpace(line[version-1])
 }
 
 // looksLikeResponse reports whether data begins with HTTP/, with any version and status.
@@ -141,6 +142,7 @@ func headEnd(data []byte, from int) (end, next int) {
 func (p *parser) parseRequest(data []byte, at int64) {
 	exchange := p.newExchange(protocols.Client)
 	body := exchange.event.Http
+	p.markers = mayHoldMarker(data)
 	line, fields := cutLine(data)
 	method, target, version := requestLine(line)
 	body.Method = p.conn.Intern(method)
@@ -220,7 +222,7 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	body := exchange.event.Http
 	exchange.event.Partial = exchange.event.Partial || p.truncated
 	body.StatusCode = code
-	body.StatusPhrase = p.conn.Intern(capped(phrase, 128))
+	body.StatusPhrase = p.conn.Text(exchange.event, phrase, 128)
 	if body.Version == "" {
 		body.Version = p.conn.Intern(version)
 	}
@@ -242,9 +244,7 @@ func (p *parser) exchangeOfResponse() *exchange {
 	}
 	unpaired := p.newExchange(protocols.Server)
 	unpaired.requestDone = true
-	if p.pairing.RequestsLost() || p.conn.Info().MidStream {
-		unpaired.event.Partial = true // its request was not captured
-	}
+	unpaired.event.Partial = true // its request was not captured, or not recognised
 	return unpaired
 }
 
@@ -302,16 +302,16 @@ func cutLine(data []byte) (line, rest []byte) {
 	return trim(before), after
 }
 
-// requestLine splits a request line at its first and its last space, since some clients send targets with
+// requestLine splits a request line at its first and its last white space, since some clients send targets with
 // spaces.
 func requestLine(line []byte) (method, target, version []byte) {
-	before, after, ok := bytes.Cut(line, []byte{' '})
-	if !ok {
+	blank := methodEnd(line)
+	if blank < 0 {
 		return line, nil, nil
 	}
-	method, target = before, trim(after)
-	if blank := bytes.LastIndexByte(target, ' '); blank >= 0 && bytes.HasPrefix(target[blank+1:], []byte("HTTP/")) {
-		target, version = trim(target[:blank]), target[blank+1+len("HTTP/"):]
+	method, target = line[:blank], trimSpace(line[blank:])
+	if blank := lastSpace(target); blank >= 0 && bytes.HasPrefix(target[blank+1:], []byte("HTTP/")) {
+		target, version = trimSpace(target[:blank]), target[blank+1+len("HTTP/"):]
 	} else if bytes.HasPrefix(target, []byte("HTTP/")) {
 		target, version = nil, target[len("HTTP/"):]
 	}

@@ -75,6 +75,8 @@ type parser struct {
 
 	free     []*exchange
 	scratch  []byte
+	plain    []byte // buffer of addMarkers
+	markers  bool   // the head that is being parsed may hold forms of attacks
 	redactor redact.Redactor
 }
 
@@ -120,7 +122,7 @@ type exchange struct {
 // Reset begins a connection.
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
-	*p = parser{conn: conn, pairing: p.pairing, free: p.free, scratch: p.scratch, redactor: p.redactor}
+	*p = parser{conn: conn, pairing: p.pairing, free: p.free, scratch: p.scratch, plain: p.plain, redactor: p.redactor}
 }
 
 // Parse reads a head, or the available part of a body.

@@ -28,7 +28,7 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 // hasTarget reports whether data, the front of a request, has a known method and at least a part of a target.
 func hasTarget(data []byte) bool {
 	data = data[emptyLines(data):]
-	blank := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	blank := methodEnd(data)
 	return blank > 0 && blank+1 < len(data) && isKnownMethod(data[:blank]) &&
 		(detectRequest(data) != protocols.No || looksLikeRequest(data))
 }
@@ -60,9 +60,9 @@ func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 // withoutVersion returns a truncated line without a front of " HTTP/1.1" at its end.
 func withoutVersion(line []byte) []byte {
 	const version = "HTTP/1.1"
-	blank := bytes.LastIndexByte(line, ' ')
+	blank := lastSpace(line)
 	front := line[blank+1:]
-	if blank > bytes.IndexByte(line, ' ') && len(front) <= len(version) && string(front) == version[:len(front)] {
+	if blank > methodEnd(line) && len(front) <= len(version) && string(front) == version[:len(front)] {
 		return line[:blank]
 	}
 	return line

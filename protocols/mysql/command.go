@@ -51,6 +51,10 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 		p.emitWaiting(true)
 	}
 	p.addCommand(kind, payload, size)
+	if p.long.left > 0 {
+		p.continues[protocols.Client] = size == maxPacket
+		return 4 + len(payload), nil
+	}
 	return p.finishPacket(protocols.Client, data), nil
 }
 
@@ -79,6 +83,13 @@ func (p *parser) readContinuation(data []byte) int {
 	if last := len(p.waiting) - 1; last >= 0 {
 		p.waiting[last].event.Source.Bytes += uint64(4 + payloadLength(data))
 	}
+	if size := payloadLength(data); p.long.event != nil {
+		p.continues[protocols.Client] = size == maxPacket
+		if p.long.left = size; size == 0 {
+			p.finishLong()
+		}
+		return 4
+	}
 	return p.finishPacket(protocols.Client, data)
 }
 
@@ -92,12 +103,12 @@ func (p *parser) addCommand(kind *commandKind, payload []byte, length int) {
 	switch payload[0] {
 	case comQuery:
 		text := p.skipAttributes(payload[1:])
-		p.setStatement(&cmd, text, length > len(payload))
+		p.setStatement(&cmd, text, length-len(payload))
 		if cmd.changesDatabase = event.Mysql.Method == "USE"; cmd.changesDatabase {
 			cmd.text = p.text(databaseOfUse(text))
 		}
 	case comStmtPrepare:
-		p.setStatement(&cmd, payload[1:], length > len(payload))
+		p.setStatement(&cmd, payload[1:], length-len(payload))
 		cmd.text = event.Mysql.Query
 		p.statements.last = prepared{cmd.text, event.Mysql.Method}
 	case comStmtExecute, comStmtFetch, comStmtReset, comStmtClose, comStmtLongData, comBulkExecute:
@@ -117,18 +128,29 @@ func (p *parser) addCommand(kind *commandKind, payload []byte, length int) {
 	p.enqueue(cmd)
 }
 
-// setStatement fills in the text of a statement, redacted and cut to maxQuery. cut reports that text is not
-// the whole statement.
-func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
-	cmd.event.Mysql.Method = method(text)
+// setStatement fills in the text of a statement, redacted. Of more than maxQuery bytes the comments are left out,
+// then the head and the tail are kept. left is the number of bytes of the statement behind text.
+func (p *parser) setStatement(cmd *command, text []byte, left int) {
+	event := cmd.event
+	event.Mysql.Method = method(text)
+	if left > 0 {
+		p.long.start(event, left)
+		p.long.read(text)
+	}
+	long := len(text) > maxQuery
+	if long {
+		event.AddTag(pipeline.TagTruncated)
+		p.text4K = withoutComments(p.text4K[:0], text)
+		text = p.text4K
+	}
 	var out []byte
 	out, cmd.hasSecrets = p.redactor.SQL(text)
-	if cut || len(out) > maxQuery {
-		out = out[:min(len(out), maxQuery)]
-		cmd.event.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
+	if left == 0 || !long {
+		event.Mysql.Query = validUTF8(p.conn.Text(event, out, maxQuery))
 		return
 	}
-	cmd.event.Mysql.Query = validUTF8(p.conn.Intern(out))
+	out = out[:min(len(out), maxQuery)] // until finishLong has the tail
+	event.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
 }
 
 // wholeRunes removes an incomplete character at the end of data.

@@ -336,7 +336,9 @@ func TestLongStatementsAreCutAndNotBuffered(t *testing.T) {
 	long := "INSERT INTO t VALUES (" + strings.Repeat("1,", 5000) + "1)"
 	events := play(session(modern, fromClient(query(long)), fromServer(okReply(1, 0, 1, 0, 2, 0)), fromClient(query("COMMIT"))))
 	text := events[1].Mysql.Query
-	if len(events) != 3 || len(text) != maxQuery+len("…") || !strings.HasPrefix(long, strings.TrimSuffix(text, "…")) ||
+	head, tail, cut := strings.Cut(text, "…")
+	if len(events) != 3 || len(text) > maxQuery || len(text) < maxQuery/2 || !cut || !strings.HasPrefix(long, head) ||
+		len(tail) < longPart || !strings.HasSuffix(long, tail) || !slices.Contains(events[1].Tags, pipeline.TagTruncated) ||
 		events[1].Source.Bytes != uint64(len(long)+5) {
 		t.Errorf("%d events, %d bytes, %d sent", len(events), len(text), events[1].Source.Bytes)
 	}
@@ -349,6 +351,51 @@ func TestLongStatementsAreCutAndNotBuffered(t *testing.T) {
 	events = conversation.Cut(65000).Events(list)
 	if len(events) != 3 || events[1].Mysql.Rows != 2 || events[2].Mysql.Query != "COMMIT" || events[1].Source.Bytes != 4+maxPacket+9 {
 		t.Errorf("%d events, %d rows", len(events), events[1].Mysql.Rows)
+	}
+}
+
+// TestPaddingHidesNoPartOfAStatement: the padding is a comment or a literal of any length, and may have quotes.
+func TestPaddingHidesNoPartOfAStatement(t *testing.T) {
+	done := fromServer(okReply(1, 0, 1, 0, 2, 0))
+	for _, size := range []int{100, 3000, 4090, 5000, 8180, 8192, 9000, 70_000, 1 << 20} {
+		for _, unit := range []string{"x", "''", "\\'", `"`, "`", "--", "*", "/", "# "} {
+			padding := strings.Repeat(unit, size/len(unit))
+			for _, form := range []string{"SELECT 1 /*%s*/ INTO OUTFILE '/tmp/x'", "SELECT '%s' INTO OUTFILE '/tmp/x'", "SELECT 1 -- %s\nINTO OUTFILE '/tmp/x'"} {
+				if strings.Contains(form, "/*") && (unit == "*" || unit == "/") {
+					continue // the comment ends at its padding
+				}
+				statement := strings.Replace(form, "%s", padding, 1)
+				events := protocoltest.Conversation{Port: 3306, Steps: session(modern, fromClient(query(statement)), done, fromClient(query("COMMIT")))}.
+					Cut(max(1, len(statement)/3)).Events(list)
+				if len(events) != 3 {
+					t.Fatalf("%d events", len(events))
+				}
+				text := events[1].Mysql.Query
+				if !strings.HasPrefix(text, "SELECT ") || !strings.HasSuffix(text, "INTO OUTFILE '/tmp/x'") || len(text) > maxQuery+len("…") {
+					t.Fatalf("%d times %q: %d bytes: %.40q … %.60q", size, unit, len(text), text, text[max(0, len(text)-60):])
+				}
+				if cut := slices.Contains(events[1].Tags, pipeline.TagTruncated); cut != (len(statement) > maxQuery) {
+					t.Fatalf("%d bytes, truncated %t", len(statement), cut)
+				}
+			}
+		}
+	}
+}
+
+// TestCutStatementsHideTheirSecrets: what names a secret may lie in the part that is left out.
+func TestCutStatementsHideTheirSecrets(t *testing.T) {
+	done := fromServer(okReply(1, 0, 1, 0, 2, 0))
+	for size := 7000; size < 11_000; size += 13 {
+		for _, form := range []string{
+			"SELECT '%s', password = 'hunter2'", "CREATE USER a /*! %s */ IDENTIFIED BY 'hunter2'", "SELECT 1 FROM t WHERE x = '%s' AND token='hunter2' AND 1",
+			"SET PASSWORD = '%shunter2hunter2'", "INSERT INTO t SET a = '%s', password /*! */ = 'hunter2', b = '" + strings.Repeat("y", 600) + "'",
+		} {
+			statement := strings.Replace(form, "%s", strings.Repeat("x ", size/2), 1)
+			events := play(session(modern, fromClient(query(statement)), done, fromClient(query("COMMIT"))))
+			if text := events[1].Mysql.Query; strings.Contains(text, "hunter2") {
+				t.Fatalf("%d: %.60q … %.200q", size, text, text[max(0, len(text)-200):])
+			}
+		}
 	}
 }
 

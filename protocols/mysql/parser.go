@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	maxQuery   = 4 << 10 // bytes of a statement that are kept
-	maxPayload = 8 << 10 // bytes of a packet that are parsed; more than maxQuery, for the query attributes before the text
+	maxQuery   = 4 << 10 // bytes of a statement that are kept; of a longer one the head and the tail, without comments
+	maxPayload = 8 << 10 // bytes of a packet that are parsed at once; a longer statement is read as it comes
 	maxMessage = 512     // bytes of an error's message that are kept
 	maxName    = 256     // bytes of a user, a database, a version
 	maxWaiting = 64      // commands of one connection that wait for their reply
@@ -59,6 +59,8 @@ type parser struct {
 	sendsFile   bool    // the client is sending a file
 	statements  statementCache
 	reply       reply
+	long        longStatement
+	text4K      []byte // buffer for the text of a statement
 	redactor    redact.Redactor
 }
 
@@ -66,11 +68,19 @@ type parser struct {
 func (p *parser) Reset(conn *protocols.Conn) {
 	clear(p.waiting)
 	p.statements.reset()
-	*p = parser{conn: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
+	long := longStatement{head: p.long.head, parts: p.long.parts}
+	*p = parser{
+		conn: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor,
+		long: long, text4K: p.text4K[:0],
+	}
 }
 
 // Parse reads one packet of the client, or one packet of the server and the available rows after it.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	if dir == protocols.Client && p.long.left > 0 {
+		return p.readLong(data), nil
+	}
+
 	// The header has 4 bytes. The first byte of the payload is the type of the packet.
 	if len(data) < 4 {
 		p.conn.Need(dir, 4)
@@ -124,7 +134,12 @@ func (p *parser) enqueue(cmd command) {
 	p.waiting = append(p.waiting, cmd)
 }
 
-func (p *parser) emit(event *pipeline.Event) { p.conn.Emit(event) }
+func (p *parser) emit(event *pipeline.Event) {
+	if event == p.long.event {
+		p.finishLong()
+	}
+	p.conn.Emit(event)
+}
 
 // finishCommand emits the oldest command, whose reply is complete.
 func (p *parser) finishCommand(at int64) {
@@ -160,6 +175,19 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	}
 	if p.conn.Skipping(dir) >= uint64(size) {
 		return true // inside a packet whose rest is not needed
+	}
+	if dir == protocols.Client && p.long.left >= size {
+		p.long.lost = true
+		p.long.left -= size
+		if p.long.left == 0 && !p.continues[dir] {
+			p.finishLong()
+		}
+		return true
+	}
+	if dir == protocols.Client {
+		p.long.lost = true
+		p.finishLong()
+		p.long.left = 0
 	}
 	p.continues[dir], p.bytesLost = false, true
 	if p.phase == afterGreeting {

@@ -1,6 +1,9 @@
 package redis
 
-import "tidegate/pipeline/redact"
+import (
+	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
+)
 
 // A keyPosition is the position of the first key of a command: the index of an argument, or one of the
 // constants.
@@ -39,21 +42,86 @@ func (p *parser) addArgument(data []byte, size uint64) {
 		body.Key = p.conn.Intern(data[:min(len(data), maxKey)])
 	}
 
-	// Only the first arguments are kept, without their secrets. What follows a word that cannot be a command may
-	// be anything, such as the header fields of a request to another server.
-	if cmd.unnamed || len(body.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
+	// What follows a word that cannot be a command may be anything, such as the header fields of a request to
+	// another server.
+	if cmd.unnamed {
 		return
 	}
-	data = data[:min(len(data), maxArg)]
-	cmd.argsBytes += len(data)
+	text := p.argumentText(data, size, visible)
+	cut := len(body.Args) >= maxArgs-lastArgs
 	switch {
-	case visible < 0 || visible > len(data) || len(data) == 0:
-		body.Args = append(body.Args, p.conn.Intern(data))
-	case visible == 0:
-		body.Args = append(body.Args, redact.Marker)
+	case p.argsBytes+cmd.argsBytes > maxArgsBytes:
+		cmd.event.AddTag(pipeline.TagTruncated)
+		return
+	case p.isSetting(data, index) && cut && cmd.settings < maxSettings:
+		cmd.settings++
+		fallthrough
+	case !cut:
+		body.Args = append(body.Args, p.conn.Intern(text))
 	default:
-		body.Args = append(body.Args, string(data[:visible])+redact.Marker)
+		slot := &cmd.last[cmd.lastCount%lastArgs]
+		*slot = append((*slot)[:0], text...)
+		cmd.lastCount++
+		return
 	}
+	cmd.argsBytes += len(text)
+}
+
+// argumentText returns what is kept of an argument of size bytes. data has its first bytes, or all of them; the
+// first visible bytes are not secret, if visible is not negative.
+func (p *parser) argumentText(data []byte, size uint64, visible int) []byte {
+	const head = maxArg - argTail
+	cmd := &p.command
+	switch {
+	case visible == 0 && size > 0:
+		return append(p.text[:0], redact.Marker...)
+	case visible > 0 && uint64(visible) < size:
+		p.text = append(append(p.text[:0], data[:min(len(data), visible, head)]...), redact.Marker...)
+		return p.text
+	case size <= maxArg:
+		return data
+	}
+	tail := cmd.tail
+	if uint64(len(data)) == size {
+		tail = data[size-argTail:]
+	}
+	cmd.event.AddTag(pipeline.TagTruncated)
+	p.text = append(append(p.text[:0], data[:min(len(data), head)]...), "…"...)
+	p.text = append(p.text, tail...)
+	return p.text
+}
+
+// keepLastArguments adds the last arguments to the event, of a command that has more than are kept.
+func (p *parser) keepLastArguments() {
+	cmd := &p.command
+	if cmd.lastCount == 0 {
+		return
+	}
+	if cmd.lastCount > lastArgs {
+		cmd.event.AddTag(pipeline.TagTruncated)
+	}
+	for i := max(0, cmd.lastCount-lastArgs); i < cmd.lastCount; i++ {
+		text := cmd.last[i%lastArgs]
+		cmd.argsBytes += len(text)
+		cmd.event.Redis.Args = append(cmd.event.Redis.Args, p.conn.Intern(text))
+	}
+	cmd.lastCount = 0
+}
+
+// isSetting reports whether data, the argument with this index, names one of settings in CONFIG SET, or is the
+// value of one.
+func (p *parser) isSetting(data []byte, index int64) bool {
+	cmd := &p.command
+	if cmd.event.Redis.Command != "CONFIG SET" {
+		return false
+	}
+	if index%2 != 0 { // a value: CONFIG SET name value name value …
+		is := cmd.inSetting
+		cmd.inSetting = false
+		return is
+	}
+	cmd.inSetting = settings[string(upper(&p.scratch, data[:min(len(data), 64)]))]
+	return cmd.inSetting
 }
 
 // setName sets the command's name, and with it the position of the key and the secrets of the arguments.

@@ -20,14 +20,19 @@ type commandReader struct {
 	size    uint64 // bytes of the argument
 	damaged bool   // bytes of the argument were lost
 	arg     []byte // the first bytes of the argument, if it came in pieces
+	tail    []byte // its last bytes then
 
-	argsBytes int  // bytes of arguments that are kept
-	unnamed   bool // the first word cannot be the name of a command
+	last      [lastArgs][]byte // the last arguments as they will be kept, beyond the first ones
+	lastCount int              // arguments that were in last so far
+	settings  int              // arguments that are kept since they name or set one of settings
+	inSetting bool             // the next argument is the value of such a setting
+	argsBytes int              // bytes of arguments that are kept
+	unnamed   bool             // the first word cannot be the name of a command
 	key       keyPosition
 	secrets   redact.RedisArguments
 }
 
-func (r *commandReader) reset() { *r = commandReader{arg: r.arg[:0]} }
+func (r *commandReader) reset() { *r = commandReader{arg: r.arg[:0], tail: r.tail[:0], last: r.last} }
 
 // flags returns the flags of the command by its name.
 func (r *commandReader) flags() flags {
@@ -159,7 +164,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 		}
 
 		// Usually the whole argument has arrived and is read in place.
-		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
+		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg, cmd.tail = true, false, uint64(size), uint64(size), cmd.arg[:0], cmd.tail[:0]
 		if rest := data[length:]; uint64(len(rest)) >= cmd.size+2 {
 			p.addArgument(rest[:size], cmd.size)
 			cmd.inArg, cmd.bulk = false, 0
@@ -169,9 +174,10 @@ func (p *parser) readArgument(data []byte) (int, error) {
 	case cmd.bulk > 0:
 		length := int(min(cmd.bulk, uint64(len(data))))
 		cmd.bulk -= uint64(length)
-		if space := maxKey - len(cmd.arg); space > 0 && !cmd.damaged {
+		if space := maxArg - len(cmd.arg); space > 0 && !cmd.damaged {
 			cmd.arg = append(cmd.arg, data[:min(length, space)]...)
 		}
+		cmd.keepTail(data[:length])
 		return length, nil
 	}
 
@@ -182,6 +188,18 @@ func (p *parser) readArgument(data []byte) (int, error) {
 	p.addArgument(cmd.arg, cmd.size)
 	cmd.inArg, cmd.damaged = false, false
 	return 2, nil
+}
+
+// keepTail keeps the last bytes of an argument that comes in pieces; data is the next one.
+func (r *commandReader) keepTail(data []byte) {
+	if r.size <= maxArg {
+		return
+	}
+	data = data[max(0, len(data)-argTail):]
+	if surplus := len(r.tail) + len(data) - argTail; surplus > 0 {
+		r.tail = r.tail[:copy(r.tail, r.tail[surplus:])]
+	}
+	r.tail = append(r.tail, data...)
 }
 
 // cutHeader returns the header of an array or a bulk string of a client, as the server reads it: up to a CR. The

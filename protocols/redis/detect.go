@@ -115,7 +115,7 @@ func detectInline(data []byte) protocols.Match {
 			return protocols.No
 		}
 	}
-	if !whole {
+	if !whole || len(data) == 0 {
 		return protocols.More
 	}
 	if !isCommandWord(word) || bytes.Contains(line, []byte(" HTTP/")) {

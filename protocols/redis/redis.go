@@ -40,8 +40,11 @@ var Protocol = protocols.Protocol{
 const (
 	maxWaiting   = 16 << 10 // commands without a reply
 	maxArgsBytes = 1 << 20  // bytes of arguments of all of them; beyond, arguments are counted but not kept
-	maxArgs      = 16       // arguments that are kept of a command
-	maxArg       = 128      // bytes that are kept of an argument
+	maxArgs      = 16       // arguments that are kept of a command: the first 12 and the last 4
+	lastArgs     = 4        //
+	maxSettings  = 16       // further arguments that are kept of CONFIG SET: names in settings, and their values
+	maxArg       = 256      // bytes that are kept of an argument: its head and, from argTail bytes before its end, its tail
+	argTail      = 64       //
 	maxKey       = 256      // bytes that are kept of a key
 	maxText      = 256      // bytes that are kept of a simple string or an error
 	maxLine      = 64 << 10 // bytes of a line: an inline command, a simple string
@@ -77,6 +80,7 @@ type parser struct {
 	replicating bool // SYNC, PSYNC: the server's side carries a stream without replies
 
 	scratch  []byte
+	text     []byte // buffer of argumentText
 	redactor redact.Redactor
 }
 
@@ -101,8 +105,8 @@ const (
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
-		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
-		command: commandReader{arg: p.command.arg[:0]}, reply: replyReader{kind: p.reply.kind[:0]},
+		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], text: p.text[:0], redactor: p.redactor,
+		command: commandReader{arg: p.command.arg[:0], tail: p.command.tail[:0], last: p.command.last}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }
 
@@ -121,6 +125,7 @@ func (p *parser) finishCommand(at int64) {
 		cmd.reset()
 		return
 	}
+	p.keepLastArguments()
 	waiting := pending{event: cmd.event, replies: 1, argsBytes: cmd.argsBytes, flags: cmd.flags()}
 	body := cmd.event.Redis
 	if waiting.flags&subscribes != 0 {
@@ -275,8 +280,8 @@ func (p *parser) emitPushed(kind string, at int64) {
 		event.Redis.Reply = reply.text
 	}
 	event.Destination.Bytes = reply.size
-	if reply.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.conn.Info().MidStream) {
-		event.Partial = true
+	if reply.top != '>' && kind == "" {
+		event.Partial = true // its command was not captured, or not recognised
 	}
 	p.emit(event, at)
 }
@@ -372,6 +377,7 @@ func (p *parser) Close(int64) {
 	if cmd := &p.command; cmd.event != nil && cmd.index > 0 {
 		truncated := cmd.event
 		truncated.Partial = true
+		p.keepLastArguments()
 		cmd.event = nil
 		p.pairing.Flush(emitWaiting)
 		p.emit(truncated, 0)

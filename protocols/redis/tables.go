@@ -11,6 +11,15 @@ var containers = map[string]bool{
 	"SCRIPT": true, "SENTINEL": true, "SLOWLOG": true, "XGROUP": true, "XINFO": true, "HOTKEYS": true,
 }
 
+// settings are those by which an attacker takes the server over, in upper case. In a CONFIG SET of many pairs they
+// are kept wherever they stand.
+var settings = map[string]bool{
+	"DIR": true, "DBFILENAME": true, "APPENDDIRNAME": true, "APPENDFILENAME": true, "APPENDONLY": true, "ACLFILE": true,
+	"LOGFILE": true, "PROTECTED-MODE": true, "REQUIREPASS": true, "MASTERAUTH": true, "MASTERUSER": true, "REPLICAOF": true,
+	"SLAVEOF": true, "UNIXSOCKET": true, "ENABLE-DEBUG-COMMAND": true, "ENABLE-MODULE-COMMAND": true, "BIND": true,
+	"ENABLE-PROTECTED-CONFIGS": true, "SLAVE-READ-ONLY": true, "REPLICA-READ-ONLY": true, "RDBCHECKSUM": true,
+}
+
 // keyless are the other commands without a key.
 var keyless = map[string]bool{
 	"ASKING": true, "AUTH": true, "BGREWRITEAOF": true, "BGSAVE": true, "DBSIZE": true, "DISCARD": true,

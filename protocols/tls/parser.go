@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	maxHandshake = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
-	maxRecords   = 512      // records after which the handshake is emitted unfinished
-	maxAlert     = 24       // longest encrypted alert of TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
+	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
+	maxRecordBytes = 1 << 20  // bytes of records, with their headers, after which the handshake is emitted unfinished
+	maxAlert       = 24       // longest encrypted alert of TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
 )
 
 var errRecord = errors.New("tls: not a record")
@@ -33,8 +33,8 @@ type parser struct {
 	conn                *protocols.Conn
 	event               *pipeline.Event // nil before the first record, and after it was emitted
 	sides               [2]sideReader
-	lastAt              int64 // time of the last record
-	records             int
+	lastAt              int64  // time of the last record
+	recordBytes         int    // of all records so far; a message may come in records of one byte
 	version             uint16 // the negotiated version
 	offeredSession      []byte // the session id in the ClientHello
 	certificateSeen     bool
@@ -74,7 +74,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.conn.Flip()
 		return 0, nil
 	}
-	if p.records++; p.records > maxRecords {
+	if p.recordBytes += recordHeader + length; p.recordBytes > maxRecordBytes {
 		p.conn.Count("no_handshake")
 		p.finishHandshake()
 		return recordHeader + length, nil
