@@ -15,6 +15,7 @@ const (
 	TagUnsupported     = "unsupported"
 	TagOverlapConflict = "overlap_conflict"
 	TagUrgentData      = "urgent_data"
+	TagBadChecksum     = "bad_checksum"
 	TagSourceSpoofed   = "source_spoofed"
 	TagMemoryLimit     = "memory_limit"
 	TagTunnelUnopened  = "tunnel_unopened"
@@ -35,6 +36,7 @@ var Tags = []Tag{
 	{TagUnsupported, "the two sides use a variant of the protocol that is not read, such as compression"},
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
+	{TagBadChecksum, "packets of the connection had wrong checksums and were left out, as the receiver leaves them out"},
 	{TagSourceSpoofed, "the source address is not the sender's"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},

@@ -34,6 +34,9 @@ type Handler interface {
 	// Packet receives one frame that was captured on iface. link is the type of its outermost header, at its
 	// time in ns since 1970, and wireLen its length on the wire. data is valid until Packet returns.
 	Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int)
+	// TrustChecksums says of the packets that follow whether the kernel vouches for their checksums: it has
+	// verified them, or knows that they are not filled in yet. It is called when that changes.
+	TrustChecksums(trusted bool)
 	// Tick advances the Handler's clock to now, ns since 1970. It is called at least every 100 ms.
 	Tick(now int64)
 	// Close ends the use of the Handler. No call follows.
@@ -215,8 +218,14 @@ func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
 	defer l.workers.WithLabelValues(ring.iface).Dec()
 	packets, bytes := l.packets.WithLabelValues(ring.iface), l.bytes.WithLabelValues(ring.iface)
 	var captured int // bytes of one call of read
-	handle := func(at int64, data []byte, wireLen int) {
+	trusted := false
+	handler.TrustChecksums(trusted)
+	handle := func(at int64, data []byte, wireLen int, vouched bool) {
 		captured += len(data)
+		if vouched != trusted {
+			trusted = vouched
+			handler.TrustChecksums(trusted)
+		}
 		handler.Packet(ring.iface, ring.link, at, data, wireLen)
 	}
 

@@ -41,8 +41,9 @@ func (s *frameRecorder) Packet(_ string, link layers.LinkType, at int64, data []
 		s.frames = append(s.frames, bytes.Clone(data))
 	}
 }
-func (s *frameRecorder) Tick(int64) {}
-func (s *frameRecorder) Close()     { s.mu.Lock(); s.closed++; s.mu.Unlock() }
+func (s *frameRecorder) TrustChecksums(bool) {}
+func (s *frameRecorder) Tick(int64)          {}
+func (s *frameRecorder) Close()              { s.mu.Lock(); s.closed++; s.mu.Unlock() }
 
 // framesWith returns the frames that contain marker.
 func (s *frameRecorder) framesWith(marker string) [][]byte {

@@ -205,9 +205,16 @@ func hostUint16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[a
 
 func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
 
+// A readFunc takes one packet. trusted is set if the kernel vouches for the checksums of the packet.
+type readFunc = func(at int64, data []byte, wireLen int, trusted bool)
+
+// trustedStatus is set in the status of packets whose checksums the kernel has verified, or that are not filled
+// in yet, because that is left to the network card, or to no one within the host.
+const trustedStatus = unix.TP_STATUS_CSUM_VALID | unix.TP_STATUS_CSUMNOTREADY
+
 // read calls f for every packet of the blocks that are ready, at most once around the ring, and returns the
 // number of packets. data is valid until f returns.
-func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
+func (r *ring) read(f readFunc) int {
 	packets := 0
 	for range r.blocks {
 		// A block with the status USER belongs to this process until the status is KERNEL again.
@@ -225,7 +232,7 @@ func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 // readPackets calls f for every packet of one block and returns the number of packets. It stops at a header
 // that points outside the block. No kernel is known to write such a header, but a panic here would end the
 // collector.
-func readPackets(block []byte, f func(at int64, data []byte, wireLen int)) int {
+func readPackets(block []byte, f readFunc) int {
 	count := int(hostUint32(block, blockNumPkts))
 	at := uint64(hostUint32(block, blockFirstPkt))
 	for n := range count {
@@ -245,7 +252,7 @@ func readPackets(block []byte, f func(at int64, data []byte, wireLen int)) int {
 		if status&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
 			data, wire = restoreVLAN(header, data, status), wire+4
 		}
-		f(int64(hostUint32(header, pktSec))*1e9+int64(hostUint32(header, pktNsec)), data, wire)
+		f(int64(hostUint32(header, pktSec))*1e9+int64(hostUint32(header, pktNsec)), data, wire, status&trustedStatus != 0)
 		at += uint64(hostUint32(header, pktNext))
 	}
 	return count

@@ -98,7 +98,7 @@ func TestBlockOfOddHeadersStaysWithinItself(t *testing.T) {
 	read := func(change func(block []byte)) int {
 		block := ringBlock(3, "0123456789abcdef")
 		change(block)
-		return readPackets(block, func(at int64, data []byte, wireLen int) {
+		return readPackets(block, func(at int64, data []byte, wireLen int, _ bool) {
 			if at != 7e9 || len(data) > len(block) {
 				t.Errorf("got %d bytes of %d at %d", len(data), wireLen, at)
 			}

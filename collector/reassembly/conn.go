@@ -161,10 +161,13 @@ func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 		if !peer.based {
 			peer.setBase(segment.Ack)
 		}
-		peer.acknowledge(peer.offsetOf(segment.Ack), half)
+		acked := peer.acknowledge(peer.offsetOf(segment.Ack), half)
+		if peer.synData != nil {
+			c.decideSYNData(dir^1, acked)
+		}
 	}
-	if segment.Size > 0 { // TCP Fast Open, RFC 7413
-		c.handleData(dir, segment, 0, 0)
+	if segment.Size > 0 {
+		c.holdSYNData(dir, segment)
 	}
 	if segment.hasFlag(FIN) {
 		c.handleFIN(dir, segment, int64(segment.Size), 0)
@@ -191,6 +194,13 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	}
 	if half.setWindow(segment.Window, false) {
 		c.handler.Observe(dir, ZeroWindow, segment.Time)
+	}
+
+	if half.synData != nil {
+		c.overtakeSYNData(dir, segment, off)
+	}
+	if segment.hasFlag(URG) {
+		c.markUrgent(dir, segment, off)
 	}
 
 	// Deliver or store the payload, then the FIN behind it.
@@ -244,5 +254,9 @@ func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
 		c.ackStrays(dir^1, segment.Ack, off, half)
 		off = peer.offsetOf(segment.Ack)
 	}
-	return peer.acknowledge(off, half)
+	need := peer.acknowledge(off, half)
+	if peer.synData != nil {
+		c.decideSYNData(dir^1, need)
+	}
+	return need
 }

@@ -24,6 +24,10 @@ type halfStream struct {
 
 	endReported bool // Handler.End was called
 
+	urgent   int64 // the offset of the urgent byte, if isUrgent is set
+	isUrgent bool
+	synData  *waitingSegment // the payload of the SYN, while it is not acknowledged; nil: none
+
 	window      uint32 // that this side advertises, scaled if the scale is known
 	windowScale int8   // from this side's SYN; -1: unknown
 	windowZero  bool

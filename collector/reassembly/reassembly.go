@@ -11,6 +11,8 @@
 //	close.go        FIN, RST, and what takes an end back
 //	half_stream.go  the state of one direction: offsets, window
 //	stream.go       a segment's bytes: delivered at once, compared with delivered ones, or passed to reorder.go
+//	syn_data.go     the payload of a SYN
+//	urgent.go       urgent data
 //	stray.go        segments out of place, and how the stream finds back
 //	reorder.go      segments that wait, and when their gaps are given up
 //	pool.go         buffers, and the limit on the memory of all Conns of a worker
@@ -67,6 +69,7 @@ const (
 	RST
 	PSH
 	ACK
+	URG
 )
 
 // A Segment holds the fields of a TCP segment that a Conn uses.
@@ -74,6 +77,7 @@ type Segment struct {
 	Seq, Ack uint32
 	Flags    uint8
 	Window   uint16 // as in the header, not scaled
+	Urgent   uint16 // the urgent pointer, valid with URG
 	Options  []byte // of the header, as far as captured
 	Payload  []byte // as captured; valid until Conn.Segment returns
 	Size     int    // of the payload on the wire, ≥ len(Payload)
@@ -114,6 +118,7 @@ const (
 	OverlapConflict                    // bytes that differ from earlier bytes at the same offset
 	ZeroWindow                         // the window of its sender has just closed
 	OutsideWindow                      // dropped: outside the window of its receiver
+	UrgentByte                         // a byte of urgent data, which is not part of the stream
 	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
 )
 

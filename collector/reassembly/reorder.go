@@ -309,8 +309,10 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		}
 	}
 	if oldest == math.MaxInt64 { // nothing waits: correct buffered, so that the callers' loops end
-		c.dropStrays(&c.half[0])
-		c.dropStrays(&c.half[1])
+		for dir := range c.half {
+			c.dropStrays(&c.half[dir])
+			c.dropSYNData(&c.half[dir])
+		}
 		c.pool.chargeConn(c, -c.buffered)
 		return
 	}
@@ -333,8 +335,10 @@ func (c *Conn) giveUpOldest(why GapReason) {
 // Flush delivers all waiting segments and reports missing bytes as gaps. The caller calls it when the
 // connection is over.
 func (c *Conn) Flush() {
-	c.dropStrays(&c.half[0])
-	c.dropStrays(&c.half[1])
+	for dir := range c.half {
+		c.dropStrays(&c.half[dir])
+		c.dropSYNData(&c.half[dir])
+	}
 	if c.buffered == 0 && !c.Incomplete() {
 		return
 	}
@@ -359,5 +363,6 @@ func (c *Conn) Discard() {
 		}
 		half.waiting, half.front = half.waiting[:0], 0
 		c.dropStrays(half)
+		c.dropSYNData(half)
 	}
 }

@@ -161,7 +161,7 @@ func (c *Conn) resync(dir Dir, run *strayRun) {
 	c.giveUp(dir, 1, GapResync)
 	half.base = start - uint32(half.next)
 	half.top, half.ack, half.fin, half.ended = half.next, half.next, -1, false
-	half.graceStart, half.gaps = 0, [4]gapRange{}
+	half.graceStart, half.gaps, half.isUrgent = 0, [4]gapRange{}, false
 	c.closing, c.resetBy, c.doubtSince = false, 0, 0
 
 	begin := half.next

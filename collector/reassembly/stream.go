@@ -113,7 +113,11 @@ func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
 func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 	half := &c.half[dir]
 	if len(data) > 0 {
-		c.handler.Data(dir, data, at)
+		if half.isUrgent {
+			c.deliverAroundUrgent(dir, data, at)
+		} else {
+			c.handler.Data(dir, data, at)
+		}
 		half.delivered.record(half.next, data)
 		half.next += int64(len(data))
 	}

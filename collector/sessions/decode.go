@@ -43,7 +43,7 @@ const (
 	etherVNTag    = 0x8926
 )
 
-// A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait and the tunnels
+// A decoder reads the headers of a frame into a packet. Its state is the IP fragments that wait and the tunnels
 // that were looked up.
 //
 // Each method reads one kind of header and calls the method of the next layer. In all methods data is the
@@ -51,8 +51,9 @@ const (
 // around it. An inner header overwrites the fields of p that an outer header has set: the innermost headers
 // count.
 type decoder struct {
-	frags   defragmenter
-	tunnels tunnelGate
+	frags     defragmenter
+	tunnels   tunnelGate
+	checksums checksumSource
 }
 
 // decodeFrame reads the headers of a frame into p and returns the result under which the packet is counted.

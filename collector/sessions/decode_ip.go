@@ -60,6 +60,9 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	p.src, p.dst = addrFrom4(data[12:]), addrFrom4(data[16:])
 	p.id, p.hasID = uint32(binary.BigEndian.Uint16(data[4:])), data[4]|data[5] != 0
 	fragment, proto := binary.BigEndian.Uint16(data[6:]), data[9]
+	if d.isHeaderWrong(data[:headLen]) {
+		p.headerWrong = true
+	}
 
 	// From here on data and wire are those of the payload, without padding.
 	totalLen = min(totalLen, wire)
@@ -79,7 +82,7 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 		if data == nil {
 			return res
 		}
-		wire = len(data)
+		wire, p.conflict = len(data), d.frags.conflict
 	}
 	return d.decodeTransport(p, proto, data, wire, depth)
 }
@@ -142,7 +145,7 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 			if data == nil {
 				return res
 			}
-			wire = len(data)
+			wire, p.conflict = len(data), d.frags.conflict
 
 		default:
 			return d.decodeTransport(p, next, data, wire, depth)
@@ -196,10 +199,12 @@ func (d *decoder) decodeTCP(p *packet, data []byte, wire int) result {
 	p.sport, p.dport = binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:])
 	p.Seq, p.Ack = binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:])
 	p.Flags, p.Window = data[13]&0x3f, binary.BigEndian.Uint16(data[14:])
+	p.Urgent = binary.BigEndian.Uint16(data[18:])
 	p.header = data[:min(headLen, len(data))]
 	p.Options = p.header[20:]
 	p.Payload = data[len(p.header):]
 	p.Size = wire - headLen
+	d.checkTransport(p, data, wire, 16)
 	return resTCP
 }
 
@@ -218,7 +223,8 @@ func (d *decoder) decodeUDP(p *packet, data []byte, wire, depth int) result {
 	}
 	p.header = data[:8]
 	p.Payload = data[8:min(len(data), size)]
-	p.Size = size - 8
+	p.Size = min(size, wire) - 8
+	d.checkTransport(p, data[:min(len(data), size)], min(size, wire), 6)
 	return d.decodeTunnel(p, depth)
 }
 

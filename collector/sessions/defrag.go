@@ -34,6 +34,7 @@ type datagram struct {
 	received int            // bytes in parts
 	cost     int            // memory charged for the buffers of parts
 	due      int64          // clock: when it times out; 0 if it is complete
+	conflict bool           // fragments overlap and have different bytes
 	invalid  bool           // its fragments contradict each other; later ones are ignored until it times out
 }
 
@@ -65,6 +66,7 @@ type defragmenter struct {
 	front     int
 	cost      int      // sum of the costs of all datagrams
 	complete  [][]byte // buffers of the datagrams that the current packet has completed
+	conflict  bool     // fragments of the last complete datagram overlapped and had different bytes
 }
 
 func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
@@ -119,7 +121,7 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	for _, part := range target.parts {
 		copy(whole[part.off:], part.b)
 	}
-	f.complete = append(f.complete, whole)
+	f.complete, f.conflict = append(f.complete, whole), target.conflict
 	f.removeDatagram(target)
 	return whole, resFragment
 }
@@ -148,6 +150,7 @@ func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 		lo, hi := max(off, part.off), min(end, partEnd)
 		if string(data[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
 			f.metrics.conflicts.Inc()
+			d.conflict = true
 		}
 		if off < part.off { // a hole before part: fill it; part is then at i+1
 			if len(d.parts) >= maxFragments {

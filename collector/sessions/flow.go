@@ -59,6 +59,8 @@ type flow struct {
 	stream     *reassembly.Conn // TCP only; never nil
 	pendingSYN pendingSYN
 	stats      sessionStats
+	marks      marks
+	checksums  [2]checksumCounts // by end of key
 
 	dedup  dedup
 	nat    natState

@@ -69,6 +69,7 @@ type forgery struct {
 	ack     int // relative to the next number of the other side
 	payload string
 	arrives bool // the receiver gets the frame
+	badSum  bool // the checksum is wrong
 }
 
 // sequenceNumbers returns the numbers that the client sends and expects next, by TCP_REPAIR.
@@ -117,6 +118,9 @@ func (v *victim) forge(f forgery) {
 		to = v.frames.server
 	}
 	copy(frame, to)
+	if f.badSum {
+		frame[14+20+16] ^= 0x5a
+	}
 	copy(frame[6:], v.frames.client)
 	if err := unix.Sendto(v.frames.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: v.frames.index}); err != nil {
 		v.Fatal(err)
@@ -163,6 +167,9 @@ var forgeries = map[string][]forgery{
 	"ack-ahead":               {{back: true, flags: "A", ack: 5000}},
 	"ack-ahead-of-server":     {{flags: "A", ack: 5000, arrives: true}},
 	"ack-and-data-ahead":      {{back: true, flags: "A", ack: 4000}, {flags: "A", seq: 4000, payload: "GET /forged HTTP/1.1\r\n\r\n"}},
+	"wrong-checksum":          {{flags: "A", payload: "GET /forged HTTP/1.1\r\n\r\n", arrives: true, badSum: true}},
+	"wrong-checksum-reset":    {{flags: "R", arrives: true, badSum: true}},
+	"wrong-checksum-answer":   {{back: true, flags: "A", payload: "HTTP/1.1 200 OK\r\n\r\n", badSum: true}},
 	"data-far-ahead":          {{flags: "A", seq: 1 << 27, payload: "GET /forged HTTP/1.1\r\n\r\n"}},
 	"data-far-ahead-and-ack":  {{flags: "A", seq: 1 << 27, payload: "GET /forged"}, {back: true, flags: "A", ack: 1<<27 + 11}},
 	"data-far-behind-and-ack": {{flags: "A", seq: -1 << 27, payload: "GET /forged"}, {back: true, flags: "A", ack: -1<<27 + 11}},
@@ -219,5 +226,52 @@ func TestNoForgedPacketSilencesAConnection(t *testing.T) {
 	}
 	if len(lines) != 2*6*len(forgeries) {
 		t.Errorf("the server logged %d requests", len(lines))
+	}
+}
+
+// TestUrgentDataIsReadAsNginxReadsIt: bytes sent with MSG_OOB are neither in the log of the server nor in the
+// events.
+func TestUrgentDataIsReadAsNginxReadsIt(t *testing.T) {
+	network := newLiveNet(t)
+	requests := network.startNginx()
+	live := network.capture(2)
+	conn := network.dial(80).(*net.TCPConn)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	for i := range 10 {
+		for _, part := range []string{fmt.Sprintf("GET /%d/index.php?x=../../e", i), "!Z", "tc/pa", "!Z", "sswd HTTP/1.1\r\nHost: a\r\n\r\n"} {
+			if part[0] != '!' {
+				_, err = io.WriteString(conn, part)
+			} else {
+				err = raw.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte(part[1:]), unix.MSG_OOB, nil) })
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			break // nginx stops to read at an urgent byte until more comes
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+	}
+	_ = conn.Close()
+	time.Sleep(100 * time.Millisecond)
+	live.stop()
+	urls := live.urls()
+	for _, line := range requests() {
+		if url := strings.Fields(line)[1]; urls[url] != 1 || !strings.HasSuffix(url, "?x=../../etc/passwd") {
+			t.Errorf("%s was told %d times: %v", url, urls[url], urls)
+		}
+	}
+	for _, event := range live.events {
+		if len(event.Tags) == 0 {
+			t.Errorf("an event is not marked: %v", event)
+		}
 	}
 }

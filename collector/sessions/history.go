@@ -23,10 +23,13 @@ const (
 	kindRetransmission
 	kindZeroWindow
 	kindGap
+	kindBadChecksum
+	kindUrgent
 )
 
-// historyLetters holds Zeek's letters by segmentKind. Letters of the server are written in lower case.
-const historyLetters = "SHADFRTWG"
+// historyLetters holds Zeek's letters by segmentKind, and U for urgent data, which Zeek has none for. Letters of
+// the server are written in lower case.
+const historyLetters = "SHADFRTWGCU"
 
 const lowerCase = 0x20
 

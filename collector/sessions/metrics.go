@@ -22,8 +22,9 @@ type tableMetrics struct {
 	gapBytes [reassembly.NumGapReasons]counter
 
 	segmentsOutside, segmentsBeforeStart, segmentsLate counter
+	segmentsChecksum                                   counter
 	fragmentsTimeout, fragmentsLimit                   counter
-	conflicts                                          counter
+	conflicts, urgentBytes                             counter
 
 	spoofedPackets  counter
 	unopenedTunnels map[links.Encapsulation]counter
@@ -47,6 +48,8 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Memory of TCP segments that wait because earlier bytes are missing, in bytes."),
 		conflicts: factory.Counter("tidegate_sessions_overlap_conflicts_total",
 			"TCP segments and IP fragments that overlap earlier ones and have different bytes."),
+		urgentBytes: factory.Counter("tidegate_sessions_urgent_bytes_total",
+			"Bytes of TCP urgent data, which receivers do not read as part of the stream."),
 		duplicates: factory.Counter("tidegate_sessions_nat_duplicates_total",
 			"Sessions that were not reported because another interface reports the same connection."),
 		duplicateEvents: factory.Counter("tidegate_sessions_nat_duplicate_events_total",
@@ -105,10 +108,11 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 	}
 
 	segments := factory.CounterVec("tidegate_sessions_dropped_segments_total",
-		"TCP segments that were dropped, by reason.", "reason")
+		"TCP segments, and UDP datagrams with a wrong checksum, that were dropped, by reason.", "reason")
 	m.segmentsOutside = segments.WithLabelValues("outside_window")
 	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
 	m.segmentsLate = segments.WithLabelValues("late")
+	m.segmentsChecksum = segments.WithLabelValues("checksum")
 
 	fragments := factory.CounterVec("tidegate_sessions_dropped_fragments_total",
 		"IP fragments that were dropped because their datagram stayed incomplete, by reason.", "reason")

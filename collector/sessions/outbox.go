@@ -20,6 +20,9 @@ const outboxRetryEvery = int64(50e6)
 // keeps it in the outbox.
 func (f *flow) emitEvent(event *pipeline.Event) {
 	table := f.table
+	if f.marks != 0 {
+		f.tagEvent(event)
+	}
 
 	// An event is the occasion to look for other flows of the connection.
 	if f.dedup.state == primary && !f.dedup.confirmed {

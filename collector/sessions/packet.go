@@ -45,6 +45,9 @@ type packet struct {
 	id           uint32 // the identification of the IP header
 	hasID        bool
 	header       []byte // of TCP or UDP, as far as captured
+	checksum     checksumResult
+	headerWrong  bool // the checksum of an IPv4 header is wrong
+	conflict     bool // its fragments overlap and differ
 
 	mac      uint64              // source of a frame on a bridge; 0: not known
 	tunnel   tunnel              // around the packet

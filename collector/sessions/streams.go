@@ -125,7 +125,13 @@ func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64
 		stats.history.addKind(kindZeroWindow, dir)
 	case reassembly.OverlapConflict:
 		stats.conflicts++
+		f.marks |= markConflict
 		f.table.metrics.conflicts.Inc()
+	case reassembly.UrgentByte:
+		stats.sides[dir].bytes++
+		stats.history.addKind(kindUrgent, dir)
+		f.marks |= markUrgent
+		f.table.metrics.urgentBytes.Inc()
 	case reassembly.OutsideWindow:
 		f.table.metrics.segmentsOutside.Inc()
 	case reassembly.BeforeStart:

@@ -75,10 +75,8 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
-	t.decoder = decoder{
-		frags:   newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics),
-		tunnels: newTunnelGate(t),
-	}
+	t.decoder.frags = newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics)
+	t.decoder.tunnels = newTunnelGate(t)
 }
 
 // flushEvery is the number of packets between two flushes of the counters.
@@ -219,6 +217,9 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.setTunnel(p)
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	f.resetActivity(p.Time, sender)
+	if p.checksum == sumPlausible {
+		f.checksums[sender].plausible = 1
+	}
 	t.flows[key] = f
 	t.timers.insertFlow(f)
 	if key.proto == protoTCP {

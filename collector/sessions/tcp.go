@@ -18,6 +18,9 @@ func (t *Table) handleTCP(p *packet) {
 	// Find the flow. Most packets belong to the flow of their tuple without further checks.
 	key, sender := p.flowKey()
 	flow := t.flows[key]
+	if flow != nil && p.checksum != sumUnchecked && flow.rejectsChecksum(p, sender) {
+		return
+	}
 	if flow != nil && (flow.dead || p.Flags&reassembly.SYN != 0 || flow.pendingSYN.seen) {
 		flow = t.reuseOrReplace(flow, p, sender)
 	}
@@ -47,6 +50,9 @@ func (t *Table) handleTCP(p *packet) {
 	}
 	if isNew {
 		flow.openProtocol(p.startSeq())
+	}
+	if p.conflict {
+		flow.marks |= markConflict
 	}
 
 	// Segment may call the parser, and an event of the parser may make the flow a duplicate.

@@ -284,6 +284,36 @@ func TestDataWithSYN(t *testing.T) {
 	test.segment("<", "A", 0, 3, "OK")
 	test.closeOneSession()
 	test.wantParserLog(">GET <OK close")
+
+	// The server takes the data (RFC 7413), and says so.
+	test = newTableTest(t, Default(), Deps{})
+	test.segment(">", "S", 0, 0, "GET")
+	test.wantParserLog("")
+	test.segment("<", "SA", 0, 3, "")
+	test.segment("<", "A", 0, 3, "OK")
+	test.segment(">", "A", 3, 2, "next")
+	test.closeOneSession()
+	test.wantParserLog(">GET <OK >next close")
+}
+
+// TestDataWithSYNCountsOnlyWhenAcknowledged: a server without TCP Fast Open ignores the data of a SYN. What the
+// client then sends is what counts.
+func TestDataWithSYNCountsOnlyWhenAcknowledged(t *testing.T) {
+	for _, answered := range []bool{true, false} {
+		test := newTableTest(t, Default(), Deps{})
+		test.segment(">", "S", 0, 0, "GET /innocent")
+		if answered {
+			test.segment("<", "SA", 0, 0, "")
+			test.segment(">", "A", 0, 0, "")
+		}
+		test.segment(">", "A", 0, 0, "GET /attacked")
+		test.segment("<", "A", 0, 13, "OK")
+		session := test.closeOneSession()
+		test.wantParserLog(">GET /attacked <OK close")
+		if answered && session.Session.OverlapConflicts != 0 {
+			t.Errorf("%d conflicts with data that the server has not accepted", session.Session.OverlapConflicts)
+		}
+	}
 }
 
 // TestHalfClose: the client sends data and its FIN in one segment, and the server continues to send.

@@ -10,6 +10,9 @@ import (
 func (t *Table) handleUDP(p *packet) {
 	key, sender := p.flowKey()
 	flow := t.flows[key]
+	if flow != nil && p.checksum != sumUnchecked && flow.rejectsChecksum(p, sender) {
+		return
+	}
 	if flow != nil && flow.dead {
 		t.replaceFlow(flow, "")
 		flow = nil
@@ -34,6 +37,9 @@ func (t *Table) handleUDP(p *packet) {
 		return
 	}
 
+	if p.conflict {
+		flow.marks |= markConflict
+	}
 	flow.stats.addPayload(dir, p.Time)
 	if cut := p.Size - len(p.Payload); cut > 0 { // cut by the capture; the parser still gets the front
 		side.missing += uint64(cut)

@@ -1,0 +1,32 @@
+package sessions
+
+import (
+	"tidegate/collector/reassembly"
+	"tidegate/pipeline"
+)
+
+// marks are what was strange about the packets of a flow. All its later events have them as tags, since a
+// parser may have read other bytes than the receiver.
+type marks uint8
+
+const (
+	markConflict marks = 1 << iota // bytes were sent twice and differ
+	markUrgent                     // urgent data
+	markChecksum                   // packets with wrong checksums
+)
+
+// tagEvent adds the marks of f to the event.
+func (f *flow) tagEvent(event *pipeline.Event) {
+	if f.marks&markConflict != 0 {
+		event.AddTag(pipeline.TagOverlapConflict)
+	}
+	if f.marks&markUrgent != 0 {
+		event.AddTag(pipeline.TagUrgentData)
+	}
+	if f.marks&markChecksum != 0 {
+		event.AddTag(pipeline.TagBadChecksum)
+	}
+}
+
+// dirOf returns the direction of the packets from the end sender of f.key.
+func (f *flow) dirOf(sender uint8) reassembly.Dir { return reassembly.Dir(sender ^ f.clientSide) }
