@@ -95,18 +95,23 @@ func (p *process) startCapture(registry *containers.Registry) {
 	// Each worker of the capture has a parser set and a session table of its own.
 	dedup := sessions.NewDedupTable()
 	panicked := p.panicLogger()
+	var live *capture.Live
+	isBridge := func(iface string) bool { return live.IsBridge(iface) }
 	handler := func(_ string, _ int, producer collector.PacketProducer) capture.Handler {
 		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, NAT: tracker, Bridge: p.cfg.Capture.IsBridge,
+			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, NAT: tracker, Bridge: isBridge,
 			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)
 	}
 
-	live := capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
+	live = capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
+	live.Follow(capture.Topology{
+		Links: monitor.Subscribe(), Networks: registry.Subscribe(), DockerBridges: registry.Bridges,
+	})
 	p.lifecycle.startComponent("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
 }
 

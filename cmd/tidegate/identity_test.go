@@ -32,6 +32,8 @@ type hostCapture struct {
 	mu     sync.Mutex
 	events []*pipeline.Event
 	stop   func() // ends the capture; events is complete afterwards
+
+	metrics *prometheus.Registry
 }
 
 func (c *hostCapture) TryShip(event *pipeline.Event) bool {
@@ -50,7 +52,8 @@ func (c *hostCapture) Prune(func(string) bool)                 {}
 // startCapture starts the capture of a Docker host.
 func (h *dockerHost) startCapture() *hostCapture {
 	captured := &hostCapture{}
-	log, reg := slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	captured.metrics = prometheus.NewRegistry()
+	log, reg := slog.New(slog.DiscardHandler), captured.metrics
 	ctx, cancel := context.WithCancel(context.Background())
 	var ends []chan struct{}
 	start := func(run func()) { ends = append(ends, h.inHost(run)) }
@@ -66,15 +69,19 @@ func (h *dockerHost) startCapture() *hostCapture {
 	<-changed
 	captureConfig := capture.Default()
 	captureConfig.RingBytes = 2 << 20
+	var live *capture.Live
 	handler := func(string, int, collector.PacketProducer) capture.Handler {
 		return sessions.New(sessions.Default(), sessions.Deps{
 			Protocols:  protocols.NewSet(all.Protocols, protocols.Default(), nil),
-			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, Bridge: captureConfig.IsBridge,
+			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, Bridge: live.IsBridge,
 			Tunnels: monitor, Emit: func(event *pipeline.Event) { captured.TryShip(event) },
 		}, reg)
 	}
-	captureConfig.Interfaces = []string{"docker0"}
-	live := capture.NewLive(captureConfig, nil, handler, log, reg)
+	captureConfig.Interfaces = []string{"docker0"} // and those of Docker's other networks
+	live = capture.NewLive(captureConfig, nil, handler, log, reg)
+	live.Follow(capture.Topology{
+		Links: monitor.Subscribe(), Networks: registry.Subscribe(), DockerBridges: registry.Bridges,
+	})
 	start(func() { _ = live.Run(ctx, captured) })
 	time.Sleep(500 * time.Millisecond)
 	captured.stop = func() {
@@ -117,6 +124,16 @@ func (h *dockerHost) runWork(name string, task workload, options ...string) {
 	}, options, []string{"skel", "/workload"})...)
 }
 
+// serveOutside starts an HTTP server outside of the host, at port 8000.
+func (h *dockerHost) serveOutside() {
+	program, err := os.Executable()
+	h.check(err)
+	server := h.outsideCommand(program)
+	server.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{ListenAddr: outsideIP + ":8000"}.String())
+	h.check(server.Start())
+	h.t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+}
+
 // sendSpoofedQuery sends a DNS query over a raw socket, which a container may have by default.
 func (w workload) sendSpoofedQuery() error {
 	to, err := netip.ParseAddrPort(w.DNS)
@@ -154,12 +171,7 @@ func TestContainersAreKnownByTimeAndSender(t *testing.T) {
 		t.Skip("it starts a Docker host")
 	}
 	host := newDockerHost(t)
-	program, err := os.Executable()
-	host.check(err)
-	server := host.outsideCommand(program)
-	server.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{ListenAddr: outsideIP + ":8000"}.String())
-	host.check(server.Start())
-	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
+	host.serveOutside()
 	captured := host.startCapture()
 
 	const rounds = 5
@@ -215,5 +227,53 @@ func expectOwnNames(t *testing.T, events []*pipeline.Event, requests int) {
 	}
 	if len(names) != requests || sessions != requests || len(addresses) == requests {
 		t.Errorf("%d requests and %d sessions from %d addresses, want %d from fewer", len(names), sessions, len(addresses), requests)
+	}
+}
+
+// TestNewNetworkIsCapturedAtOnce, on a real Docker host: of ten clients, each in a network that was made for it and each
+// asking at once, every request is whole, also if the bridge has a name of its own. The series of bridges that are gone
+// do not stay.
+func TestNewNetworkIsCapturedAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a Docker host")
+	}
+	host := newDockerHost(t)
+	host.serveOutside()
+	captured := host.startCapture()
+	const networks = 10
+	for i := range networks {
+		name := fmt.Sprintf("net%d", i)
+		create := []string{"network", "create", name}
+		if i%2 == 1 {
+			create = append(create, "-o", "com.docker.network.bridge.name=shop"+fmt.Sprint(i))
+		}
+		host.docker(create...)
+		host.runWork(name, workload{Case: name, Transactions: 1, HTTP: outsideIP + ":8000"}, "--rm", "--network", name)
+		host.docker("network", "rm", name)
+	}
+	time.Sleep(3 * time.Second)
+	series := map[string]float64{}
+	families, err := captured.metrics.Gather()
+	host.check(err)
+	for _, family := range families {
+		if family.GetName() == "tidegate_capture_packets_total" {
+			for _, metric := range family.GetMetric() {
+				series[metric.GetLabel()[0].GetValue()] = metric.GetCounter().GetValue()
+			}
+		}
+	}
+	captured.stop()
+
+	whole := map[string]bool{}
+	for _, event := range captured.events {
+		if event.Http != nil && !event.Partial && event.Http.StatusCode == 200 {
+			whole[event.Source.Container.GetName()] = true
+		}
+	}
+	if len(whole) != networks {
+		t.Errorf("%d of %d requests are whole: %v", len(whole), networks, whole)
+	}
+	if len(series) > 2 || series["removed"] < 10*networks {
+		t.Errorf("series of packets: %v, want docker0 and removed", series)
 	}
 }

@@ -18,6 +18,8 @@ type Config struct {
 	// promiscuous mode. A session that is seen on a bridge and on another interface is reported once, by the
 	// bridge.
 	Bridges []string `yaml:"bridges"`
+	// Capture the bridges of all Docker networks, whatever their names, as if they were in interfaces and in bridges.
+	DockerBridges bool `yaml:"docker_bridges"`
 	// Names, or glob patterns of names, of interfaces on which every tunnel (VXLAN, Geneve, GTP, GRE, IP in IP, MPLS,
 	// PPPoE) is opened, such as the port of a mirror. Elsewhere only tunnels that end on this host are opened, those of
 	// its VXLAN, Geneve, GRE and IP-in-IP devices and of Docker's overlay networks, and on bridges none: whoever can
@@ -33,8 +35,8 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Interfaces: []string{"docker0", "br-*", "eth0"},
-		Bridges:    []string{"docker0", "br-*"},
-		RingBytes:  8 * config.MiB,
+		Bridges:    []string{"docker0", "br-*"}, DockerBridges: true,
+		RingBytes: 8 * config.MiB,
 	}
 }
 

@@ -54,9 +54,12 @@ type Live struct {
 	handler  NewHandlerFunc
 	log      *slog.Logger
 
+	topology Topology
+
 	packets, bytes, drops *prometheus.CounterVec
 	failures              *prometheus.CounterVec
 	workers               *prometheus.GaugeVec
+	uncaptured            prometheus.Gauge
 }
 
 // NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka
@@ -76,68 +79,86 @@ func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log 
 			"Attempts to capture on an interface that failed.", "interface"),
 		workers: factory.GaugeVec("tidegate_capture_workers",
 			"Workers that capture packets, each with a ring of its own.", "interface"),
+		uncaptured: factory.Gauge("tidegate_capture_uncaptured_interfaces",
+			"Interfaces that are up and not captured, without the loopback and the ends of containers' cables (veth)."),
 	}
 }
 
-// Run captures until ctx ends. Once a second it starts workers on the matching interfaces that have none: new
-// interfaces, and those whose workers ended because the interface was down.
+// A liveState is what one call of Run keeps between its scans.
+type liveState struct {
+	workers    sync.WaitGroup
+	running    map[int]capturedInterface // by interface index
+	lastErrors map[string]string         // by interface name; an error is logged once until it changes
+	counted    map[string]bool           // names of interfaces that have metrics
+	uncaptured map[string]bool           // names of interfaces that are not captured
+}
+
+// A capturedInterface is one that has workers.
+type capturedInterface struct {
+	name string
+	done chan struct{} // closed when the workers have ended
+}
+
+// Run captures until ctx ends. After each change of the topology, and once a second, it starts workers on the selected
+// interfaces that have none: new interfaces, and those whose workers ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	running := map[int]chan struct{}{} // by interface index; the channel is closed when the workers have ended
-	lastErrors := map[string]string{}  // by interface name; an error is logged once until it changes
+	state := &liveState{
+		running: map[int]capturedInterface{}, lastErrors: map[string]string{},
+		counted: map[string]bool{}, uncaptured: map[string]bool{},
+	}
+	defer state.workers.Wait()
 	rescan := time.NewTicker(time.Second)
 	defer rescan.Stop()
 	for {
-		for _, iface := range l.matchingInterfaces() {
-			// Skip an interface whose workers still run.
-			if done := running[iface.Index]; done != nil {
-				select {
-				case <-done:
-					delete(running, iface.Index)
-				default:
-					continue
-				}
-			}
-
-			// An interface that cannot be captured is tried again at the next scan.
-			rings, err := l.openRings(&iface)
-			if err != nil {
-				l.failures.WithLabelValues(iface.Name).Inc()
-				if lastErrors[iface.Name] != err.Error() {
-					l.log.Error("cannot capture on interface", "interface", iface.Name, "err", err)
-					lastErrors[iface.Name] = err.Error()
-				}
-				continue
-			}
-			delete(lastErrors, iface.Name)
-			running[iface.Index] = l.startWorkers(ctx, &wg, rings, ship)
-			l.log.Info("capturing", "interface", iface.Name, "workers", len(rings),
-				"bridge", l.cfg.IsBridge(iface.Name))
+		if interfaces, err := net.Interfaces(); err == nil {
+			l.startMissing(ctx, state, interfaces, ship)
+			l.countUncaptured(interfaces, state.uncaptured)
+			l.retireMetrics(interfaces, state)
+		} else {
+			l.failures.WithLabelValues("all").Inc()
 		}
-
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-l.topology.Links:
+		case <-l.topology.Networks:
 		case <-rescan.C:
 		}
 	}
 }
 
-// matchingInterfaces returns the interfaces that are up and match the configuration.
-func (l *Live) matchingInterfaces() []net.Interface {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		l.failures.WithLabelValues("all").Inc()
-		return nil
-	}
-	var matching []net.Interface
-	for _, iface := range interfaces {
-		if iface.Flags&net.FlagUp != 0 && matchAny(l.cfg.Interfaces, iface.Name) {
-			matching = append(matching, iface)
+// startMissing starts workers on the selected interfaces that are up and have none.
+func (l *Live) startMissing(
+	ctx context.Context, state *liveState, interfaces []net.Interface, ship collector.Shipper,
+) {
+	for index, captured := range state.running {
+		select {
+		case <-captured.done:
+			delete(state.running, index)
+		default:
 		}
 	}
-	return matching
+	for _, iface := range interfaces {
+		if _, runs := state.running[iface.Index]; runs || iface.Flags&net.FlagUp == 0 || !l.isSelected(iface.Name) {
+			continue
+		}
+
+		// An interface that cannot be captured is tried again at the next scan.
+		state.counted[iface.Name] = true
+		rings, err := l.openRings(&iface)
+		if err != nil {
+			l.failures.WithLabelValues(iface.Name).Inc()
+			if state.lastErrors[iface.Name] != err.Error() {
+				l.log.Error("cannot capture on interface", "interface", iface.Name, "err", err)
+				state.lastErrors[iface.Name] = err.Error()
+			}
+			continue
+		}
+		delete(state.lastErrors, iface.Name)
+		done := l.startWorkers(ctx, &state.workers, rings, ship)
+		state.running[iface.Index] = capturedInterface{iface.Name, done}
+		l.log.Info("capturing", "interface", iface.Name, "workers", len(rings), "bridge", l.IsBridge(iface.Name))
+	}
 }
 
 // openRings returns one ring for each worker of an interface, all of them in one fanout group.
@@ -148,7 +169,7 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	}
 	cfg := ringConfig{
 		bytes: int(l.cfg.RingBytes), blockBytes: blockBytes, retireAfter: retireAfter,
-		promiscuous: l.cfg.IsBridge(iface.Name),
+		promiscuous: l.IsBridge(iface.Name),
 	}
 	workers := l.cfg.Workers
 	if workers == 0 {

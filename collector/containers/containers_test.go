@@ -48,6 +48,11 @@ func newFakeDocker(t *testing.T) *fakeDocker {
 		},
 		{"Name": "shop", "Id": strings.Repeat("ab", 32), "Driver": "bridge", "IPAM": ipam("172.18.0.0/16", "fd00:18::/64")},
 		{"Name": "host", "Id": strings.Repeat("2", 64), "Driver": "host", "IPAM": ipam()},
+		{"Name": "lan", "Id": strings.Repeat("3", 64), "Driver": "macvlan", "IPAM": ipam("192.0.2.0/24")},
+		{
+			"Name": "swarm", "Id": strings.Repeat("4", 64), "Driver": "overlay", "IPAM": ipam("10.0.1.0/24"),
+			"Options": map[string]string{"com.docker.network.driver.overlay.vxlanid_list": "4097,4098"},
+		},
 	}
 	docker.serve()
 	return docker
@@ -282,6 +287,12 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 	const networks = "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]"
 	if got := fmt.Sprint(registry.Bridges(), registry.view.Load().subnets); got != networks {
 		t.Error(got)
+	}
+	if uncaptured := testutil.ToFloat64(registry.metrics.uncaptured); uncaptured != 1 {
+		t.Errorf("%v networks cannot be captured, want 1", uncaptured)
+	}
+	if overlays := fmt.Sprint(registry.Overlays()); overlays != "[{4097 4789} {4098 4789}]" {
+		t.Error(overlays)
 	}
 	if logs := registry.Logs(); len(logs) != 1 || logs[0].ContainerID != id || logs[0].Driver != "json-file" ||
 		!strings.HasSuffix(logs[0].Path, "-json.log") {

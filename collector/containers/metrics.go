@@ -8,12 +8,13 @@ import (
 
 // registryMetrics are the metrics of a Registry.
 type registryMetrics struct {
-	events    *prometheus.CounterVec
-	dropped   *prometheus.CounterVec
-	errors    *prometheus.CounterVec
-	known     prometheus.Gauge
-	excluded  prometheus.Gauge
-	connected prometheus.Gauge
+	events     *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
+	errors     *prometheus.CounterVec
+	known      prometheus.Gauge
+	excluded   prometheus.Gauge
+	uncaptured prometheus.Gauge
+	connected  prometheus.Gauge
 }
 
 // newMetrics returns the metrics of reg.
@@ -31,6 +32,8 @@ func newMetrics(reg prometheus.Registerer) registryMetrics {
 		excluded: with.Gauge("tidegate_containers_excluded",
 			"Containers whose logs are not read, because of containers.include, exclude or exclude_labels, or because it "+
 				"is the collector's own."),
+		uncaptured: with.Gauge("tidegate_containers_uncaptured_networks",
+			"Docker networks without a bridge (macvlan, ipvlan, plugins), whose inner traffic cannot be captured."),
 		connected: with.Gauge("tidegate_containers_api_connected",
 			"1 while the stream of events of the Docker API is open, 0 otherwise."),
 	}

@@ -30,13 +30,18 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 
 	var list []network
 	var overlays []links.Overlay
+	uncaptured := map[string]string{} // drivers by name of network
 	for i := range result.Items {
 		described := &result.Items[i].Network
-		if described.Driver == "overlay" {
+		switch described.Driver {
+		case "bridge":
+		case "overlay":
 			overlays = append(overlays, overlaysOf(described.Options)...)
 			continue
-		}
-		if described.Driver != "bridge" {
+		case "host", "null": // the host's own interfaces, and none
+			continue
+		default:
+			uncaptured[described.Name] = described.Driver
 			continue
 		}
 		found := network{bridge: described.Options["com.docker.network.bridge.name"]}
@@ -63,7 +68,21 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.networks, r.overlays = list, overlays
+	r.countUncaptured(uncaptured)
 	return nil
+}
+
+// countUncaptured counts and logs the networks without a bridge on this host (macvlan, ipvlan, of a plugin), each once:
+// what their containers send to each other crosses no interface that can be captured. r.mu is held.
+func (r *Registry) countUncaptured(drivers map[string]string) {
+	for name, driver := range drivers {
+		if r.uncaptured[name] != driver {
+			r.log.Warn("traffic inside of a Docker network is not captured, its driver has no bridge",
+				"network", name, "driver", driver)
+		}
+	}
+	r.uncaptured = drivers
+	r.metrics.uncaptured.Set(float64(len(drivers)))
 }
 
 // overlaysOf returns the VXLAN networks of an overlay network with the given options. Only the managers of a

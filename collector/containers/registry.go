@@ -68,6 +68,7 @@ type Registry struct {
 	connected   map[string]int64 // by container id: when it was connected to a network, ns; until it stops
 	networks    []network
 	overlays    []links.Overlay
+	uncaptured  map[string]string // drivers of networks without a bridge, by name
 	subscribers []chan struct{}
 
 	ready     chan struct{}
