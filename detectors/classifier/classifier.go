@@ -97,7 +97,7 @@ func (c *Classifier) Evaluate(block []*pipeline.Event) {
 }
 
 // chosenLabel returns the label that was registered, by a person or an algorithm, and the public suffix after
-// it. Both are empty if the name is itself a public suffix.
+// it. Both are empty if nobody registered the name: it is a public suffix, or below a private one.
 func chosenLabel(message *pipeline.DNSMessage) (label, suffix string) {
 	name := message.RegisteredDomain
 	if name == "" {
@@ -106,7 +106,10 @@ func chosenLabel(message *pipeline.DNSMessage) (label, suffix string) {
 			return "", ""
 		}
 	}
-	return Split(name)
+	if label, suffix = Split(name); IsPrivateSuffix(suffix) {
+		return "", ""
+	}
+	return label, suffix
 }
 
 // addVerdict appends the verdict of a score that reached the threshold.

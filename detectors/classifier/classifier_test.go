@@ -3,10 +3,12 @@ package classifier_test
 import (
 	"fmt"
 	"math/rand"
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/publicsuffix"
 
 	"tidegate/detectors/classifier"
 	"tidegate/models"
@@ -69,6 +71,90 @@ func TestShadowHasNoVerdicts(t *testing.T) {
 	domains.Evaluate([]*pipeline.Event{event})
 	if len(event.Verdicts) != 0 {
 		t.Errorf("got %v", event.Verdicts)
+	}
+}
+
+// tenants are the forms in which clouds name the resources of their customers: %x is hexadecimal, %a lower-case
+// letters and digits. All are below private suffixes of the Public Suffix List.
+var tenants = []string{
+	"d%a13.cloudfront.net", "%a10.execute-api.eu-central-1.amazonaws.com", "%a32.lambda-url.us-east-1.on.aws",
+	"%a20.supabase.co", "%a18.blob.core.windows.net", "%a15.azurewebsites.net", "%a12.azurestaticapps.net",
+	"%a10.elasticbeanstalk.com", "%x16.awsapprunner.com", "%a20.s3.amazonaws.com", "%a12.s3.eu-west-1.amazonaws.com",
+	"%a10.cloudfunctions.net", "%a12-uc.a.run.app", "%a12.web.app", "%a14.firebaseapp.com", "%a12.appspot.com",
+	"%a12.herokuapp.com", "%a9.vercel.app", "%a16.netlify.app", "%a14.pages.dev", "%a12.workers.dev", "%a11.fly.dev",
+	"%a12.onrender.com", "%a16.github.io", "%a14.gitlab.io", "%a12.duckdns.org", "%a11.ddns.net", "%a10.dyndns.org",
+	"%a12.hopto.org", "%a14.ngrok.io", "%a12.ngrok-free.app", "%a12.r2.dev", "%x32.myfritz.net", "%a14.synology.me",
+	"%a12.translate.goog", "%a14.b-cdn.net", "%a12.global.ssl.fastly.net", "%x16.cdn77.org", "%a12.digitaloceanspaces.com",
+	"%a13.ondigitalocean.app", "%a14.elb.amazonaws.com", "%x17.eu-west-1.compute.amazonaws.com", "%a12.deno.dev",
+}
+
+// tenantNames returns names of tenants, some of each form.
+func tenantNames(each int) (names []string) {
+	rng := rand.New(rand.NewSource(11))
+	for _, form := range tenants {
+		for range each {
+			at := strings.IndexByte(form, '%')
+			kind, rest := form[at+1], form[at+2:]
+			size := 0
+			for len(rest) > 0 && rest[0] >= '0' && rest[0] <= '9' {
+				size, rest = size*10+int(rest[0]-'0'), rest[1:]
+			}
+			alphabet := "abcdefghijklmnopqrstuvwxyz0123456789"
+			if kind == 'x' {
+				alphabet = "0123456789abcdef"
+			}
+			label := make([]byte, size)
+			for i := range label {
+				label[i] = alphabet[rng.Intn(len(alphabet))]
+			}
+			names = append(names, form[:at]+string(label)+rest, "www."+form[:at]+string(label)+rest)
+		}
+	}
+	return names
+}
+
+// ordinaryNames returns registered domains that the model was not trained on.
+func ordinaryNames(t *testing.T) (names []string) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/ordinary.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if line[0] != '#' {
+			names = append(names, strings.TrimSpace(line))
+		}
+	}
+	return names
+}
+
+// TestNamesThatNobodyRegisteredAreNotScored: names of tenants below private suffixes, as clouds make them up, are
+// no generated domains, whether or not the collector has set dns.question.registered_domain. Of ordinary
+// registered names hardly any is.
+func TestNamesThatNobodyRegisteredAreNotScored(t *testing.T) {
+	domains := shipped(t, classifier.Default())
+	flagged := func(names []string, registered bool) (out []string) {
+		for _, name := range names {
+			event := lookup(name, "A")
+			if registered {
+				event.Dns.RegisteredDomain, _ = publicsuffix.EffectiveTLDPlusOne(name)
+			}
+			if domains.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) > 0 {
+				out = append(out, name)
+			}
+		}
+		return out
+	}
+	clouds, ordinary := tenantNames(12), ordinaryNames(t)
+	for _, registered := range []bool{false, true} {
+		if wrong := flagged(clouds, registered); len(wrong) > 0 {
+			t.Errorf("%d of %d names of tenants are flagged: %v", len(wrong), len(clouds), wrong[:min(len(wrong), 20)])
+		}
+		wrong := flagged(ordinary, registered)
+		t.Logf("%d of %d ordinary names are flagged: %v", len(wrong), len(ordinary), wrong)
+		if len(wrong) > len(ordinary)/50 {
+			t.Errorf("%d of %d ordinary names are flagged: %v", len(wrong), len(ordinary), wrong)
+		}
 	}
 }
 

@@ -3,6 +3,8 @@ package classifier
 import (
 	"math"
 	"strings"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // Features holds the names of the features, in the order of FeatureVector. A model is trained on exactly
@@ -194,4 +196,15 @@ func (l *Languages) ComputeFeatures(vector *FeatureVector, label, suffix string)
 func Split(registered string) (label, suffix string) {
 	label, suffix, _ = strings.Cut(registered, ".")
 	return label, suffix
+}
+
+// IsPrivateSuffix reports whether a public suffix belongs to a company that gives out the names below it, such as
+// cloudfront.net (the private section of the Public Suffix List). Clouds make most of these names up, so they look
+// generated, and nobody registered them.
+func IsPrivateSuffix(suffix string) bool {
+	if !strings.Contains(suffix, ".") {
+		return false // a top-level domain
+	}
+	_, icann := publicsuffix.PublicSuffix(suffix)
+	return !icann
 }

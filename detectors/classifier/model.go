@@ -15,6 +15,7 @@ import (
 type Card struct {
 	Name         string             `json:"name"`
 	Task         string             `json:"task"`
+	Scope        string             `json:"scope"`      // which names are scored
 	TrainedOn    map[string]string  `json:"trained_on"` // by data set: SHA-256 of its bytes
 	Rows         map[string]int     `json:"rows"`
 	Threshold    float64            `json:"threshold"`

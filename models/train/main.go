@@ -8,11 +8,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -42,7 +44,7 @@ func run(out string) error {
 	}
 
 	// 1. Read the samples and measure. The threshold of the model comes from the cross-validation.
-	samples, sums, err := readSamples(filepath.Join(dir, "data", "dga"))
+	samples, sums, err := readSamples(filepath.Join(dir, "data", "dga"), infrastructure)
 	if err != nil {
 		return err
 	}
@@ -57,6 +59,9 @@ func run(out string) error {
 	fmt.Printf("train: final model on all\n")
 	model, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
+		Scope: "names that queries for an address ask for, by their registered domain below a suffix of ICANN; not scored are " +
+			"labels of fewer than 6 characters or in punycode, and names below the private suffixes of the Public Suffix List: " +
+			"there clouds name the resources of their tenants (cloudfront.net, execute-api, lambda-url, storage accounts, dynamic DNS)",
 		Rows: map[string]int{
 			"ordinary": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
 		},
@@ -84,33 +89,41 @@ func run(out string) error {
 	return os.WriteFile(filepath.Join(out, "generated-domains.card.json"), append(card, '\n'), 0o644)
 }
 
-// readSamples reads both lists and returns the hash of each. It uses the label of a domain below the public
+// readSamples reads all lists and returns the hash of each. It uses the label of a domain below the public
 // suffix, and each label once.
-func readSamples(dir string) ([]sample, map[string]string, error) {
+func readSamples(dir string, infrastructure []byte) ([]sample, map[string]string, error) {
 	sums := map[string]string{}
 	seen := map[string]bool{}
 	var out []sample
-	for _, name := range []string{"benign.txt.gz", "dga.csv.gz"} {
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			return nil, nil, fmt.Errorf("read the labelled data in the folder that TIDEGATE_SHARED names: %w", err)
+	for _, name := range []string{"benign.txt.gz", infrastructureName, "dga.csv.gz"} {
+		content := infrastructure
+		if name != infrastructureName {
+			var err error
+			if content, err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+				return nil, nil, fmt.Errorf("read the labelled data in the folder that TIDEGATE_SHARED names: %w", err)
+			}
 		}
 		sum := sha256.Sum256(content)
 		sums[name] = hex.EncodeToString(sum[:])
-		reader, err := gzip.NewReader(bytes.NewReader(content))
-		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", name, err)
+		var reader io.Reader = bytes.NewReader(content)
+		if strings.HasSuffix(name, ".gz") {
+			unzipped, err := gzip.NewReader(reader)
+			if err != nil {
+				return nil, nil, fmt.Errorf("read %s: %w", name, err)
+			}
+			reader = unzipped
 		}
 		lines := bufio.NewScanner(reader)
 		for lines.Scan() {
 			domain, family, _ := strings.Cut(strings.ToLower(strings.TrimSpace(lines.Text())), ",")
 			registered, err := publicsuffix.EffectiveTLDPlusOne(domain)
-			if err != nil || seen[registered] || domain == "domain" { // the head line of the CSV file
+			isNoDomain := domain == "domain" || strings.HasPrefix(domain, "#") // the head line of the CSV file, a comment
+			if err != nil || seen[registered] || isNoDomain {
 				continue
 			}
 			seen[registered] = true
 			label, suffix := classifier.Split(registered)
-			if len(label) >= 6 {
+			if len(label) >= 6 && !classifier.IsPrivateSuffix(suffix) { // others are not scored
 				out = append(out, sample{label, suffix, family})
 			}
 		}
@@ -120,6 +133,13 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 	}
 	return out, sums, nil
 }
+
+// infrastructure holds ordinary names of a form that the labelled data has few of.
+//
+//go:embed infrastructure.txt
+var infrastructure []byte
+
+const infrastructureName = "infrastructure.txt"
 
 // familiesOf returns the families of generated domains, those with most samples first.
 func familiesOf(samples []sample) []string {

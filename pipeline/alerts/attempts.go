@@ -269,6 +269,7 @@ func (d *deliverer) notifications(alerts []*openAlert, now time.Time) []notifica
 func (d *deliverer) expiry() time.Duration { return max(4*d.cfg.ResendInterval, 5*time.Minute) }
 
 func (d *deliverer) closeAlert(key string) {
+	d.closed.add(key, d.open[key].newest)
 	delete(d.open, key)
 	d.metrics.resolved.WithLabelValues(d.destination.name).Inc()
 }

@@ -26,7 +26,8 @@ type deliverer struct {
 	failureLog     *logging.Throttle
 
 	open       map[string]*openAlert // by the destination's key
-	pending    int                   // number of open alerts that are pending
+	closed     closedAlerts
+	pending    int // number of open alerts that are pending
 	health     destinationHealth
 	nextOffset int64 // offset behind the last message that was read for delivery
 	resumed    progress
@@ -64,6 +65,7 @@ func newDeliverer(p *Publisher, to namedDestination, partition *consumer.Partiti
 	return &deliverer{
 		Publisher: p, destination: to, partition: partition, partitionLabel: strconv.Itoa(partition.ID),
 		log: log, failureLog: logging.NewThrottle(failureLogRate), open: map[string]*openAlert{},
+		closed: closedAlerts{limit: p.cfg.MaxOpen},
 	}
 }
 
@@ -181,6 +183,9 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 	key, written := d.destination.alertKey(revision), time.Unix(0, record.Time)
 	open := d.open[key]
 	switch {
+	case open == nil && d.closed.covers(key, revision):
+		d.metrics.outdated.WithLabelValues(d.destination.name).Inc()
+		return
 	case open == nil:
 		d.evictDelivered()
 		open = &openAlert{newest: revision, first: revision, undelivered: noOffset}
@@ -224,6 +229,7 @@ func (d *deliverer) evictDelivered() {
 		return cmp.Or(d.open[a].updated.Compare(d.open[b].updated), cmp.Compare(a, b))
 	})
 	for _, key := range keys[:min(len(keys), max(1, d.cfg.MaxOpen/8))] {
+		d.closed.add(key, d.open[key].newest)
 		delete(d.open, key)
 		d.metrics.evicted.WithLabelValues(d.destination.name).Inc()
 	}

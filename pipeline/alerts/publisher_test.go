@@ -127,6 +127,36 @@ func committed(t *testing.T, client *kafka.Client, destination string) int64 {
 	return response.Topics[topic][0].CommittedOffset
 }
 
+// TestLateRevisionDoesNotOpenAnAlertAnew: an engine that was paused writes an old revision of an alert that is
+// over. A newer revision is delivered.
+func TestLateRevisionDoesNotOpenAnAlertAnew(t *testing.T) {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	cfg := webhookConfig(hook.URL)
+	cfg.ResolveAfter = 200 * time.Millisecond
+	stop := run(t, cfg, client, nil)
+	two := alertOf("r", "a", 2)
+	one, three := *two, *two
+	one.Revision, one.Count, three.Revision, three.Count = 1, 1, 3, 3
+	publish(t, client, two)
+	waitUntil(t, "the alert", func() bool { return hook.list() == "r/a×2" })
+	time.Sleep(2 * time.Second) // it is over
+	publish(t, client, &one, two, alertOf("r", "b", 1))
+	waitUntil(t, "another alert", func() bool { return hook.list() == "r/a×2 r/b×1" })
+	publish(t, client, &three)
+	waitUntil(t, "the newer revision", func() bool { return hook.list() == "r/a×2 r/b×1 r/a×3" })
+	stop()
+}
+
+func TestClosedAlertsAreBounded(t *testing.T) {
+	closed := closedAlerts{limit: 10}
+	for i := range 1000 {
+		closed.add(fmt.Sprint(i), alertOf("r", "a", 1))
+	}
+	if n := len(closed.recent) + len(closed.before); n > 20 || !closed.covers("999", alertOf("r", "a", 1)) {
+		t.Errorf("%d alerts", n)
+	}
+}
+
 // A receiver is the server of a webhook.
 type receiver struct {
 	*httptest.Server
