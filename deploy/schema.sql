@@ -209,7 +209,8 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`events`
     INDEX container `container.id` TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX question `dns.question.name` TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX domain `url.domain` TYPE bloom_filter(0.01) GRANULARITY 4,
-    INDEX message `message` TYPE text(tokenizer = 'splitByNonAlpha')
+    INDEX message `message` TYPE text(tokenizer = 'splitByNonAlpha'),
+    PROJECTION messages (SELECT _topic, _partition, `event.ingested`, _offset, _collector, _epoch, _sequence GROUP BY _topic, _partition, `event.ingested`, _offset, _collector, _epoch, _sequence)
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(`event.ingested`)

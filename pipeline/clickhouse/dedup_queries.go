@@ -11,8 +11,10 @@ import (
 )
 
 // The queries of this file restore the state of an engine that takes over a partition: the offset to start
-// at, the batches that are stored, and the stored rows of an unfinished block. All of them filter by
-// (_partition, _offset), for which the table has an index.
+// at, the batches that are stored, and the stored rows of an unfinished block. Those that look for messages
+// read the projection messages, a row for each message; they name no other column and group by the columns of
+// the projection that they use. Those that look for rows filter by (_partition, _offset), for which the table
+// has an index.
 
 // ExistingRows returns which rows of a block the table holds. The engine calls it after a pause, because the
 // server may have dropped the token of the block. Rows of another block time are left out: a topic that was
@@ -47,12 +49,15 @@ func (s *Store) NewestRows(
 		var count uint64
 		var collector string
 		err := s.driver.QueryRow(ctx, `
-			SELECT count(), max(_offset), toUnixTimestamp64Nano(argMax(`+"`event.ingested`"+`, _offset)),
-				countIf(_offset < ?) > 0, tupleElement(argMaxIf(
-					(_offset, UUIDStringToNum(toString(_collector)), _epoch, _sequence), (`+"`event.ingested`"+`, _offset),
-					_offset < ?) AS known, 1), tupleElement(known, 2), tupleElement(known, 3), tupleElement(known, 4)
-			FROM `+s.cfg.table("events")+`
-			WHERE _topic = ? AND _partition = ?`+where, end, end, from.Topic, from.Partition).Scan(
+			SELECT count(), max(o), toUnixTimestamp64Nano(argMax(i, o)),
+				countIf(o < ?) > 0, tupleElement(argMaxIf((o, UUIDStringToNum(toString(c)), e, q), (i, o), o < ?) AS known, 1),
+				tupleElement(known, 2), tupleElement(known, 3), tupleElement(known, 4)
+			FROM (
+				SELECT _offset AS o, `+"`event.ingested`"+` AS i, _collector AS c, _epoch AS e, _sequence AS q
+				FROM `+s.cfg.table("events")+`
+				WHERE _topic = ? AND _partition = ?`+where+`
+				GROUP BY o, i, c, e, q
+			)`, end, end, from.Topic, from.Partition).Scan(
 			&count, &newest.Highest, &newest.HighestTime, &newest.HasKnown,
 			&newest.Known, &collector, &newest.KnownID.Epoch, &newest.KnownID.Sequence)
 		if err != nil {
@@ -127,9 +132,10 @@ func (s *Store) SequenceRanges(ctx context.Context, filter pipeline.BatchFilter)
 		FROM (
 			SELECT c, e, q, q - row_number() OVER (PARTITION BY c, e ORDER BY q) AS difference
 			FROM (
-				SELECT DISTINCT _collector AS c, _epoch AS e, _sequence AS q
+				SELECT _collector AS c, _epoch AS e, _sequence AS q
 				FROM %s
 				WHERE %s
+				GROUP BY c, e, q
 			)
 		)
 		GROUP BY c, e, difference

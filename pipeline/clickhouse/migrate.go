@@ -22,6 +22,17 @@ type migration struct {
 // at every start.
 var migrations = []migration{
 	{1, "first tables", func(Config) []string { return nil }},
+	{2, "projection of messages", addEventProjections},
+}
+
+// addEventProjections returns the statements that add the projections to an existing table events. Parts that exist
+// are not rewritten; a query reads their rows instead, until they expire.
+func addEventProjections(cfg Config) (statements []string) {
+	for _, p := range eventProjections {
+		statements = append(statements, fmt.Sprintf("ALTER TABLE %s%s ADD PROJECTION IF NOT EXISTS %s (%s)",
+			cfg.table("events"), cfg.onCluster(), p.name, p.query))
+	}
+	return statements
 }
 
 // Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,

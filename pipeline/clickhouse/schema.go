@@ -103,6 +103,17 @@ const (
 	oldTextIndex = "tokenbf_v1(8192, 3, 0) GRANULARITY 4"
 )
 
+// A projection is a small table within each part of a table, written and merged with the part.
+type projection struct{ name, query string }
+
+// eventProjections are the projections of the table events. The queries of dedup_queries.go that look for messages
+// group the rows in the same way, so the server reads one row a message instead of one an event, in the order of the
+// partitions of the topic. A query on rows reads all partitions, because merges mix them.
+var eventProjections = []projection{{"messages", "SELECT " + messageColumns + " GROUP BY " + messageColumns}}
+
+// messageColumns are the columns that all events of a message have in common.
+const messageColumns = "_topic, _partition, `event.ingested`, _offset, _collector, _epoch, _sequence"
+
 var versionColumns = []tableColumn{
 	{name: "version", kind: "UInt32"},
 	{name: "what", kind: "String"},
@@ -115,6 +126,7 @@ type table struct {
 	columns     []tableColumn
 	aliases     []tableColumn
 	indexes     []index
+	projections []projection
 	engine      string // of a single server; a cluster's is the same with Replicated in front
 	orderBy     string
 	partitionBy string // "": one partition
@@ -132,7 +144,8 @@ func tables(cfg Config) []table {
 			dedupWindow: true,
 		},
 		{
-			name: "events", columns: stored, aliases: aliases, indexes: eventIndexes, engine: "MergeTree",
+			name: "events", columns: stored, aliases: aliases, indexes: eventIndexes, projections: eventProjections,
+			engine:      "MergeTree",
 			orderBy:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
 			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays,
 			dedupWindow: true,
@@ -167,6 +180,9 @@ func (t table) createStatement(cfg Config) string {
 	}
 	for _, index := range t.indexes {
 		lines = append(lines, fmt.Sprintf("    INDEX %s %s TYPE %s", index.name, index.on, index.kind))
+	}
+	for _, p := range t.projections {
+		lines = append(lines, fmt.Sprintf("    PROJECTION %s (%s)", p.name, p.query))
 	}
 	out.WriteString(strings.Join(lines, ",\n"))
 
