@@ -195,7 +195,7 @@ func startGeneration(
 }
 
 // Retry calls attempt until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then
-// one a minute. It returns an error only when ctx ends, or when the error of attempt is ErrFenced.
+// one a minute. It returns an error only when ctx ends, or when the error of attempt is ErrFenced or ErrLogReplaced.
 func Retry(ctx context.Context, log *slog.Logger, what string, attempt func() error) error {
 	return retryUnless(ctx, log, what, func(error) bool { return false }, attempt)
 }
@@ -213,7 +213,7 @@ func retryUnless(
 	throttle := logging.NewThrottle(time.Minute)
 	for {
 		err := attempt()
-		if err == nil || errors.Is(err, ErrFenced) {
+		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrLogReplaced) {
 			return err
 		}
 		if ctx.Err() != nil {

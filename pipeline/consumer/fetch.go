@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -20,7 +21,7 @@ type Chunk struct {
 	Bytes   int64 // of keys and values
 	End     int64 // the offset behind the last record of the partition
 	Next    int64 // the offset from which the next chunk is fetched
-	Lost    int64 // number of offsets before the first record that were deleted by retention before they were read
+	Lost    int64 // number of offsets before the first record that were deleted before they were read
 }
 
 // FetchConfig bounds one Fetcher.
@@ -47,21 +48,28 @@ type Memory interface {
 // A Fetcher reads a partition from an offset on, ahead of its worker: while the worker evaluates and stores
 // one block, the next chunks are fetched.
 type Fetcher struct {
-	C <-chan Chunk // closed when ctx ends
+	C <-chan Chunk // closed when ctx ends or Err is set
 
+	err          error // why C was closed; set before
 	mu           sync.Mutex
 	pendingBytes int64 // of the chunks in C and of the one that the worker has not reported as consumed; guarded by mu
 	budget       int64
 	freed        chan struct{} // signals that pendingBytes fell
 }
 
-// Fetch starts a Fetcher at offset from. The Fetcher stops when ctx ends.
+// Err returns why C was closed: ErrLogReplaced, or nil if ctx ended. It is called after C was closed.
+func (f *Fetcher) Err() error { return f.err }
+
+// Fetch starts a Fetcher at offset from. The Fetcher stops when ctx ends or the log is replaced by another one.
 func (p *Partition) Fetch(ctx context.Context, from int64, cfg FetchConfig) *Fetcher {
 	chunks := make(chan Chunk, 64)
 	fetcher := &Fetcher{C: chunks, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
 	go func() {
 		defer close(chunks)
-		(&fetchLoop{Fetcher: fetcher, partition: p, cfg: cfg, chunks: chunks, next: from}).run(ctx)
+		loop := &fetchLoop{Fetcher: fetcher, partition: p, cfg: cfg, chunks: chunks, next: from}
+		if err := loop.run(ctx); errors.Is(err, ErrLogReplaced) {
+			fetcher.err = err
+		}
 	}()
 	return fetcher
 }
@@ -109,23 +117,49 @@ type fetchLoop struct {
 
 	// next is the offset that the worker needs next: every offset before it was sent or lost.
 	next    int64
+	end     int64 // offset behind the last record of the log, as of the last answer that was used
 	pending Chunk // records that were not sent yet
 	retries int   // fetches in a row whose first batch was damaged
+
+	identity   logIdentity
+	outOfRange int // answers in a row that say that next is behind the end of the log
 }
 
-// run sends one chunk after the other until ctx ends.
-func (l *fetchLoop) run(ctx context.Context) {
+// run sends one chunk after the other until ctx ends or the log is replaced. It returns the error.
+func (l *fetchLoop) run(ctx context.Context) error {
+	if err := l.identity.begin(ctx, l.partition, l.next); err != nil {
+		return err
+	}
 	for {
 		response, err := l.fetch(ctx)
+		if err == nil {
+			err = l.identity.compare(ctx, l.partition)
+		}
+		if errors.Is(err, ErrLogReplaced) {
+			return l.endLog(ctx, err)
+		}
+		l.end = l.pending.End
 		if err == nil && response == nil {
 			err = l.send(ctx) // records were lost
 		} else if err == nil {
 			err = l.sendBatches(ctx, response)
 		}
 		if err != nil {
-			return // ctx ended
+			return err // ctx ended
 		}
 	}
+}
+
+// endLog reports the messages of the replaced log that were not read, as far as they are known, and returns cause.
+func (l *fetchLoop) endLog(ctx context.Context, cause error) error {
+	l.partition.log.Error("log was replaced: the topic was created again, or the end of the log was lost",
+		"topic", l.partition.cfg.Topic, "partition", l.partition.ID, "next", l.next, "end", l.end, "err", cause)
+	l.pending = Chunk{Lost: max(0, l.end-l.next), End: max(l.end, l.next)}
+	l.next = l.pending.End
+	if err := l.send(ctx); err != nil {
+		return err
+	}
+	return cause
 }
 
 // chunkBytes is the size of records from which on a chunk is sent.
@@ -216,6 +250,7 @@ func (l *fetchLoop) addBatch(ctx context.Context, batch kafka.RecordBatch, recor
 	l.pending.Records = append(l.pending.Records, records...)
 	l.pending.Bytes += size
 	l.next = max(l.next, batch.Last+1)
+	l.identity.addBatch(batch)
 	return nil
 }
 
@@ -237,6 +272,7 @@ func (l *fetchLoop) send(ctx context.Context) error {
 // moves l.next behind them.
 func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, err error) {
 	p := l.partition
+	l.identity.beginRequest()
 	err = p.cfg.retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
 		response, err = p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
 			Topic: p.cfg.Topic, Partition: p.ID, Offset: l.next, MaxBytes: int(l.cfg.MaxBytes), MaxWait: l.cfg.MaxWait,
@@ -244,24 +280,33 @@ func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, e
 		if errors.Is(err, kafkago.OffsetOutOfRange) {
 			return l.skipExpired(ctx, err)
 		}
-		if err == nil {
-			l.pending.End = response.HighWatermark
-		}
+		l.identity.isInDoubt = l.identity.isInDoubt || err != nil
+		l.outOfRange = 0
 		return err
 	})
+	if err == nil && response != nil {
+		l.pending.End = response.HighWatermark
+	}
 	return response, err
 }
 
+// answersBehindEnd is the number of answers after which an offset behind the end of the log counts as the end of that
+// log. After a change of its leader a partition may know its end a moment too late.
+const answersBehindEnd = 3
+
 // skipExpired handles an offset that is out of range. Records that retention removed are lost, and the pending
-// chunk reports how many. An offset behind the end belongs to a log that was truncated: the error stays, and the
-// worker, which checks the bounds at its start, decides.
+// chunk reports how many. An offset that stays behind the end belongs to another log.
 func (l *fetchLoop) skipExpired(ctx context.Context, cause error) error {
 	first, end, err := l.partition.Bounds(ctx)
 	if err != nil {
 		return err
 	}
 	if l.next >= first {
-		return cause
+		l.identity.isInDoubt = true
+		if l.outOfRange++; l.outOfRange < answersBehindEnd || l.next <= end {
+			return cause
+		}
+		return fmt.Errorf("%w: it ends at offset %d, before %d", ErrLogReplaced, end, l.next)
 	}
 	l.pending.Lost, l.pending.End = first-l.next, end
 	l.next = first

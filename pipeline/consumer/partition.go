@@ -110,7 +110,7 @@ func (p *Partition) ReadRecord(ctx context.Context, offset int64) (record Record
 
 // readBatchAt returns the record batch that holds offset. found is false if the log has none.
 func (p *Partition) readBatchAt(ctx context.Context, offset int64) (batch kafka.RecordBatch, found bool, err error) {
-	err = Retry(ctx, p.log, "read a record of "+p.String(), func() error {
+	err = p.cfg.retry(ctx, p.log, "read a record of "+p.String(), func() error {
 		// A broker returns at least one whole batch, however low the limit.
 		response, err := p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
 			Topic: p.cfg.Topic, Partition: p.ID, Offset: offset, MaxBytes: 1, MaxWait: 100 * time.Millisecond,

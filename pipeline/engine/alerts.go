@@ -30,6 +30,9 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	verdicts := w.groupVerdicts(block)
 	revisions, opened := w.grouper.Flush()
 	if len(revisions) > 0 {
+		if err := w.confirmOwnership(ctx, block); err != nil {
+			return err
+		}
 		if err := w.insertAlerts(ctx, block, revisions, insertToken{block: w.blockID(block)}); err != nil {
 			return err
 		}
@@ -49,25 +52,6 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	w.metrics.revisions.Add(uint64(len(revisions)))
 	w.metrics.observeStage("alerts", began)
 	return nil
-}
-
-// confirmAfter is the age of the last commit of a block from which on it is committed again before its alerts are
-// published.
-const confirmAfter = time.Second
-
-// confirmOwnership commits the intent of a block again if the last commit is not recent. It returns
-// consumer.ErrFenced if the partition was given to another process while this one was paused: that process has
-// published the alerts of the block, and to publish them again, maybe hours later, would open alerts anew that are
-// over.
-func (w *worker) confirmOwnership(ctx context.Context, block *block) error {
-	// The monotonic clock stands still while a machine is suspended, the wall clock may be set back.
-	now := time.Now()
-	age := max(now.Sub(block.intentTime), now.Round(0).Sub(block.intentTime.Round(0)))
-	if age < confirmAfter {
-		return nil
-	}
-	open := intent{end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle)}
-	return w.partition.Commit(ctx, block.from, open.String())
 }
 
 // correctGrouper restores the grouper if its windows lie ahead of the block. A worker that restarts here does

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"tidegate/pipeline"
@@ -12,6 +13,7 @@ import (
 // block, which it resets before each use.
 type block struct {
 	from, end int64 // offsets
+	first     int64 // offset of the first record; offsets from from on may have been lost before it
 	time      int64 // event.ingested of all events, ns since 1970; 0 while the block is gathered
 	bundle    *pipeline.Bundle
 
@@ -25,6 +27,8 @@ type block struct {
 
 	replayed   bool      // an intent names the block: an earlier run may have stored some of its rows
 	intentTime time.Time // when the intent was sent to Kafka; zero in a replayed block
+	intent     string    // as it is committed; empty if it is not
+	confirmed  time.Time // when a commit of the intent that succeeded was sent
 }
 
 // blockCounts holds what the ledger counts when the block is finished: a block that is gathered again is
@@ -80,7 +84,9 @@ func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Re
 	block.bytes += int64(len(record.Value))
 	block.memory += measurementOf(record).memory
 	block.newestTime = max(block.newestTime, record.Time)
-	block.counts.messages++
+	if block.counts.messages++; block.counts.messages == 1 {
+		block.first = record.Offset
+	}
 
 	// A record that cannot be decoded becomes a dead letter of the block.
 	batch, reason, err := w.decodeBatch(record)
@@ -119,9 +125,17 @@ func (w *worker) loadProducer(ctx context.Context, block *block, msg *message) e
 		return nil
 	}
 	filter := pipeline.BatchFilter{
-		TopicPartition: w.source, Before: w.dedupBefore(block.from), Except: w.openBlock.Time, Producer: &producer,
+		TopicPartition: w.source, Before: block.from, Except: w.openBlock.Time, Producer: &producer,
 	}
 	return w.withRetry(ctx, "query the batches of a producer", func() error {
+		if w.topicRecreated {
+			filter.Before = math.MaxInt64
+			ranges, err := w.deps.Store.SequenceRanges(ctx, filter)
+			if err == nil {
+				w.dedup.replaceRanges(producer, ranges)
+			}
+			return err
+		}
 		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {
 			return err

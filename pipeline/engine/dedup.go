@@ -16,7 +16,7 @@ type dedupFilter struct {
 	maxProducers int
 	// stored holds batches that are stored in rows behind the offset at which the worker started, by producer, in
 	// ascending order. Other than a window it says nothing about the batches that it does not hold: offsets that
-	// were set back and forth leave gaps. It does not change after the start.
+	// were set back and forth leave gaps.
 	stored map[pipeline.Producer][]sequenceRange
 }
 
@@ -85,6 +85,12 @@ func (f *dedupFilter) restoreRanges(list []pipeline.SequenceRange) {
 func (f *dedupFilter) hasProducer(p pipeline.Producer) bool {
 	_, ok := f.producers[p]
 	return ok
+}
+
+// replaceRanges sets the batches of one producer that are stored.
+func (f *dedupFilter) replaceRanges(producer pipeline.Producer, list []pipeline.SequenceRange) {
+	delete(f.stored, producer)
+	f.restoreRanges(list)
 }
 
 // restoreProducer sets the window of a producer to the batches that the store holds.

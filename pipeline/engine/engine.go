@@ -43,6 +43,10 @@
 // depends only on the messages, so the alerts of a replay have the same ids and revisions. An intent is
 // committed under the generation of the consumer group: a process that lost the partition cannot commit one.
 //
+// The worker confirms that it owns the partition before it writes: it commits an intent that is older than a second
+// again. A log that was replaced (the topic was created anew, or its end was lost) ends the fetcher. The worker then
+// starts again, at the beginning of the new log.
+//
 // # Errors of an insert
 //
 // After an insert that fails, the worker asks the store for the rows. If they are stored, the insert was

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 // gatherBlock forms the next block from nextOffset on. It returns true when the block holds messages and is
 // full or has waited for the linger time, and false when no message arrived for the idle time.
 //
-// gatherBlock fails only if ctx has ended. The messages of the unfinished block have no intent then, so the
-// next owner of the partition gathers them again.
+// gatherBlock fails only if ctx has ended, or with consumer.ErrLogReplaced. The messages of the unfinished block have
+// no intent then, so the next owner of the partition gathers them again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	block := &w.block
 	block.reset(w.nextOffset)
@@ -48,7 +49,11 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		case chunkReceived:
 			w.receiveChunk(chunk)
 		case fetcherClosed:
-			return false, context.Cause(ctx)
+			// The records of a log that was replaced are stored before the error is returned.
+			if err := w.fetcher.Err(); err == nil || isEmpty {
+				return false, cmp.Or(err, context.Cause(ctx))
+			}
+			lingered = true
 		case idleElapsed:
 			if isEmpty {
 				return false, nil
@@ -69,7 +74,7 @@ type wakeUp int
 
 const (
 	chunkReceived wakeUp = iota
-	fetcherClosed        // ctx of the fetcher has ended
+	fetcherClosed        // ctx of the fetcher has ended, or the log was replaced
 	idleElapsed
 	lingerElapsed
 	memoryShort // the fetcher waits for memory
@@ -128,7 +133,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			return context.Cause(ctx)
 		case chunk, ok := <-w.fetcher.C:
 			if !ok {
-				return context.Cause(ctx)
+				return cmp.Or(w.fetcher.Err(), context.Cause(ctx))
 			}
 			w.receiveChunk(chunk)
 			if len(w.records) == 0 && chunk.Next >= end {
@@ -153,7 +158,7 @@ func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.metrics.lag.answered(w.partition.ID)
 	if chunk.Lost > 0 {
 		w.metrics.lost.Add(uint64(chunk.Lost))
-		w.log.Error("messages were deleted by retention before they were read",
+		w.log.Error("messages were deleted before they were read",
 			"topic", w.source.Topic, "messages", chunk.Lost)
 	}
 	if len(w.records) == 0 {

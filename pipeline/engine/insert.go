@@ -24,7 +24,7 @@ type part struct {
 // replayed the block while this process was stopped between the intent and the insert.
 func (w *worker) insertBlock(ctx context.Context, block *block) error {
 	whole := part{messages: block.messages, token: insertToken{block: w.blockID(block)}}
-	if block.replayed || time.Since(block.intentTime) > w.cfg.VerifyAfter {
+	if block.replayed || elapsed(block.intentTime, time.Now()) > w.cfg.VerifyAfter {
 		var err error
 		if whole.existing, err = w.existingRows(ctx, block); err != nil {
 			return err
@@ -47,7 +47,7 @@ func (w *worker) existingRows(ctx context.Context, block *block) (existing map[p
 }
 
 // insertPart stores the rows of a part. It returns nil when every row is stored or its message is marked as
-// rejected. It fails only if ctx has ended.
+// rejected. It fails only if ctx has ended or the partition belongs to another process.
 //
 // Invariant: before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. The
 // set of rows may shrink between attempts under the same token: an insert stores all of its rows or none, so
@@ -57,6 +57,9 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 	skipped := w.appendRows(p)
 	var backoff retry.Backoff
 	for w.rows.Rows() > 0 {
+		if err := w.confirmOwnership(ctx, block); err != nil {
+			return err
+		}
 		err := w.rows.Insert(ctx, p.token.String())
 
 		// Acknowledged. The first attempt under an unused token has stored the rows. A later attempt may be

@@ -91,7 +91,7 @@ func (w *worker) withdrawBlock(ctx context.Context, block *block, cause error) e
 			"nothing is stored until the table accepts a row",
 			"from", block.from, "end", block.end, "messages", len(block.messages), "suppressed", suppressed, "err", cause)
 	}
-	if err := w.partition.Commit(ctx, block.from, ""); err != nil {
+	if err := w.partition.Commit(ctx, block.first, ""); err != nil {
 		return err
 	}
 	return errRestart

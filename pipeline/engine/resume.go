@@ -88,8 +88,13 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 		w.log.Error("log is not the one that was read before, reading it from its beginning; the topic was recreated "+
 			"or the end of the log was lost; duplicate batches are dropped",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
-		w.intentClosed, w.topicRecreated = false, true
+		w.topicRecreated = true
 		start.offset, start.hasIntent = first, false
+		// The committed offset is that of another log: no later start may take it for one of this log.
+		if err := w.partition.Commit(ctx, first, ""); err != nil {
+			return start, err
+		}
+		w.logReplaced, w.intentClosed = false, true
 	case committed < 0 && start.hasRows && !w.topicRecreated:
 		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues after
 		// the stored rows.
@@ -104,6 +109,9 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 // end, or the message at the offset of the newest such row is another one. A message that retention has deleted does
 // not show it.
 func (w *worker) isOtherLog(ctx context.Context, start startPoint, first int64) (bool, error) {
+	if w.logReplaced {
+		return true, nil
+	}
 	if !start.hasRows || start.stored.HasKnown && start.stored.Known < first {
 		return false, nil
 	}
@@ -170,21 +178,16 @@ func (w *worker) raiseLastAlerts(ctx context.Context, start startPoint, block pi
 		return err
 	}
 	defer w.startFetcher(ctx)()
+	w.isCompleting = true
+	defer func() { w.isCompleting = false }()
 	return w.replayBlock(ctx, start.open)
-}
-
-// dedupBefore returns the offset below which the newest batches of a producer stand for all batches before them, in
-// a worker that starts at offset start. After the topic was recreated these are all rows, because their offsets
-// belong to the old log.
-func (w *worker) dedupBefore(start int64) int64 {
-	if w.topicRecreated {
-		return math.MaxInt64
-	}
-	return start
 }
 
 // restoreState restores the duplicate filter and the grouper from everything that is stored of the partition. It
 // leaves out the block of an open intent, because the replay of that block adds it again.
+//
+// The newest batches of a producer before the start stand for all before them. Of the rows behind the start each batch
+// counts by itself: messages between them may have been left out.
 func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 	w.openBlock = pipeline.BlockID{}
 	if start.hasIntent {
@@ -194,12 +197,15 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 	}
 	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
 	before := pipeline.BatchFilter{
-		TopicPartition: w.source, Before: w.dedupBefore(start.offset), Except: w.openBlock.Time, Since: w.dedupSince,
+		TopicPartition: w.source, Before: start.offset, Except: w.openBlock.Time, Since: w.dedupSince,
 	}
 	behind := before
 	behind.From, behind.Before = start.offset, math.MaxInt64
-	hasBehind := start.hasRowsBehind() && !w.topicRecreated
-	if hasBehind {
+	hasBehind := start.hasRowsBehind()
+	switch {
+	case w.topicRecreated: // the rows of the earlier log may have any offset
+		behind.From, hasBehind = 0, start.hasRows
+	case hasBehind:
 		// Messages that are read again may be older than the lookback.
 		young, err := w.partition.OffsetAt(ctx, w.dedupSince)
 		if err != nil {
@@ -211,12 +217,16 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 	}
 
 	return w.withRetry(ctx, "restore the state of the partition", func() error {
-		stored, err := w.deps.Store.StoredBatches(ctx, before)
-		if err != nil {
-			return err
+		var stored []pipeline.StoredBatches
+		if !w.topicRecreated {
+			var err error
+			if stored, err = w.deps.Store.StoredBatches(ctx, before); err != nil {
+				return err
+			}
 		}
 		var ranges []pipeline.SequenceRange
 		if hasBehind {
+			var err error
 			if ranges, err = w.deps.Store.SequenceRanges(ctx, behind); err != nil {
 				return err
 			}

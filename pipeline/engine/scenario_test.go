@@ -40,9 +40,10 @@ type childConfig struct {
 	Brokers   []string
 	Assign    string
 	Store     clickhouse.Config
-	Rows      int    // the most rows of a block
-	Failpoint string // the child kills itself there; "": nowhere
-	Passage   int32  // the passage of Failpoint at which it does so, from 1
+	Rows      int            // the most rows of a block
+	Failpoint string         // the child kills itself there; "": nowhere
+	Passage   int32          // the passage of Failpoint at which it does so, from 1
+	Signal    syscall.Signal // the signal that it sends to itself; 0: SIGKILL
 }
 
 // runChild runs an engine until it gets SIGTERM, or kills the process with SIGKILL at the failpoint.
@@ -71,6 +72,10 @@ func runChild(spec string) {
 	var passed atomic.Int32
 	failpoint := func(name string) {
 		if name == child.Failpoint && passed.Add(1) == child.Passage {
+			if child.Signal != 0 {
+				_ = syscall.Kill(os.Getpid(), child.Signal)
+				return
+			}
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -125,6 +130,13 @@ func startChild(t *testing.T, child childConfig) (*exec.Cmd, *bytes.Buffer) {
 		}
 	})
 	return cmd, out
+}
+
+// isStopped reports whether a process is stopped by a signal.
+func isStopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, found := strings.Cut(string(stat), ") ")
+	return err == nil && found && strings.HasPrefix(state, "T")
 }
 
 // waitKilled waits until a child has killed itself at its failpoint.

@@ -45,6 +45,11 @@ type worker struct {
 	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the
 	// stored rows.
 	topicRecreated bool
+	// logReplaced is set when the fetcher has found that the partition has another log than before, until the worker
+	// has started again.
+	logReplaced bool
+	// isCompleting is set while completeLastBlock replays a block, which has no intent.
+	isCompleting bool
 	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored already,
 	// and do not belong to the state before it. Its Time is 0 if there is none.
 	openBlock pipeline.BlockID
@@ -108,14 +113,14 @@ func (w *worker) processPartition(ctx context.Context) error {
 func (w *worker) processFromCommitted(ctx context.Context) error {
 	open, found, err := w.resume(ctx)
 	if err != nil {
-		return ignoreCancel(ctx, err)
+		return w.endOfRun(ctx, err)
 	}
 
 	// Start the fetcher at the first message that is not in a finished block.
 	defer w.startFetcher(ctx)()
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
-			return ignoreCancel(ctx, err)
+			return w.endOfRun(ctx, err)
 		}
 	}
 
@@ -123,6 +128,9 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 	// nextOffset without an intent (intentClosed) or the intent of the last block.
 	for {
 		gathered, err := w.gatherBlock(ctx)
+		if errors.Is(err, consumer.ErrLogReplaced) {
+			return w.endOfRun(ctx, err)
+		}
 		if err != nil {
 			break // ctx has ended
 		}
@@ -158,6 +166,15 @@ func (w *worker) startFetcher(ctx context.Context) (stop func()) {
 	}
 }
 
+// endOfRun returns the error of processFromCommitted for err: errRestart if the log was replaced, else as ignoreCancel.
+func (w *worker) endOfRun(ctx context.Context, err error) error {
+	if errors.Is(err, consumer.ErrLogReplaced) {
+		w.logReplaced = true
+		return errRestart
+	}
+	return ignoreCancel(ctx, err)
+}
+
 // ignoreCancel returns nil if ctx has ended, since err is then a consequence of that; otherwise it returns
 // err. ErrFenced is always returned.
 func ignoreCancel(ctx context.Context, err error) error {
@@ -178,6 +195,9 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	}
 	block := &w.block
 	block.end, block.time, block.replayed = open.end, open.time, true
+	if !w.isCompleting {
+		block.intent = open.String()
+	}
 
 	// Another bundle may produce other verdicts. Rows are still stored once, but alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
@@ -250,8 +270,9 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	if !block.replayed {
 		w.deps.Failpoint(BeforeIntent)
 		open := intent{end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle)}
-		block.intentTime = time.Now()
-		if err := w.partition.Commit(ctx, block.from, open.String()); err != nil {
+		block.intent, block.intentTime = open.String(), time.Now()
+		block.confirmed = block.intentTime
+		if err := w.partition.Commit(ctx, block.from, block.intent); err != nil {
 			return err
 		}
 	}
@@ -272,6 +293,31 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	w.metrics.observeStage("insert", began)
 	w.deps.Failpoint(AfterInsert)
 	return w.raiseAlerts(ctx, block)
+}
+
+// maxUnconfirmed is the time after which a worker confirms that it still owns the partition before it writes.
+const maxUnconfirmed = time.Second
+
+// confirmOwnership commits the intent of the block again, unless it was committed a moment ago. It returns
+// consumer.ErrFenced if the partition belongs to another process. A process that was stopped, or whose machine was
+// suspended, between the intent and an insert finds out here that another one has stored the block meanwhile. It need
+// not rely on the token, which the store may have dropped.
+func (w *worker) confirmOwnership(ctx context.Context, block *block) error {
+	now := time.Now()
+	if block.intent == "" || elapsed(block.confirmed, now) < maxUnconfirmed {
+		return nil
+	}
+	if err := w.partition.Commit(ctx, block.from, block.intent); err != nil {
+		return err
+	}
+	block.confirmed = now
+	return nil
+}
+
+// elapsed returns the time from start to now by the monotonic clock or the wall clock, whichever says more: the
+// monotonic clock stands still while a machine is suspended.
+func elapsed(start, now time.Time) time.Duration {
+	return max(now.Sub(start), now.Round(0).Sub(start.Round(0)).Abs())
 }
 
 // closeIntent commits nextOffset without an intent, which acknowledges the last block.

@@ -37,7 +37,7 @@ func TestPausedWorkerPublishesNoAlerts(t *testing.T) {
 				break
 			}
 		}
-		time.Sleep(confirmAfter)
+		time.Sleep(maxUnconfirmed)
 	}
 	deps := Deps{
 		Kafka: harness.client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: pause,

@@ -77,6 +77,14 @@ func (r *FetchResponse) NextBatch() (batch RecordBatch, ok bool) {
 	return batch, true
 }
 
+// Checksum returns the checksum in the header of the batch. ok is false if the batch has none.
+func (b *RecordBatch) Checksum() (sum uint32, ok bool) {
+	if len(b.Data) < batchHeaderSize || b.Data[batchMagicAt] != batchMagic {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b.Data[batchCRCAt:]), true
+}
+
 // ErrDamaged is the error of a record batch whose checksum is wrong. It may have been damaged on the way.
 var ErrDamaged = errors.New("the record batch is damaged")
 
