@@ -106,7 +106,7 @@ func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 			return fmt.Errorf("set promiscuous mode: %w", err)
 		}
 	}
-	return cfg.group.addRing(r.fd)
+	return cfg.group.addRing(r)
 }
 
 // dropAll and passAll are filters that drop and pass every packet.
@@ -121,42 +121,6 @@ func (r *ring) setFilter(filter []bpf.RawInstruction) error {
 	if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 		return fmt.Errorf("attach the filter: %w", err)
 	}
-	return nil
-}
-
-// A fanoutGroup is the PACKET_FANOUT group of the rings of one interface. The kernel chooses the number of
-// the group when the first ring joins (FLAG_UNIQUEID, since Linux 4.12). A number of our own choice is not
-// safe: a group of that number on another interface makes the join fail, and a group of that number of
-// another process takes half of the packets.
-type fanoutGroup struct {
-	id     int
-	joined bool
-}
-
-// addRing adds the ring with the socket fd to the group. A nil group does nothing.
-func (g *fanoutGroup) addRing(fd int) error {
-	if g == nil {
-		return nil
-	}
-	// FLAG_DEFRAG makes the kernel reassemble IPv4 datagrams before it chooses a ring. It does not cover
-	// IPv6.
-	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
-	if !g.joined {
-		flags |= unix.PACKET_FANOUT_FLAG_UNIQUEID
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, g.id|flags<<16); err != nil {
-		return fmt.Errorf("join fanout group %d: %w", g.id, err)
-	}
-	if g.joined {
-		return nil
-	}
-
-	// The first ring reads the number that the kernel has chosen, for the other rings.
-	number, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
-	if err != nil {
-		return fmt.Errorf("read the number of the fanout group: %w", err)
-	}
-	g.id, g.joined = number&0xffff, true
 	return nil
 }
 

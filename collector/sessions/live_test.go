@@ -148,12 +148,15 @@ http {
 }
 
 // dial connects from the client's namespace to a port of the server, and waits for the server to start.
-func (n *liveNet) dial(port int) (conn net.Conn) {
+func (n *liveNet) dial(port int) net.Conn { return n.dialAddress(serverAddress, port) }
+
+// dialAddress is dial for another address of the server.
+func (n *liveNet) dialAddress(address string, port int) (conn net.Conn) {
 	n.Helper()
 	n.in(n.client, func() {
 		var err error
 		for range 200 {
-			if conn, err = net.Dial("tcp4", net.JoinHostPort(serverAddress, strconv.Itoa(port))); err == nil {
+			if conn, err = net.Dial("tcp4", net.JoinHostPort(address, strconv.Itoa(port))); err == nil {
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -170,6 +173,7 @@ func (n *liveNet) dial(port int) (conn net.Conn) {
 type liveCapture struct {
 	mu      sync.Mutex
 	events  []*pipeline.Event
+	tables  []*Table // of the workers
 	reg     *prometheus.Registry
 	started chan struct{} // closed when all rings receive packets
 	stop    func()        // stops the capture; all events are there when it returns
@@ -183,10 +187,13 @@ func (n *liveNet) capture(workers int) *liveCapture {
 	cfg.Workers, cfg.Interfaces = workers, []string{"br-live"}
 	dedup := NewDedupTable()
 	handler := func(string, int, collector.PacketProducer) capture.Handler {
-		return New(Default(), Deps{
+		table := New(Default(), Deps{
 			Protocols: protocols.NewSet(parsers, protocols.Default(), nil), Bridge: cfg.IsBridge, Dedup: dedup,
-			Emit: live.addEvent,
+			Tunnels: EveryTunnel,
+			Emit:    live.addEvent,
 		}, live.reg)
+		live.tables = append(live.tables, table)
+		return table
 	}
 	source := capture.NewLive(cfg, nil, handler, slog.New(&startWatcher{started: live.started}), live.reg)
 	ctx, cancel := context.WithCancel(context.Background())
