@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"tidegate/collector"
+	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/discover"
 	"tidegate/collector/logs/tail"
 	"tidegate/pipeline"
@@ -32,8 +33,8 @@ type lineHandler struct {
 	idOnly    *pipeline.Container // used while the registry has no metadata; nil: a log of the host
 	container *pipeline.Container // container of the next lines, set by Refresh
 	found     time.Time
-	redactor  redact.Redactor
-	plain     []byte // buffer of plainText
+	redactors [decode.NumStreams]redact.Redactor // a private key may extend over several lines of a stream
+	plain     []byte                             // buffer of plainText
 	arena     []byte
 }
 
@@ -107,7 +108,7 @@ func (h *lineHandler) Ship(
 	body.Level = detectLevel(text)
 	if h.source.cfg.Redact {
 		var found bool
-		if text, found = h.redactor.Line(text); found {
+		if text, found = h.redactors[line.Stream].NextLine(text); found {
 			h.source.metrics.redacted.Inc()
 		}
 	}

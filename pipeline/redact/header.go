@@ -29,3 +29,48 @@ func schemeLength(value []byte) int {
 	}
 	return length
 }
+
+// schemes are the authentication schemes that are in use. Those of the first list have one word of credentials.
+var (
+	oneWordSchemes = [...]string{"basic", "bearer", "token", "negotiate", "ntlm", "apikey", "api-key", "key", "jwt", "splunk", "genie"}
+	otherSchemes   = [...]string{
+		"digest", "hawk", "hoba", "mutual", "oauth", "vapid", "aws", "signature", "dpop", "sharedkey", "sharedaccesssignature",
+		"scram-sha-1", "scram-sha-256", "gnap", "privatetoken", "concealed", "mac", "snowflake",
+	}
+)
+
+func isOneWordScheme(word []byte) bool { return isOneOf(bytes.ToLower(word), oneWordSchemes[:]) }
+
+func isScheme(word []byte) bool {
+	return isOneWordScheme(word) || isOneOf(bytes.ToLower(word), otherSchemes[:]) ||
+		bytes.HasPrefix(bytes.ToUpper(word), []byte("AWS"))
+}
+
+// afterScheme returns the offset behind the scheme and the blank at the front of text[from:to], or from.
+func afterScheme(text []byte, from, to int) int {
+	if n := schemeLength(text[from:to]); n > 0 && isScheme(text[from:from+n]) {
+		return from + n + 1
+	}
+	return from
+}
+
+// minToken is the length from which a user's name without the look of a word is taken for a token.
+const minToken = 20
+
+// UserNameIsSecret reports whether the user of HTTP's Basic authentication is a secret: services take a token
+// in place of the name, with an empty password or one that says so.
+func UserNameIsSecret(user, password []byte) bool {
+	if len(user) == 0 {
+		return false
+	}
+	switch string(password) {
+	case "", "x-oauth-basic", "x-token-auth", "x-access-token", "x", "X":
+		return true
+	}
+	for i := range user {
+		if patternAt(user, i) {
+			return true
+		}
+	}
+	return len(user) >= minToken && looksRandom(user) && bytes.IndexByte(user, '@') < 0
+}

@@ -2,239 +2,393 @@ package redact
 
 import "bytes"
 
-// A line is the state of Line.
-type line struct {
-	*Redactor
-	b []byte
-
-	// token is the token that was scanned last. URLs are tokens.
-	token token
-	// mayHaveParameters reports that a ?, # or ; was scanned, after which the parameters of a URL may begin.
-	mayHaveParameters bool
-	// mayHoldSQL reports that the line may hold SQL with a secret in it.
-	mayHoldSQL bool
-}
-
 // Line returns a line of a log without its secrets, and reports whether there were any. data is not changed.
 //
-// It hides the values after = and : with the names of secrets, the tokens after Bearer and in fields like
-// Authorization and Cookie, and everything in a URL or a statement that URL or SQL hides. It keeps the user's
-// name in user:password@.
-//
-// Line makes one pass that searches eight bytes at a time for marks (marks.go). The cost of a line without
-// secrets is little more than this search. Only if the line may hold SQL, it is read once more.
+// It hides the values with the names of secrets, the credentials in fields like Authorization and Cookie and
+// in the options of commands, tokens and keys of known forms, and everything in a URL or a statement that URL
+// or SQL hides. It keeps the user's name in user:password@.
 func (r *Redactor) Line(data []byte) ([]byte, bool) {
-	r.spans = r.spans[:0]
-	l := line{Redactor: r, b: data}
-	for i := 0; i < len(data); {
-		// Invariant: every mark before i was read, or is in a hidden span.
-		next := i + wordSize
-		for bits := findMarks(data, i); bits != 0; bits &= bits - 1 {
-			at := i + firstByte(bits)
-			if to := l.readMark(at); to > at+1 {
-				next = to
-				break
-			}
-		}
-		i = next
-	}
-	if l.mayHoldSQL {
-		l.hideStatements()
-	}
+	r.findLine(data)
 	if len(r.spans) == 0 {
 		return data, false
 	}
-	return r.replaced(data, Marker), true
+	return r.replaced(data), true
 }
 
-// readMark reads the mark at pos, hides the secret next to it, and returns the offset at which to continue:
-// the end of the secret, or of the mark.
-func (l *line) readMark(pos int) (next int) {
-	switch l.b[pos] {
-	case '=': // password=…, and the parameter of a URL
-		return l.hideBehindEquals(pos)
-	case ':': // password: …, "password": "…"
-		return l.hideBehindColon(pos)
-	case '@': // //user:password@host
-		if l.scanToken(pos); l.token.doubleSlash {
-			l.hideURLToken(pos)
-		}
-	case '%': // the = or @ of a URL in a URL
-		if c := encoded(l.b, pos); c == '=' || c == '@' {
-			l.scanToken(pos)
-			l.hideURLToken(pos)
-		}
-	case '?', '#', ';':
-		l.mayHaveParameters = true
-	case 'B':
-		return l.hideBearerToken(pos)
-	case '\'':
-		return l.hideIdentifiedBy(pos)
-	case '(':
-		l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(pos)
-	case '"':
-		// A space or a backslash is in front of it, see findMarks. In the lines of web servers a digit, ] or
-		// " is in front of that.
-		if c := byteBefore(l.b, pos-1); (c < '0' || c > '9') && c != ']' && c != '"' {
-			l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(pos)
-		}
+// findLine sets r.spans to the secrets of a line.
+func (r *Redactor) findLine(data []byte) {
+	r.spans = r.spans[:0]
+	if r.mayHoldSecret(data) {
+		r.readText(view{text: data}, 0)
 	}
-	return pos + 1
 }
 
-// hideBehindEquals hides the value after the = at pos if it has the name of a secret, and returns the offset
-// at which to continue.
-func (l *line) hideBehindEquals(pos int) int {
-	if pos < l.token.urlEnd {
-		return pos + 1 // hideURL has read it
+// readText hides the secrets of a text, and of the decoded forms of it.
+func (r *Redactor) readText(v view, depth int) {
+	if depth < maxDepth && bytes.IndexByte(v.text, '\x1b') >= 0 {
+		v = r.decoded(v, depth, decodeColour)
+		depth++
 	}
-	end := nameEnd(l.b, pos)
-	if end == 0 {
+	if r.readJSON(v, depth) {
+		return
+	}
+	r.hideNamed(v)
+	r.hideFlags(v)
+	r.hidePatterns(v)
+	r.hideURLs(v)
+	r.hideStatements(v)
+	if depth == maxDepth {
+		return
+	}
+	if hasEscapes(v.text) {
+		r.readText(r.decoded(v, depth, decodeEscape), depth+1)
+	}
+	if hasPercent(v.text) {
+		r.readText(r.decoded(v, depth, decodePercent), depth+1)
+	}
+}
+
+// A namePass is the state of hideNamed.
+type namePass struct {
+	*Redactor
+	view
+	quotesTo int  // the text up to here was searched for double quotes
+	inString bool // a string in double quotes is open there
+}
+
+// hideNamed hides the values behind = and : with the names of secrets, and the texts of elements of XML.
+func (r *Redactor) hideNamed(v view) {
+	pass := namePass{Redactor: r, view: v}
+	for i := 0; i < len(v.text); {
+		switch v.text[i] {
+		case '=', ':':
+			i = pass.readMark(i)
+		case '>':
+			i = pass.readElement(i)
+		default:
+			i++
+		}
+	}
+}
+
+// stringAt reports whether text[pos] is in a string in double quotes. Calls have growing positions.
+func (p *namePass) stringAt(pos int) bool {
+	for ; p.quotesTo < pos; p.quotesTo++ {
+		switch p.text[p.quotesTo] {
+		case '\\':
+			p.quotesTo++
+		case '"':
+			p.inString = !p.inString
+		}
+	}
+	return p.inString
+}
+
+// maxQuotes bounds the quotes and backslashes between a name and its mark.
+const maxQuotes = 16
+
+// nameBefore returns the name that ends before the mark at pos, and whether quotes are around it.
+func nameBefore(text []byte, pos int) (name []byte, quoted bool) {
+	from, end, quoted := nameBounds(text, pos)
+	return text[from:end], quoted
+}
+
+// nameBounds returns the offsets of the name of nameBefore.
+func nameBounds(text []byte, pos int) (from, end int, quoted bool) {
+	end = pos
+	for end > 0 && pos-end < 4 && (text[end-1] == ' ' || text[end-1] == '\t') {
+		end--
+	}
+	for limit := end - maxQuotes; end > max(0, limit) && (text[end-1] == '\\' || isQuote(text[end-1])); {
+		end--
+		quoted = true
+	}
+	from = end
+	for from > 0 && end-from < maxName && folded[text[from-1]] != 0 {
+		from--
+	}
+	return from, end, quoted
+}
+
+// readMark reads the = or : at pos, hides the value behind it if its name is that of a secret, and returns the
+// offset at which to continue.
+func (p *namePass) readMark(pos int) int {
+	text := p.text
+	if pos == 0 || text[pos] == ':' && text[pos-1] >= '0' && text[pos-1] <= '9' && (pos < 2 || text[pos-2] <= '9') {
+		return pos + 1 // a time, or an address
+	}
+	if !p.names.classAt(text, pos).isSecret() {
 		return pos + 1
 	}
-	var ending *ending
-	secret := false
-	if name := l.b[:end]; mayBeSecret(name) {
-		ending = secretEnding(name)
-		secret = ending != nil || secretWord(name)
+	name, quoted := nameBefore(text, pos)
+	class := classOf(name)
+
+	// The mark may have several characters: =>, :=, ==, ::.
+	mark, start := text[pos], pos+1
+	for start < len(text) && (text[start] == '=' || text[start] == ':' || text[start] == '>' && mark == '=') && start < pos+3 {
+		start++
 	}
-	if l.mayHaveParameters && l.hideParameter(pos, secret) {
-		l.mayHoldSQL = l.mayHoldSQL || secret
+	if bytes.HasPrefix(text[pos:], []byte("://")) {
 		return pos + 1
 	}
-	if !secret {
-		// SET PASSWORD FOR bob = "…"
-		if c := byteBefore(l.b, pos+2); (c == '"' || c <= ' ' || c == '\\') && endsPasswordFor(l.b[:end]) {
-			l.mayHoldSQL = true
-		}
-		return pos + 1
+	start = skipBlanks(text, start)
+	if start == len(text) {
+		return start
 	}
-	l.mayHoldSQL = true
-	return l.hideValue(pos+1, ending != nil && ending.whole)
+	if class == header {
+		return p.hideHeader(start, mark, quoted)
+	}
+	if (text[start] == '[' || text[start] == '{') && !isPrefix(text, start) {
+		return p.hideStructure(start)
+	}
+	if call := callEnd(text, start); call > 0 {
+		return p.hideLiterals(call)
+	}
+	value := readValue(text, start, p.stringAt(start))
+	if p.isHarmless(name, class, mark, quoted, value, pos) {
+		return start
+	}
+	from := value.from
+	if n := schemeLength(text[from:value.to]); value.quoted && n > 0 && isScheme(text[from:from+n]) {
+		from += n + 1
+	}
+	p.hide(p.view, from, value.to, RuleName)
+	return max(value.next, start)
 }
 
-// hideBehindColon hides the value after the : at pos if it has the name of a secret, and returns the offset
-// at which to continue.
-func (l *line) hideBehindColon(pos int) int {
-	if pos == 0 || !endsName[l.b[pos-1]] {
-		return pos + 1
+// isPrefix reports whether the bracket at pos begins the name of a method, as in {bcrypt}$2a$10$….
+func isPrefix(text []byte, pos int) bool {
+	if text[pos] != '{' {
+		return false
 	}
-	ending := secretEnding(l.b[:nameEnd(l.b, pos)])
-	if ending == nil || ending.prose && !quotedBefore(l.b, pos) && !headerBefore(l.b, pos) {
-		return pos + 1 // "unexpected token: <" is prose; {"token":"…"} is not
+	end := pos + 1
+	for end < len(text) && end-pos < 24 && folded[text[end]] != 0 {
+		end++
 	}
-	return l.hideValue(pos+1, ending.whole)
+	return end > pos+1 && end+1 < len(text) && text[end] == '}' && text[end+1] > ' ' &&
+		bytes.IndexByte([]byte(`,}]"')`), text[end+1]) < 0
 }
 
-// byteBefore returns the byte before offset pos, or 0 if there is none.
-func byteBefore(data []byte, pos int) byte {
-	if pos < 1 || pos > len(data) {
-		return 0
+// isHarmless reports whether a value with the name of a secret is none.
+func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, value valueRange, pos int) bool {
+	content := p.text[value.from:value.to]
+	if isPlaceholder(content) {
+		return true
 	}
-	return data[pos-1]
+	if class == countable && isCount(content, 20) || class == prose && isCount(content, 3) {
+		return true
+	}
+	if folded[name[0]] == 'p' && len(name) == 3 && (content[0] == '/' || len(content) > 1 && content[1] == ':') {
+		return true // PWD=/usr/src/app
+	}
+	if bytes.EqualFold(name, []byte("oldpwd")) && content[0] == '/' {
+		return true
+	}
+	if value.quoted || quoted || mark == '=' {
+		return false
+	}
+
+	// A colon may be that of a sentence.
+	if isProseWord(content) {
+		return true
+	}
+	if class != prose || isHeaderName(name) {
+		return false
+	}
+	before, _ := nameBefore(p.text, pos-len(name))
+	if isOneOf(bytes.ToLower(before), []string{"unexpected", "invalid", "unknown", "illegal", "unrecognized", "bad", "expected", "next"}) {
+		return true
+	}
+	last := len(bytes.TrimSpace(p.text[value.to:])) == 0
+	first := pos < maxName && len(bytes.TrimLeft(p.text[:max(0, pos-len(name))], " -\t{[(\"'")) == 0
+	return !looksRandom(content) && !(last && first)
 }
 
-// nameEnd returns the end of the name before the mark at pos; quotes, backslashes and spaces may stand
-// between.
-func nameEnd(b []byte, pos int) int {
-	for pos > 0 && (b[pos-1] == '"' || b[pos-1] == '\'' || b[pos-1] == ' ' || b[pos-1] == '\\') {
-		pos--
-	}
-	return pos
-}
-
-// quotedBefore reports whether a quote is in front of b[pos].
-func quotedBefore(b []byte, pos int) bool { return pos > 0 && (b[pos-1] == '"' || b[pos-1] == '\'') }
-
-// headerBefore reports whether the word before b[pos] has a dash or a capital, as X-Auth-Token: and Cookie:
-// have.
-func headerBefore(b []byte, pos int) bool {
-	for pos--; pos >= 0 && b[pos] != ' ' && b[pos] != '"'; pos-- {
-		if b[pos] == '-' || b[pos] == '_' || b[pos] >= 'A' && b[pos] <= 'Z' {
+// isHeaderName reports whether name has a dash, an underscore or a capital, as X-Auth-Token and Cookie have.
+func isHeaderName(name []byte) bool {
+	for _, c := range name {
+		if c == '-' || c == '_' || c >= 'A' && c <= 'Z' {
 			return true
 		}
 	}
 	return false
 }
 
-// hideValue hides the value that begins at pos, or after spaces there, and returns the offset at which to
-// continue. A whole value extends to the end of the line or of its quotes, and a scheme before it is kept.
-func (l *line) hideValue(pos int, whole bool) int {
-	data := l.b
-	for pos < len(data) && data[pos] == ' ' {
-		pos++
+// hideHeader hides the value of a header field at start. The value of Cookie extends to the end of the line, or
+// of the string; that of Authorization too, unless its scheme has one word of credentials.
+func (p *namePass) hideHeader(start int, mark byte, quoted bool) int {
+	text := p.text
+	if (text[start] == '[' || text[start] == '{') && !isPrefix(text, start) {
+		return p.hideStructure(start)
 	}
-
-	// The value may be quoted, and the quote escaped: \"…\" in a document inside a string.
-	var inQuotes byte
-	escaped := false
-	if pos < len(data) && data[pos] == '\\' {
-		escaped = true
-		pos++
+	inString := p.stringAt(start)
+	scheme := schemeLength(text[start:])
+	if known := scheme > 0 && isScheme(text[start:start+scheme]); known && (mark == '=' || isOneWordScheme(text[start:start+scheme])) {
+		value := readValue(text, start+scheme, inString)
+		p.hide(p.view, value.from, value.to, RuleHeader)
+		return max(value.next, start)
 	}
-	if pos < len(data) && (data[pos] == '"' || data[pos] == '\'') {
-		inQuotes = data[pos]
-		pos++
-	}
-
-	// Find the end. In quotes a backslash escapes the next byte, unless the quotes are escaped themselves.
-	end := pos
-	for end < len(data) && !endsLineValue(data[end], inQuotes, whole) {
-		if data[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(data) {
-			end++
+	value := readValue(text, start, inString)
+	if value.quoted || mark == '=' {
+		if !isPlaceholder(value.of(text)) {
+			p.hide(p.view, afterScheme(text, value.from, value.to), value.to, RuleHeader)
 		}
-		end++
+		return max(value.next, start)
 	}
-	if escaped && end > pos && data[end-1] == '\\' {
-		end--
+	if p.isSentence(value, quoted) {
+		return start // cookie: disabled
 	}
-	if whole {
-		if n := schemeLength(data[pos:end]); n > 0 {
-			pos += n + 1
-		}
-	}
-	l.hide(pos, end)
-	return max(pos, end)
+	end := endOfField(text, start, inString)
+	p.hide(p.view, afterScheme(text, start, end), end, RuleHeader)
+	return end
 }
 
-// endsLineValue reports whether c ends a value. inQuotes is the quote that began the value, or 0.
-func endsLineValue(c, inQuotes byte, whole bool) bool {
-	switch {
-	case inQuotes != 0:
-		return c == inQuotes
-	case c == '"' || c == '\'':
-		return true
-	case whole:
+// isSentence reports whether the value behind the name of a header field is that of a sentence. It has no =, as
+// cookies and parameters have, and is a word, or has further words behind it.
+func (p *namePass) isSentence(value valueRange, quoted bool) bool {
+	text := p.text
+	front := text[value.from:min(len(text), value.from+maxBalanced)]
+	if bytes.IndexByte(front, '=') >= 0 {
 		return false
 	}
-	return c == ' ' || c == '&' || c == ',' || c == ';' || c == ')' || c == '}' || c == ']' || c == '\t' || c == '\n'
+	word := value.of(text)
+	further := len(bytes.TrimSpace(text[min(value.to, len(text)):min(len(text), value.to+maxShort)])) > 0
+	return isProseWord(word) || isPlaceholder(word) || !quoted && further && !looksRandom(word)
 }
 
-// minBearer is the length of the shortest bearer token: "Bearer of" is prose.
-const minBearer = 8
-
-// hideBearerToken hides the token after the word Bearer, whose B is at pos, and returns the offset at which
-// to continue.
-func (l *line) hideBearerToken(pos int) int {
-	const word = "bearer "
-	data := l.b
-	if len(data) < pos+len(word) || !bytes.EqualFold(data[pos:pos+len(word)], []byte(word)) {
-		return pos + 1
+// endOfField returns the end of the line, or of the string, that holds text[pos].
+func endOfField(text []byte, pos int, inString bool) int {
+	for ; pos < len(text) && text[pos] != '\n' && text[pos] != '\r'; pos++ {
+		if !inString {
+			continue
+		}
+		if text[pos] == '"' {
+			return pos
+		}
+		if text[pos] == '\\' && pos+1 < len(text) {
+			if text[pos+1] == 'n' || text[pos+1] == 'r' {
+				return pos
+			}
+			pos++
+		}
 	}
-	from := pos + len(word)
-	to := from
-	for to < len(data) && isTokenByte(data[to]) {
-		to++
-	}
-	if to-from < minBearer {
-		return pos + 1
-	}
-	l.hide(from, to)
-	return to
+	return min(pos, len(text))
 }
 
-// isTokenByte reports whether c may stand in a bearer token, RFC 6750 section 2.1.
-func isTokenByte(c byte) bool {
-	return isLetter(c) || c >= '0' && c <= '9' ||
-		c == '-' || c == '.' || c == '_' || c == '~' || c == '+' || c == '/' || c == '='
+// of returns the bytes of the value.
+func (v valueRange) of(text []byte) []byte { return text[v.from:v.to] }
+
+// hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it. The
+// names in it stay.
+func (p *namePass) hideStructure(pos int) int {
+	text, depth := p.text, 0
+	for i := pos; i < len(text); {
+		switch c := text[i]; c {
+		case '[', '{':
+			depth++
+			i++
+		case ']', '}':
+			i++
+			if depth--; depth == 0 {
+				return i
+			}
+		case ' ', '\t', ',', ':', '=', '>', ';', '\n', '\r':
+			i++
+		default:
+			i = p.hideScalar(i)
+		}
+	}
+	return len(text)
+}
+
+// callEnd returns the offset of the bracket behind the name of a function at pos, if a string follows the
+// bracket somewhere: CONCAT('a', 'b'); 0: there is none.
+func callEnd(text []byte, pos int) int {
+	end := pos
+	for end < len(text) && end-pos < maxName && (isLetter(text[end]) || text[end] == '_') {
+		end++
+	}
+	if end == pos || end+1 >= len(text) || text[end] != '(' {
+		return 0
+	}
+	front := text[end:min(len(text), end+maxName)]
+	if i := bytes.IndexAny(front, "'\"`) "); i < 0 || front[i] == ')' && i > 1 {
+		return 0
+	}
+	return end
+}
+
+// hideLiterals hides the strings in the brackets that begin at pos, and returns the offset behind them.
+func (p *namePass) hideLiterals(pos int) int {
+	text, depth := p.text, 0
+	for i := pos; i < len(text); {
+		switch c := text[i]; {
+		case c == '(':
+			depth++
+		case c == ')':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case isQuote(c):
+			value := readValue(text, i, false)
+			if !isPlaceholder(value.of(text)) {
+				p.hide(p.view, value.from, value.to, RuleName)
+			}
+			i = max(value.next, i+1)
+			continue
+		case c == '\\' && i+1 < len(text) && isQuote(text[i+1]):
+			value := readValue(text, i, false)
+			p.hide(p.view, value.from, value.to, RuleName)
+			i = max(value.next, i+1)
+			continue
+		}
+		i++
+	}
+	return len(text)
+}
+
+// hideScalar hides the value at pos of a structure, unless it is a name, and returns the offset behind it.
+func (p *namePass) hideScalar(pos int) int {
+	text := p.text
+	var value valueRange
+	if isQuote(text[pos]) || text[pos] == '\\' {
+		value = readValue(text, pos, false)
+	}
+	if !value.quoted {
+		end := pos
+		for end < len(text) && bytes.IndexByte([]byte(" \t,:]}=\n"), text[end]) < 0 {
+			end++
+		}
+		value = valueRange{from: pos, to: end, next: max(end, pos+1)}
+	}
+	behind := skipBlanks(text, value.next)
+	if behind < len(text) && (text[behind] == ':' || text[behind] == '=') || isPlaceholder(value.of(text)) {
+		return max(value.next, pos+1)
+	}
+	p.hide(p.view, afterScheme(text, value.from, value.to), value.to, RuleName)
+	return max(value.next, pos+1)
+}
+
+// readElement hides the text of the XML element whose start tag ends at pos, if its name is that of a secret.
+func (p *namePass) readElement(pos int) int {
+	text := p.text
+	from := pos
+	for from > 0 && pos-from < 4*maxName && text[from-1] != '<' && text[from-1] != '>' {
+		from--
+	}
+	if from == 0 || text[from-1] != '<' {
+		return pos + 1
+	}
+	name, _, _ := bytes.Cut(text[from:pos], []byte(" "))
+	if len(name) == 0 || name[0] == '/' || !SecretName(name) {
+		return pos + 1
+	}
+	end := bytes.IndexByte(text[pos+1:], '<')
+	if end < 0 {
+		return pos + 1
+	}
+	if !isPlaceholder(bytes.TrimSpace(text[pos+1 : pos+1+end])) {
+		p.hide(p.view, pos+1, pos+1+end, RuleName)
+	}
+	return pos + 1 + end
 }

@@ -1,97 +1,10 @@
 package redact
 
 import (
+	"bytes"
+
 	"tidegate/pipeline/redact/sqltoken"
 )
-
-// introducers are the words, in upper case, after which SQL may have a secret, by their last letter in lower
-// case. The names of secrets introduce secrets too.
-var introducers = func() (by [256][]string) {
-	list := []string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}
-	for _, word := range append(list, secretFunctions[:]...) {
-		last := word[len(word)-1] | 0x20
-		by[last] = append(by[last], word)
-	}
-	return by
-}()
-
-// hideIdentifiedBy hides the password that begins with the ' at pos if it follows IDENTIFIED BY, and returns
-// the offset at which to continue. Any other ' that is not an apostrophe may be a quote of SQL.
-func (l *line) hideIdentifiedBy(pos int) int {
-	data := l.b
-	apostrophe := pos > 0 && pos+1 < len(data) && isLetter(data[pos-1]) && isLetter(data[pos+1])
-	l.mayHoldSQL = l.mayHoldSQL || !apostrophe
-	const words = "IDENTIFIED BY "
-	if pos < len(words) || !sqltoken.EqualFold(data[pos-len(words):pos], words) {
-		return pos + 1
-	}
-	to := pos + 1
-	for to < len(data) && data[to] != '\'' {
-		to++
-	}
-	l.hide(pos+1, to)
-	return to
-}
-
-// introducesSQL reports whether a secret of SQL may follow the ( or the " at pos. The word before it decides;
-// spaces and operators may be between them.
-func (l *line) introducesSQL(pos int) bool {
-	data := l.b
-	start := pos
-	for start > 0 && (data[start-1] <= ' ' || data[start-1] == '\\' || isOperator(data[start-1])) {
-		start--
-	}
-	if start == 0 {
-		return false
-	}
-	switch c := data[start-1]; c {
-	case '/': // the end of a comment
-		return start > 1 && data[start-2] == '*'
-	case '`':
-		return SecretName(data[:start-1])
-	default:
-		return isLetter(c) && introducesSecret(data[:start], c|0x20) || data[pos] == '(' && callBehindLike(data[:start])
-	}
-}
-
-func isOperator(c byte) bool { return c >= '<' && c <= '>' || c == '!' || c == ':' }
-
-// callBehindLike reports whether data ends with LIKE and the name of a function.
-func callBehindLike(data []byte) bool {
-	for len(data) > 0 && sqltoken.IsWordByte(data[len(data)-1]) {
-		data = data[:len(data)-1]
-	}
-	for len(data) > 0 && data[len(data)-1] <= ' ' {
-		data = data[:len(data)-1]
-	}
-	n := len(data) - len("LIKE")
-	return n >= 0 && sqltoken.EqualFold(data[n:], "LIKE")
-}
-
-// maxAccount is the greatest length of the name of a database account: 'user'@'host', in quotes.
-const maxAccount = 512
-
-// endsPasswordFor reports whether data ends with PASSWORD FOR and one word. The length of the word is bounded,
-// because the function may be called for each byte of a line.
-func endsPasswordFor(data []byte) bool {
-	end := len(data)
-	for end > 0 && len(data)-end < maxAccount && data[end-1] > ' ' {
-		end--
-	}
-	const words = "PASSWORD FOR "
-	return end >= len(words) && sqltoken.EqualFold(data[end-len(words):end], words)
-}
-
-// introducesSecret reports whether the word at the end of data, whose last letter is last, is an introducer.
-func introducesSecret(data []byte, last byte) bool {
-	for _, word := range introducers[last] {
-		from := len(data) - len(word)
-		if from >= 0 && sqltoken.EqualFold(data[from:], word) && (from == 0 || !sqltoken.IsWordByte(data[from-1])) {
-			return true
-		}
-	}
-	return SecretName(data)
-}
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
@@ -111,37 +24,91 @@ var verbs = func() (by [256][]string) {
 // verb inside a literal of the previous reading, since that literal may have begun with an apostrophe of prose.
 const maxStatements = 8
 
-// hideStatements hides the secrets of the SQL in the line.
-func (l *line) hideStatements() {
-	for at, statements := nextVerb(l.b, 0), 0; at >= 0 && statements < maxStatements; statements++ {
-		at = l.hideStatement(at)
+// hideStatements hides the secrets of the SQL in a text.
+func (r *Redactor) hideStatements(v view) {
+	if bytes.IndexByte(v.text, '\'') < 0 && bytes.IndexByte(v.text, '"') < 0 && !bytes.Contains(v.text, []byte("0x")) ||
+		!hasSecretWord(v.text) {
+		return
+	}
+	for at, statements := nextVerb(v.text, 0), 0; at >= 0 && statements < maxStatements; statements++ {
+		at = r.hideStatement(v, at)
 	}
 }
 
-// hideStatement reads the line as SQL from the verb at offset at on, and hides the secrets. It returns the
+// hideStatement reads the text as SQL from the verb at offset at on, and hides the secrets. It returns the
 // offset of the next verb to read from, or −1.
 //
 // A statement inside a string, as in JSON, ends with the quote of that string. Some programs do not escape
 // the quotes of the SQL itself, so the end is the first " at which the statement can end.
-func (l *line) hideStatement(at int) (next int) {
-	statement := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
+func (r *Redactor) hideStatement(v view, at int) (next int) {
+	statement := statement{Scanner: sqltoken.Scanner{SQL: v.text, To: at, Escaped: insideString(v.text[:at])}}
 	next = -1
 	for canEnd := false; statement.Next(); canEnd = statement.canEnd() {
-		if statement.Escaped && canEnd && l.b[statement.From] == '"' {
+		if statement.Escaped && canEnd && v.text[statement.From] == '"' {
 			if next < 0 {
-				next = nextVerb(l.b, statement.From)
+				next = nextVerb(v.text, statement.From)
 			}
 			return next
 		}
 		switch {
 		case statement.readToken():
 			from, to := statement.Inner()
-			l.hide(from, to)
+			if !isPlaceholder(v.text[from:to]) {
+				r.hide(v, from, to, RuleSQL)
+			}
 		case statement.Kind == sqltoken.Literal && next < 0:
-			next = nextVerb(l.b[:statement.To], statement.From+1)
+			next = nextVerb(v.text[:statement.To], statement.From+1)
 		}
 	}
 	return next
+}
+
+// secretWords are the words without which no statement has a secret: parts of the names of secrets, of functions
+// and clauses.
+var secretWords = [...]string{"pass", "pwd", "psw", "secret", "token", "auth", "key", "cred", "crypt", "code", "identified", "pw", "otp", "jwt", "sig", "hmac"}
+
+// hasSecretWord reports whether a text has one of secretWords.
+func hasSecretWord(text []byte) bool { return containsWord(text, &secretWordsBy) }
+
+// A wordTable has words of lower-case letters by their first two letters, as bits.
+type wordTable struct {
+	seconds [32]uint32
+	words   []string
+}
+
+var secretWordsBy, accountTablesBy = newWordTable(secretWords[:]), newWordTable(accountTables[:])
+
+func newWordTable(words []string) (table wordTable) {
+	table.words = words
+	for _, word := range words {
+		table.seconds[word[0]&31] |= 1 << (word[1] & 31)
+	}
+	return table
+}
+
+// containsWord reports whether a text contains one of the words of table, in any case.
+func containsWord(text []byte, table *wordTable) bool {
+	for i := 0; i+1 < len(text); i++ {
+		if text[i] < '@' || table.seconds[text[i]&31]&(1<<(text[i+1]&31)) == 0 {
+			continue
+		}
+		for _, word := range table.words {
+			if len(text)-i >= len(word) && equalLower(text[i:i+len(word)], word) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// equalLower reports whether text is word, which is in lower case, in any case. They have the same length.
+func equalLower(text []byte, word string) bool {
+	for i, c := range text {
+		if c|0x20 != word[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // insideString reports whether a string in double quotes is open at the end of b.

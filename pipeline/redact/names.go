@@ -1,117 +1,90 @@
 package redact
 
-// An ending marks every name that ends with it as the name of a secret: the ending password marks
-// db_password, MYSQL_PASSWORD and user[password]. It is in lower case. Separators (_ - . [ ]) in a name are
-// ignored, so apikey also matches api_key and X-Api-Key.
-type ending struct {
-	word  string
-	prose bool // also a word of English text: "unexpected token: <" has no secret
-	whole bool // a header field: its value may have spaces and extends to the end of the line
-}
-
-// endings are the names of secrets in every kind of text.
-var endings = [...]ending{
-	{word: "password"},
-	{word: "passwd"},
-	{word: "pwd", prose: true},
-	{word: "passphrase"},
-	{word: "passwordhash"},
-	{word: "secret", prose: true},
-	{word: "token", prose: true},
-	{word: "signature", prose: true},
-	{word: "credential", prose: true},
-	{word: "apikey"},
-	{word: "accesskey"},
-	{word: "secretkey"},
-	{word: "privatekey"},
-	{word: "sessionid"},
-	{word: "authorization", whole: true},
-	{word: "cookie", prose: true, whole: true},
-}
-
-// words are the names of secrets, and the last parts of such names behind a separator: pass and db_pass, but
-// not compass.
-var words = [...]string{
-	"pass", "passwort", "passcode", "psw", "pw", "userpass", "jwt", "otp", "requirepass", "masterauth",
-	"primaryauth",
-}
-
-// parameters are the names of URL parameters that hold a credential. Elsewhere they are everyday words.
-var parameters = [...]string{
-	"sig", "code", "key", "auth", "credentials", "session", "sid", "sessid", "jsessionid", "phpsessid", "pin",
-	"assertion", "samlresponse", "ticket", "bearer", "hmac", "nonce",
-}
-
-// settings are the names of Redis settings that hold a credential and are in no other list.
-var settings = [...]string{"user"}
-
-// The same lists by the last letter of the words, so that most names are compared with few words.
-var (
-	endingsBy = func() (by [256][]*ending) {
-		for i := range endings {
-			last := endings[i].word[len(endings[i].word)-1]
-			by[last] = append(by[last], &endings[i])
-		}
-		return by
-	}()
-	wordsBy      = byLastLetter(words[:])
-	parametersBy = byLastLetter(parameters[:])
+import (
+	"bytes"
+	"slices"
 )
 
-// lastPairs has, by the last letter of a name, the letters before it with which a word of the lists ends, as
-// bits from a on. Most names belong to no secret and are rejected here: that is three times as fast as
-// comparing them with the words of their last letter.
-var lastPairs = func() (pairs [256]uint32) {
-	add := func(word string) {
-		length := len(word)
-		pairs[word[length-1]] |= 1 << (word[length-2] - 'a')
-	}
-	for i := range endings {
-		add(endings[i].word)
-	}
-	for _, word := range words {
-		add(word)
-	}
-	for _, word := range parameters {
-		add(word)
-	}
-	return pairs
-}()
+// A class says how much the name of a value tells about it.
+type class uint8
 
-// mayBeSecret reports whether the name at the end of data may end with a word of the lists. It is a fast
-// check before the exact ones.
-func mayBeSecret(data []byte) bool {
-	if len(data) < 2 {
-		return false
-	}
-	last, before := folded[data[len(data)-1]], folded[data[len(data)-2]]
-	if last == separator || before == separator {
-		return true
-	}
-	return before >= 'a' && lastPairs[last]&(1<<(before-'a')) != 0
+const (
+	noSecret  class = iota
+	beside          // of a value whose name stands beside it: {"name":"DB_PASSWORD","value":"…"}
+	everyday        // of a secret as the parameter of a URL; elsewhere an everyday word: code, key, session
+	countable       // of a secret, or of a number of things: tokens=128
+	prose           // of a secret, and a word of English text: "unexpected token: <"
+	strong          // of a secret: password, api_key
+	header          // a header field whose value may have a scheme and spaces: Authorization, Cookie
+)
+
+// isSecret reports whether a value with such a name is a secret in every kind of text.
+func (c class) isSecret() bool { return c > everyday }
+
+// contained are the words that make each name that contains them the name of a secret: db_password2,
+// passwordRepeat, MY_CLIENT_SECRET_VALUE. They have no separators, which are ignored in names, as digits are.
+var contained = [...]string{
+	"password", "passwd", "passwort", "passphrase", "passcode", "kennwort", "secret", "apikey", "privatekey", "privkey",
+	"accesskey", "signingkey", "encryptionkey", "masterkey", "sharedkey", "accountkey", "licensekey", "licencekey",
+	"appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential", "sessionid", "sessid", "sessiontoken",
+	"authcode", "authorizationcode", "clientassertion", "samlresponse", "samlassertion", "oauthverifier",
+	"codeverifier", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
 }
 
-// byLastLetter returns the words of list by their last letter.
-func byLastLetter(list []string) (by [256][]string) {
-	for _, word := range list {
-		last := word[len(word)-1]
-		by[last] = append(by[last], word)
-	}
-	return by
+var containedBy = newWordTable(contained[:])
+
+// parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash; not
+// compass.
+var parts = [...]string{
+	"pass", "pwd", "psw", "pw", "pswd", "pword", "token", "jwt", "otp", "totp", "cred", "creds", "signature", "sig", "hmac",
 }
 
-// endsName has the bytes that may precede the : after the name of a secret: the last letter of the name, or
-// the bytes that nameEnd and trimSeparators skip.
-var endsName = func() (table [256]bool) {
-	for char := range table {
-		lower := folded[char]
-		table[char] = lower == separator || lower > separator && (endingsBy[lower] != nil || wordsBy[lower] != nil)
-	}
-	for _, c := range `"' \` {
-		table[c] = true
-	}
-	return table
-}()
+// suffixes are the ends of parts with which they are the name of a secret: accesstoken, dbpwd.
+var suffixes = [...]string{"token", "pwd", "passw", "pswd"}
+
+// passOwners are the words in front of pass and pw in one part: dbpass, rootpw.
+var passOwners = [...]string{
+	"user", "usr", "db", "smtp", "root", "my", "admin", "ftp", "mail", "login", "old", "new", "cur", "redis", "mysql", "pg",
+	"postgres", "ssh", "vnc", "wifi", "http", "proxy", "key", "store", "cert", "ldap", "bind", "svc", "mongo", "rabbit", "auth", "tls",
+}
+
+// keyOwners are the parts before a last part key: api_key, ENCRYPTION_KEY; not cache_key.
+var keyOwners = [...]string{
+	"api", "app", "access", "secret", "private", "priv", "auth", "account", "license", "licence", "session", "master", "client",
+	"consumer", "encryption", "encrypt", "signing", "sign", "shared", "storage", "service", "hmac", "aes", "ssh", "deploy", "webhook",
+	"admin", "server", "jwt", "crypto", "stripe", "sendgrid", "openai", "google", "aws", "azure", "subscription", "functions", "host",
+	"tls", "rsa", "ssl", "security", "cipher", "root", "des", "rsa",
+}
+
+// everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
+var everydayWords = [...]string{
+	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey", "otc", "cvv", "cvc",
+}
+
+// codeOwners are the parts before a last part code: auth_code; not zip_code.
+var codeOwners = [...]string{
+	"auth", "authorization", "verification", "reset", "otp", "invite", "access", "security", "sms", "login", "confirm", "confirmation",
+	"device", "activation", "mfa", "backup", "recovery", "two", "factor",
+}
+
+// harmless are last parts of names that are about a secret, and do not hold one: password_changed_at,
+// token_type, --password-stdin.
+var harmless = [...]string{
+	"at", "count", "counts", "type", "types", "policy", "length", "len", "size", "expires", "expire", "expiry", "expired", "expiration",
+	"ttl", "in", "url", "uri", "endpoint", "path", "file", "filename", "dir", "required", "enabled", "disabled", "changed", "updated",
+	"created", "strength", "age", "attempts", "failures", "limit", "status", "state", "valid", "invalid", "ok", "error", "errors",
+	"provider", "manager", "service", "store", "ref", "version", "min", "max", "usage", "used", "total", "index", "hint", "set",
+	"present", "authentication", "bytes", "format", "algorithm", "alg", "kind", "prompt", "page", "form", "rotation", "rounds", "cost",
+	"stdin", "fd", "rate", "ratio", "name", "names", "grant", "mode", "method", "lifetime", "window", "budget", "per", "ms", "seconds",
+	"aging", "cache", "bucket", "source", "issuer", "scope", "scopes", "through", "percent", "time", "date", "reason", "field",
+	"namespace", "arn", "id", "ids", "owner", "role", "user", "username", "host", "port", "length", "exists", "validator", "reset",
+}
+
+// harmlessNames are whole parts that contain one of the words and are everyday words.
+var harmlessNames = [...]string{"secretary", "secretaries", "secretariat", "passwordless", "tokenizer", "tokenize", "tokenized", "tokenization"}
+
+// headers are the names of header fields with credentials.
+var headers = [...]string{"authorization", "cookie", "cookies", "setcookie", "proxyauthorization"}
 
 // separator is the value in folded of a byte that separates the parts of a name.
 const separator = 1
@@ -133,136 +106,150 @@ var folded = func() (table [256]byte) {
 	return table
 }()
 
-// secretEnding returns the ending that makes the name at the end of data secret, or nil.
-func secretEnding(data []byte) *ending {
-	data = trimSeparators(data)
-	if len(data) == 0 {
-		return nil
-	}
-	for _, ending := range endingsBy[folded[data[len(data)-1]]] {
-		if _, ok := endsWith(data, ending.word); ok {
-			return ending
-		}
-	}
-	return nil
+// maxName is the number of bytes at the end of a name that are looked at.
+const maxName = 64
+
+// words are the parts of a name: lower case, without digits.
+type words struct {
+	letters  [maxName]byte // of all parts
+	starts   [maxName]int8 // where each part begins in letters
+	count    int           // of parts
+	size     int           // of letters
+	hasDigit bool
 }
 
-// secretWord reports whether the last part of the name at the end of data is one of words.
-func secretWord(data []byte) bool {
-	data = trimSeparators(data)
-	if len(data) == 0 {
-		return false
+// splitName splits a name into its parts, at separators, digits and the capitals of camelCase.
+func splitName(name []byte) (w words) {
+	if len(name) > maxName {
+		name = name[len(name)-maxName:]
 	}
-	for _, word := range wordsBy[folded[data[len(data)-1]]] {
-		// Not as the end of a longer word.
-		if from, ok := endsWith(data, word); ok && (from == 0 || folded[data[from-1]] <= separator) {
+	begins := true
+	for i, c := range name {
+		letter := folded[c]
+		if letter <= separator {
+			begins = true
+			continue
+		}
+		if letter <= '9' {
+			begins, w.hasDigit = true, true
+			continue
+		}
+		camel := c <= 'Z' && i > 0 && name[i-1] >= 'a' && name[i-1] <= 'z'
+		if begins || camel {
+			w.starts[w.count] = int8(w.size)
+			w.count++
+		}
+		begins = false
+		w.letters[w.size] = letter
+		w.size++
+	}
+	return w
+}
+
+// part returns the i-th part.
+func (w *words) part(i int) []byte {
+	end := w.size
+	if i+1 < w.count {
+		end = int(w.starts[i+1])
+	}
+	return w.letters[w.starts[i]:end]
+}
+
+func isOneOf(word []byte, list []string) bool {
+	return slices.ContainsFunc(list, func(other string) bool { return string(word) == other })
+}
+
+// classOf returns the class of a name.
+func classOf(name []byte) class {
+	w := splitName(name)
+	if w.count == 0 {
+		return noSecret
+	}
+	last, joined := w.part(w.count-1), w.letters[:w.size]
+	if bytes.HasSuffix(joined, []byte("sessionid")) {
+		return strong
+	}
+	if w.count > 1 && isOneOf(last, harmless[:]) {
+		return noSecret
+	}
+	if isOneOf(last, headers[:]) || isOneOf(joined, headers[:]) {
+		return header
+	}
+	for i := range w.count {
+		if isOneOf(w.part(i), harmlessNames[:]) {
+			return noSecret
+		}
+	}
+	switch string(joined) {
+	case "token", "secret", "signature", "credential", "credentials", "pwd", "pass", "pw", "otp", "cred", "creds", "jwt":
+		return prose
+	case "passwordauthentication":
+		return noSecret
+	}
+	if isOneOf(last, []string{"tokens", "secrets", "passes"}) {
+		return countable
+	}
+	return classOfParts(&w, last)
+}
+
+// classOfParts returns the class of a name by the words that it contains.
+func classOfParts(w *words, last []byte) class {
+	if containsWord(w.letters[:w.size], &containedBy) {
+		return strong
+	}
+	for i := range w.count {
+		part := w.part(i)
+		if isOneOf(part, parts[:]) || isFusedName(part) {
+			return strong
+		}
+	}
+	switch {
+	case w.count > 1 && string(last) == "key" && isOneOf(w.part(w.count-2), keyOwners[:]):
+		return strong
+	case w.count > 1 && (string(last) == "auth" || string(last) == "sid"):
+		return strong
+	case string(last) == "code" && w.count > 1 && !isOneOf(w.part(w.count-2), codeOwners[:]), string(last) == "key" && w.count > 1:
+		return noSecret
+	case isOneOf(last, everydayWords[:]):
+		return everyday
+	case isOneOf(w.letters[:w.size], []string{"value", "val", "v"}):
+		return beside
+	}
+	return noSecret
+}
+
+// isFusedName reports whether a part ends with the name of a secret: accesstoken, dbpass.
+func isFusedName(part []byte) bool {
+	for _, suffix := range suffixes {
+		if len(part) >= len(suffix) && string(part[len(part)-len(suffix):]) == suffix {
+			return true
+		}
+	}
+	for _, word := range [...]string{"pass", "pw"} {
+		if n := len(part) - len(word); n > 0 && string(part[n:]) == word && isOneOf(part[:n], passOwners[:]) {
 			return true
 		}
 	}
 	return false
 }
 
-// trimSeparators returns data without the separators at its end: the bracket of user[password].
-func trimSeparators(data []byte) []byte {
-	for len(data) > 0 && folded[data[len(data)-1]] == separator {
-		data = data[:len(data)-1]
-	}
-	return data
-}
-
-// endsWith reports whether data ends with word, ignoring separators, and returns the offset of word in data.
-func endsWith(data []byte, word string) (from int, ok bool) {
-	// Invariant: data[pos:] is word[j+1:] with separators in it.
-	pos := len(data)
-	for j := len(word) - 1; j >= 0; {
-		if pos == 0 {
-			return 0, false
-		}
-		pos--
-		switch folded[data[pos]] {
-		case word[j]:
-			j--
-		case separator:
-		default:
-			return 0, false
-		}
-	}
-	return pos, true
-}
-
 // SecretName reports whether name is the name of a secret in every kind of text.
-func SecretName(name []byte) bool {
-	return mayBeSecret(name) && (secretEnding(name) != nil || secretWord(name))
-}
+func SecretName(name []byte) bool { return classOf(name).isSecret() }
+
+// settings are the names of Redis settings that hold a credential and are no names of secrets elsewhere.
+var settings = [...]string{"user"}
 
 // SecretSetting reports whether the value of the Redis setting name is a secret.
 func SecretSetting(name []byte) bool {
 	for _, setting := range settings {
-		if from, ok := endsWith(name, setting); ok && from == 0 {
+		if bytes.EqualFold(name, []byte(setting)) {
 			return true
 		}
 	}
 	return SecretName(name)
 }
 
-// maxName is the number of letters at the end of a URL parameter's name that are compared.
-const maxName = 64
-
-// secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be
-// percent-encoded.
+// secretParameter reports whether the value of a URL parameter of this name is a secret.
 func secretParameter(name []byte) bool {
-	if isPlain(name) {
-		return SecretName(name) || parameterName(name)
-	}
-	var buf [maxName]byte
-	name = plainName(&buf, name)
-	return SecretName(name) || parameterName(name)
-}
-
-// isPlain reports whether name has only letters, digits and separators.
-func isPlain(name []byte) bool {
-	for _, c := range name {
-		if folded[c] == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// parameterName reports whether a plain name, ignoring separators, is one of parameters.
-func parameterName(name []byte) bool {
-	if !mayBeSecret(name) {
-		return false
-	}
-	name = trimSeparators(name)
-	if len(name) == 0 {
-		return false
-	}
-	for _, parameter := range parametersBy[folded[name[len(name)-1]]] {
-		if from, ok := endsWith(name, parameter); ok && len(trimSeparators(name[:from])) == 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// plainName decodes the end of a percent-encoded name into buf and returns it, without the bytes that cannot
-// be in a name.
-func plainName(buf *[maxName]byte, name []byte) []byte {
-	if len(name) > 3*maxName {
-		name = name[len(name)-3*maxName:]
-	}
-	length := 0
-	for i := 0; i < len(name); i += charWidth(name, i) {
-		c := charAt(name, i)
-		if folded[c] == 0 {
-			continue
-		}
-		if length == maxName { // drop the first letter
-			length = copy(buf[:], buf[1:])
-		}
-		buf[length] = c
-		length++
-	}
-	return buf[:length]
+	return len(name) > 0 && classOf(name) >= everyday
 }

@@ -1,13 +1,31 @@
 // Package redact replaces secrets in text (passwords, tokens, keys, cookies) by Marker. The names of secrets
-// are in one table (names.go). There is a function for each form of text: URLs, SQL, the arguments of Redis
-// commands, header fields, log lines, labels.
+// are in one table (names.go), the forms of secrets that need no name in another (patterns.go). There is a
+// function for each form of text: URLs, SQL, the arguments of Redis commands, header fields, log lines, labels.
 //
 // It is called by the parsers of protocols before they fill in an event, and by collector/logs for every
 // line, so a redacted secret never leaves the host. In doubt a value is hidden. There is no guarantee: a
 // secret in an unusual place is not found.
 //
-// Log lines quote the other forms, so the functions are nested: Line hides everything in a URL or a statement
-// that URL or SQL hides. Redaction is idempotent. Both are tested as properties.
+// # How text is read
+//
+// A prefilter (prefilter.go) finds the few lines that may hold a secret. These are read by a series of passes,
+// each from the front to the end:
+//
+//	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go)
+//	flags     --password …, mysql -p…, passwd '…'           (flags.go)
+//	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go)
+//	URLs      user:password@, ?code=…, /reset-password/…    (url.go)
+//	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go)
+//
+// Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
+// form: escaped as in JSON, percent-encoded, with colours of a terminal. Such text is also read as a view
+// (view.go): decoded, with the original offset of each byte. A view may be read as a further one, up to
+// maxDepth.
+//
+// A text that is a JSON document is read value by value (json.go). It stays one, with the same keys.
+//
+// Line hides everything in a URL or a statement that URL or SQL hides. Redaction is idempotent. Both are
+// tested as properties.
 package redact
 
 import (
@@ -18,41 +36,115 @@ import (
 // Marker replaces a secret.
 const Marker = "REDACTED"
 
+// A replacement is the text that replaces a secret.
+type replacement uint8
+
+const (
+	plainMarker replacement = iota
+	sqlMarker               // a whole literal of SQL, with its quotes
+	jsonMarker              // a number of JSON: the marker is a string
+)
+
+var replacements = [...]string{Marker, "'" + Marker + "'", `"` + Marker + `"`}
+
+// A Rule is the reason why something is hidden.
+type Rule uint8
+
+// The rules, in the order of the passes.
+const (
+	RuleName Rule = iota
+	RuleHeader
+	RuleFlag
+	RulePattern
+	RulePrivateKey
+	RuleUserInfo
+	RuleParameter
+	RulePath
+	RuleSQL
+)
+
+var ruleNames = [...]string{"name", "header", "flag", "pattern", "private-key", "userinfo", "parameter", "path", "sql"}
+
+// String returns the name of the rule.
+func (r Rule) String() string { return ruleNames[r] }
+
+// A Finding is a hidden part of a text.
+type Finding struct {
+	From, To int
+	Rule     Rule
+}
+
 // A Redactor hides secrets in text. It is used by one goroutine and reuses its buffers: the result of a
 // method is valid until the next call of any method. The zero value is ready to use.
 type Redactor struct {
 	spans []span
 	out   []byte
+	views [maxDepth]viewBuffer
+	names nameCache
+	key   keyBlock
 }
 
 // A span is a part of the text that will be replaced.
-type span struct{ from, to int }
+type span struct {
+	from, to int
+	rule     Rule
+	with     replacement
+}
 
-// hide adds the bytes from:to to the spans.
-func (r *Redactor) hide(from, to int) {
+// hide adds the bytes from:to of view to the spans.
+func (r *Redactor) hide(v view, from, to int, rule Rule) { r.hideAs(v, from, to, rule, plainMarker) }
+
+// hideAs is like hide, with another replacement.
+func (r *Redactor) hideAs(v view, from, to int, rule Rule, with replacement) {
 	if from < to {
-		r.spans = append(r.spans, span{from, to})
+		r.spans = append(r.spans, span{v.at(from), v.at(to), rule, with})
 	}
 }
 
-// replaced returns data with marker in place of each span. Spans may overlap and come in any order; each run
-// of them is one secret.
-func (r *Redactor) replaced(data []byte, marker string) []byte {
-	byStart := func(x, y span) int { return cmp.Compare(x.from, y.from) }
-	if !slices.IsSortedFunc(r.spans, byStart) {
-		slices.SortFunc(r.spans, byStart)
+// sortSpans sorts the spans by their starts, the longer first.
+func (r *Redactor) sortSpans() {
+	order := func(x, y span) int { return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(y.to, x.to)) }
+	if !slices.IsSortedFunc(r.spans, order) {
+		slices.SortFunc(r.spans, order)
 	}
+}
+
+// replaced returns data with a marker in place of each span. Spans may overlap and come in any order; each run
+// of them is one secret.
+func (r *Redactor) replaced(data []byte) []byte {
+	r.sortSpans()
 
 	// Invariant: out is the redacted form of data[:done].
 	out, done := r.out[:0], 0
 	for i := 0; i < len(r.spans); {
-		from, to := r.spans[i].from, r.spans[i].to
+		first := r.spans[i]
+		to := first.to
 		for i++; i < len(r.spans) && r.spans[i].from < to; i++ {
 			to = max(to, r.spans[i].to)
 		}
-		out = append(append(out, data[done:from]...), marker...)
+		out = append(append(out, data[done:first.from]...), replacements[first.with]...)
 		done = to
 	}
 	r.out = append(out, data[done:]...)
 	return r.out
+}
+
+// Findings returns the parts of data that Line hides, in order and without overlaps, with the rule of each.
+func (r *Redactor) Findings(data []byte) []Finding {
+	r.findLine(data)
+	return r.findings()
+}
+
+// findings returns the spans without overlaps.
+func (r *Redactor) findings() []Finding {
+	r.sortSpans()
+	var list []Finding
+	for _, s := range r.spans {
+		if last := len(list) - 1; last >= 0 && s.from < list[last].To {
+			list[last].To = max(list[last].To, s.to)
+			continue
+		}
+		list = append(list, Finding{s.from, s.to, s.rule})
+	}
+	return list
 }

@@ -15,10 +15,17 @@ const (
 	redisPlainValue             // the value of another setting
 	redisOptions                // an option; a password follows AUTH
 	redisUnknown                // after a lost argument, which may have been an option: treated as a secret
+	redisKey                    // the key of a command with values
+	redisField                  // HSET: the name of a field, its value follows
+	redisFieldValue             // the value of a field that is no secret
+	redisFieldSecret            // the value of a field that is one
+	redisSeconds                // SETEX: a number, the value follows
+	redisValue                  // a value under a key that is the name of a secret
 )
 
 // RedisArguments decides how much of each argument of a Redis command is secret: the passwords of AUTH, HELLO,
-// MIGRATE and ACL SETUSER, and the values of secret settings (CONFIG SET, SENTINEL SET). It does not allocate.
+// MIGRATE and ACL SETUSER, the values of secret settings (CONFIG SET, SENTINEL SET), and the values of fields
+// and keys with the names of secrets (HSET user password …, SETEX token:1 60 …). It does not allocate.
 type RedisArguments struct {
 	state   redisState
 	command redisCommand
@@ -36,6 +43,11 @@ const (
 	setUserCommand
 	configSetCommand
 	sentinelCommand
+	hashCommand  // HSET: key, then fields with their values
+	setCommand   // SET: key, value
+	listCommand  // LPUSH: key, values
+	setexCommand // SETEX: key, seconds, value
+	msetCommand  // MSET: keys with their values
 )
 
 // MaxRedisWord is the number of bytes of an argument that Next reads.
@@ -61,6 +73,16 @@ func (r *RedisArguments) Begin(command string, words int64) {
 		r.command, r.state = configSetCommand, redisSetting
 	case "SENTINEL SET", "SENTINEL CONFIG":
 		r.command, r.state = sentinelCommand, redisSetting
+	case "HSET", "HMSET", "HSETNX", "HSETEX":
+		r.command, r.state = hashCommand, redisKey
+	case "SET", "SETNX", "GETSET", "APPEND":
+		r.command, r.state = setCommand, redisKey
+	case "LPUSH", "RPUSH", "LPUSHX", "RPUSHX", "SADD":
+		r.command, r.state = listCommand, redisKey
+	case "SETEX", "PSETEX":
+		r.command, r.state = setexCommand, redisKey
+	case "MSET", "MSETNX":
+		r.command, r.state = msetCommand, redisField
 	}
 }
 
@@ -116,10 +138,42 @@ func (r *RedisArguments) next(argument []byte, damaged bool) (visible int) {
 	case redisSecretValue:
 		r.state = redisSetting
 		return nothing
+	case redisKey:
+		r.readKey(word)
+	case redisField:
+		if r.state = redisFieldValue; SecretName(word) {
+			r.state = redisFieldSecret
+		}
+	case redisFieldValue:
+		r.state = redisField
+	case redisFieldSecret:
+		r.state = redisField
+		return nothing
+	case redisSeconds:
+		r.state = redisValue
+	case redisValue:
+		if r.command != listCommand {
+			r.state = redisPlain
+		}
+		return nothing
 	case redisPlainValue:
 		r.state = redisSetting
 	}
 	return everything
+}
+
+// readKey sets the state behind the key of a command with values.
+func (r *RedisArguments) readKey(key []byte) {
+	switch {
+	case r.command == hashCommand:
+		r.state = redisField
+	case !SecretName(key):
+		r.state = redisPlain
+	case r.command == setexCommand:
+		r.state = redisSeconds
+	default:
+		r.state = redisValue
+	}
 }
 
 // RedisError returns an error message of a Redis server without quoted arguments, and reports whether there

@@ -6,9 +6,6 @@ import (
 	"tidegate/pipeline/redact/sqltoken"
 )
 
-// sqlMarker stands in place of a literal of SQL, with its quotes.
-const sqlMarker = "'" + Marker + "'"
-
 // SQL returns a statement without its secrets, and reports whether there were any. sql is not changed.
 //
 // A quoted or hexadecimal literal is secret
@@ -17,24 +14,66 @@ const sqlMarker = "'" + Marker + "'"
 //   - after = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret:
 //     password, api_key, …,
 //   - directly after such a name (OPTIONS (PASSWORD '…')), and after the = of SET PASSWORD FOR,
-//   - in an INSERT with a list of columns, in the position of a column with such a name.
+//   - in an INSERT or a comparison of rows with a list of columns, in the position of a column with such a name,
+//   - in an INSERT without a list of columns into a table of accounts or secrets.
+//
+// In other literals and in comments, what Line hides is hidden: a URL, a document, another statement.
 //
 // An unterminated literal extends to the end. The text is read once, token by token, without a grammar.
 func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
-	if bytes.IndexByte(sql, '\'') < 0 && bytes.IndexByte(sql, '"') < 0 && !bytes.Contains(sql, []byte("0x")) {
+	if !hasSecretWord(sql) && !isAccountTable(sql) && bytes.IndexByte(sql, '@') < 0 && !r.mayHoldSecret(sql) {
 		return sql, false
 	}
 	r.spans = r.spans[:0]
-	statement := statement{Scanner: sqltoken.Scanner{SQL: sql}}
-	for statement.Next() {
-		if statement.readToken() {
-			r.hide(statement.From, statement.To)
+	statement, v := statement{Scanner: sqltoken.Scanner{SQL: sql}}, view{text: sql}
+	for more, end := true, 0; more; end = statement.To {
+		more = statement.Next()
+		if statement.From > end {
+			r.readComment(v, end, statement.From)
+		}
+		switch {
+		case !more:
+		case statement.readToken():
+			if !bytes.Equal(statement.Text(), []byte(Marker)) {
+				r.hideAs(v, statement.From, statement.To, RuleSQL, sqlMarker)
+			}
+		case statement.Kind == sqltoken.Literal:
+			r.readLiteral(v, &statement)
 		}
 	}
 	if len(r.spans) == 0 {
 		return sql, false
 	}
-	return r.replaced(sql, sqlMarker), true
+	return r.replaced(sql), true
+}
+
+// minComment is the length of the shortest comment with a secret.
+const minComment = 8
+
+// readComment hides what Line hides in the comments of v.text[from:to], between two tokens.
+func (r *Redactor) readComment(v view, from, to int) {
+	if to-from < minComment || len(bytes.TrimSpace(v.text[from:to])) == 0 {
+		return
+	}
+	if r.mayHoldSecret(v.text[from:to]) {
+		r.readText(v.part(from, to), 0)
+	}
+}
+
+// readLiteral hides what Line hides in the current token, a literal that is not secret as a whole.
+func (r *Redactor) readLiteral(v view, s *statement) {
+	from, to := s.Inner()
+	if to-from < minComment || !r.mayHoldSecret(v.text[from:to]) {
+		return
+	}
+	quote := v.text[s.From]
+	literal := r.decoded(v.part(from, to), 0, func(out, text []byte, i int) ([]byte, int) {
+		if text[i] == quote && i+1 < len(text) && text[i+1] == quote {
+			return append(out, quote), 2
+		}
+		return decodeEscape(out, text, i)
+	})
+	r.readText(literal, 1)
 }
 
 // SQLError returns an error message of a MySQL server up to the quotation of a statement, and reports whether
@@ -86,6 +125,9 @@ type statement struct {
 	skipMethod      bool           // the next literal is the name of an authentication method
 	afterName       bool           // the token before was the name of a secret
 	afterFunction   bool           // the token before was a function that takes secrets
+	afterBy         bool           // the token before was the BY of IDENTIFIED BY: a word is the password
+	afterRow        bool           // the token before closed a list of names, with secretColumns among them
+	accounts        bool           // the last name is that of a table of accounts or secrets
 	set             passwordClause // how much of SET PASSWORD FOR was read
 
 	insert        insertState
@@ -96,17 +138,28 @@ type statement struct {
 
 // readToken reads the current token and reports whether it is a secret.
 func (s *statement) readToken() bool {
-	named, function := s.afterName, s.afterFunction
-	s.afterName, s.afterFunction = false, false
+	named, function, by, row := s.afterName, s.afterFunction, s.afterBy, s.afterRow
+	s.afterName, s.afterFunction, s.afterBy, s.afterRow = false, false, false, false
 	switch s.Kind {
 	case sqltoken.Literal:
 		return s.isSecretLiteral(named)
 	case sqltoken.Word, sqltoken.Name:
+		if by && !s.Is("PASSWORD") && !s.Is("RANDOM") && !s.Is("VALUES") {
+			return true // IDENTIFIED BY hunter2
+		}
 		s.readWord()
-		if named && s.Kind == sqltoken.Word && (s.Is("LIKE") || s.Is("IN")) {
-			s.startHiding()
+		if named && s.Kind == sqltoken.Word {
+			if s.IsAny(comparisons[:]) {
+				s.startHiding()
+			}
+			s.afterName = s.afterName || s.Is("NOT") || s.Is("BINARY")
 		}
 	case sqltoken.Punctuation:
+		if c := s.SQL[s.From]; row && (c == '=' || c == '<' || c == '>' || c == '!') {
+			if s.afterRow = c != '='; !s.afterRow && s.insert == noInsert {
+				s.insert = inValues // (name, password) = ('a', '…')
+			}
+		}
 		s.readPunctuation(s.SQL[s.From], named, function)
 	}
 	return false
@@ -127,6 +180,9 @@ func (s *statement) isSecretLiteral(named bool) bool {
 	return false
 }
 
+// comparisons are the words between the name of a secret and the literals that it is compared with.
+var comparisons = [...]string{"LIKE", "ILIKE", "RLIKE", "REGEXP", "IN", "BETWEEN", "SIMILAR", "GLOB", "IS"}
+
 func (s *statement) startHiding() { s.hiding, s.hidingDepth = true, s.depth }
 
 func (s *statement) stopHiding() {
@@ -143,6 +199,7 @@ func (s *statement) readWord() {
 			return
 		case s.afterIdentified:
 			s.skipMethod = s.Is("WITH") || s.Is("VIA")
+			s.afterBy = s.Is("BY")
 			if s.Is("REQUIRE") || s.Is("ACCOUNT") || s.Is("COMMENT") || s.Is("ATTRIBUTE") {
 				s.stopHiding()
 			}
@@ -153,6 +210,12 @@ func (s *statement) readWord() {
 		s.afterFunction = s.IsAny(secretFunctions[:])
 	}
 	s.afterName = SecretName(s.Text())
+	if s.insert == inserting {
+		s.accounts = s.afterName || isAccountTable(s.Text())
+	}
+	if s.insert == noInsert && s.depth > 0 && s.afterName && s.column < 64 {
+		s.secretColumns |= 1 << s.column
+	}
 	if s.insert == inColumns && s.afterName && s.column < 64 {
 		s.secretColumns |= 1 << s.column
 	}
@@ -179,21 +242,39 @@ func (s *statement) readKeyword() {
 		s.insert = inserting
 	case s.insert == afterColumns && (s.Is("VALUES") || s.Is("VALUE")):
 		s.insert = inValues
+	case s.insert == afterColumns && s.Is("SELECT"):
+		s.insert, s.listDepth, s.column = inTuple, s.depth, 0 // its columns are the values
+	case s.insert == inserting && s.accounts && (s.Is("VALUES") || s.Is("VALUE")):
+		s.insert, s.secretColumns = inValues, ^uint64(0)
 	case s.insert == inserting && (s.Is("SET") || s.Is("SELECT") || s.Is("VALUES")),
-		s.insert == inValues && s.Is("ON"):
+		s.insert == inValues && s.Is("ON"), s.insert == inTuple && s.depth == s.listDepth && s.Is("FROM"):
 		s.insert = noInsert
 	}
+}
+
+// accountTables are parts of the names of tables whose rows have secrets.
+var accountTables = [...]string{"user", "account", "cred", "login", "member", "secret", "token", "session", "auth", "passw"}
+
+// isAccountTable reports whether the rows of a table of that name may have secrets.
+func isAccountTable(name []byte) bool {
+	return containsWord(name, &accountTablesBy)
 }
 
 func (s *statement) readPunctuation(c byte, named, function bool) {
 	switch c {
 	case '(':
 		s.depth++
-		if function && !s.hiding { // until the bracket closes
+		if (function || named && s.insert != inserting && s.insert != inColumns) && !s.hiding { // until the bracket closes
 			s.hiding, s.insideCall, s.hidingDepth = true, true, s.depth-1
 		}
 		s.openList()
+		if s.insert == noInsert {
+			s.secretColumns, s.column, s.listDepth = 0, 0, s.depth
+		}
 	case ')':
+		if s.afterName = named; s.insert == noInsert && s.depth == s.listDepth {
+			s.afterRow = s.secretColumns != 0
+		}
 		s.depth--
 		s.closeList()
 		if s.hiding && (s.depth < s.hidingDepth || s.insideCall && s.depth == s.hidingDepth) {
@@ -203,7 +284,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 		if s.hiding && s.depth <= s.hidingDepth {
 			s.stopHiding()
 		}
-		if s.depth == s.listDepth && (s.insert == inColumns || s.insert == inTuple) {
+		if s.depth == s.listDepth && (s.insert == inColumns || s.insert == inTuple || s.insert == noInsert) {
 			s.column++
 		}
 	case ';':
@@ -266,5 +347,5 @@ func (s *statement) endsComparison() bool {
 // secretFunctions are the functions of MySQL whose arguments are passwords or keys.
 var secretFunctions = [...]string{
 	"PASSWORD", "OLD_PASSWORD", "ENCRYPT", "AES_ENCRYPT", "AES_DECRYPT", "DES_ENCRYPT", "DES_DECRYPT",
-	"ENCODE", "DECODE",
+	"ENCODE", "DECODE", "CRYPT", "PGP_SYM_ENCRYPT", "PGP_SYM_DECRYPT", "HMAC",
 }

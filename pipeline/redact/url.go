@@ -3,179 +3,435 @@ package redact
 import "bytes"
 
 // URL returns data, a URL or a request target, without its secrets, and reports whether there were any. It
-// hides user:password@ after every //, and the values of parameters with the names of secrets. It also finds
-// them in a URL that is itself the value of a parameter, and if they are percent-encoded. data is not
-// changed.
+// hides user:password@ after every //, the values of parameters with the names of secrets, secrets in paths,
+// and tokens of known forms. It also finds them in a URL that is itself the value of a parameter, and if they
+// are percent-encoded. data is not changed.
 func (r *Redactor) URL(data []byte) ([]byte, bool) {
-	if !mayHoldSecret(data) {
+	r.spans = r.spans[:0]
+	if !mayHoldURLSecret(data) {
 		return data, false
 	}
-	r.spans = r.spans[:0]
-	r.hideURL(data, 0, false)
+	r.readURL(view{text: data}, 0)
 	if len(r.spans) == 0 {
 		return data, false
 	}
-	return r.replaced(data, Marker), true
+	return r.replaced(data), true
 }
 
-// mayHoldSecret reports whether a URL has a =, @ or %. Without one it holds no secret.
-func mayHoldSecret(b []byte) bool {
-	for _, c := range b {
-		if c == '=' || c == '@' || c == '%' {
+// readURL hides the secrets of a URL, and of the decoded forms of it.
+func (r *Redactor) readURL(v view, depth int) {
+	r.hideURL(v, false)
+	r.hidePatterns(v)
+	if depth > 0 { // a document in a parameter
+		r.hideNamedQuoted(v)
+	}
+	if depth < maxDepth && hasPercent(v.text) {
+		r.readURL(r.decoded(v, depth, decodePercent), depth+1)
+	}
+}
+
+// mayHoldURLSecret reports whether a URL has a byte next to which a secret may be.
+func mayHoldURLSecret(text []byte) bool {
+	slash := 0
+	for i, c := range text {
+		switch c {
+		case '=', '@', '%':
+			return true
+		case ':':
+			if i > 0 && text[i-1] >= '0' && text[i-1] <= '9' { // /bot123:…
+				return true
+			}
+		case '/':
+			if secretSegment(text[slash:i]) > 0 {
+				return true
+			}
+			slash = i + 1
+		case '_', '-', 'J', 'A', '$':
+			if patternAt(text, i) {
+				return true
+			}
+		}
+	}
+	return secretSegment(text[slash:]) > 0
+}
+
+// hideNamedQuoted hides the values of a JSON document within a URL.
+func (r *Redactor) hideNamedQuoted(v view) {
+	for i := 0; i < len(v.text); i++ {
+		if v.text[i] != ':' || i == 0 || !isQuote(v.text[i-1]) {
+			continue
+		}
+		name, _ := nameBefore(v.text, i)
+		if !SecretName(name) {
+			continue
+		}
+		value := readValue(v.text, i+1, false)
+		if !isPlaceholder(value.of(v.text)) {
+			r.hide(v, value.from, value.to, RuleParameter)
+		}
+		i = max(i, value.next-1)
+	}
+}
+
+// hideURLs hides the secrets of the tokens of a text that look like URLs or forms.
+func (r *Redactor) hideURLs(v view) {
+	text := v.text
+	for i := 0; i < len(text); {
+		if tokenStop[text[i]] {
+			i++
+			continue
+		}
+		from := i
+		var slash, query, pairs, at bool
+		for i < len(text) && !tokenStop[text[i]] {
+			switch text[i] {
+			case '/':
+				slash = true
+			case '?', '#':
+				query = true
+			case '&', ';':
+				pairs = true
+			case '@':
+				at = true
+			}
+			i++
+		}
+		// ' and > are parts of the URL, unless it is enclosed in '…' or <…>.
+		to := i
+		for (slash || query || pairs) && to < len(text) && (text[to] == '\'' || text[to] == '>') && from > 0 && text[from-1] != '<' && (text[from-1] != '\'' || at || hasAtBefore(text, to+1)) {
+			for to++; to < len(text) && !tokenStop[text[to]]; to++ {
+			}
+		}
+		if slash || query || pairs {
+			r.hideURL(v.part(from, to), true)
+		}
+		i = max(i, to)
+	}
+}
+
+// hasAtBefore reports whether an @ follows before the token ends.
+func hasAtBefore(text []byte, pos int) bool {
+	for limit := pos + maxBalanced; pos < min(len(text), limit) && text[pos] > ' ' && text[pos] != '"'; pos++ {
+		if text[pos] == '@' {
 			return true
 		}
 	}
 	return false
 }
 
-// urlDelimiter has the bytes that hideURL and hideUserInfo look at: delimiters, and the first bytes of
-// encoded ones.
-var urlDelimiter = func() (table [256]bool) {
-	for _, c := range "%\\/?#&; ,=@:\"" {
+// tokenStop has the bytes that end a token of a text, such as a URL.
+var tokenStop = func() (table [256]bool) {
+	for c := range ' ' + 1 {
+		table[c] = true
+	}
+	for _, c := range "\"'`<>" {
 		table[c] = true
 	}
 	return table
 }()
 
-// hideURL hides the secrets of the URL data, which begins at offset base of the redacted text. inLine is
-// passed to hideUserInfo.
-func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
-	start := 0     // offset of the name of the current parameter
-	query := false // the first ? or # was seen
-	// Invariant: the secrets before i are hidden, and data[start:i] is the front of a name or in no name.
-	for i := 0; i < len(data); {
-		if !urlDelimiter[data[i]] {
-			i++
-			continue
-		}
-		width := charWidth(data, i)
-		switch charAt(data, i) {
+// hideURL hides the secrets of the URL v. inLine is passed to hideUserInfo.
+func (r *Redactor) hideURL(v view, inLine bool) {
+	text := v.text
+	r.hideBot(v)
+	start := 0                      // offset of the name of the current parameter, or of the segment
+	query, segments := false, false // the first ? or #, or / or ; was seen
+	isForm := bytes.IndexByte(text, '&') >= 0
+	// Invariant: the secrets before i are hidden, and text[start:i] is the front of a name or of a segment.
+	for i := 0; i < len(text); {
+		switch c := text[i]; c {
 		case '/':
-			start = i + width
-			if width := doubleSlash(data, i); width > 0 {
-				start = i + width
-				i = r.hideUserInfo(data, i+width, base, inLine)
+			if i+1 < len(text) && text[i+1] == '/' {
+				i = r.hideUserInfo(v, i+2, inLine)
+				start, segments = i, true
 				continue
 			}
+			if n := secretSegment(text[start:i]); n > 0 && !query {
+				i = r.hideSegments(v, i+1, n)
+				start = i
+				continue
+			}
+			segments = true
+			start = i + 1
 		case '?', '#':
-			query = query || width == 1
-			start = i + width
+			query = true
+			start = i + 1
 		case '&', ';', ' ', ',':
-			start = i + width
+			segments = segments || c == ';'
+			start = i + 1
+		case '\\':
+			if bytes.HasPrefix(text[i:], jsonAmpersand) {
+				i += len(jsonAmpersand)
+				start = i
+				continue
+			}
 		case '=':
-			name := data[start:i]
-			start = i + width // the value may be a URL with parameters of its own
-			if !secretParameter(name) {
+			name := text[start:i]
+			start = i + 1 // the value may be a URL with parameters of its own
+			if inLine && !query && !isForm && !segments {
+				break // no parameter; hideNamed reads it
+			}
+			if !r.isSecretParameter(name) {
 				break
 			}
-			from, to := start, start
-			for to < len(data) && !endsValue(data, to, query, width == 3) {
+			to := start
+			for to < len(text) && !endsParameter(text, to, query) {
 				to++
 			}
-			r.hide(base+from, base+to)
+			if !bytes.HasPrefix(text[start:to], []byte(Marker)) && !(isCount(text[start:to], 6) && classOf(name) == countable) {
+				r.hide(v, start, to, RuleParameter)
+			}
 			i, start = to, to
 			continue
 		}
-		i += width
+		i++
+	}
+	if bytes.HasPrefix(text, []byte("jdbc:oracle:")) {
+		r.hideOraclePassword(v)
 	}
 }
 
-// hideUserInfo hides user:password@ at the front of the authority that begins at start, and returns the
-// offset at which to continue. In a log line (inLine) the user's name is kept, and a password may hold & and
-// #, which should have been encoded.
-func (r *Redactor) hideUserInfo(data []byte, start, base int, inLine bool) int {
-	at, colon := -1, -1
-	for j := start; j < len(data); j++ {
-		if !urlDelimiter[data[j]] {
+// isSecretParameter reports whether name, which may be percent-encoded, is that of a secret.
+func (r *Redactor) isSecretParameter(name []byte) bool {
+	if bytes.IndexByte(name, '%') < 0 {
+		return secretParameter(name)
+	}
+	var buf [maxName]byte
+	if len(name) > 3*maxName {
+		name = name[len(name)-3*maxName:]
+	}
+	plain := buf[:0]
+	for i := 0; i < len(name); {
+		c, width := name[i], 1
+		if decoded := encoded(name, i); decoded >= 0 {
+			c, width = byte(decoded), 3
+		}
+		i += width
+		if folded[c] == 0 {
 			continue
 		}
-		if endsAuthority(data, j) && !(inLine && (data[j] == '&' || data[j] == '#')) {
-			break
+		if len(plain) == maxName {
+			plain = plain[:copy(plain, plain[1:])]
 		}
-		switch {
-		case data[j] == '@' || encoded(data, j) == '@': // the last @ counts, since a password may hold one
-			at = j
-		case data[j] == ':' && colon < 0:
-			colon = j
+		plain = append(plain, c)
+	}
+	return secretParameter(plain)
+}
+
+// endsParameter reports whether the value of a parameter ends at text[i].
+func endsParameter(text []byte, i int, query bool) bool {
+	switch text[i] {
+	case '&', '#':
+		return true
+	case ';', '/', '?':
+		return !query
+	case ',':
+		return beginsPair(text, i+1)
+	case '\\':
+		return bytes.HasPrefix(text[i:], jsonAmpersand) || i+1 < len(text) && isQuote(text[i+1])
+	}
+	return false
+}
+
+// hideUserInfo hides user:password@ at the front of the authority that begins at start, and returns the
+// offset at which to continue. In a log line (inLine) the user's name is kept.
+//
+// The last @ of the authority counts, since a password may hold one. It may also hold / and ?, which should
+// have been encoded: if what follows the first colon is no port, the @ before the last name of a host counts.
+func (r *Redactor) hideUserInfo(v view, start int, inLine bool) int {
+	text := v.text
+	end := start
+	for end < len(text) && bytes.IndexByte([]byte(`/?#\ "`), text[end]) < 0 {
+		end++
+	}
+	at := bytes.LastIndexByte(text[start:end], '@')
+	colon := bytes.IndexByte(text[start:end], ':')
+	if hasForeignScheme(text, start) || at < 0 && colon >= 0 && !isPort(text[start+colon+1:end]) {
+		if last := lastHostAt(text, start); last > at {
+			at = last
 		}
 	}
 	if at < 0 {
 		return start
 	}
-	from := start
-	if inLine && colon >= 0 && colon < at {
-		from = colon + 1
+	if colon > at {
+		colon = -1
 	}
-	r.hide(base+from, base+at)
-	return at
+	user := text[start : start+at]
+	from := start
+	switch {
+	case inLine && colon >= 0:
+		from = start + colon + 1
+	case inLine && !looksLikeToken(user):
+		return start + at
+	}
+	if !isPlaceholder(text[from:start+at]) || !inLine {
+		r.hide(v, from, start+at, RuleUserInfo)
+	}
+	return start + at
 }
 
-// doubleSlash returns the width of // at pos, plain or encoded, or 0.
-func doubleSlash(data []byte, pos int) int {
-	width := charWidth(data, pos)
-	if pos+width >= len(data) || charAt(data, pos) != '/' || charAt(data, pos+width) != '/' {
+// looksLikeToken reports whether a user's name in front of an @, without a password, may be a token.
+func looksLikeToken(user []byte) bool {
+	for _, c := range user {
+		if c < 'a' || c > 'z' {
+			return true
+		}
+	}
+	return len(user) > 16
+}
+
+// hasForeignScheme reports whether the scheme before // at start is that of a database or a queue, whose paths
+// have no @.
+func hasForeignScheme(text []byte, start int) bool {
+	scheme := bytes.TrimSuffix(text[max(0, start-16):start], []byte("://"))
+	for _, name := range [...]string{
+		"postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "amqp", "amqps", "mongodb", "mongodb+srv", "ldap", "ldaps", "smtp",
+		"smtps", "clickhouse", "kafka", "nats", "mssql", "sqlserver", "oracle", "cassandra", "db2", "mqtt", "mqtts",
+	} {
+		if bytes.HasSuffix(scheme, []byte(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isPort reports whether text is a number of a port, or nothing.
+func isPort(text []byte) bool {
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(text) <= 5
+}
+
+// maxUserInfo bounds the text in which the end of a password with a / is looked for.
+const maxUserInfo = 1024
+
+// lastHostAt returns the offset from start of the last @ of the token behind which the name of a host may stand;
+// −1: there is none.
+func lastHostAt(text []byte, start int) int {
+	end := start
+	for limit := start + maxUserInfo; end < min(len(text), limit) && text[end] > ' ' && text[end] != '"'; {
+		end++
+	}
+	for at := end - 1; at >= start; at-- {
+		if text[at] != '@' {
+			continue
+		}
+		host := at + 1
+		for host < end && (folded[text[host]] != 0 || text[host] == ':' || text[host] == ',') {
+			host++
+		}
+		if host > at+1 && (host == end || bytes.IndexByte([]byte(`/?#'`), text[host]) >= 0) {
+			return at - start
+		}
+	}
+	return -1
+}
+
+// hideOraclePassword hides the password in jdbc:oracle:thin:user/password@….
+func (r *Redactor) hideOraclePassword(v view) {
+	slash, at := bytes.IndexByte(v.text, '/'), bytes.LastIndexByte(v.text, '@')
+	if slash >= 0 && at > slash {
+		r.hide(v, slash+1, at, RuleUserInfo)
+	}
+}
+
+// segmentNames are the segments of paths behind which a secret stands, with the number of segments up to it.
+var segmentNames = map[string]int{
+	"reset-password": 1, "password-reset": 1, "reset_password": 1, "password_reset": 1, "resetpassword": 1, "passwordreset": 1,
+	"set-password": 1, "forgot-password": 1, "magic-link": 1, "magic": 1, "verify-email": 1, "confirm-email": 1, "activate": 1,
+	"activation": 1, "invite": 1, "invitation": 1, "unsubscribe": 1, "token": 1, "tokens": 1, "apikey": 1, "api-key": 1, "confirm": 1,
+	"verify": 1, "sso": 1, "services": 3, "webhooks": 2, "secret": 1, "access_token": 1, "reset": 1, "otp": 1, "session": 1, "auth": 1,
+	"confirmation": 1, "bottoken": 1, "hook": 1, "webhook": 1,
+}
+
+// secretSegment returns how many segments behind a segment of a path the secret stands; 0: it has none. A bot's
+// segment of Telegram holds the secret itself.
+func secretSegment(segment []byte) int {
+	if len(segment) > 16 || len(segment) < 3 {
 		return 0
 	}
-	return width + charWidth(data, pos+width)
+	var lower [16]byte
+	for i, c := range segment {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		lower[i] = c
+	}
+	return segmentNames[string(lower[:len(segment)])]
 }
 
-func endsAuthority(b []byte, i int) bool {
-	switch charAt(b, i) {
-	case '/', '?', '#', '&', ' ', '"':
-		return true
+// hideSegments hides the segment that is the count-th from pos on, if it looks like a token, and returns the
+// offset at which to continue.
+func (r *Redactor) hideSegments(v view, pos, count int) int {
+	text := v.text
+	from := pos
+	for n := 1; ; n++ {
+		to := from
+		for to < len(text) && bytes.IndexByte([]byte("/?#"), text[to]) < 0 {
+			to++
+		}
+		if n == count {
+			if count > 1 && to-from >= 6 || isPathToken(text[from:to]) {
+				r.hide(v, from, to, RulePath)
+				return to
+			}
+			return pos
+		}
+		if to == len(text) || text[to] != '/' {
+			return pos
+		}
+		from = to + 1
 	}
-	return false
 }
 
-// endsValue reports whether the value of a secret ends at i. A nested value, one whose = was percent-encoded,
-// is a part of the value of another parameter and may end with an encoded delimiter. In any other value an
-// encoded delimiter is a character of the secret.
-func endsValue(data []byte, i int, query, nested bool) bool {
-	c := data[i]
-	if nested || c == '\\' {
-		c = charAt(data, i)
+// minPathToken is the length from which a segment with digits behind one of segmentNames is a token.
+const minPathToken = 8
+
+// isPathToken reports whether a segment is no word and no number.
+func isPathToken(segment []byte) bool {
+	digits, letters := 0, 0
+	for _, c := range segment {
+		switch {
+		case c >= '0' && c <= '9':
+			digits++
+		case isLetter(c):
+			letters++
+		}
 	}
-	switch c {
-	case '&', '#':
-		return true
-	case ';', '/', '?':
-		return !query
+	return len(segment) >= minPathToken && digits > 0 && letters > 0 || len(segment) >= 32
+}
+
+// hideBot hides the token of a bot of Telegram: /bot123456:ABC-DEF/….
+func (r *Redactor) hideBot(v view) {
+	const word = "/bot"
+	for from := 0; ; {
+		i := bytes.Index(v.text[from:], []byte(word))
+		if i < 0 {
+			return
+		}
+		from += i + len(word)
+		colon := from
+		for colon < len(v.text) && v.text[colon] >= '0' && v.text[colon] <= '9' {
+			colon++
+		}
+		if colon == from || colon == len(v.text) || v.text[colon] != ':' {
+			continue
+		}
+		to := colon + 1
+		for to < len(v.text) && isTokenChar(v.text[to]) {
+			to++
+		}
+		r.hide(v, from, to, RulePath)
+		from = to
 	}
-	return false
 }
 
 // jsonAmpersand is & as some libraries escape it in JSON, and so in log lines.
-const jsonAmpersand = `\u0026`
-
-// charWidth returns the number of bytes of the character at pos: 3 if it is percent-encoded.
-func charWidth(data []byte, pos int) int {
-	switch data[pos] {
-	case '%':
-		if encoded(data, pos) >= 0 {
-			return 3
-		}
-	case '\\':
-		if bytes.HasPrefix(data[pos:], []byte(jsonAmpersand)) {
-			return len(jsonAmpersand)
-		}
-	}
-	return 1
-}
-
-// charAt returns the character at pos, decoded.
-func charAt(data []byte, pos int) byte {
-	switch data[pos] {
-	case '%':
-		if c := encoded(data, pos); c >= 0 {
-			return byte(c)
-		}
-	case '\\':
-		if bytes.HasPrefix(data[pos:], []byte(jsonAmpersand)) {
-			return '&'
-		}
-	}
-	return data[pos]
-}
+var jsonAmpersand = []byte(`\u0026`)
 
 // encoded returns the character that is percent-encoded at pos, or −1.
 func encoded(data []byte, pos int) int {

@@ -341,7 +341,10 @@ func (p *parser) authorization(event *pipeline.Event, data []byte) {
 	size, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
 	user := buf[:size]
 	if colon := bytes.IndexByte(user, ':'); err == nil && colon >= 0 {
-		body.UserName = p.conn.Intern(user[:colon])
+		body.UserName = redact.Marker
+		if !redact.UserNameIsSecret(user[:colon], user[colon+1:]) {
+			body.UserName = p.conn.Intern(user[:colon])
+		}
 	}
 	clear(buf[:])
 }

@@ -1,0 +1,261 @@
+package redact
+
+import "bytes"
+
+// maxNesting bounds the nesting of a JSON document that is read value by value.
+const maxNesting = 64
+
+// A jsonPass reads a JSON document, RFC 8259, and hides secrets in its values. Names are never changed, and the
+// document stays valid.
+type jsonPass struct {
+	*Redactor
+	view
+	depth int // of the view
+}
+
+// readJSON hides the secrets of v if it is one JSON object or array, and reports whether it is.
+func (r *Redactor) readJSON(v view, depth int) bool {
+	start := skipSpace(v.text, 0)
+	if start == len(v.text) || v.text[start] != '{' && v.text[start] != '[' {
+		return false
+	}
+	known := len(r.spans)
+	pass := jsonPass{r, v, depth}
+	end, ok := pass.readValue(start, noSecret, 0)
+	if ok && skipSpace(v.text, end) == len(v.text) {
+		return true
+	}
+	r.spans = r.spans[:known]
+	return false
+}
+
+// skipSpace returns the offset of the first byte from pos on that is no white space of JSON.
+func skipSpace(text []byte, pos int) int {
+	for pos < len(text) && (text[pos] == ' ' || text[pos] == '\t' || text[pos] == '\n' || text[pos] == '\r') {
+		pos++
+	}
+	return pos
+}
+
+// readValue reads the value at pos, whose name has that class, and returns its end.
+func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok bool) {
+	if pos == len(p.text) || nesting > maxNesting {
+		return pos, false
+	}
+	switch p.text[pos] {
+	case '{':
+		return p.readObject(pos+1, class, nesting+1)
+	case '[':
+		return p.readArray(pos+1, class, nesting+1)
+	case '"':
+		if end = stringEnd(p.text, pos); end < 0 {
+			return pos, false
+		}
+		p.readString(pos+1, end-1, class)
+		return end, true
+	}
+	end = pos
+	for end < len(p.text) && (folded[p.text[end]] > separator || bytes.IndexByte([]byte("+-.eE"), p.text[end]) >= 0) {
+		end++
+	}
+	literal := p.text[pos:end]
+	switch {
+	case string(literal) == "true" || string(literal) == "false" || string(literal) == "null":
+		return end, true
+	case !isNumber(literal):
+		return end, false
+	case class == countable, class == prose && isCount(literal, 3), !class.isSecret():
+		return end, true
+	}
+	p.hideAs(p.view, pos, end, RuleName, jsonMarker)
+	return end, true
+}
+
+// readObject reads the members of an object up to its end.
+func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bool) {
+	named := noSecret // the class of the value of a member "name"
+	for {
+		pos = skipSpace(p.text, pos)
+		if pos < len(p.text) && p.text[pos] == '}' {
+			return pos + 1, true
+		}
+		if pos == len(p.text) || p.text[pos] != '"' {
+			return pos, false
+		}
+		from, keyEnd := pos+1, stringEnd(p.text, pos)
+		if keyEnd < 0 {
+			return pos, false
+		}
+		name := p.text[from : keyEnd-1]
+		if pos = skipSpace(p.text, keyEnd); pos == len(p.text) || p.text[pos] != ':' {
+			return pos, false
+		}
+		pos = skipSpace(p.text, pos+1)
+		member := p.classOfMember(name, class, named)
+		if isNameMember(name) && pos < len(p.text) && p.text[pos] == '"' {
+			if valueEnd := stringEnd(p.text, pos); valueEnd > 0 {
+				named = classOf(p.text[pos+1 : valueEnd-1])
+			}
+		}
+		if pos, ok = p.readValue(pos, member, nesting); !ok {
+			return pos, false
+		}
+		pos = skipSpace(p.text, pos)
+		if pos < len(p.text) && p.text[pos] == ',' {
+			pos++
+			if next := skipSpace(p.text, pos); next == len(p.text) || p.text[next] != '"' {
+				return pos, false
+			}
+			continue
+		}
+		if pos == len(p.text) || p.text[pos] != '}' {
+			return pos, false
+		}
+	}
+}
+
+// classOfMember returns the class of a member: its own, that of the object, or that of the name beside it, as in
+// {"name":"DB_PASSWORD","value":"…"}.
+func (p *jsonPass) classOfMember(name []byte, object, named class) class {
+	var buf [maxName]byte
+	if bytes.IndexByte(name, '\\') >= 0 && len(name) <= 6*maxName {
+		plain := buf[:0]
+		for i := 0; i < len(name) && len(plain) < maxName-4; {
+			var width int
+			plain, width = decodeEscape(plain, name, i)
+			i += width
+		}
+		name = plain
+	}
+	own := classOf(name)
+	if object.isSecret() {
+		return object
+	}
+	if named.isSecret() && own == beside {
+		return named
+	}
+	if !own.isSecret() {
+		return noSecret
+	}
+	return own
+}
+
+// isNameMember reports whether a member names the value beside it.
+func isNameMember(name []byte) bool {
+	return isOneOf(bytes.ToLower(name), []string{"name", "key", "k", "header", "field", "variable"})
+}
+
+// readArray reads the elements of an array up to its end. The string behind the option of a command is its
+// value.
+func (p *jsonPass) readArray(pos int, class class, nesting int) (end int, ok bool) {
+	kinds, option := 0, false // the commands among the elements; the last element is an option for a secret
+	pos = skipSpace(p.text, pos)
+	if pos < len(p.text) && p.text[pos] == ']' {
+		return pos + 1, true
+	}
+	for {
+		element := class
+		if option {
+			element = strong
+		}
+		option = false
+		if pos < len(p.text) && p.text[pos] == '"' {
+			if to := stringEnd(p.text, pos); to > 0 {
+				text := p.text[pos+1 : to-1]
+				if len(text) < maxName {
+					kinds |= commandsIn(text)
+				}
+				option = element == class && isSecretOption(text, kinds)
+				if kinds&sqlClients != 0 && len(text) > 2 && string(text[:2]) == "-p" {
+					p.hide(p.view, pos+3, to-1, RuleFlag) // -pSECRET
+				}
+			}
+		}
+		if pos, ok = p.readValue(pos, element, nesting); !ok {
+			return pos, false
+		}
+		pos = skipSpace(p.text, pos)
+		switch {
+		case pos < len(p.text) && p.text[pos] == ',':
+			pos = skipSpace(p.text, pos+1)
+		case pos < len(p.text) && p.text[pos] == ']':
+			return pos + 1, true
+		default:
+			return pos, false
+		}
+	}
+}
+
+// isSecretOption reports whether an argument is an option whose value, a secret, is the next argument.
+func isSecretOption(text []byte, kinds int) bool {
+	if len(text) < 2 || text[0] != '-' || optionEnd(text, 0) != len(text) {
+		return false
+	}
+	switch string(text) {
+	case "-a":
+		return kinds&redisClients != 0
+	case "-p":
+		return kinds&sshPass != 0
+	case "-w":
+		return kinds&ldapClients != 0
+	}
+	return len(text) > 2 && SecretName(text)
+}
+
+// readString hides the secrets of the string text[from:to], whose name has that class.
+func (p *jsonPass) readString(from, to int, class class) {
+	content := p.text[from:to]
+	switch {
+	case class.isSecret():
+		if class == countable && isCount(content, 20) || isPlaceholder(content) {
+			return
+		}
+		rule := RuleName
+		if class == header {
+			rule = RuleHeader
+		}
+		p.hide(p.view, afterScheme(p.text, from, to), to, rule)
+	case len(content) < 6:
+	default:
+		v := p.part(from, to)
+		if bytes.IndexByte(content, '\\') < 0 {
+			if p.mayHoldSecret(content) {
+				p.readText(v, p.depth)
+			}
+		} else if p.depth < maxDepth {
+			p.readText(p.decoded(v, p.depth, decodeEscape), p.depth+1)
+		}
+	}
+}
+
+// stringEnd returns the offset behind the string that begins at pos, or −1.
+func stringEnd(text []byte, pos int) int {
+	for i := pos + 1; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			i++
+			if i == len(text) || bytes.IndexByte([]byte(`"\/bfnrtu`), text[i]) < 0 {
+				return -1
+			}
+		case c == '"':
+			return i + 1
+		case c < ' ':
+			return -1
+		}
+	}
+	return -1
+}
+
+// isNumber reports whether literal is a number of JSON.
+func isNumber(literal []byte) bool {
+	rest := bytes.TrimPrefix(literal, []byte("-"))
+	if len(rest) == 0 || rest[0] < '0' || rest[0] > '9' {
+		return false
+	}
+	for _, c := range rest {
+		if (c < '0' || c > '9') && c != '.' && c != 'e' && c != 'E' && c != '+' && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,373 @@
+package redact
+
+import "bytes"
+
+// A prefix begins a token of a known service.
+type prefix struct {
+	text string
+	mark byte // the byte of text at which the prefilter looks for it
+	min  int  // minimum number of characters behind the prefix
+}
+
+// prefixes are the fronts of tokens, as secret scanners know them.
+var prefixes = [...]prefix{
+	{"ghp_", '_', 8},
+	{"gho_", '_', 8},
+	{"ghu_", '_', 8},
+	{"ghs_", '_', 8},
+	{"ghr_", '_', 8},
+	{"github_pat_", '_', 8},
+	{"glpat-", '-', 8},
+	{"gldt-", '-', 8},
+	{"glrt-", '-', 8},
+	{"glsoat-", '-', 8},
+	{"glptt-", '-', 8},
+	{"glcbt-", '-', 8},
+	{"xoxa-", '-', 8},
+	{"xoxb-", '-', 8},
+	{"xoxp-", '-', 8},
+	{"xoxr-", '-', 8},
+	{"xoxs-", '-', 8},
+	{"xoxe-", '-', 8},
+	{"xapp-", '-', 8},
+	{"sk_live_", '_', 6},
+	{"sk_test_", '_', 6},
+	{"rk_live_", '_', 6},
+	{"rk_test_", '_', 6},
+	{"whsec_", '_', 8},
+	{"sk-ant-", '-', 8},
+	{"sk-proj-", '-', 8},
+	{"sk-", '-', 20},
+	{"npm_", '_', 20},
+	{"pypi-", '-', 20},
+	{"dop_v1_", '_', 16},
+	{"doo_v1_", '_', 16},
+	{"shpat_", '_', 8},
+	{"shpss_", '_', 8},
+	{"shpca_", '_', 8},
+	{"hf_", '_', 20},
+	{"lin_api_", '_', 16},
+	{"AKIA", 'A', 12},
+	{"ASIA", 'A', 12},
+	{"AIza", 'A', 10},
+	{"dckr_pat_", '_', 8},
+	{"tskey-", '-', 8},
+	{"AGE-SECRET-KEY-", '-', 8},
+	{"PMAK-", '-', 20},
+	{"sq0atp-", '-', 16},
+	{"sq0csp-", '-', 16},
+	{"rubygems_", '_', 20},
+	{"figd_", '_', 16},
+}
+
+// prefixesBy has the prefixes by the byte before their mark, and by their mark.
+var prefixesBy = func() (by [256][]int) {
+	for i, p := range prefixes {
+		last := p.text[len(p.text)-1]
+		by[last] = append(by[last], i)
+	}
+	return by
+}()
+
+// prefixPairs has, for the byte before the last one of a prefix, the bytes before that: most underscores and
+// dashes are rejected by these two bytes.
+var prefixPairs = func() (pairs [128][2]uint64) {
+	for _, p := range prefixes {
+		last, before := p.text[len(p.text)-2], p.text[len(p.text)-3]
+		pairs[last][before>>6] |= 1 << (before & 63)
+	}
+	return pairs
+}()
+
+// mayEndPrefix reports whether a prefix may end with text[pos], by the two bytes before it.
+func mayEndPrefix(text []byte, pos int) bool {
+	if pos < 2 || text[pos-1] >= 128 || text[pos-2] >= 128 {
+		return false
+	}
+	before := text[pos-2]
+	return prefixPairs[text[pos-1]][before>>6]&(1<<(before&63)) != 0
+}
+
+// isTokenChar reports whether c may stand in a token of base64, base64url or hexadecimal digits.
+func isTokenChar(c byte) bool {
+	return folded[c] > separator || c == '-' || c == '_'
+}
+
+// prefixAt returns the length of the token whose prefix ends with text[pos]; 0: there is none. from is where it
+// begins.
+func prefixAt(text []byte, pos int) (from, to int) {
+	if !mayEndPrefix(text, pos) {
+		return 0, 0
+	}
+	for _, i := range prefixesBy[text[pos]] {
+		known := &prefixes[i]
+		from = pos + 1 - len(known.text)
+		if from < 0 || string(text[from:pos+1]) != known.text || from > 0 && isTokenChar(text[from-1]) {
+			continue
+		}
+		to = pos + 1
+		for to < len(text) && isTokenChar(text[to]) {
+			to++
+		}
+		if to-pos-1 >= known.min {
+			return from, to
+		}
+	}
+	return 0, 0
+}
+
+// minJWT is the minimum length of a JSON web token.
+const minJWT = 20
+
+// jwtAt returns the end of the JSON web token, RFC 7519, whose eyJ ends with text[pos], or 0.
+func jwtAt(text []byte, pos int) int {
+	if pos < 2 || text[pos-1] != 'y' || text[pos-2] != 'e' || pos > 2 && isTokenChar(text[pos-3]) {
+		return 0
+	}
+	dots, to := 0, pos+1
+	for to < len(text) && (isTokenChar(text[to]) || text[to] == '.' || text[to] == '=') {
+		if text[to] == '.' {
+			dots++
+		}
+		to++
+	}
+	for text[to-1] == '.' {
+		to--
+	}
+	if dots == 0 || to-pos+2 < minJWT {
+		return 0
+	}
+	return to
+}
+
+// cryptMethods are the names of methods in hashes of passwords, as crypt(5) writes them: $name$….
+var cryptMethods = [...]string{
+	"1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "gy", "apr1", "sha1", "argon2i", "argon2d", "argon2id", "pbkdf2", "pbkdf2-sha256",
+	"pbkdf2-sha512", "scrypt", "P", "H",
+}
+
+// cryptLen returns the length of the hash of a password at text[pos], or 0. In Compose files each $ is doubled.
+func cryptLen(text []byte, pos int) int {
+	if pos > 0 && text[pos-1] == '$' {
+		return 0
+	}
+	from := pos + 1
+	if from < len(text) && text[from] == '$' {
+		from++
+	}
+	end := from
+	for end < len(text) && end-from < 14 && text[end] != '$' {
+		end++
+	}
+	if end == len(text) || text[end] != '$' || !isOneOf(text[from:end], cryptMethods[:]) {
+		return 0
+	}
+	to := end
+	for to < len(text) && (isTokenChar(text[to]) || bytes.IndexByte([]byte("$./+=,"), text[to]) >= 0) {
+		to++
+	}
+	if to-end < 9 {
+		return 0
+	}
+	return to - pos
+}
+
+// minBearer is the length of the shortest bearer token: "Bearer of" is prose.
+const minBearer = 8
+
+// bearerAt returns the offset of the token behind the word Bearer, whose first letter is at pos, or 0. A word
+// of English text is no token.
+func bearerAt(text []byte, pos int) int {
+	const word = "bearer "
+	if pos+len(word) > len(text) || text[pos+1]|0x20 != 'e' || !bytes.EqualFold(text[pos:pos+len(word)], []byte(word)) {
+		return 0
+	}
+	from := skipBlanks(text, pos+len(word))
+	to := bearerEnd(text, from)
+	if to-from < minBearer || bytes.HasPrefix(text[from:], []byte(Marker)) {
+		return 0
+	}
+	if text[pos] == 'b' && !looksRandom(text[from:to]) && bytes.IndexByte(text[from:to-1], '.') < 0 {
+		return 0
+	}
+	return from
+}
+
+// bearerEnd returns the end of the token at from, RFC 6750 section 2.1.
+func bearerEnd(text []byte, from int) int {
+	for from < len(text) && (isTokenChar(text[from]) || bytes.IndexByte([]byte(".~+/="), text[from]) >= 0) {
+		from++
+	}
+	return from
+}
+
+// patternAt reports whether a token is at the mark at pos.
+func patternAt(text []byte, pos int) bool {
+	switch text[pos] {
+	case 'J':
+		return jwtAt(text, pos) > 0
+	case 'A': // the prefixes with an A end behind it
+		if pos+3 >= len(text) {
+			return false
+		}
+		_, to := prefixAt(text, pos+3)
+		return to > 0
+	}
+	if text[pos] != '_' && text[pos] != '-' {
+		return false
+	}
+	_, to := prefixAt(text, pos)
+	return to > 0
+}
+
+// hidePatterns hides tokens and keys that are known by their form.
+func (r *Redactor) hidePatterns(v view) {
+	text := v.text
+	for i := 0; i < len(text); {
+		next := i + 1
+		switch c := text[i]; c {
+		case '-':
+			if from, to := r.privateKey(text, i); to > 0 {
+				r.hide(v, from, to, RulePrivateKey)
+				next = to
+				break
+			}
+			fallthrough
+		case '_', 'A', 'a':
+			if from, to := prefixAt(text, i); to > 0 {
+				r.hide(v, from, to, RulePattern)
+				next = to
+			}
+		case 'J':
+			if to := jwtAt(text, i); to > 0 {
+				r.hide(v, i-2, to, RulePattern)
+				next = to
+			}
+		case '$':
+			if n := cryptLen(text, i); n > 0 {
+				r.hide(v, i, i+n, RulePattern)
+				next = i + n
+			}
+		case 'B', 'b':
+			if from := bearerAt(text, i); from > 0 {
+				next = bearerEnd(text, from)
+				r.hide(v, from, next, RulePattern)
+			}
+		}
+		i = next
+	}
+}
+
+var (
+	keyBegin = []byte("-----BEGIN ")
+	keyEnd   = []byte("-----END ")
+	keyWords = []byte("PRIVATE KEY")
+	dashes   = []byte("-----")
+)
+
+// maxKeyLabel is the longest name of a key between the dashes.
+const maxKeyLabel = 64
+
+// privateKey returns the bytes between the first and the last line of the private key, RFC 7468, that begins at
+// pos. Without its last line the key extends to the end of the text.
+func (r *Redactor) privateKey(text []byte, pos int) (from, to int) {
+	if !bytes.HasPrefix(text[pos:], keyBegin) {
+		return 0, 0
+	}
+	label := text[pos+len(keyBegin) : min(len(text), pos+len(keyBegin)+maxKeyLabel)]
+	end := bytes.Index(label, dashes)
+	if end < 0 || !bytes.Contains(label[:end], keyWords) {
+		return 0, 0
+	}
+	from = pos + len(keyBegin) + end + len(dashes)
+	to = len(text)
+	if i := bytes.Index(text[from:], keyEnd); i >= 0 {
+		to = from + i
+	} else {
+		r.key.begun = true
+	}
+	if len(bytes.Trim(text[from:to], " \t\r\n\\n")) == 0 {
+		return 0, 0
+	}
+	return from, to
+}
+
+// A keyBlock is the state of a private key whose lines are records of a log.
+type keyBlock struct {
+	open  bool
+	begun bool // the last line has the beginning of a key, and not its end
+	lines int  // that were hidden
+}
+
+// maxKeyLines bounds the lines that are hidden without the end of the key.
+const maxKeyLines = 256
+
+// NextLine is like Line for the next line of one log: it also hides a private key that extends over several
+// lines. A line within a key is hidden if it looks like one.
+func (r *Redactor) NextLine(data []byte) ([]byte, bool) {
+	if r.key.open || isBase64Line(data) {
+		if out, hidden := r.keyLine(data); hidden {
+			return out, true
+		}
+	}
+	r.key.begun = false
+	out, hidden := r.Line(data)
+	if r.key.begun {
+		r.key = keyBlock{open: true}
+	}
+	return out, hidden
+}
+
+// keyLine returns a line of a private key, redacted, or false if data is none.
+func (r *Redactor) keyLine(data []byte) ([]byte, bool) {
+	body := bytes.TrimSpace(data)
+	switch {
+	case bytes.HasPrefix(body, keyEnd):
+		r.key.open = false
+		return data, false
+	case !r.key.open: // a whole line of base64; a restart may have come within a key
+	case r.key.lines >= maxKeyLines || !isKeyLine(body):
+		r.key.open = false
+		return data, false
+	}
+	r.key.lines++
+	if len(body) == 0 {
+		return data, false
+	}
+	r.spans = r.spans[:0]
+	from := bytes.Index(data, body)
+	r.hide(view{text: data}, from, from+len(body), RulePrivateKey)
+	return r.replaced(data), true
+}
+
+// isKeyLine reports whether body may be a line of a private key: base64, or a header of RFC 1421.
+func isKeyLine(body []byte) bool {
+	if bytes.HasPrefix(body, []byte("Proc-Type:")) || bytes.HasPrefix(body, []byte("DEK-Info:")) || len(body) == 0 {
+		return true
+	}
+	return len(body) <= 128 && isBase64(body)
+}
+
+// isBase64Line reports whether data is a line of the length that encoders of base64 write, with small and
+// capital letters and digits, so that it is no hexadecimal id.
+func isBase64Line(data []byte) bool {
+	if len(data) != 64 && len(data) != 76 || !isBase64(data) {
+		return false
+	}
+	var lower, upper, digit bool
+	for _, c := range data {
+		lower = lower || c >= 'g' && c <= 'z'
+		upper = upper || c >= 'A' && c <= 'Z'
+		digit = digit || c >= '0' && c <= '9'
+	}
+	return lower && upper && digit
+}
+
+func isBase64(data []byte) bool {
+	for _, c := range data {
+		if folded[c] <= separator && c != '+' && c != '/' && c != '=' {
+			return false
+		}
+	}
+	return true
+}
