@@ -31,6 +31,7 @@ type deliverer struct {
 	health     destinationHealth
 	nextOffset int64 // offset behind the last message that was read for delivery
 	resumed    progress
+	isReplaced bool // the topic was created anew, and delivery has not begun at its beginning yet
 	committed  commit
 	// committedAt is the time of the last attempt to commit.
 	committedAt time.Time
@@ -73,6 +74,10 @@ func newDeliverer(p *Publisher, to namedDestination, partition *consumer.Partiti
 func (d *deliverer) deliverPartition(ctx context.Context) error {
 	defer d.metrics.removePartition(d.destination.name, d.partitionLabel)
 	err := d.deliverUntilDone(ctx)
+	for errors.Is(err, consumer.ErrLogReplaced) {
+		d.isReplaced = true
+		err = d.deliverUntilDone(ctx)
+	}
 	if ctx.Err() == nil || errors.Is(err, consumer.ErrFenced) {
 		return err
 	}
@@ -87,12 +92,14 @@ func (d *deliverer) deliverPartition(ctx context.Context) error {
 }
 
 // deliverUntilDone restores the open alerts. Then it reads the topic, sends what is due and commits what was
-// delivered until ctx ends.
+// delivered until ctx ends, or until the topic is created anew: then it returns consumer.ErrLogReplaced.
 func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	from, err := d.findOffsets(ctx)
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	fetcher := d.partition.Fetch(ctx, from,
 		consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
 	var unread consumer.Chunk // its records are those that were fetched and not read yet
@@ -111,9 +118,13 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-wake.C:
 		case chunk, ok := <-chunks:
-			if ok {
-				unread = chunk
+			if !ok {
+				if err := fetcher.Err(); err != nil {
+					return err
+				}
 			}
+			unread = chunk
+			d.metrics.lost.WithLabelValues(d.destination.name).Add(float64(chunk.Lost))
 		}
 		wake.Stop()
 		if err := d.readChunk(ctx, &unread); err != nil {

@@ -84,13 +84,22 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	}
 	recent = min(max(recent, first), end) // what was written since Bounds is new
 
-	// Without a committed offset, or with one of an earlier topic, delivery begins with the recent messages.
+	// All messages of a topic that was created anew are new. Alerts of the earlier one may still be pending; the commit
+	// does not pass the beginning until they are delivered.
 	d.nextOffset, d.resumed = offset, parseProgress(metadata)
-	if d.nextOffset < 0 || d.nextOffset > end || d.resumed.next > end {
-		d.resumed = progress{}
+	if d.isReplaced || d.nextOffset > end || d.resumed.next > end {
+		for _, open := range d.open {
+			if open.pending() {
+				open.undelivered = first
+			}
+		}
+		d.nextOffset, d.resumed, d.isReplaced = first, progress{}, false
+		return first, d.commitDelivered(ctx)
 	}
-	if d.nextOffset < 0 || d.nextOffset > end {
-		d.nextOffset = recent
+
+	// Without a committed offset delivery begins with the recent messages.
+	if d.nextOffset < 0 {
+		d.nextOffset, d.resumed = recent, progress{}
 	}
 	d.nextOffset = max(d.nextOffset, first)
 	return min(recent, d.nextOffset), nil

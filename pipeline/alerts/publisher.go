@@ -33,7 +33,7 @@ type namedDestination struct {
 
 type publisherMetrics struct {
 	// By destination.
-	read, sent, rejected, failures, superseded, resolved, evicted, outdated, undecodable *prometheus.CounterVec
+	read, sent, rejected, failures, superseded, resolved, evicted, outdated, undecodable, lost *prometheus.CounterVec
 	// By destination and partition.
 	open, pending, failing *prometheus.GaugeVec
 }
@@ -57,6 +57,8 @@ func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
 		outdated: count("outdated",
 			"Revisions of alerts that were over and had had a newer revision; they were not delivered."),
 		evicted: count("evicted", "Open alerts that were dropped because alerts.max_open was reached."),
+		lost: count("lost_messages",
+			"Messages of the alerts topic that were deleted before they were read, by destination."),
 		undecodable: count("undecodable_messages",
 			"Messages of the alerts topic that are not alerts and became dead letters."),
 		open: gauge("open", "Alerts that are open, by destination and partition of the alerts topic."),
@@ -70,7 +72,7 @@ func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
 // initialize makes the counters of a destination visible as 0.
 func (m publisherMetrics) initialize(destination string) {
 	for _, counter := range []*prometheus.CounterVec{
-		m.read, m.sent, m.rejected, m.failures, m.superseded, m.resolved, m.evicted, m.outdated, m.undecodable,
+		m.read, m.sent, m.rejected, m.failures, m.superseded, m.resolved, m.evicted, m.outdated, m.undecodable, m.lost,
 	} {
 		counter.WithLabelValues(destination)
 	}
