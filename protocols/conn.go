@@ -22,6 +22,7 @@ type Conn struct {
 	lastProto int // the last one that was recognised, or noProtocol
 	parser    Parser
 	ticker    Ticker        // parser, if it is one
+	holder    Holder        // parser, if it is one
 	streams   [2]halfStream // by the directions of the caller; those of the parser are exchanged by flip
 	flip      Dir           // 1 after an odd number of flips
 	flips     int
@@ -34,6 +35,10 @@ type Conn struct {
 	resuming     bool   // switching: the next bytes may be inside a message
 	muted        bool   // events are discarded, see changeProtocol
 	proof        proof  // what the choice of the protocol rests on
+
+	held        int  // bytes charged to the memory budget
+	holderIndex int  // index in Set.holders, plus one; 0: not in it
+	givingUp    bool // giveUp runs: the events that are emitted are incomplete
 
 	// The fields of state detecting:
 	pieces       []piece   // the buffered input of both directions, in order of arrival
@@ -90,6 +95,7 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	if c.switching || c.state == dropped || c.streams[0].reparse || c.streams[1].reparse {
 		c.applyRequests(at)
 	}
+	c.chargeHeld(at)
 }
 
 // stopBuffering ends the detection with the bytes that have arrived.
@@ -121,6 +127,7 @@ func (c *Conn) Gap(dir Dir, size int, at int64) {
 		c.parseGap(dir, size)
 	}
 	c.applyRequests(at)
+	c.chargeHeld(at)
 }
 
 // End marks the end of a stream: its sender has sent FIN.
@@ -142,6 +149,7 @@ func (c *Conn) End(dir Dir, at int64) {
 		c.parser.End(dir^c.flip, at)
 		c.applyRequests(at)
 	}
+	c.chargeHeld(at)
 }
 
 // Datagram processes one UDP datagram. It keeps no reference to data.
@@ -160,6 +168,7 @@ func (c *Conn) Datagram(dir Dir, data []byte, at int64) {
 	}
 	stream.offset += uint64(len(data))
 	c.applyRequests(at)
+	c.chargeHeld(at)
 }
 
 // Tick advances packet time, so that a Ticker can apply its time-outs.
@@ -170,6 +179,7 @@ func (c *Conn) Tick(at int64) {
 	defer c.recoverPanic()
 	c.ticker.Tick(at)
 	c.applyRequests(at)
+	c.chargeHeld(at)
 }
 
 // Close ends the connection and emits what still waits. The Conn goes back to its pool and must not be used
@@ -177,6 +187,7 @@ func (c *Conn) Tick(at int64) {
 func (c *Conn) Close(at int64) {
 	c.finishParser(at)
 	c.releaseBuffers()
+	c.set.setHeld(c, 0)
 	c.set.releaseConn(c)
 }
 
@@ -269,6 +280,10 @@ func (c *Conn) Emit(event *pipeline.Event) {
 		pipeline.ReleaseEvent(event)
 		return
 	}
+	if c.givingUp {
+		event.Partial = true
+		event.AddTag(pipeline.TagMemoryLimit)
+	}
 	if c.proto != noProtocol {
 		c.set.counters[c.proto].events.Inc()
 	}
@@ -357,7 +372,7 @@ func (c *Conn) recoverPanic() {
 	if c.set.Panicked != nil {
 		c.set.Panicked(c.Protocol(), value, debug.Stack())
 	}
-	c.parser, c.ticker, c.muted = nil, nil, false
+	c.parser, c.ticker, c.holder, c.muted = nil, nil, nil, false
 	c.switching, c.resuming = false, false
 	c.closeProof()
 	c.releaseBuffers()
@@ -383,6 +398,6 @@ func (c *Conn) releaseBuffers() {
 	c.closeProof()
 	if c.parser != nil {
 		c.set.releaseParser(c.proto, c.parser)
-		c.parser, c.ticker = nil, nil
+		c.parser, c.ticker, c.holder = nil, nil, nil
 	}
 }

@@ -233,7 +233,7 @@ func (c *Conn) reparse(dir Dir, at int64) {
 func (c *Conn) switchProtocol(at int64) {
 	c.parser.Close(at)
 	c.set.releaseParser(c.proto, c.parser)
-	c.parser, c.ticker = nil, nil
+	c.parser, c.ticker, c.holder = nil, nil, nil
 	if c.state == dropped {
 		return
 	}
@@ -296,5 +296,6 @@ func (c *Conn) startParser(proto int) {
 	c.set.counters[proto].connections.Inc()
 	c.parser = c.set.takeParser(proto)
 	c.ticker, _ = c.parser.(Ticker)
+	c.holder, _ = c.parser.(Holder)
 	c.parser.Reset(c)
 }

@@ -143,7 +143,7 @@ func (c *Conn) changeProtocol(proto int, server Dir, at int64) {
 	c.parser.Close(at)
 	c.muted = false
 	c.set.releaseParser(c.proto, c.parser)
-	c.parser, c.ticker, c.switching = nil, nil, false
+	c.parser, c.ticker, c.holder, c.switching = nil, nil, nil, false
 
 	// Both directions go back to their first byte.
 	held := c.proof

@@ -1,11 +1,13 @@
 package protocols
 
 import (
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 )
 
 // Info describes a connection as collector/sessions opens it.
@@ -23,7 +25,6 @@ type Info struct {
 type Set struct {
 	// Panicked, unless nil, is called for each panic of a parser. The bytes up to the next turn are ignored.
 	Panicked func(protocol string, value any, stack []byte)
-
 	cfg      Config
 	list     []Protocol
 	metrics  *setMetrics
@@ -34,6 +35,10 @@ type Set struct {
 	freeTails   [][]byte
 	interned    [internSlots]string
 	cut         []byte // buffer of Conn.Text
+
+	memory  *memory.Account
+	holders []*Conn    // those that hold more than holderBytes; Conn.holderIndex is the index plus one
+	random  *rand.Rand // chooses samples of holders
 }
 
 // Bounds of the pools of a Set.
@@ -48,7 +53,10 @@ const (
 // NewSet returns the set of a worker. list is in the order in which protocols are tried, the more specific
 // ones first. cfg must pass its Check. Sets of one registry share their counters.
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
-	set := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
+	set := &Set{
+		cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list)),
+		random: rand.New(rand.NewPCG(1, 1)),
+	}
 	for _, protocol := range list {
 		set.counters = append(set.counters, set.metrics.countersOf(protocol.Name))
 	}
@@ -65,7 +73,19 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	}
 	conn.info, conn.emit, conn.midStream, conn.lastProto = info, emit, info.MidStream, noProtocol
 	conn.startDetection()
+	s.setHeld(conn, connBytes)
 	return conn
+}
+
+// SetMemory makes account the one that is charged with what the connections hold. While its budget is exceeded, the
+// largest of them give up their state. The account before is closed; connections that are still open are not charged
+// any more. nil: nothing is charged.
+func (s *Set) SetMemory(account *memory.Account) {
+	s.memory.Close()
+	for _, c := range s.holders {
+		c.held, c.holderIndex = 0, 0
+	}
+	s.memory, s.holders = account, nil
 }
 
 // takeParser returns a parser of proto from the pool, or a new one.

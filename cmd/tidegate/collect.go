@@ -18,6 +18,7 @@ import (
 	"tidegate/collector/ship"
 	"tidegate/pipeline"
 	"tidegate/pipeline/logging"
+	"tidegate/pipeline/memory"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )
@@ -92,8 +93,10 @@ func (p *process) startCapture(registry *containers.Registry) {
 	monitor := links.NewMonitor(p.cfg.Capture.Underlays, registry.Overlays, p.log, p.reg)
 	p.lifecycle.startComponent("links", monitor.Run)
 
-	// Each worker of the capture has a parser set and a session table of its own.
+	// Each worker of the capture has a parser set and a session table of its own. They share the memory that logs,
+	// shipper and the process itself leave.
 	dedup := sessions.NewDedupTable()
+	budget := memory.New(int64(p.cfg.trafficMemory()), p.reg)
 	panicked := p.panicLogger()
 	var live *capture.Live
 	isBridge := func(iface string) bool { return live.IsBridge(iface) }
@@ -103,12 +106,13 @@ func (p *process) startCapture(registry *containers.Registry) {
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
 			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, NAT: tracker, Bridge: isBridge,
-			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup,
+			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup, Memory: budget,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)
 	}
 
 	live = capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
+	live.Memory = budget
 	live.Follow(capture.Topology{
 		Links: monitor.Subscribe(), Networks: registry.Subscribe(), DockerBridges: registry.Bridges,
 	})

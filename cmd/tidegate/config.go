@@ -41,6 +41,7 @@ type Config struct {
 	ClickHouse clickhouse.Config `yaml:"clickhouse"` // no addresses: the embedded one
 	Embedded   embeddedConfig    `yaml:"embedded"`
 
+	Collector  collectorConfig   `yaml:"collector"`
 	Capture    capture.Config    `yaml:"capture"`
 	Sessions   sessions.Config   `yaml:"sessions"`
 	Protocols  protocols.Config  `yaml:"protocols"`
@@ -60,6 +61,29 @@ type Config struct {
 type metricsConfig struct {
 	// Address, host:port, of /metrics, /healthz, /readyz and /debug/pprof; empty: none.
 	Listen string `yaml:"listen"`
+}
+
+// collectorConfig configures the collector as a whole.
+type collectorConfig struct {
+	// Memory of the collector: packet rings, sessions, parsers, log lines, and events that wait for Kafka. Traffic has
+	// what logs.buffer_bytes, shipper.buffer_bytes and 48MiB for the process leave. Beyond it the largest holder gives
+	// up what it has: sessions are evicted, events completed early, gaps given up, and counted.
+	Memory config.Size `yaml:"memory"`
+}
+
+// Parts of collectorConfig.Memory.
+const (
+	collectorProcess = 48 * config.MiB // code, metrics, tables of containers and NAT, work of the garbage collector
+	minTrafficMemory = 32 * config.MiB
+)
+
+// trafficMemory returns the memory that is left for packet rings, sessions and parsers.
+func (c *Config) trafficMemory() config.Size {
+	left := c.Collector.Memory - collectorProcess - c.Shipper.BufferBytes
+	if c.Logs.Enabled {
+		left -= 2 * c.Logs.BufferBytes // read buffers, and lines that are not complete
+	}
+	return left
 }
 
 // embeddedConfig configures the broker and the store that `run` embeds.
@@ -83,6 +107,7 @@ func defaultConfig() Config {
 		Kafka:      kafka.Default(),
 		ClickHouse: clickhouse.Default(),
 		Embedded:   embeddedConfig{embedded.DefaultBroker(), embedded.DefaultStore()},
+		Collector:  collectorConfig{Memory: 256 * config.MiB},
 		Capture:    capture.Default(),
 		Sessions:   sessions.Default(),
 		Protocols:  protocols.Default(),
@@ -202,6 +227,9 @@ func (c *Config) checkCollector() []config.Problem {
 		config.Under("logs", c.Logs.Check()),
 		config.Under("shipper", c.Shipper.Check()),
 	)
+	problems = append(problems, config.Require(c.trafficMemory() >= minTrafficMemory, "collector.memory",
+		"%s leave less than %s for traffic, besides twice logs.buffer_bytes, shipper.buffer_bytes and %s for the process",
+		c.Collector.Memory, minTrafficMemory, collectorProcess)...)
 	if c.Logs.Enabled {
 		problems = append(problems, config.Require(c.Logs.MaxLineBytes+eventRoom <= c.Shipper.BatchBytes, "logs.max_line_bytes",
 			"%s and %s for the rest of an event are more than shipper.batch_bytes, %s: longer lines would be dropped instead of shortened",

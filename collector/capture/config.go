@@ -29,6 +29,8 @@ type Config struct {
 	Workers int `yaml:"workers"`
 	// Size of the packet ring of each worker.
 	RingBytes config.Size `yaml:"ring_bytes"`
+	// Size of all packet rings together. The rings of further interfaces are smaller, down to 2MiB.
+	MaxRingBytes config.Size `yaml:"max_ring_bytes"`
 }
 
 // Default returns a configuration that captures every Docker bridge and eth0.
@@ -36,7 +38,7 @@ func Default() Config {
 	return Config{
 		Interfaces: []string{"docker0", "br-*", "eth0"},
 		Bridges:    []string{"docker0", "br-*"}, DockerBridges: true,
-		RingBytes: 8 * config.MiB,
+		RingBytes: 8 * config.MiB, MaxRingBytes: 64 * config.MiB,
 	}
 }
 
@@ -51,6 +53,7 @@ func (c Config) Check() []config.Problem {
 		config.Each("underlays", c.Underlays, c.checkUnderlay),
 		config.Range("workers", c.Workers, 0, 64),
 		config.Range("ring_bytes", c.RingBytes, minRingBytes, config.GiB),
+		config.AtLeast("max_ring_bytes", c.MaxRingBytes, 2*minRingBytes),
 	)
 }
 

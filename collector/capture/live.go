@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/collector"
+	"tidegate/pipeline/memory"
 	"tidegate/pipeline/metrics"
 )
 
@@ -49,10 +50,14 @@ type NewHandlerFunc = func(iface string, worker int, producer collector.PacketPr
 
 // Live captures on the interfaces of this host. It is a collector.Source.
 type Live struct {
+	// Memory, unless nil, is charged with the packet rings. It is set before Run.
+	Memory *memory.Budget
+
 	cfg      Config
 	excluded []netip.AddrPort
 	handler  NewHandlerFunc
 	log      *slog.Logger
+	rings    ringMemory
 
 	topology Topology
 
@@ -77,6 +82,7 @@ func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log 
 			"Packets that the kernel dropped because a capture ring was full.", "interface"),
 		failures: factory.CounterVec("tidegate_capture_failures_total",
 			"Attempts to capture on an interface that failed.", "interface"),
+		rings: ringMemory{limit: int64(cfg.MaxRingBytes)},
 		workers: factory.GaugeVec("tidegate_capture_workers",
 			"Workers that capture packets, each with a ring of its own.", "interface"),
 		uncaptured: factory.Gauge("tidegate_capture_uncaptured_interfaces",
@@ -102,6 +108,8 @@ type capturedInterface struct {
 // Run captures until ctx ends. After each change of the topology, and once a second, it starts workers on the selected
 // interfaces that have none: new interfaces, and those whose workers ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
+	l.rings.account = l.Memory.OpenFixed("rings")
+	defer l.rings.account.Close()
 	state := &liveState{
 		running: map[int]capturedInterface{}, lastErrors: map[string]string{},
 		counted: map[string]bool{}, uncaptured: map[string]bool{},
@@ -167,13 +175,14 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := ringConfig{
-		bytes: int(l.cfg.RingBytes), blockBytes: blockBytes, retireAfter: retireAfter,
-		promiscuous: l.IsBridge(iface.Name),
-	}
 	workers := l.cfg.Workers
 	if workers == 0 {
 		workers = min(runtime.GOMAXPROCS(0), 4)
+	}
+	size := l.rings.reserve(int64(l.cfg.RingBytes), workers)
+	cfg := ringConfig{
+		bytes: int(size), blockBytes: blockBytes, retireAfter: retireAfter,
+		promiscuous: l.IsBridge(iface.Name),
 	}
 	if workers > 1 { // without a group every ring would get every packet
 		cfg.group = &fanoutGroup{}
@@ -187,21 +196,24 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 		if opened, err = openRing(iface, cfg); err != nil {
 			break
 		}
+		opened.reserved = cfg.bytes
 		rings = append(rings, opened)
 	}
 	for i := 0; i < len(rings) && err == nil; i++ {
 		err = rings[i].setFilter(filter)
 	}
 	if err != nil {
-		closeRings(rings)
+		l.closeRings(rings)
+		l.rings.release(size * int64(workers-len(rings)))
 		return nil, err
 	}
 	return rings, nil
 }
 
-func closeRings(rings []*ring) {
+func (l *Live) closeRings(rings []*ring) {
 	for _, ring := range rings {
 		ring.close()
+		l.rings.release(int64(ring.reserved))
 	}
 }
 
@@ -226,7 +238,7 @@ func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ri
 	wg.Go(func() {
 		workers.Wait()
 		stop()
-		closeRings(rings)
+		l.closeRings(rings)
 		close(done)
 	})
 	return done

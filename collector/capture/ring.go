@@ -26,6 +26,7 @@ type ring struct {
 	fd        int
 	link      layers.LinkType
 	memory    []byte
+	reserved  int // bytes charged to ringMemory
 	blocks    int
 	blockSize int // bytes
 	nextBlock int // index of the block that the kernel hands over next

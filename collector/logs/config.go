@@ -49,7 +49,7 @@ func Default() Config {
 		MaxLineBytes:   256 * config.KiB,
 		PartialTimeout: time.Minute,
 		Redact:         true,
-		BufferBytes:    64 * config.MiB,
+		BufferBytes:    32 * config.MiB,
 		DrainTimeout:   2 * time.Second,
 	}
 }

@@ -1,8 +1,13 @@
 package reassembly
 
+import "tidegate/pipeline/memory"
+
 // A Pool holds the buffers of the waiting segments of all Conns of one goroutine, and bounds their memory.
 type Pool struct {
 	Buffers
+
+	// Memory, unless nil, is charged with the waiting segments. While its budget is exceeded, gaps are given up.
+	Memory *memory.Account
 
 	limit   int
 	used    int     // the memory charged for the waiting segments of all Conns
@@ -23,6 +28,7 @@ func (p *Pool) Holders() int { return len(p.holders) }
 func (p *Pool) chargeConn(conn *Conn, n int) {
 	conn.buffered += n
 	p.used += n
+	p.Memory.Add(int64(n))
 	switch {
 	case conn.buffered > 0 && conn.holderIndex == 0:
 		p.holders = append(p.holders, conn)
@@ -38,10 +44,14 @@ func (p *Pool) chargeConn(conn *Conn, n int) {
 	}
 }
 
-// enforceLimit gives up gaps until the Pool is within its limit. Each turn samples a few Conns at random and
-// gives up all gaps of the one that holds most. A search of all Conns would take too long.
+// enforceLimit gives up gaps until the Pool is within its limit and the memory budget. Each turn samples a few Conns
+// at random and gives up all gaps of the one that holds most. A search of all Conns would take too long.
 func (p *Pool) enforceLimit() {
-	for p.used > p.limit && len(p.holders) > 0 {
+	for len(p.holders) > 0 {
+		excess := p.Memory.Excess()
+		if p.used <= p.limit && excess == 0 {
+			return
+		}
 		var largest *Conn
 		for range 8 {
 			candidate := p.holders[p.randomIndex(len(p.holders))]
@@ -49,8 +59,12 @@ func (p *Pool) enforceLimit() {
 				largest = candidate
 			}
 		}
+		before := p.used
 		for largest.buffered > 0 {
 			largest.giveUpOldest(GapBudget)
+		}
+		if excess > 0 {
+			p.Memory.GaveUp(int64(before - p.used))
 		}
 	}
 }

@@ -89,13 +89,13 @@ func (c *Conn) mergeOverlap(waiting *waitingSegment, off int64, data []byte) (di
 // maxSegments bounds the number of waiting segments of a direction, because insertSegment walks them.
 const maxSegments = 2048
 
-// enforceLimits gives up gaps until c and its Pool are within their limits.
+// enforceLimits gives up gaps until c and its Pool are within their limits, and the memory budget is kept.
 func (c *Conn) enforceLimits() {
 	for c.buffered > c.cfg.ConnBuffer ||
 		c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
 		c.giveUpOldest(GapBudget)
 	}
-	if c.pool.used > c.pool.limit {
+	if c.pool.used > c.pool.limit || c.pool.Memory.Excess() > 0 {
 		c.pool.enforceLimit()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"tidegate/collector/reassembly"
+	"tidegate/pipeline/memory"
 )
 
 // A fragKey identifies the datagram of a fragment by the fields that RFC 791 and RFC 8200 name, by the
@@ -60,6 +61,7 @@ type defragmenter struct {
 	timeout int64 // ns
 	buffers *reassembly.Buffers
 	metrics *tableMetrics
+	memory  *memory.Account // charged with cost
 
 	datagrams map[fragKey]*datagram
 	queue     []*datagram // in the order of due; the first is queue[front]
@@ -190,6 +192,7 @@ func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
 func (f *defragmenter) chargeCost(d *datagram, n int) {
 	d.cost += n
 	f.cost += n
+	f.memory.Add(int64(n))
 }
 
 // invalidate drops the parts of d. Later fragments of d are ignored until d times out.
@@ -218,8 +221,16 @@ func (f *defragmenter) removeDatagram(d *datagram) {
 
 // enforceLimit drops the oldest datagrams until the bounds on memory and on the queue hold.
 func (f *defragmenter) enforceLimit() {
-	for f.front < len(f.queue) && (f.cost > f.limit || len(f.queue)-f.front > maxDatagramQueue) {
+	for f.front < len(f.queue) {
+		excess := f.memory.Excess()
+		if f.cost <= f.limit && len(f.queue)-f.front <= maxDatagramQueue && excess == 0 {
+			return
+		}
+		before := f.cost
 		f.removeOldest(f.metrics.fragmentsLimit)
+		if excess > 0 {
+			f.memory.GaveUp(int64(before - f.cost))
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ import (
 
 	"tidegate/collector/links"
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 	"tidegate/protocols"
 )
 
@@ -104,6 +105,8 @@ type Deps struct {
 	IsTranslated func(proto uint8, src, dst netip.AddrPort) bool
 	// Dedup is shared by the Tables of all workers. Nil: the Table is the only one.
 	Dedup *DedupTable
+	// Memory bounds what the Tables of all workers hold together. Nil: each of their parts has its own bound.
+	Memory *memory.Budget
 	// Emit takes an event and owns it from then on.
 	Emit func(*pipeline.Event)
 }

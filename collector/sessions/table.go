@@ -3,12 +3,14 @@ package sessions
 import (
 	"math"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/google/gopacket/layers"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/collector/links"
 	"tidegate/collector/reassembly"
+	"tidegate/pipeline/memory"
 )
 
 // A Table holds the connections of one worker. It is used by one goroutine.
@@ -37,7 +39,8 @@ type Table struct {
 
 	streamConfig reassembly.Config
 	pool         *reassembly.Pool
-	outboxEvents int // events in the outboxes of all flows
+	memory       *memory.Account // charged with the flows
+	outboxEvents int             // events in the outboxes of all flows
 	enricher     enricher
 	closed       bool
 
@@ -73,10 +76,43 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 
 // clearFlows empties the Table.
 func (t *Table) clearFlows() {
+	t.closeAccounts()
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
 	t.decoder.frags = newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics)
 	t.decoder.tunnels = newTunnelGate(t)
+
+	// Each part has an account of its own, so that the part that has grown gives something up.
+	budget := t.deps.Memory
+	t.memory, t.pool.Memory, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("reassembly"), budget.Open("fragments")
+	if t.deps.Protocols != nil {
+		t.deps.Protocols.SetMemory(budget.Open("parsers"))
+	}
+}
+
+// closeAccounts releases what the parts of the Table are charged.
+func (t *Table) closeAccounts() {
+	if t.pool == nil {
+		return
+	}
+	t.memory.Close()
+	t.pool.Memory.Close()
+	t.decoder.frags.memory.Close()
+	if t.deps.Protocols != nil {
+		t.deps.Protocols.SetMemory(nil)
+	}
+}
+
+// flowBytes is what a flow costs: itself, its places in the map and in the heap, its claims and its event.
+const flowBytes = int64(unsafe.Sizeof(flow{})) + 768
+
+// enforceBudget evicts flows while the memory budget is exceeded and this Table's flows are the largest part.
+func (t *Table) enforceBudget() {
+	const most = 64 // the account reports evictions with a delay of some flows
+	for evicted := 0; evicted < most && len(t.timers) > 0 && t.memory.Excess() > 0; evicted++ {
+		t.evictFlow()
+		t.memory.GaveUp(flowBytes)
+	}
 }
 
 // flushEvery is the number of packets between two flushes of the counters.
@@ -172,6 +208,7 @@ func (t *Table) Close() {
 	t.progress.Store(math.MaxInt64) // nobody waits for a Table that is closed
 	t.flushCounters()
 	t.enricher.retryUnresolved(t.clock.now, true)
+	t.closeAccounts()
 }
 
 // publishProgress lets the Tables of other workers know that this one has handled the packets up to the packet
@@ -198,6 +235,8 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
 	}
+	t.memory.Add(flowBytes)
+	t.enforceBudget()
 
 	// Take a flow from the free list, else allocate one.
 	var f *flow
@@ -280,6 +319,7 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 		delete(t.flows, f.key)
 	}
 	t.timers.removeFlow(f)
+	t.memory.Add(-flowBytes)
 	f.prepareReuse()
 	if len(t.free) < maxFreeFlows {
 		t.free = append(t.free, f)

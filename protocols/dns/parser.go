@@ -336,3 +336,6 @@ func registeredDomain(name string) string {
 func isEscaped(before string) bool {
 	return (len(before)-len(strings.TrimRight(before, `\`)))%2 == 1
 }
+
+// Held returns the size of the queries that wait for their answer.
+func (p *parser) Held() int { return p.waitingCount * protocols.EventBytes }

@@ -63,10 +63,11 @@ var (
 
 // A parser parses one connection.
 type parser struct {
-	conn    *protocols.Conn
-	sides   [2]sideReader
-	pairing protocols.Pairing[*exchange] // requests whose response is not complete
-	started bool                         // a head was parsed
+	conn      *protocols.Conn
+	sides     [2]sideReader
+	pairing   protocols.Pairing[*exchange] // requests whose response is not complete
+	textBytes int                          // size of the texts of the requests in pairing
+	started   bool                         // a head was parsed
 
 	// The rest of an incomplete request head may never come, see truncated.go.
 	headUnfinished bool // the client has sent the front of a head
@@ -112,6 +113,8 @@ type exchange struct {
 	requestDone   bool
 	responseBegun bool // the head of the response was parsed
 	responseDone  bool
+
+	textBytes int // size of the texts of a request that waits for its response
 
 	isHead       bool // HEAD
 	isConnect    bool // CONNECT
@@ -187,7 +190,13 @@ func (p *parser) enqueue(exchange *exchange) {
 	if uncertain := p.pairing.Expect(exchange); uncertain {
 		exchange.event.Partial = true
 	}
+	body := exchange.event.Http
+	exchange.textBytes = 2*len(body.UrlOriginal) + len(body.UserAgent) + len(body.Referrer) // path and query are copies
+	p.textBytes += exchange.textBytes
 }
+
+// Held returns the size of the requests that wait for their response.
+func (p *parser) Held() int { return p.pairing.Len()*protocols.EventBytes + p.textBytes }
 
 // evictOldest emits the oldest waiting request. Its response, or the rest of it if it has begun, is skipped.
 func (p *parser) evictOldest() {
@@ -270,7 +279,8 @@ func (p *parser) emit(exchange *exchange) {
 	case code > 0:
 		event.Outcome = pipeline.Outcome_SUCCESS
 	}
-	exchange.event = nil
+	p.textBytes -= exchange.textBytes
+	exchange.event, exchange.textBytes = nil, 0
 	if len(p.free) < maxFree {
 		p.free = append(p.free, exchange)
 	}

@@ -291,3 +291,6 @@ func (p *parser) Close(int64) {
 	p.reply, p.keysBytes = reply{}, 0
 	p.conn = nil
 }
+
+// Held returns the size of the commands that wait for their reply.
+func (p *parser) Held() int { return p.pairing.Len()*protocols.EventBytes + p.keysBytes }

@@ -223,3 +223,16 @@ func (p *parser) text(data []byte) string {
 
 // validUTF8 replaces invalid UTF-8, which a string of a protobuf message must not contain.
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// Held returns the size of the commands that wait for their reply, and of the prepared statements.
+func (p *parser) Held() int {
+	const statementBytes = 100 // what a statement costs without its text
+	held := len(p.waiting)*protocols.EventBytes + p.statements.size + len(p.statements.byID)*statementBytes
+	for i := range p.waiting { // at most maxWaiting
+		held += len(p.waiting[i].text)
+		if body := p.waiting[i].event.GetMysql(); body != nil {
+			held += len(body.Query)
+		}
+	}
+	return held
+}

@@ -353,3 +353,6 @@ func (p *parser) Gap(dir protocols.Dir, _ int) bool {
 
 // Close emits an unfinished handshake.
 func (p *parser) Close(int64) { p.emitHandshake() }
+
+// Held returns the size of the incomplete handshake messages.
+func (p *parser) Held() int { return cap(p.sides[0].message) + cap(p.sides[1].message) }

@@ -1,0 +1,57 @@
+package sessions
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline/memory"
+)
+
+const mebibyte = 1 << 20
+
+// TestFloodsOfTheTableStayWithinTheBudget: half-open connections, gaps and incomplete datagrams are given up when the
+// budget is exceeded, each by the part that has grown, and a connection with little of its own goes on.
+func TestFloodsOfTheTableStayWithinTheBudget(t *testing.T) {
+	const limit = 4 * mebibyte
+	check := func(name string, flood func(b *tableTest, i int)) {
+		t.Helper()
+		budget := memory.New(limit, nil)
+		b := newTableTest(t, Default(), Deps{Memory: budget})
+		b.handshake()
+		most := int64(0)
+		for i := range 20_000 {
+			flood(b, i)
+			if i%100 == 0 { // an ordinary connection beside the flood
+				b.segment(">", "A", i/100*3, i/100*3, "ask")
+				b.segment("<", "A", i/100*3, i/100*3+3, "yes")
+			}
+			most = max(most, budget.Used())
+		}
+		if most < limit/2 || most > limit+mebibyte {
+			t.Errorf("%s: at most %d bytes were charged, the limit is %d", name, most, limit)
+		}
+		if got := strings.Count(b.recorder.log.String(), ">ask <yes"); got < 150 {
+			t.Errorf("%s: the ordinary connection has %d exchanges, want 200", name, got)
+		}
+		b.Close()
+		if used := budget.Used(); used != 0 {
+			t.Errorf("%s: %d bytes are charged when the Table is closed", name, used)
+		}
+	}
+	client := func(i int) string { return fmt.Sprintf("10.1.%d.%d:%d", i>>8&255, i&255, 1024+i>>16) }
+	check("half-open connections", func(b *tableTest, i int) {
+		b.segmentOn("eth0", client(i), "10.0.0.3:81", ">", "S", 0, 0, "")
+	})
+	payload := strings.Repeat("x", 1400)
+	check("gaps", func(b *tableTest, i int) {
+		if i < 200 {
+			b.segmentOn("eth0", client(i), "10.0.0.3:81", ">", "S", 0, 0, "")
+			b.segmentOn("eth0", client(i), "10.0.0.3:81", "<", "SA", 0, 0, "")
+		}
+		// Time stands nearly still, so that no gap is given up for its age.
+		b.segmentOn("eth0", client(i%200), "10.0.0.3:81", ">", "A", 10+i/200*1500, 0, payload)
+		b.now -= 9 * time.Microsecond
+	})
+}
