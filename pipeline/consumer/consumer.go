@@ -61,27 +61,34 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	return runGroup(ctx, cfg, log, work)
 }
 
-// runStatic owns every partition. It commits with generation -1, which a broker accepts while the group has
-// no members. The lock on the state folder keeps a second process out.
+// runStatic owns every partition, also those that are added later. It commits with generation -1, which a broker
+// accepts while the group has no members. The lock on the state folder keeps a second process out.
 func runStatic(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
-	partitions := 0
-	if err := cfg.retry(ctx, log, "find topic "+cfg.Topic, func() (err error) {
-		partitions, err = cfg.Client.Partitions(ctx, cfg.Topic)
-		return err
-	}); err != nil {
-		return nil //nolint:nilerr // ctx ended
-	}
-
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for id := range partitions {
-		partition := &Partition{ID: id, cfg: cfg, log: log, generation: -1}
-		wg.Go(func() {
-			if err := work(ctx, partition); err != nil {
-				cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, partition.ID, err))
-			}
-		})
+	for owned := 0; ; {
+		partitions := 0
+		if err := cfg.retry(ctx, log, "find topic "+cfg.Topic, func() (err error) {
+			partitions, err = cfg.Client.Partitions(ctx, cfg.Topic)
+			return err
+		}); err != nil {
+			break // ctx ended
+		}
+		if owned > 0 && partitions > owned {
+			log.Info("topic has more partitions", "topic", cfg.Topic, "before", owned, "now", partitions)
+		}
+		for ; owned < partitions; owned++ {
+			partition := &Partition{ID: owned, cfg: cfg, log: log, generation: -1}
+			wg.Go(func() {
+				if err := work(ctx, partition); err != nil {
+					cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, partition.ID, err))
+				}
+			})
+		}
+		if retry.Sleep(ctx, watchInterval) != nil {
+			break
+		}
 	}
 	wg.Wait()
 	return causeOfEnd(ctx)
@@ -171,6 +178,7 @@ func startGeneration(
 		cfg.OnAssign(ids)
 	}
 	log.Info("partitions assigned", "topic", cfg.Topic, "generation", generation.ID, "partitions", len(assigned))
+	generation.Start(func(generationCtx context.Context) { cfg.watchAssignment(generationCtx, log) })
 	for _, assignment := range assigned {
 		partition := &Partition{
 			ID: assignment.ID, cfg: cfg, log: log, generation: int(generation.ID), member: generation.MemberID,
