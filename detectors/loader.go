@@ -98,9 +98,6 @@ func (l *Loader) Warnings() []string {
 // "rules.dir" if that is.
 func (l *Loader) Held() []string { return l.guard.Held() }
 
-// AcceptHeld loads what is held back, at the next poll. It returns the names.
-func (l *Loader) AcceptHeld() []string { return l.guard.Accept() }
-
 // updateBundle publishes a bundle of the current detectors. The bundle's version is a hash of the versions
 // and settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held,
 // except in NewLoader.
@@ -124,7 +121,6 @@ func (l *Loader) updateBundle() {
 // Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. After
 // an error the settings and the detectors stay as they were.
 func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config) error {
-	l.AcceptHeld()
 	ruleSet, err := rules.Load(ruleConfig, l.log, l.ruleMetrics)
 	if err != nil {
 		return err
@@ -138,6 +134,7 @@ func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config
 	l.cfg.Rules, l.cfg.Feeds = ruleConfig, feedConfigs
 	l.rules, l.feeds = ruleSet, feedSet
 	l.generation++
+	l.guard.Reset()
 	l.updateBundle()
 	select {
 	case l.reconfigured <- struct{}{}:

@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"tidegate/detectors"
@@ -39,7 +36,6 @@ func (p *process) startEngine(ctx context.Context) error {
 	}
 
 	p.lifecycle.startComponent("detectors", p.detectors.Watch)
-	p.lifecycle.startComponent("SIGHUP", p.acceptHeldFiles)
 	p.lifecycle.startComponent("engine", p.engine.Run)
 	p.lifecycle.addStopHook("engine drain", p.drainShipped)
 	return nil
@@ -80,25 +76,5 @@ func (p *process) consumerLag(ctx context.Context) (int64, error) {
 func detectorConfig(cfg *Config) detectors.Config {
 	return detectors.Config{
 		Rules: cfg.Rules, Feeds: cfg.Feeds, Classifier: cfg.Classifier, Model: models.GeneratedDomains,
-	}
-}
-
-// acceptHeldFiles loads the feeds and rules that are held back when the process gets SIGHUP, until ctx ends. On a
-// terminal SIGHUP means that the terminal is gone.
-func (p *process) acceptHeldFiles(ctx context.Context) error {
-	if p.terminal != nil {
-		<-ctx.Done()
-		return nil
-	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-hangups:
-			p.log.Info("SIGHUP: loading what was held back", "files", p.detectors.AcceptHeld())
-		}
 	}
 }

@@ -4,19 +4,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"tidegate/detectors/rules"
+	"tidegate/pipeline/config"
 )
 
 // rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "check and test detection rules", Args: cobra.NoArgs,
+		Use: "rules", Short: "list, show, check and test detection rules", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: test", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, show or test", shortPath(cmd))
 		},
 	}
 	var verbose bool
@@ -40,8 +44,143 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 	}
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
-	cmd.AddCommand(test)
+	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test)
 	return cmd
+}
+
+// listRulesCommand returns the command `tidegate rules list`.
+func listRulesCommand() *cobra.Command {
+	var flags configFlags
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "list the rules that the configuration runs, and those that it disables",
+		Example: `  tidegate rules list
+  tidegate rules list -o json | jq -r 'select(.severity == "critical") | .id'`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			cfg, all, err := loadConfiguredRules(&flags)
+			if err != nil {
+				return err
+			}
+			return printRules(&stripControlWriter{out: os.Stdout}, cfg, all, output)
+		},
+	}
+	flags.addTo(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one rule a line)")
+	return cmd
+}
+
+// showRuleCommand returns the command `tidegate rules show`.
+func showRuleCommand() *cobra.Command {
+	var flags configFlags
+	cmd := &cobra.Command{
+		Use:   "show ID",
+		Short: "print a rule as it is written, and what the configuration changes about it",
+		Args:  oneArgument("the id of a rule"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, all, err := loadConfiguredRules(&flags)
+			if err != nil {
+				return err
+			}
+			rule, err := findRule(all, args[0])
+			if err != nil {
+				return err
+			}
+			return printRule(&stripControlWriter{out: os.Stdout}, cfg, rule)
+		},
+	}
+	flags.addTo(cmd)
+	return cmd
+}
+
+// loadConfiguredRules loads the rules that the configuration names, disabled ones included. It prints warnings.
+func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
+	cfg, err := flags.loadConfig(roleSet{all: roleEngine})
+	if err != nil {
+		return rules.Config{}, nil, err
+	}
+	all := cfg.Rules
+	all.Disable = nil
+	set, err := rules.Load(all, discardLog(), nil)
+	return cfg.Rules, set, err
+}
+
+// findRule returns the rule with an id. The error suggests a similar id.
+func findRule(set *rules.Set, id string) (*rules.Rule, error) {
+	var ids []string
+	for _, rule := range set.Rules() {
+		if rule.ID == id {
+			return rule, nil
+		}
+		ids = append(ids, rule.ID)
+	}
+	return nil, fmt.Errorf("no rule has the id %q%s", id, config.DidYouMean(id, ids))
+}
+
+// A listedRule is a line of `tidegate rules list -o json`.
+type listedRule struct {
+	ID         string   `json:"id"`
+	Enabled    bool     `json:"enabled"`
+	Severity   string   `json:"severity"`
+	Shipped    bool     `json:"shipped"`
+	Datasets   []string `json:"datasets"`
+	Tags       []string `json:"tags"`
+	Exceptions []string `json:"exceptions"`
+	Title      string   `json:"title"`
+	File       string   `json:"file"`
+	Line       int      `json:"line"`
+}
+
+// printRules prints a line for each rule.
+func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	if output == "table" {
+		_, _ = fmt.Fprintln(writer, "RULE\tSEVERITY\tSTATE\tFROM\tTITLE")
+	}
+	for _, rule := range set.Rules() {
+		listed := listedRule{
+			rule.ID, !slices.Contains(cfg.Disable, rule.ID), rule.Severity.Name(), rule.IsShipped(), rule.Datasets,
+			rule.Tags, rule.Exceptions, rule.Title, rule.File, rule.Line,
+		}
+		if output == "json" {
+			if err := encoder.Encode(listed); err != nil {
+				return err
+			}
+			continue
+		}
+		state := "on"
+		if !listed.Enabled {
+			state = "disabled"
+		}
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\n", rule.ID, listed.Severity, state, rule.File, rule.Title)
+	}
+	return writer.Flush()
+}
+
+// printRule prints the text of a rule, after comments that say what the configuration changes about it.
+func printRule(out io.Writer, cfg rules.Config, rule *rules.Rule) error {
+	text, err := rule.Text()
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "# %s:%d\n", rule.File, rule.Line)
+	if slices.Contains(cfg.Disable, rule.ID) {
+		_, _ = fmt.Fprintln(out, "# disabled by rules.disable")
+	}
+	if severity := cfg.Severity[rule.ID]; severity != "" {
+		_, _ = fmt.Fprintf(out, "# rules.severity: %s\n", severity)
+	}
+	for _, exception := range cfg.Exceptions[rule.ID] {
+		_, _ = fmt.Fprintf(out, "# rules.exceptions: %s\n", exception)
+	}
+	_, err = io.WriteString(out, text)
+	return err
 }
 
 // testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a

@@ -28,7 +28,7 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	importShared(files)
 
 	// 2. Compile macros before rules, so that a broken macro is reported once and not for every use.
-	compiler := &compiler{slots: newSlotTable(), parsed: map[string]*parsedRule{}}
+	compiler := &compiler{cfg: cfg, slots: newSlotTable(), parsed: map[string]*parsedRule{}}
 	for _, file := range files {
 		compiler.compileMacros(file)
 	}
@@ -39,16 +39,20 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	}
 
 	// 3. Any error prevents the whole Set: a set that lacks some rules would look complete.
-	if err := errorsOf(files, nil); err != nil {
+	if err := errorsOf(files, compiler.configErrors); err != nil {
 		return nil, err
 	}
 
 	// 4. Disabled rules are compiled and checked like the others, and left out of the index.
+	rulesOfFile := map[string]int{}
+	for _, rule := range compiler.rules {
+		rulesOfFile[rule.File]++
+	}
 	compiler.rules = slices.DeleteFunc(compiler.rules, func(rule *compiledRule) bool {
 		return slices.Contains(cfg.Disable, rule.ID)
 	})
 	set := newSet(compiler, cfg, log, metrics)
-	set.warnings = compiler.checkDisabled(cfg.Disable)
+	set.warnings, set.rulesOfFile = compiler.checkIDs(), rulesOfFile
 	set.took = time.Since(start)
 	return set, nil
 }
@@ -108,11 +112,14 @@ func (n *names) sorted() []string {
 
 // A compiler compiles the rules of a set one after the other. All rules share one slot table.
 type compiler struct {
+	cfg    Config
 	slots  *slotTable
 	parsed map[string]*parsedRule // by id, also rules with errors
 	rules  []*compiledRule        // rules without errors
 	lints  []Lint
 	total  int // number of rules so far, with and without errors
+
+	configErrors []*config.Error
 }
 
 // A compiledRule is a rule with its prefilter, from which the index is built.
@@ -121,16 +128,40 @@ type compiledRule struct {
 	prefilter prefilter
 }
 
-// checkDisabled returns a warning for each id that no rule has. It is no error: a rule may be gone after an
-// upgrade.
-func (c *compiler) checkDisabled(ids []string) (warnings []string) {
-	for _, id := range ids {
-		if c.parsed[id] == nil {
-			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
-			warnings = append(warnings, fmt.Sprintf("rules.disable: no rule has the id %q%s", id, hint))
+// checkIDs returns a warning for each id of the configuration that no rule has. It is no error: a rule may be gone
+// after an upgrade.
+func (c *compiler) checkIDs() (warnings []string) {
+	check := func(key string, ids []string) {
+		for _, id := range ids {
+			if c.parsed[id] == nil {
+				hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
+				warnings = append(warnings, fmt.Sprintf("rules.%s: no rule has the id %q%s", key, id, hint))
+			}
 		}
 	}
+	check("disable", c.cfg.Disable)
+	check("exceptions", slices.Sorted(maps.Keys(c.cfg.Exceptions)))
+	check("severity", slices.Sorted(maps.Keys(c.cfg.Severity)))
 	return warnings
+}
+
+// applyConfig adds the exceptions that the configuration has for a rule, and replaces its severity.
+func (c *compiler) applyConfig(parsed *parsedRule) {
+	rule := &parsed.Rule
+	if severity := pipeline.SeverityByName(c.cfg.Severity[rule.ID]); severity != pipeline.Severity_SEVERITY_NONE {
+		rule.Severity = severity
+	}
+	for i, text := range c.cfg.Exceptions[rule.ID] {
+		compiled, errs := compileExpression(text, parsed.names, c.slots)
+		for _, err := range errs {
+			key := fmt.Sprintf("rules.exceptions.%s[%d]", rule.ID, i)
+			c.configErrors = append(c.configErrors, &config.Error{
+				File: "config", Key: key, Err: fmt.Errorf("%s (at character %d of %q)", err.message, err.at+1, text),
+			})
+		}
+		rule.Exceptions = append(rule.Exceptions, text)
+		rule.exceptions = append(rule.exceptions, compiled)
+	}
 }
 
 // compileMacros compiles each macro of a file alone, so that its errors are reported at its definition.
@@ -176,6 +207,7 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 		rule.Exceptions = append(rule.Exceptions, exception.Value)
 		rule.exceptions = append(rule.exceptions, c.compileText(parsed, exception))
 	}
+	c.applyConfig(parsed)
 	c.compileAlert(parsed)
 	if rule.when == nil {
 		return

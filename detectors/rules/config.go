@@ -1,10 +1,12 @@
 package rules
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"time"
 
+	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 )
 
@@ -16,6 +18,10 @@ type Config struct {
 	Shipped bool `yaml:"shipped"`
 	// IDs of rules that do not run.
 	Disable []string `yaml:"disable"`
+	// Conditions under which a rule does not match, by its ID, added to those in its file.
+	Exceptions map[string][]string `yaml:"exceptions"`
+	// Severities that replace those of the files, by the ID of the rule: info, low, medium, high or critical.
+	Severity map[string]string `yaml:"severity"`
 	// Time for which a folder is held back that is suddenly empty or has lost half of its rules: its volume may
 	// be gone, and the loaded rules stay.
 	LossGrace time.Duration `yaml:"loss_grace"`
@@ -35,10 +41,20 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		checkFolder("dir", c.Dir),
 		config.Require(c.Dir != "" || c.Shipped, "dir", "is empty and rules.shipped is false: no rule would run"),
+		c.checkSeverities(),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),
 		config.AtLeast("max_time", c.MaxTime, time.Nanosecond),
 	)
+}
+
+func (c Config) checkSeverities() (problems []config.Problem) {
+	for _, id := range slices.Sorted(maps.Keys(c.Severity)) {
+		known := pipeline.SeverityByName(c.Severity[id]) != pipeline.Severity_SEVERITY_NONE
+		problems = append(problems, config.Require(known, "severity."+id,
+			"%q is not one of info, low, medium, high, critical", c.Severity[id])...)
+	}
+	return problems
 }
 
 func checkFolder(key, dir string) []config.Problem {

@@ -19,7 +19,8 @@ type Set struct {
 	index       *index
 	lints       []Lint
 	warnings    []string // about the configuration and the folder
-	own         int      // number of rules of Config.Dir
+	own         int      // number of rules of Config.Dir, disabled ones included
+	rulesOfFile map[string]int
 	version     string
 	took        time.Duration
 	cfg         Config

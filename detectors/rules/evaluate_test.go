@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -147,6 +148,63 @@ func TestDisabledRulesDoNotRun(t *testing.T) {
 	set, err = Load(cfg, nil, nil)
 	if err != nil || !strings.Contains(strings.Join(set.Warnings(), " "), `did you mean "redis-flushall"?`) {
 		t.Errorf("an unknown id has no warning: %v", err)
+	}
+}
+
+// TestConfigurationChangesShippedRules: exceptions and severities of the configuration apply to rules whose files
+// nobody can edit. A mistake in them names its place.
+func TestConfigurationChangesShippedRules(t *testing.T) {
+	event := func(source string) *pipeline.Event {
+		e := &pipeline.Event{
+			Dataset: pipeline.Dataset_REDIS, Redis: &pipeline.RedisCommand{Command: "FLUSHALL"},
+			Source: &pipeline.Endpoint{Ip: netip.MustParseAddr(source).AsSlice()},
+		}
+		return e
+	}
+	cfg := Default()
+	plain, err := Load(cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Exceptions = map[string][]string{"redis-flushall": {`cidr(source.ip, "192.0.2.0/24")`, `user.name == "admin"`}, "gone": {"true"}}
+	cfg.Severity = map[string]string{"redis-flushall": "low", "http-scaner": "info"}
+	set, err := Load(cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	severity := func(set *Set, source string) string {
+		e := event(source)
+		set.Evaluate([]*pipeline.Event{e})
+		for _, verdict := range e.Verdicts {
+			if verdict.Rule == "redis-flushall" {
+				return verdict.Severity.Name()
+			}
+		}
+		return "none"
+	}
+	if severity(plain, "192.0.2.7") == "none" || severity(plain, "198.51.100.7") == "low" {
+		t.Fatal("the shipped rule does not match, or is low anyway")
+	}
+	if got := severity(set, "192.0.2.7") + " " + severity(set, "198.51.100.7"); got != "none low" {
+		t.Errorf("severities %s, want none low", got)
+	}
+	if set.Version() == plain.Version() {
+		t.Error("sets of other verdicts have the same version")
+	}
+	warnings := strings.Join(set.Warnings(), "; ")
+	if len(set.Warnings()) != 2 || !strings.Contains(warnings, `rules.exceptions: no rule has the id "gone"`) ||
+		!strings.Contains(warnings, `rules.severity: no rule has the id "http-scaner", did you mean "http-scanner"`) {
+		t.Errorf("warnings %s", warnings)
+	}
+
+	cfg.Exceptions = map[string][]string{"redis-flushall": {"true", `source.ipp == "x"`}}
+	_, err = Load(cfg, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), `rules.exceptions.redis-flushall[1]: unknown field "source.ipp", did you mean "source.ip"?`) {
+		t.Error(err)
+	}
+	if problems := (Config{Shipped: true, MaxMeanTime: 1, MaxTime: 1, Severity: map[string]string{"x": "urgent"}}).Check(); len(problems) != 1 ||
+		problems[0].Key != "severity.x" {
+		t.Errorf("problems %v", problems)
 	}
 }
 

@@ -34,7 +34,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 
 	shipped "tidegate/rules"
 
@@ -73,6 +72,7 @@ type Rule struct {
 	exceptions  []*expression
 	datasets    datasetMask
 
+	shipped        bool
 	exceptionSlots []int // slots that exceptions read and when does not
 
 	stats *ruleStats // shared with the same rule of earlier sets
@@ -102,7 +102,7 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	var sources, own []Source
 	var warnings []string
 	if cfg.Shipped {
-		found, _, err := Read(shipped.Files, "shipped")
+		found, _, err := Read(shipped.Files, shippedPrefix)
 		if err != nil {
 			return nil, err
 		}
@@ -122,10 +122,13 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 		return nil, err
 	}
 	set.warnings = append(set.warnings, warnings...)
+	fromDir := map[string]bool{}
+	for _, source := range own {
+		set.own += set.rulesOfFile[source.Name]
+		fromDir[source.Name] = true
+	}
 	for _, rule := range set.rules {
-		if slices.ContainsFunc(own, func(source Source) bool { return source.Name == rule.File }) {
-			set.own++
-		}
+		rule.shipped = cfg.Shipped && !fromDir[rule.File]
 	}
 	return set, nil
 }

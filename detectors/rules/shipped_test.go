@@ -77,3 +77,22 @@ func TestShippedRulesFindInjectionsInRealParameters(t *testing.T) {
 		t.Errorf("of %v only %v", total, hit)
 	}
 }
+
+// TestTextOfARuleIsThatOfItsFile: the text of each shipped rule, alone, is a rule with the same content.
+func TestTextOfARuleIsThatOfItsFile(t *testing.T) {
+	set, err := Load(Default(), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range set.Rules() {
+		text, err := rule.Text()
+		if err != nil || !rule.IsShipped() {
+			t.Fatal(rule.ID, err)
+		}
+		file := parseFile(Source{"alone.yaml", []byte(text)})
+		if len(file.rules) != 1 || file.rules[0].ID != rule.ID || len(file.rules[0].Tests) != len(rule.Tests) ||
+			file.rules[0].when.Value != rule.When || len(file.doc.Errors()) > 0 {
+			t.Errorf("%s: %v\n%s", rule.ID, file.doc.Errors(), text)
+		}
+	}
+}

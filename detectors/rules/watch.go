@@ -23,6 +23,7 @@ type Watcher struct {
 // Run watches until ctx ends.
 func (w Watcher) Run(ctx context.Context) {
 	w.Metrics.setLoaded(w.Current)
+	w.Metrics.setHeld(false)
 	w.logWarnings(w.Current)
 	if w.Guard == nil {
 		w.Guard = &watch.Guard{}

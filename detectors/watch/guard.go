@@ -86,6 +86,13 @@ func (g *Guard) end(name string) {
 	}
 }
 
+// Reset ends the holds of all contents, which were loaded anew.
+func (g *Guard) Reset() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.held)
+}
+
 // Held returns the names of the contents that are held back.
 func (g *Guard) Held() (names []string) {
 	g.mu.Lock()
