@@ -129,14 +129,9 @@ func (r *Redactor) replaced(data []byte) []byte {
 	return r.out
 }
 
-// Findings returns the parts of data that Line hides, in order and without overlaps, with the rule of each.
-func (r *Redactor) Findings(data []byte) []Finding {
-	r.findLine(data)
-	return r.findings()
-}
-
-// findings returns the spans without overlaps.
-func (r *Redactor) findings() []Finding {
+// Findings returns what the last call of Line, NextLine, URL or SQL has hidden: parts of its input, in order and
+// without overlaps, with the rule of each.
+func (r *Redactor) Findings() []Finding {
 	r.sortSpans()
 	var list []Finding
 	for _, s := range r.spans {

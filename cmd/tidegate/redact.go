@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/pipeline/redact"
+)
+
+// redactCommand returns the command `tidegate redact`.
+func redactCommand() *cobra.Command {
+	var options redactOptions
+	cmd := &cobra.Command{
+		Use:   "redact [FILE]",
+		Short: "show which parts of log lines are hidden as secrets, and why",
+		Long: `redact reads log lines from a file, or from standard input, and prints those in which the collector would hide
+something: the number of the line, the rules that apply, and the redacted text. Nothing leaves this host, and
+no configuration, broker or store is needed.
+
+Rules:    name         the value behind the name of a secret: password=…, {"token":"…"}
+          header       Authorization, Cookie and the like
+          flag         an option of a command: --password …, mysql -p…
+          pattern      a token known by its form: eyJ…, ghp_…, AKIA…, $2y$…
+          private-key  the lines of a PEM private key
+          userinfo     user:password@ in a URL
+          parameter    a parameter of a URL: ?code=…, &sig=…
+          path         a token in the path of a URL: /reset-password/…
+          sql          a literal of a statement: IDENTIFIED BY '…'
+
+Ends:     with 1 if something was hidden, with 2 if the input cannot be read.`,
+		Example: `  tidegate redact app.log
+  docker logs web 2>&1 | tidegate redact --all
+  tidegate redact -o json app.log | jq .findings`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return fmt.Errorf("%s takes one file, or none for standard input; got %d", shortPath(cmd), len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(options.output, "text", "json"); err != nil {
+				return err
+			}
+			input := cmd.InOrStdin()
+			if len(args) == 1 && args[0] != "-" {
+				file, err := os.Open(args[0])
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				input = file
+			}
+			options.colour = isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == ""
+			return redactLines(input, cmd.OutOrStdout(), cmd.ErrOrStderr(), options)
+		},
+	}
+	cmd.Flags().BoolVarP(&options.all, "all", "a", false, "print the other lines, too")
+	cmd.Flags().BoolVar(&options.show, "show", false, "print the secrets, marked, instead of hiding them")
+	cmd.Flags().StringVarP(&options.output, "output", "o", "text", "text or json (one line each)")
+	return cmd
+}
+
+type redactOptions struct {
+	all, show, colour bool
+	output            string
+}
+
+// maxRedactLine is the maximum length of a line that redactLines reads.
+const maxRedactLine = 16 << 20
+
+// redactedLine is a line of the output in JSON.
+type redactedLine struct {
+	Line     int               `json:"line"`
+	Text     string            `json:"text"`
+	Findings []redactedFinding `json:"findings"`
+}
+
+// redactedFinding is a hidden part of a line: its bytes from From up to To.
+type redactedFinding struct {
+	From int    `json:"from"`
+	To   int    `json:"to"`
+	Rule string `json:"rule"`
+}
+
+// redactLines reads lines from in and prints those with secrets to out, and a summary to summary. It returns
+// errFindings if there were any.
+func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) error {
+	var redactor redact.Redactor
+	scanner := bufio.NewScanner(in)
+	scanner.Buffer(make([]byte, 64<<10), maxRedactLine)
+	writer := bufio.NewWriter(out)
+	defer writer.Flush()
+
+	lines, hiddenLines := 0, 0
+	byRule := map[string]int{}
+	for scanner.Scan() {
+		lines++
+		line := bytes.TrimSuffix(scanner.Bytes(), []byte("\r"))
+		redacted, hidden := redactor.NextLine(line)
+		var findings []redact.Finding
+		if hidden {
+			hiddenLines++
+			findings = redactor.Findings()
+			for _, finding := range findings {
+				byRule[finding.Rule.String()]++
+			}
+		} else if !options.all {
+			continue
+		}
+		if err := printRedacted(writer, lines, line, redacted, findings, options); err != nil {
+			return err
+		}
+	}
+	if errors.Is(scanner.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("line %d is longer than %d MiB", lines+1, maxRedactLine>>20)
+	}
+	if scanner.Err() != nil {
+		return fmt.Errorf("read line %d: %w", lines+1, scanner.Err())
+	}
+	if err := writer.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(summary, "%d of %d lines have secrets%s\n", hiddenLines, lines, rulesText(byRule))
+	if hiddenLines > 0 {
+		return errFindings
+	}
+	return nil
+}
+
+// rulesText returns the number of secrets of each rule: ": name 2, sql 1".
+func rulesText(byRule map[string]int) string {
+	var parts []string
+	for rule, count := range byRule {
+		parts = append(parts, fmt.Sprintf("%s %d", rule, count))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	slices.Sort(parts)
+	return ": " + strings.Join(parts, ", ")
+}
+
+const (
+	hiddenColour = "\x1b[31m"
+	ruleColour   = "\x1b[36m"
+	noColour     = "\x1b[0m"
+)
+
+// printRedacted prints one line.
+func printRedacted(
+	out io.Writer, number int, line, redacted []byte, findings []redact.Finding, options redactOptions,
+) error {
+	if options.output == "json" {
+		record := redactedLine{Line: number, Text: string(redacted), Findings: []redactedFinding{}}
+		for _, finding := range findings {
+			record.Findings = append(record.Findings, redactedFinding{finding.From, finding.To, finding.Rule.String()})
+		}
+		return json.NewEncoder(out).Encode(record)
+	}
+
+	// The text is composed of the line's parts, so that the hidden ones can be marked.
+	var text, rules []string
+	done := 0
+	for _, finding := range findings {
+		if rule := finding.Rule.String(); !slices.Contains(rules, rule) {
+			rules = append(rules, rule)
+		}
+		hidden := redact.Marker
+		if options.show {
+			hidden = "«" + string(line[finding.From:finding.To]) + "»"
+		}
+		text = append(text, stripControl(string(line[done:finding.From])), options.coloured(hiddenColour, stripControl(hidden)))
+		done = finding.To
+	}
+	text = append(text, stripControl(string(line[done:])))
+	_, err := fmt.Fprintf(out, "%6d  %s  %s\n", number,
+		options.coloured(ruleColour, fmt.Sprintf("%-12s", strings.Join(rules, ","))), strings.Join(text, ""))
+	return err
+}
+
+// coloured returns text in a colour, on a terminal.
+func (o redactOptions) coloured(colour, text string) string {
+	if !o.colour {
+		return text
+	}
+	return colour + text + noColour
+}
