@@ -271,17 +271,27 @@ func (p *process) prepareStart(roles role, opt options) error {
 	return nil
 }
 
-// otherMemory is what the other parts of a process with an engine may take: collector, embedded broker, publisher.
-const otherMemory = 512 << 20
+const (
+	// otherMemory is what the embedded broker and the publisher may take in a process with others.
+	otherMemory = 256 << 20
+	// usualRings is the part of collector.memory that packet rings usually take. It is memory of the kernel.
+	usualRings = 32 << 20
+)
 
-// limitMemory sets the soft limit of the Go runtime from engine.memory, so that the garbage collector runs more
-// often before a process takes more. The environment variable GOMEMLIMIT has precedence.
+// limitMemory sets the soft limit of the Go runtime from engine.memory and collector.memory, so that the garbage
+// collector runs more often before a process takes more. The environment variable GOMEMLIMIT has precedence.
 func (p *process) limitMemory(roles role) {
-	if roles&roleEngine == 0 || os.Getenv("GOMEMLIMIT") != "" {
+	if roles&(roleEngine|roleCollector) == 0 || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(p.cfg.Engine.Memory)
-	if roles != roleEngine {
+	limit := int64(0)
+	if roles&roleEngine != 0 {
+		limit += int64(p.cfg.Engine.Memory)
+	}
+	if roles&roleCollector != 0 {
+		limit += int64(p.cfg.Collector.Memory) - usualRings
+	}
+	if roles&^(roleEngine|roleCollector) != 0 {
 		limit += otherMemory
 	}
 	debug.SetMemoryLimit(limit / 16 * 15)
