@@ -31,7 +31,7 @@ const (
 
 // isDuplicate reports whether p is a copy of an earlier packet. It stores the hash of a packet that is not.
 func (f *dupFilter) isDuplicate(p *packet) bool {
-	var fields [72]byte
+	var fields [64]byte
 	binary.LittleEndian.PutUint64(fields[0:], p.src.hi)
 	binary.LittleEndian.PutUint64(fields[8:], p.src.lo)
 	binary.LittleEndian.PutUint64(fields[16:], p.dst.hi)
@@ -41,8 +41,7 @@ func (f *dupFilter) isDuplicate(p *packet) bool {
 	binary.LittleEndian.PutUint64(fields[48:], xxh3.Hash(p.header))
 
 	// The payload is hashed too, because an offloaded checksum in the header does not depend on the payload.
-	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)]))
-	binary.LittleEndian.PutUint64(fields[64:], p.tunnel.key)
+	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)])^p.tunnel.key)
 	hash := xxh3.Hash(fields[:])
 
 	// A copy has the same hash and comes within the window.

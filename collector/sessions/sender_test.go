@@ -95,3 +95,15 @@ func TestSpoofedPacketsDoNotTouchTheConnection(t *testing.T) {
 		t.Errorf("events %v", told)
 	}
 }
+
+// BenchmarkCheckSender measures what the check of a packet on a bridge costs.
+func BenchmarkCheckSender(b *testing.B) {
+	host := newBridgeHost(b)
+	table := host.tableOf("docker0")
+	frame := from(2, tcpFrame(b, addrPort("172.17.0.2:4000"), addrPort("172.17.0.3:80"), "A", 1, 1, 1, "abc"))
+	p := packet{iface: table.ifaceIndex("docker0"), src: addrOf(addrPort("172.17.0.2:1").Addr()), clock: 1}
+	b.ReportAllocs()
+	for b.Loop() {
+		table.checkSender(&p, frame)
+	}
+}
