@@ -28,17 +28,14 @@ type Conn struct {
 	flips     int
 	midStream bool // the beginning of the connection was not captured, or bytes of it were lost
 
-	errorScore   int    // an error adds errorWeight, a parsed message subtracts 1
-	stops        int    // how often the parser was stopped, see stop
-	switching    bool   // SwitchTo was called, or the parser was stopped
-	nextProtocol string // argument of SwitchTo
-	resuming     bool   // switching: the next bytes may be inside a message
-	muted        bool   // events are discarded, see changeProtocol
-	proof        proof  // what the choice of the protocol rests on
-
-	held        int  // bytes charged to the memory budget
-	holderIndex int  // index in Set.holders, plus one; 0: not in it
-	givingUp    bool // giveUp runs: the events that are emitted are incomplete
+	errorScore   int     // an error adds errorWeight, a parsed message subtracts 1
+	stops        int     // how often the parser was stopped, see stop
+	switching    bool    // SwitchTo was called, or the parser was stopped
+	nextProtocol string  // argument of SwitchTo
+	resuming     bool    // switching: the next bytes may be inside a message
+	muted        bool    // events are discarded, see changeProtocol
+	proof        proof   // what the choice of the protocol rests on
+	memory       holding // what is charged to the memory budget
 
 	// The fields of state detecting:
 	pieces       []piece   // the buffered input of both directions, in order of arrival
@@ -280,7 +277,7 @@ func (c *Conn) Emit(event *pipeline.Event) {
 		pipeline.ReleaseEvent(event)
 		return
 	}
-	if c.givingUp {
+	if c.memory.givingUp {
 		event.Partial = true
 		event.AddTag(pipeline.TagMemoryLimit)
 	}

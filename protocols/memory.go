@@ -20,6 +20,13 @@ const (
 	maxGivingUpRow = 16   // Conns that give their state up in a row
 )
 
+// A holding is the state of a Conn in the memory budget of its Set.
+type holding struct {
+	held        int  // bytes that are charged
+	holderIndex int  // index in Set.holders, plus one; 0: not in it
+	givingUp    bool // giveUp runs: the events that are emitted are incomplete
+}
+
 // chargeHeld charges the memory budget with what c holds, and has large holders give up their state while the
 // budget is exceeded. It is called when c has handled its input: c itself may be one of them.
 func (c *Conn) chargeHeld(at int64) {
@@ -27,32 +34,32 @@ func (c *Conn) chargeHeld(at int64) {
 	if c.holder != nil {
 		held += c.holder.Held()
 	}
-	if held == c.held {
+	if held == c.memory.held {
 		return
 	}
-	grown := held > c.held
+	grown := held > c.memory.held
 	c.set.setHeld(c, held)
-	if grown && !c.givingUp {
+	if grown && !c.memory.givingUp {
 		c.set.enforceBudget(at)
 	}
 }
 
 // setHeld charges the budget with held bytes of c in place of those before, and updates the list of holders.
 func (s *Set) setHeld(c *Conn, held int) {
-	s.memory.Add(int64(held - c.held))
-	c.held = held
+	s.memory.Add(int64(held - c.memory.held))
+	c.memory.held = held
 	switch {
-	case held > holderBytes && c.holderIndex == 0:
+	case held > holderBytes && c.memory.holderIndex == 0:
 		s.holders = append(s.holders, c)
-		c.holderIndex = len(s.holders)
-	case held <= holderBytes && c.holderIndex > 0:
+		c.memory.holderIndex = len(s.holders)
+	case held <= holderBytes && c.memory.holderIndex > 0:
 		// The last holder takes the place of c.
 		last := s.holders[len(s.holders)-1]
-		s.holders[c.holderIndex-1] = last
-		last.holderIndex = c.holderIndex
+		s.holders[c.memory.holderIndex-1] = last
+		last.memory.holderIndex = c.memory.holderIndex
 		s.holders[len(s.holders)-1] = nil
 		s.holders = s.holders[:len(s.holders)-1]
-		c.holderIndex = 0
+		c.memory.holderIndex = 0
 	}
 }
 
@@ -66,22 +73,22 @@ func (s *Set) enforceBudget(at int64) {
 		var largest *Conn
 		for range holderSamples {
 			candidate := s.holders[s.random.IntN(len(s.holders))]
-			if largest == nil || candidate.held > largest.held {
+			if largest == nil || candidate.memory.held > largest.memory.held {
 				largest = candidate
 			}
 		}
-		before := largest.held
+		before := largest.memory.held
 		largest.giveUp(at)
-		s.memory.GaveUp(int64(before - largest.held))
+		s.memory.GaveUp(int64(before - largest.memory.held))
 	}
 }
 
 // giveUp emits all events that wait, marked as incomplete, and drops the buffers of the connection. Its protocol
 // stays: the parser continues with the next message that it recognises.
 func (c *Conn) giveUp(at int64) {
-	c.givingUp = true
+	c.memory.givingUp = true
 	defer func() {
-		c.givingUp = false
+		c.memory.givingUp = false
 		if c.state == dropped {
 			c.releaseBuffers()
 		}

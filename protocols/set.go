@@ -37,7 +37,7 @@ type Set struct {
 	cut         []byte // buffer of Conn.Text
 
 	memory  *memory.Account
-	holders []*Conn    // those that hold more than holderBytes; Conn.holderIndex is the index plus one
+	holders []*Conn    // those that hold more than holderBytes; holding.holderIndex is the index plus one
 	random  *rand.Rand // chooses samples of holders
 }
 
@@ -83,7 +83,7 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 func (s *Set) SetMemory(account *memory.Account) {
 	s.memory.Close()
 	for _, c := range s.holders {
-		c.held, c.holderIndex = 0, 0
+		c.memory = holding{}
 	}
 	s.memory, s.holders = account, nil
 }
