@@ -120,15 +120,22 @@ func (p *process) printTotals() {
 	}
 	if p.engine != nil {
 		ledger := p.engine.Ledger()
-		stored := ledger.Rows + ledger.AlreadyStored
-		// Events of a block that was not finished are neither stored nor rejected; the next process reads
-		// them again.
-		finished := stored + ledger.DuplicateEvents + ledger.Rejected
-		unfinished := max(ledger.Events, finished) - finished
-		printTotalsLine(writer, "engine",
-			total{"read", ledger.Events}, total{p.evaluatedWord(), stored},
-			total{"duplicates", ledger.DuplicateEvents}, total{"rejected", ledger.Rejected + ledger.DeadLettered},
-			total{"unfinished", unfinished}, total{"alerts", ledger.Alerts})
+		totals := []total{
+			{"read", ledger.Events},
+			{p.evaluatedWord(), ledger.Rows + ledger.AlreadyStored},
+			{"duplicates", ledger.DuplicateEvents},
+			{"rejected", ledger.Rejected},
+			{"unfinished", ledger.Unfinished},
+			{"alerts", ledger.Alerts},
+		}
+		// These are messages. One that cannot be decoded has no events.
+		if ledger.DeadLettered > 0 {
+			totals = append(totals, total{"dead letters", ledger.DeadLettered})
+		}
+		if ledger.Lost > 0 {
+			totals = append(totals, total{"lost messages", ledger.Lost})
+		}
+		printTotalsLine(writer, "engine", totals...)
 	}
 	_ = writer.Flush()
 }

@@ -33,7 +33,10 @@ type block struct {
 
 // blockCounts holds what the ledger counts when the block is finished: a block that is gathered again is
 // counted once.
-type blockCounts struct{ messages, events, duplicates, duplicateEvents uint64 }
+type blockCounts struct {
+	messages, events, duplicates, duplicateEvents uint64
+	rows, alreadyStored, rejected                 uint64 // events
+}
 
 // A message is one batch in a block.
 type message struct {

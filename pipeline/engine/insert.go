@@ -74,7 +74,7 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 				}
 				inserted -= missing
 			}
-			w.metrics.rows.Add(uint64(inserted))
+			block.counts.rows += uint64(inserted)
 			break
 		}
 
@@ -100,7 +100,7 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 			existingKnownAt = time.Now()
 			found := w.appendRows(p)
 			if w.rows.Rows() == 0 {
-				w.recordStoredDespiteError(attempted, p, cause)
+				w.recordStoredDespiteError(block, attempted, p, cause)
 				break
 			}
 			skipped = found
@@ -110,7 +110,7 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 		}
 	}
 	if !p.token.retry { // the insert before a retry has counted the rows that the retry leaves out
-		w.metrics.alreadyStored.Add(uint64(skipped))
+		block.counts.alreadyStored += uint64(skipped)
 	}
 	return nil
 }

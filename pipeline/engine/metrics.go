@@ -9,10 +9,13 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// A Ledger holds the counts of an engine since its start. While no block is in progress, two equations hold:
+// A Ledger holds the counts of an engine since its start. A block is counted when it is finished, or when its worker
+// ends. So this holds at any time:
 //
-//	Messages = Duplicates + DeadLettered + messages in finished blocks
-//	Events   = DuplicateEvents + Rows + AlreadyStored + Rejected
+//	Events = DuplicateEvents + Rows + AlreadyStored + Rejected + Unfinished
+//
+// DeadLettered counts messages: those that cannot be decoded, which are no events, and those whose events are in
+// Rejected.
 type Ledger struct {
 	Messages        uint64 // records read from the events topic
 	Events          uint64 // events in the decoded records
@@ -23,6 +26,7 @@ type Ledger struct {
 	Rows            uint64 // rows inserted
 	AlreadyStored   uint64 // rows of replayed blocks that were already in the store
 	Rejected        uint64 // events of messages that the store rejected
+	Unfinished      uint64 // events of blocks that were not finished when their worker ended; they are read again
 	Verdicts        uint64 // verdicts on stored events
 	Alerts          uint64 // alerts opened
 	Revisions       uint64 // revisions of alerts written
@@ -34,7 +38,7 @@ type engineMetrics struct {
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
 	detectorPanics, reevaluated, alertsRejected, newerSchema, blocks  atomic.Uint64
 	clockCorrections                                                  atomic.Uint64
-	storedDespiteError, refusedBlocks                                 atomic.Uint64
+	storedDespiteError, refusedBlocks, unfinished                     atomic.Uint64
 
 	deadLetters  *prometheus.CounterVec
 	retries      *prometheus.CounterVec
@@ -85,6 +89,11 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 		{"rows", "Events stored in ClickHouse.", &m.rows},
 		{"already_stored_rows", "Events of replayed blocks that were already in ClickHouse.", &m.alreadyStored},
 		{"rejected_events", "Events in messages that ClickHouse rejected and that became dead letters.", &m.rejected},
+		{
+			"unfinished_events",
+			"Events of blocks that were not finished when their partition was revoked or the engine stopped; they are read again.",
+			&m.unfinished,
+		},
 		{"verdicts", "Verdicts of detectors on stored events.", &m.verdicts},
 		{"alerts", "Alerts opened.", &m.alerts},
 		{"alert_revisions", "Revisions of alerts written, the first one of each alert included.", &m.revisions},
@@ -135,6 +144,15 @@ func (m *engineMetrics) addBlock(counts blockCounts) {
 	m.events.Add(counts.events)
 	m.duplicates.Add(counts.duplicates)
 	m.duplicateEvents.Add(counts.duplicateEvents)
+	m.rows.Add(counts.rows)
+	m.alreadyStored.Add(counts.alreadyStored)
+	m.rejected.Add(counts.rejected)
+}
+
+// addUnfinished counts the events of a block that is not finished when its worker ends.
+func (m *engineMetrics) addUnfinished(counts blockCounts) {
+	m.events.Add(counts.events)
+	m.unfinished.Add(counts.events)
 }
 
 // observeStage records the time that a block spent in a stage since began.
@@ -161,6 +179,7 @@ func (e *Engine) Ledger() Ledger {
 		Rows:            counts.rows.Load(),
 		AlreadyStored:   counts.alreadyStored.Load(),
 		Rejected:        counts.rejected.Load(),
+		Unfinished:      counts.unfinished.Load(),
 		Verdicts:        counts.verdicts.Load(),
 		Alerts:          counts.alerts.Load(),
 		Revisions:       counts.revisions.Load(),

@@ -16,8 +16,8 @@ var errBlockRefused = errors.New("the store rejects every message of the block")
 
 // recordStoredDespiteError counts and logs an insert that failed although the store holds its rows. A
 // materialized view on the table that fails is the usual cause.
-func (w *worker) recordStoredDespiteError(rows int, p part, cause error) {
-	w.metrics.rows.Add(uint64(rows))
+func (w *worker) recordStoredDespiteError(block *block, rows int, p part, cause error) {
+	block.counts.rows += uint64(rows)
 	w.metrics.storedDespiteError.Add(1)
 	if errors.Is(cause, pipeline.ErrRowsRejected) {
 		w.logWarning(w.throttles.view, "rows are stored, but a materialized view on the table rejects them",
@@ -49,8 +49,8 @@ func (w *worker) insertHalves(ctx context.Context, block *block, p part, cause e
 	return nil
 }
 
-// writeRejected writes the rejected messages of the block to the dead-letter topic, after the store has accepted
-// the others. It returns errBlockRefused if the store has rejected all messages.
+// writeRejected writes the messages of the block that the store rejects again to the dead-letter topic, after the store
+// has accepted others. It returns errBlockRefused if the store has rejected all messages.
 func (w *worker) writeRejected(ctx context.Context, block *block) error {
 	rejected, accepted := 0, 0
 	var cause error
@@ -72,7 +72,16 @@ func (w *worker) writeRejected(ctx context.Context, block *block) error {
 		if msg.rejection == nil {
 			continue
 		}
-		w.metrics.rejected.Add(uint64(len(msg.batch.Events)))
+		// The table may have been repaired since the message was rejected, so it is inserted once more.
+		msg.rejection = nil
+		token := insertToken{block: w.blockID(block)}.forPart(msg.record.Offset, msg.record.Offset)
+		if err := w.insertPart(ctx, block, part{messages: block.messages[i : i+1], token: token}); err != nil {
+			return err
+		}
+		if msg.rejection == nil {
+			continue
+		}
+		block.counts.rejected += uint64(len(msg.batch.Events))
 		if err := w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", msg.rejection)); err != nil {
 			return err
 		}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded/embeddedtest"
@@ -137,4 +139,47 @@ func TestMessageWhoseRowsAreStoredIsNoDeadLetter(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Rows != 80 || ledger.DeadLettered != 0 || inserts.Load() != 1 {
 		t.Errorf("%d inserts, ledger %+v", inserts.Load(), ledger)
 	}
+}
+
+// TestLedgerAddsUp: a topic has messages of every kind, and the engine is stopped within a block.
+func TestLedgerAddsUp(t *testing.T) {
+	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
+	store.insert = func(rows []fakeRow, _ string) error {
+		for _, row := range rows {
+			if row.Offset == 2 {
+				return errPermanent
+			}
+			if row.Offset >= 6 {
+				return errPassing
+			}
+		}
+		return nil
+	}
+	again := encode(t, harness.batch(0, 7))
+	harness.produce(0, again, again)
+	harness.send(0, 3, 10)
+	harness.produce(0, []byte("garbage"))
+	engine, stop := harness.start(store, testBundle, nil)
+	harness.waitClosed(1, 6)
+	harness.send(0, 2, 10)
+	waitUntil(t, "a failed insert", func() bool { return retriesOf(t, engine, "insert") > 0 })
+	stop()
+	ledger := engine.Ledger()
+	want := Ledger{
+		Messages: 6, Events: 7 + 7 + 30 + 20, Duplicates: 1, DuplicateEvents: 7, DeadLettered: 2,
+		Rows: 27, Rejected: 10, Unfinished: 20, Verdicts: ledger.Verdicts, Alerts: ledger.Alerts, Revisions: ledger.Revisions,
+	}
+	if ledger != want {
+		t.Errorf("ledger %+v\nwant   %+v", ledger, want)
+	}
+}
+
+// retriesOf returns how often an operation was tried again.
+func retriesOf(t *testing.T, engine *Engine, operation string) float64 {
+	t.Helper()
+	var metric dto.Metric
+	if err := engine.metrics.retries.WithLabelValues(operation).Write(&metric); err != nil {
+		t.Fatal(err)
+	}
+	return metric.GetCounter().GetValue()
 }

@@ -97,6 +97,7 @@ func (w *worker) processPartition(ctx context.Context) error {
 		began := time.Now()
 		err := w.processFromCommitted(ctx)
 		if !errors.Is(err, errRestart) {
+			w.metrics.addUnfinished(w.block.counts)
 			return ignoreCancel(ctx, err)
 		}
 		if time.Since(began) > steadyAfter {
@@ -252,6 +253,7 @@ func (w *worker) processBlock(ctx context.Context, block *block) error {
 
 	// The block is finished. Its intent stays in Kafka until the next intent or closeIntent replaces it.
 	w.metrics.addBlock(block.counts)
+	block.counts = blockCounts{}
 	w.nextOffset = block.end
 	w.intentClosed = false
 	w.setNextOffset(w.partition.ID, w.nextOffset)
