@@ -31,6 +31,7 @@ import (
 func replayCommand() *cobra.Command {
 	var job replay
 	var output, rulesDir string
+	var openTunnels bool
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "read capture and log files",
@@ -49,6 +50,7 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
   tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,
 		Args: oneOrMore("the names of captures and log files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			job.skipTunnels = !openTunnels
 			switch output {
 			case "jsonl":
 				job.printEvents = true
@@ -68,7 +70,7 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
 	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
-	cmd.Flags().BoolVar(&job.openTunnels, "tunnels", true,
+	cmd.Flags().BoolVar(&openTunnels, "tunnels", true,
 		"read the packets inside tunnels (VXLAN, GRE, …); their events have the fields tunnel.*")
 	return cmd
 }
@@ -76,7 +78,7 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 // A replay reads files and prints their events, or a table of their counts. It is used by one goroutine.
 type replay struct {
 	printEvents bool       // print each event instead of the table
-	openTunnels bool       // read the packets inside tunnels
+	skipTunnels bool       // do not read the packets inside tunnels
 	rules       *rules.Set // nil: none
 
 	out      *bufio.Writer
@@ -186,7 +188,7 @@ func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (
 	}
 	defer func() { err = errors.Join(err, parserBugs) }()
 	deps := sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent}
-	if r.openTunnels {
+	if !r.skipTunnels {
 		deps.Tunnels = sessions.EveryTunnel
 	}
 	table := sessions.New(sessions.Default(), deps, reg)
