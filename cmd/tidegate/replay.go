@@ -34,9 +34,9 @@ func replayCommand() *cobra.Command {
 	var openTunnels bool
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
-		Short: "read capture and log files",
+		Short: "read captures, logs and stored events",
 		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
-through the same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
+through the same code as live traffic, and events as replay and query print them (JSON, one object a line). It prints a table of counts, or every event as one nested ECS object a line.
 
 A file does not say which tunnels ended on the host that captured it. So every tunnel is opened, and the events inside
 have the fields tunnel.*: whoever sent the outer packet chose all that is in them. --tunnels=false opens none, as the
@@ -47,7 +47,9 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
           A line that is not of the format of its log is an event with event.partial.`,
 		Example: `  tidegate replay shop.pcap                          counts by dataset
   tidegate replay -o jsonl shop.pcap.gz | jq .       every event
-  tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,
+  tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules
+  tidegate query -o json 'SELECT * FROM events WHERE "@timestamp" > now() - INTERVAL 7 DAY' > week.jsonl
+  tidegate replay --rules my-rules week.jsonl        what new rules match in a week of stored events`,
 		Args: oneOrMore("the names of captures and log files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.skipTunnels = !openTunnels
@@ -130,10 +132,62 @@ func (r *replay) readFile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if pipeline.IsEventLine(head) {
+		return r.readEvents(ctx, name)
+	}
 	if format, ok := decode.Detect(head); ok {
 		return logs.ReadFile(ctx, logs.Default(), name, format, id, r.addEvent)
 	}
 	return r.readCapture(ctx, name, id)
+}
+
+// maxEventLine bounds a line of a file of events.
+const maxEventLine = 16 << 20
+
+// readEvents reads a file of events, one JSON object a line. A line that is no event is an error; the others are
+// read all the same.
+func (r *replay) readEvents(ctx context.Context, name string) (err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	reader := bufio.NewReader(file)
+	var in io.Reader = reader
+	if magic, _ := reader.Peek(2); string(magic) == "\x1f\x8b" {
+		unzipped, err := gzip.NewReader(reader)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		in = unzipped
+	}
+
+	const maxErrors = 10
+	var errs []error
+	bad, number := 0, 0
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxEventLine)
+	for lines.Scan() && ctx.Err() == nil && r.writeErr == nil {
+		number++
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
+		event, err := pipeline.FromEventLine(lines.Bytes())
+		if err == nil {
+			r.addEvent(event)
+			continue
+		}
+		if bad++; bad <= maxErrors {
+			errs = append(errs, fmt.Errorf("%s:%d: %s", name, number, oneLine(err)))
+		}
+	}
+	if bad > maxErrors {
+		errs = append(errs, fmt.Errorf("%s: %d more lines are no events", name, bad-maxErrors))
+	}
+	if err := lines.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("read %s: line %d: %w", name, number+1, err))
+	}
+	return errors.Join(errs...)
 }
 
 // identifyFile returns the first bytes of the hash of a file, as the collector's id of its events, and the
