@@ -47,6 +47,10 @@ type counters struct {
 // countersOf returns the counters of a protocol. They start at 0 before the protocol is seen.
 func (m *setMetrics) countersOf(protocol string) counters {
 	label := prometheus.Labels{"protocol": protocol}
+	dropped, droppedVec := map[string]prometheus.Counter{}, m.dropped.MustCurryWith(label)
+	for _, reason := range []string{"gap", "incomplete", "resync", "too_long"} {
+		dropped[reason] = droppedVec.WithLabelValues(reason)
+	}
 	return counters{
 		connections:  m.connections.WithLabelValues(protocol),
 		events:       m.events.WithLabelValues(protocol),
@@ -54,9 +58,9 @@ func (m *setMetrics) countersOf(protocol string) counters {
 		resyncs:      m.resyncs.WithLabelValues(protocol),
 		panics:       m.panics.WithLabelValues(protocol),
 		anomalies:    map[string]prometheus.Counter{},
-		dropped:      map[string]prometheus.Counter{},
+		dropped:      dropped,
 		anomaliesVec: m.anomalies.MustCurryWith(label),
-		droppedVec:   m.dropped.MustCurryWith(label),
+		droppedVec:   droppedVec,
 	}
 }
 

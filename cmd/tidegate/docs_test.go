@@ -194,3 +194,35 @@ func TestImageInDocumentsIsBuilt(t *testing.T) {
 		t.Error("no `docker run` was found in a document")
 	}
 }
+
+// labelValue matches the use of a constant value of a label.
+var labelValue = regexp.MustCompile(
+	`(?:countDropped\(|addLabelled\(m\.\w+, t\.\w+, |withRetry\(ctx, )"([^"]+)"|WithLabelValues\("([^"]+)"\)\.(?:Inc|Add)`)
+
+// TestCountersAreInitialised requires that each constant value of a label occurs twice in its package: where it is
+// counted, and in the list of values that start at 0.
+func TestCountersAreInitialised(t *testing.T) {
+	texts := map[string]string{} // by folder
+	for _, path := range sources(t) {
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			text, err := os.ReadFile(filepath.Join(repoRoot, path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[filepath.Dir(path)] += string(text)
+		}
+	}
+	found := 0
+	for folder, text := range texts {
+		for _, match := range labelValue.FindAllStringSubmatch(text, -1) {
+			found++
+			list := labelValue.ReplaceAllString(text, "")
+			if value := match[1] + match[2]; !strings.Contains(list, `"`+value+`"`) {
+				t.Errorf("%s: the counter of %q does not start at 0", folder, value)
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("only %d values were found", found)
+	}
+}

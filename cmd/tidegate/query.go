@@ -24,28 +24,44 @@ var queryFormats = map[string]string{
 	"vertical": "Vertical",
 }
 
+// maxQuery bounds the length of a statement from standard input. ClickHouse parses 256 KiB by default.
+const maxQuery = 1 << 20
+
 // queryCommand returns the command `tidegate query`.
 func queryCommand() *cobra.Command {
 	var flags configFlags
 	var format string
 	cmd := &cobra.Command{
-		Use:   "query SQL",
+		Use:   "query SQL | query -",
 		Short: "run an SQL query in the store",
 		Long: `query runs one SQL statement in ClickHouse and prints the result. In the embedded store it runs as the read-only
-user, with limits; in another one as clickhouse.read_user, if there is one.
+user, with limits; in another one as clickhouse.read_user, if there is one. With - it reads the statement from
+standard input.
 
 docs/FIELDS.md lists the columns of the table events. Only "@timestamp" needs quotes: SELECT source.ip FROM events.
 
 Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.`,
 		Example: `  tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
-  tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json`,
-		Args: oneArgument("the SQL between quotes"),
+  tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json
+  tidegate query - < report.sql`,
+		Args: oneArgument("the SQL between quotes, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := flags.loadConfig(roleSet{all: roleStore})
 			if err != nil {
 				return err
 			}
-			return runQuery(cmd.Context(), &cfg, args[0], format)
+			sql := args[0]
+			if sql == "-" {
+				text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxQuery+1))
+				if err != nil {
+					return fmt.Errorf("read the SQL from standard input: %w", err)
+				}
+				if len(text) > maxQuery {
+					return fmt.Errorf("the SQL on standard input is longer than %d bytes", maxQuery)
+				}
+				sql = string(text)
+			}
+			return runQuery(cmd.Context(), &cfg, sql, format)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")

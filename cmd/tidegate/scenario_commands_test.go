@@ -27,6 +27,7 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, args []string)
 	"config":   cmdConfig,
 	"damage":   cmdDamage,
 	"ends":     cmdEnds,
+	"counters": cmdCounters,
 	"fill":     cmdFill,
 	"halt":     cmdHalt,
 	"jsonl":    cmdJSONL,
@@ -177,6 +178,29 @@ func cmdMetric(ts *testscript.TestScript, args []string) {
 		}
 		return ""
 	})
+}
+
+// ofWorker matches the counters that begin with a worker of an interface, of which scripts have none, or with the
+// first sample of a rule.
+var ofWorker = regexp.MustCompile(`^tidegate_(capture_kernel|sessions|protocols|detectors_rules_sampled)_`)
+
+// counters PORT requires that /metrics has each counter that docs/OPERATING.md names, before it has counted.
+func cmdCounters(ts *testscript.TestScript, args []string) {
+	out, err := exec.Command("curl", "-sf", "http://127.0.0.1:"+args[0]+"/metrics").Output()
+	ts.Check(err)
+	found := 0
+	for _, name := range metricName.FindAllString(ts.ReadFile(filepath.Join(ts.Getenv("REPO"), "docs", "OPERATING.md")), -1) {
+		if !strings.HasSuffix(name, "_total") || ofWorker.MatchString(name) {
+			continue
+		}
+		found++
+		if !regexp.MustCompile(`(?m)^` + name + `[{ ]`).Match(out) {
+			ts.Fatalf("/metrics has no %s", name)
+		}
+	}
+	if found < 20 {
+		ts.Fatalf("docs/OPERATING.md names %d counters", found)
+	}
 }
 
 // lines CONTAINER FROM TO [WIDTH] appends numbered lines to the log of a container in the form of dockerd.

@@ -67,6 +67,9 @@ type Live struct {
 	uncaptured            prometheus.Gauge
 }
 
+// noInterface is the label of a failure to list the interfaces.
+const noInterface = "all"
+
 // NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka
 // and ClickHouse, are not captured. handler returns the Handler of each worker.
 func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log *slog.Logger,
@@ -80,8 +83,8 @@ func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log 
 			"Bytes of captured packets, headers included, as far as they were captured.", "interface"),
 		drops: factory.CounterVec("tidegate_capture_kernel_drops_total",
 			"Packets that the kernel dropped because a capture ring was full.", "interface"),
-		failures: factory.CounterVec("tidegate_capture_failures_total",
-			"Attempts to capture on an interface that failed.", "interface"),
+		failures: factory.LabelledCounters("tidegate_capture_failures_total",
+			"Attempts to capture on an interface that failed.", "interface", noInterface),
 		rings: ringMemory{limit: int64(cfg.MaxRingBytes)},
 		workers: factory.GaugeVec("tidegate_capture_workers",
 			"Workers that capture packets, each with a ring of its own.", "interface"),
@@ -123,7 +126,7 @@ func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 			l.countUncaptured(interfaces, state.uncaptured)
 			l.retireMetrics(interfaces, state)
 		} else {
-			l.failures.WithLabelValues("all").Inc()
+			l.failures.WithLabelValues(noInterface).Inc()
 		}
 		select {
 		case <-ctx.Done():
@@ -153,6 +156,8 @@ func (l *Live) startMissing(
 
 		// An interface that cannot be captured is tried again at the next scan.
 		state.counted[iface.Name] = true
+		l.failures.WithLabelValues(iface.Name)
+		l.drops.WithLabelValues(iface.Name)
 		rings, err := l.openRings(&iface)
 		if err != nil {
 			l.failures.WithLabelValues(iface.Name).Inc()

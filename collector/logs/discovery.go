@@ -142,12 +142,18 @@ func (s *Source) status(containerID string) containers.Status {
 	return s.registry.Status(containerID)
 }
 
+// drivers are the logging drivers of Docker that keep no json-file. Every other one counts as otherDriver.
+var drivers = []string{
+	"local", "journald", "syslog", "none", "fluentd", "gelf", "awslogs", "splunk", "gcplogs", "etwlogs",
+}
+
+const otherDriver = "other"
+
 // driverLabel returns driver as the value of a metric's label: one of Docker's documented drivers, or
 // "other".
 func driverLabel(driver string) string {
-	switch driver {
-	case "local", "journald", "syslog", "none", "fluentd", "gelf", "awslogs", "splunk", "gcplogs", "etwlogs":
+	if slices.Contains(drivers, driver) {
 		return driver
 	}
-	return "other"
+	return otherDriver
 }

@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline/metrics"
@@ -20,7 +22,7 @@ func newMetrics(reg prometheus.Registerer) sourceMetrics {
 		redacted: with.Counter("tidegate_logs_redacted_total", "Log lines in which a secret was redacted."),
 		truncated: with.Counter("tidegate_logs_truncated_total",
 			"Log lines longer than logs.max_line_bytes, of which the head and the tail are kept."),
-		unread: with.CounterVec("tidegate_logs_unread_containers_total",
-			"Containers whose log is not read because their logging driver keeps no json-file.", "driver"),
+		unread: with.LabelledCounters("tidegate_logs_unread_containers_total",
+			"Containers whose log is not read because their logging driver keeps no json-file.", "driver", slices.Concat(drivers, []string{otherDriver})...),
 	}
 }

@@ -54,9 +54,9 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 			"Rows of events that ClickHouse acknowledged, including those that it dropped because their token was already stored."),
 		bytes: factory.Counter("tidegate_clickhouse_bytes_total",
 			"Bytes of the blocks of events that ClickHouse acknowledged, before compression."),
-		inserts: factory.CounterVec("tidegate_clickhouse_inserts_total",
+		inserts: factory.LabelledCounters("tidegate_clickhouse_inserts_total",
 			"Inserts of events by result: ok, retriable (failed, is repeated) or rejected (ClickHouse does not accept the rows).",
-			"result"),
+			"result", "ok", "rejected", "retriable"),
 		seconds: factory.Histogram("tidegate_clickhouse_insert_seconds",
 			"Seconds that a successful insert of events took.", prometheus.ExponentialBuckets(0.005, 2, 14)),
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -36,22 +37,40 @@ func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) e
 		return err
 	}
 	defer client.CloseIdleConnections()
-	endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: url.Values{
+	parameters := url.Values{
 		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database},
 		"output_format_pretty_color": {"0"},
-	}.Encode()}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
-	if err != nil {
-		return fmt.Errorf("query ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
-	request.Header.Set("X-ClickHouse-User", user)
-	request.Header.Set("X-ClickHouse-Key", password)
-	response, err := client.Do(request)
-	if err != nil {
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err // without the URL
+	ask := func() (*http.Response, error) {
+		endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: parameters.Encode()}
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
+		if err != nil {
+			return nil, fmt.Errorf("query ClickHouse at %s: %w", cfg.HTTPAddr, err)
 		}
-		return fmt.Errorf("ClickHouse at %s does not answer: %w", cfg.HTTPAddr, err)
+		request.Header.Set("X-ClickHouse-User", user)
+		request.Header.Set("X-ClickHouse-Key", password)
+		response, err := client.Do(request)
+		if err != nil {
+			if u, ok := errors.AsType[*url.Error](err); ok {
+				err = u.Err // without the URL
+			}
+			return nil, fmt.Errorf("ClickHouse at %s does not answer: %w", cfg.HTTPAddr, err)
+		}
+		return response, nil
+	}
+
+	// Ask without newerSettings where the server does not know them.
+	maps.Copy(parameters, newerSettings)
+	response, err := ask()
+	if err == nil && response.Header.Get("X-ClickHouse-Exception-Code") == codeUnknownSetting {
+		_ = response.Body.Close()
+		for name := range newerSettings {
+			parameters.Del(name)
+		}
+		response, err = ask()
+	}
+	if err != nil {
+		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -63,6 +82,16 @@ func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) e
 	}
 	return nil
 }
+
+// newerSettings are settings that an old server may not know: names of columns are not shortened, and JSON is valid
+// UTF-8 also where a column holds other bytes.
+var newerSettings = url.Values{
+	"output_format_pretty_max_column_name_width_cut_to": {"0"},
+	"output_format_json_validate_utf8":                  {"1"},
+}
+
+// codeUnknownSetting is ClickHouse's UNKNOWN_SETTING, as a header has it.
+const codeUnknownSetting = "115"
 
 func httpClient(cfg Config) (*http.Client, string, error) {
 	transport := &http.Transport{

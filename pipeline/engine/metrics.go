@@ -51,10 +51,15 @@ type engineMetrics struct {
 func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 	factory := metrics.With(reg)
 	created := &engineMetrics{
-		deadLetters: factory.CounterVec("tidegate_engine_dead_letters_total",
-			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason"),
-		retries: factory.CounterVec("tidegate_engine_retries_total",
-			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation"),
+		deadLetters: factory.LabelledCounters("tidegate_engine_dead_letters_total",
+			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason",
+			"batch_id", "decode", "event_id", "partition", "rejected", "schema", "too_large", "too_many_events", "unreadable",
+			"unwritable"),
+		retries: factory.LabelledCounters("tidegate_engine_retries_total",
+			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation",
+			"insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
+			"query the batches of a producer", "query the last block", "query the newest rows",
+			"restore the alert windows", "restore the state of the partition"),
 		lag: newLagCollector(factory),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
 			"Open alert windows, by partition of the events topic.", "partition"),
@@ -63,6 +68,9 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		stageSeconds: factory.HistogramVec("tidegate_engine_block_seconds",
 			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
+	}
+	for _, stage := range []string{"gather", "evaluate", "insert", "alerts"} {
+		created.stageSeconds.WithLabelValues(stage)
 	}
 	created.exportCounters(factory)
 	return created

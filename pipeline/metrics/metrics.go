@@ -34,6 +34,16 @@ func (f Factory) CounterVec(name, help string, labels ...string) *prometheus.Cou
 	return shared(f.registerer, name, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 }
 
+// LabelledCounters returns the counters of that name, one for each value of one label. Those of the given values
+// are exported as 0 from the start: rules such as increase() miss the first count of a series that appears with it.
+func (f Factory) LabelledCounters(name, help, label string, values ...string) *prometheus.CounterVec {
+	counters := f.CounterVec(name, help, label)
+	for _, value := range values {
+		counters.WithLabelValues(value)
+	}
+	return counters
+}
+
 // Gauge returns the gauge of that name.
 func (f Factory) Gauge(name, help string) prometheus.Gauge {
 	return shared(f.registerer, name, prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help}))

@@ -26,13 +26,15 @@ func newMetrics(reg prometheus.Registerer) groupMetrics {
 			"Records of log files that were joined with others into one line."),
 		resumed: with.Counter("tidegate_logs_resumed_total",
 			"Log lines that were read again after a restart and had been shipped before it."),
-		dropped: with.CounterVec("tidegate_logs_dropped_total",
+		dropped: with.LabelledCounters("tidegate_logs_dropped_total",
 			"Parts of log files that were not shipped, by reason: over_cap, nul, cut and removed in bytes, the others in lines.",
-			"reason"),
-		malformed: with.CounterVec("tidegate_logs_malformed_total",
-			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason"),
-		errors: with.CounterVec("tidegate_logs_errors_total",
-			"Calls of the log reader that failed, by call.", "call"),
+			"reason", "before_start", "blank", "copy_of_a_file", "cut", "nul", "over_cap", "removed"),
+		malformed: with.LabelledCounters("tidegate_logs_malformed_total",
+			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason",
+			"bad_gzip", "file_truncated", "no_time", "not_a_record", "too_long", "torn"),
+		errors: with.LabelledCounters("tidegate_logs_errors_total",
+			"Calls of the log reader that failed, by call.", "call",
+			"inotify_init", "list", "no_descriptor", "open", "overflow", "read", "ship", "watch"),
 	}
 }
 
