@@ -80,8 +80,11 @@ func detectLevel(line []byte) string {
 		for end < len(line) && (line[end]|0x20) >= 'a' && (line[end]|0x20) <= 'z' {
 			end++
 		}
-		if level := levelAt(line, i, end); level != "" {
-			return level
+		// Most words are neither a key nor marked as a level, see levelAt.
+		if c == 'l' || c == 's' || line[i] < 'a' || i > 0 && (line[i-1] == '[' || line[i-1] == '<' || line[i-1] == '(') {
+			if level := levelAt(line, i, end); level != "" {
+				return level
+			}
 		}
 		i = end
 	}

@@ -33,6 +33,14 @@ var contained = [...]string{
 
 var containedBy = newWordTable(contained[:])
 
+// stems are in each name that has a class: most names are rejected by them.
+var stems = [...]string{
+	"pass", "pwd", "psw", "pw", "pswd", "pword", "kennwort", "secret", "token", "key", "cred", "auth", "cook", "sess", "sid", "jwt", "otp",
+	"otc", "sig", "hmac", "code", "pin", "nonce", "ticket", "bearer", "assert", "saml", "verif", "mnemonic", "seedphrase", "cvv", "cvc", "val",
+}
+
+var stemsBy = newWordTable(stems[:])
+
 // parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash; not
 // compass.
 var parts = [...]string{
@@ -162,7 +170,7 @@ func isOneOf(word []byte, list []string) bool {
 // classOf returns the class of a name.
 func classOf(name []byte) class {
 	w := splitName(name)
-	if w.count == 0 {
+	if w.count == 0 || !containsWord(w.letters[:w.size], &stemsBy) && !(w.size == 1 && w.letters[0] == 'v') {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]

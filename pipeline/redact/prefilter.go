@@ -23,17 +23,20 @@ const (
 )
 
 // findMarks returns the marks in the eight bytes at i (fewer at the end of data): $ % & ' and : to B, - _ J b,
-// and " behind a blank, a backslash or a bracket. The high bit of each byte that is a mark is set; those of bytes
-// beyond ASCII, too, may be.
+// \ and ESC, and " behind a blank, a backslash or a bracket. The high bit of each byte that is a mark is set; those
+// of bytes beyond ASCII, too, may be.
 //
 // In a word of ASCII, a byte XOR c plus 0x7f reaches 0x80 unless the byte is c, and no sum carries into the next
 // byte. A byte plus 0x80−low reaches 0x80 if the byte is at least low. In a word with other bytes their high
 // bits are cleared first: such a byte may look like a mark, which costs a look at it.
 func findMarks(data []byte, i int) uint64 {
 	var word uint64
-	if len(data)-i >= wordSize {
+	switch rest := len(data) - i; {
+	case rest >= wordSize:
 		word = binary.LittleEndian.Uint64(data[i:])
-	} else {
+	case len(data) >= wordSize: // the last bytes, and zeros behind them
+		word = binary.LittleEndian.Uint64(data[len(data)-wordSize:]) >> (8 * (wordSize - rest))
+	default:
 		for j := len(data) - 1; j >= i; j-- {
 			word = word<<8 | uint64(data[j])
 		}
@@ -41,7 +44,7 @@ func findMarks(data []byte, i int) uint64 {
 	word &^= highBits
 	const notEqual = 0x7f * lowBits
 	others := (word ^ '_'*lowBits + notEqual) & (word ^ 'J'*lowBits + notEqual) & (word ^ '-'*lowBits + notEqual) &
-		(word ^ 'b'*lowBits + notEqual)
+		(word ^ 'b'*lowBits + notEqual) & (word ^ '\x1b'*lowBits + notEqual) & (word ^ '\\'*lowBits + notEqual)
 	found := (word+(0x80-'$')*lowBits)&^(word+(0x7f-'\'')*lowBits) | (word+(0x80-':')*lowBits)&^(word+(0x7f-'B')*lowBits) | ^others
 	if quotes := ^(word ^ '"'*lowBits + notEqual) & highBits; quotes != 0 {
 		before := (^(word ^ ' '*lowBits + notEqual) | ^(word ^ '\\'*lowBits + notEqual) | ^(word ^ '('*lowBits + notEqual)) & highBits << 8
@@ -55,7 +58,7 @@ func findMarks(data []byte, i int) uint64 {
 
 // mayHoldSecret reports whether a pass could find a secret in a line.
 func (r *Redactor) mayHoldSecret(data []byte) bool {
-	if bytes.IndexByte(data, '\x1b') >= 0 || beginsSetting(data) || hasEscapedLetter(data) {
+	if beginsSetting(data) {
 		return true
 	}
 	checks := lineChecks{data: data}
@@ -68,6 +71,12 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 					return true
 				}
 			case '&', '?', '<', ';':
+			case '\x1b':
+				return true
+			case '\\':
+				if isEscapedLetter(data[pos+1:]) {
+					return true
+				}
 			case '_':
 				if mayEndPrefix(data, pos) && patternAt(data, pos) {
 					return true
@@ -86,18 +95,10 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 	return false
 }
 
-// hasEscapedLetter reports whether data has a letter in the form \u0061, which no program writes but to hide it.
-func hasEscapedLetter(data []byte) bool {
-	for from := 0; ; {
-		i := bytes.IndexByte(data[from:], '\\')
-		if i < 0 {
-			return false
-		}
-		from += i + 1
-		if rest := data[from:]; len(rest) > 4 && rest[0] == 'u' && rest[1] == '0' && rest[2] == '0' && rest[3] >= '4' && rest[3] <= '7' {
-			return true
-		}
-	}
+// isEscapedLetter reports whether the bytes behind a backslash are a letter in the form \u0061, which no program
+// writes but to hide it.
+func isEscapedLetter(rest []byte) bool {
+	return len(rest) > 4 && rest[0] == 'u' && rest[1] == '0' && rest[2] == '0' && rest[3] >= '4' && rest[3] <= '7'
 }
 
 // isSuspiciousMark reports whether a secret may be behind the = or : at pos.
@@ -298,9 +299,21 @@ type nameEntry struct {
 	used      bool
 }
 
-// entry returns the place of a key.
-func (cache *nameCache) entry(low, high uint64) *nameEntry {
-	return &cache[((low^high>>1)*0x9E3779B97F4A7C15+high*0xC2B2AE3D27D4EB4F)>>57]
+// find returns the entry of a key, or the place for it. A key has two places.
+func (cache *nameCache) find(low, high uint64) (entry *nameEntry, found bool) {
+	i := ((low^high>>1)*0x9E3779B97F4A7C15 + high*0xC2B2AE3D27D4EB4F) >> 57
+	entry = &cache[i]
+	if entry.low == low && entry.high == high && entry.used {
+		return entry, true
+	}
+	other := &cache[i^1]
+	if other.low == low && other.high == high && other.used {
+		return other, true
+	}
+	if entry.used && (!other.used || low>>40&1 == 1) {
+		return other, false
+	}
+	return entry, false
 }
 
 // classAt returns the class of the name before the mark at pos.
@@ -313,8 +326,8 @@ func (cache *nameCache) classAt(data []byte, pos int) class {
 	} else {
 		low, high = binary.LittleEndian.Uint64(data[pos-16:]), binary.LittleEndian.Uint64(data[pos-8:])
 	}
-	entry := cache.entry(low, high)
-	if entry.low == low && entry.high == high && entry.used {
+	entry, found := cache.find(low, high)
+	if found {
 		return entry.class
 	}
 
@@ -323,8 +336,7 @@ func (cache *nameCache) classAt(data []byte, pos int) class {
 	name := data[from:end]
 	if from <= pos-16 {
 		low, high = xxh3.Hash(name), uint64(len(name))
-		entry = cache.entry(low, high)
-		if entry.low == low && entry.high == high && entry.used {
+		if entry, found = cache.find(low, high); found {
 			return entry.class
 		}
 	}
