@@ -99,7 +99,8 @@ func (p *process) connectStore(ctx context.Context) error {
 		return nil
 	}
 	return p.retryStartup(ctx, "clickhouse", connect, func(err error) bool {
-		return errors.Is(err, pipeline.ErrRowsRejected) || clickhouse.IsDenied(err)
+		return errors.Is(err, pipeline.ErrRowsRejected) || errors.Is(err, clickhouse.ErrForeignTable) ||
+			clickhouse.IsDenied(err)
 	})
 }
 

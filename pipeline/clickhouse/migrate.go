@@ -39,6 +39,9 @@ func addEventProjections(cfg Config) (statements []string) {
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
 // has migrated; the order of an upgrade is store, engine, collectors.
 func (s *Store) Migrate(ctx context.Context) error {
+	if err := s.checkTables(ctx); err != nil {
+		return err
+	}
 	for _, statement := range schemaStatements(s.cfg) {
 		if err := s.execWithTextIndex(ctx, statement); err != nil {
 			return err
@@ -58,6 +61,9 @@ func (s *Store) Migrate(ctx context.Context) error {
 // reconcileTable adds the columns and indexes of the wanted table that the existing one lacks, and sets its
 // TTL.
 func (s *Store) reconcileTable(ctx context.Context, wanted table) error {
+	if err := s.setSettings(ctx, wanted); err != nil {
+		return err
+	}
 	columns, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?",
 		s.cfg.Database, wanted.name)
 	if err != nil {
