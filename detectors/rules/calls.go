@@ -122,6 +122,9 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 	case "cidr", "glob":
 		return r.constantCall(callNode, id.Value)
 	}
+	if hint := foreignWords[strings.ToLower(id.Value)]; hint != "" {
+		return r.addError(callNode, "%s is not an operator: %s", id.Value, hint)
+	}
 	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
 }
 

@@ -346,6 +346,15 @@ func (c *compiler) lintRule(rule *Rule) {
 			"; compare a field with a constant, or look for a literal in one"
 		c.lints = append(c.lints, lint)
 	}
+	for _, condition := range append([]*expression{rule.when}, rule.exceptions...) {
+		if condition == nil {
+			continue // it has errors
+		}
+		for _, message := range c.slots.impossible(condition.root) {
+			lint.Message = message
+			c.lints = append(c.lints, lint)
+		}
+	}
 	if missing := rule.missingCase(); missing != "" {
 		lint.Message, lint.ofCases = "has no "+missing, true
 		c.lints = append(c.lints, lint)

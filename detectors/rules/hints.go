@@ -66,6 +66,10 @@ func parseError(source string, err error) syntaxError {
 	if strings.HasPrefix(string([]rune(source)[at:]), "=~") {
 		return syntaxError{at, `=~ is not an operator: use matches "…"`}
 	}
+	// expr takes the NOT of SQL for a name and reports what follows it.
+	if word := strings.TrimSpace(before); strings.HasSuffix(word, "NOT") && strings.Trim(word, "NOT( ") == "" {
+		return syntaxError{at - len(before) + strings.Index(before, "NOT"), "NOT is not an operator: write not in lower case"}
+	}
 	return syntaxError{at, parseMessage(source, parserError.Message)}
 }
 
