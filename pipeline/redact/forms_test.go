@@ -17,6 +17,7 @@ var secretLines = []string{
 	"refresh_token: %s", "csrf_token=%s", "jwt=%s", "otp=%s1", "pw=%s", "pwd=%s", "dbpwd=%s", "rootpw=%s", "REDIS_AUTH=%s", "wsrep_sst_auth=root:%s",
 	"AccountKey=%s", "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=%s==;EndpointSuffix=core", "Server=db;User Id=sa;Password=%s;Encrypt=true",
 	"token: %s9", "secret: %s9", "sessionid=%s", "session_token=%s", "password_digest=%s", "token_hash: \"%s\"", "requirepass=%s", "sig=%s",
+	`ENV['DB_PASS'] = '%s'`, `$ENV{"DB_PASS"} = "%s"`, `client_secret":"%s"`, `os.environ["API_TOKEN"] = '%s'`,
 	// Partial values.
 	"password=ab,%s", "password=ab;%s", "password=ab)%s", "password=ab}%s", "password=ab]%s", "password=ab&%s", `password=ab"%s`, "password=ab'%s",
 	"password={bcrypt}$2a$%s", "password=a:%s", "password=a=%s", "password=a|%s", "password=<%s", "(password=ab)%s)", "[password=ab,%s]",
@@ -65,7 +66,7 @@ var ordinaryLines = []string{
 	`mail to a@b.example, see https://h.example/a/b?c=d#e`, "unexpected token: < in JSON at position 0", "SyntaxError: Unexpected token: punc (})", "password: changed for user 7",
 	"password must be at least 12 characters", "Password: required", "password authentication failed for user \"bob\"", "user bob has no password set", "invalid password for bob from 10.0.0.1",
 	"time: 12:04:05 key: value", "tokens=128 prompt_tokens=5", "max_tokens: 4096", `{"usage":{"prompt_tokens":12,"completion_tokens":34,"total_tokens":46}}`, "cookie banner shown: yes",
-	"secretary: Ann", "the bearer of news", "bearer certificate was accepted", "status code=200 key=user:4711 session=7", "exit code: 137", "error code 0x80070005", "zip_code=10115 country_code=DE",
+	"secretary: Ann", "the bearer of news", "Bearer authentication enabled", "sig=11", "exit sig: 9", "bearer certificate was accepted", "status code=200 key=user:4711 session=7", "exit code: 137", "error code 0x80070005", "zip_code=10115 country_code=DE",
 	"token expired", "token: expired", "token is invalid: not a JWT", "refreshing token for user 12", "the access token was rotated", "no auth required", "auth: ok", "auth=none", "authentication succeeded for bob",
 	"author: Jane Doe", "authority=shop.example", "monkey=1 keyboard=us turkey=2", "primary_key=id foreign_key=order_id", "cache_key=items:2", "partition key: 7", "sort_key=price", "keys=12 values=12",
 	"compass=north bypass=true", "tests passed: 12, failed: 0", "pass: 3 fail: 1", "pass_rate=0.98", "passenger=12", "passive=true", "password_changed_at=2026-11-24", "password_policy=strict", "token_type=Bearer",

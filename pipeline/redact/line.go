@@ -99,6 +99,9 @@ func nameBounds(text []byte, pos int) (from, end int, quoted bool) {
 	for end > 0 && pos-end < 4 && (text[end-1] == ' ' || text[end-1] == '\t') {
 		end--
 	}
+	if end > 1 && (text[end-1] == ']' || text[end-1] == '}' || text[end-1] == ')') && isQuote(text[end-2]) {
+		end-- // ENV['DB_PASS'] = …
+	}
 	for limit := end - maxQuotes; end > max(0, limit) && (text[end-1] == '\\' || isQuote(text[end-1])); {
 		end--
 		quoted = true
@@ -144,7 +147,8 @@ func (p *namePass) readMark(pos int) int {
 	if call := callEnd(text, start); call > 0 {
 		return p.hideLiterals(call)
 	}
-	value := readValue(text, start, p.stringAt(start))
+	inString := p.stringAt(start) && !quoted // a string may have begun before this text
+	value := readValue(text, start, inString)
 	if p.isHarmless(name, class, mark, quoted, value, pos) {
 		return start
 	}

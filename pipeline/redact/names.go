@@ -189,7 +189,7 @@ func classOf(name []byte) class {
 		}
 	}
 	switch string(joined) {
-	case "token", "secret", "signature", "credential", "credentials", "pwd", "pass", "pw", "otp", "cred", "creds", "jwt":
+	case "token", "secret", "signature", "credential", "credentials", "pwd", "pass", "pw", "otp", "sig", "cred", "creds", "jwt":
 		return prose
 	case "passwordauthentication":
 		return noSecret

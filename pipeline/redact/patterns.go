@@ -187,7 +187,7 @@ func bearerAt(text []byte, pos int) int {
 	if to-from < minBearer || bytes.HasPrefix(text[from:], []byte(Marker)) {
 		return 0
 	}
-	if text[pos] == 'b' && !looksRandom(text[from:to]) && bytes.IndexByte(text[from:to-1], '.') < 0 {
+	if !looksRandom(text[from:to]) && bytes.IndexByte(text[from:to-1], '.') < 0 {
 		return 0
 	}
 	return from
