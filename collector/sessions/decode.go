@@ -167,6 +167,10 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 		case etherBridged:
 			return d.decodeEthernet(p, data, wire, depth+1)
 		default:
+			// Behind a tag the field may be a length too. The depth bounds tags within LLC within tags.
+			if typ <= maxLength8023 {
+				return d.decodeSNAP(p, data, wire, depth+1)
+			}
 			return resNotIP
 		}
 	}

@@ -54,6 +54,10 @@ func TestEncapsulations(t *testing.T) {
 		append(wrap(eth+"\x88\x64\x11\x00\x00\x09\x00"+string(byte(len(ip)+2))+"\x00\x21", ip), "padding"...))
 	snap := "\xaa\xaa\x03\x00\x00\x00\x08\x00"
 	check("802.3 with SNAP", ether, wrap(eth+"\x00"+string(byte(len(ip)+8))+snap, ip))
+	check("802.3 with SNAP behind a VLAN tag", ether,
+		wrap(eth+"\x81\x00\x00\x07"+"\x00"+string(byte(len(ip)+8))+snap, ip))
+	check("802.3 with SNAP behind two VLAN tags", ether,
+		wrap(eth+"\x88\xa8\x00\x07\x81\x00\x00\x08"+"\x00"+string(byte(len(ip)+8))+snap, ip))
 	check("fddi", linkFDDI, wrap("\x50"+eth+snap, ip))
 	check("null", layers.LinkTypeNull, wrap("\x02\x00\x00\x00", ip))
 	check("loop", layers.LinkTypeLoop, wrap("\x00\x00\x00\x02", ip))

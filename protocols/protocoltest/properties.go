@@ -169,8 +169,9 @@ func checkEvents(t *testing.T, what string, got, whole []string) bool {
 
 // isSubset reports whether complete holds every field of event with the same value.
 func isSubset(event, complete string) bool {
+	complete = " " + complete + " "
 	for pair := range strings.SplitSeq(event, " ") {
-		if !strings.Contains(complete, pair) {
+		if !strings.Contains(complete, " "+pair+" ") {
 			return false
 		}
 	}
