@@ -74,7 +74,7 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 		// This side's bytes matched no protocol and the peer has answered since: stop buffering.
 		c.stopBuffering(at)
 	}
-	if c.state == dropped && !(turn && c.redetect()) {
+	if c.state == dropped && !((turn || c.isUnanswered(dir)) && c.redetect()) {
 		stream.offset += uint64(len(data))
 		return
 	}
@@ -93,6 +93,13 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 		c.applyRequests(at)
 	}
 	c.chargeHeld(at)
+}
+
+// isUnanswered reports whether dir is the client of a server that has the port of a protocol and has sent nothing: it
+// may have been told not to answer, so no turn will come.
+func (c *Conn) isUnanswered(dir Dir) bool {
+	other := &c.streams[dir.Other()]
+	return c.undetected && dir^c.flip == Client && other.offset == 0 && len(other.tail) == 0 && c.hasKnownPort()
 }
 
 // stopBuffering ends the detection with the bytes that have arrived.

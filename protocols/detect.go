@@ -426,10 +426,33 @@ func (c *Conn) endDetection() {
 			return
 		}
 	}
+	if c.syncOnPort(server.Other()) {
+		return
+	}
 	if (len(c.pieces) > 0 || c.searched > 0) && c.redetects == 0 {
 		c.set.metrics.undetected.Inc()
 	}
 	c.state, c.undetected = dropped, true
+}
+
+// syncOnPort selects the protocol of the server's port if a message of it starts within the client's bytes, whose
+// beginning is not of it: the server may have answered that with an error.
+func (c *Conn) syncOnPort(client Dir) bool {
+	data := c.streams[client].tail
+	if len(data) == 0 || c.info.Transport == pipeline.Transport_UDP {
+		return false
+	}
+	for i := range c.set.list {
+		if protocol := &c.set.list[i]; protocol.TCP && c.hasPort(i) && c.refuted&(1<<i) == 0 {
+			if skip, match := protocol.Sync(Client, data); match == Yes && skip < len(data) {
+				c.streams[client].partial = true
+				c.selectProtocol(i, client, true)
+				c.replayPieces()
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown in the

@@ -156,6 +156,10 @@ func TestMonitorAndReplicationHideNoCommand(t *testing.T) {
 	const line = "+1700000000.1 [0 127.0.0.1:1] \"GET\" \"a\"\r\n"
 	told(t, dialogue(6379, ">MONITOR\r\n", "<+OK\r\n"+line, cronWrite, "<"+line+"+OK\r\n"+line, ">RESET\r\n", "<+RESET\r\n", ">SAVE\r\n", "<+OK\r\n"),
 		cronWriteEvent, cronWriteArgs, `redis.command="RESET"`, `redis.command="SAVE" redis.reply_type="simple_string" redis.reply="OK"`)
+	// RESET is sent long before its reply, and lines come until then.
+	told(t, dialogue(6379, ">MONITOR\r\n", "<+OK\r\n", ">SET k v\r\nRESET\r\nSAVE\r\n", "<-ERR Replica can't interact with the keyspace\r\n"+line+line+"+RESET\r\n-ERR no\r\n"),
+		`redis.command="SET" redis.key="k" redis.reply_type="error"`, `redis.command="RESET" redis.reply_type="simple_string" redis.reply="RESET"`,
+		`redis.command="SAVE" redis.reply_type="error"`)
 	told(t, dialogue(6379, ">PSYNC ? -1\r\n", "<+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n", "<$9\r\nREDIS0011*1\r\n$4\r\nPING\r\n", cronWrite),
 		cronWriteEvent, cronWriteArgs)
 }
@@ -167,6 +171,18 @@ func TestRedisReadsWhatItsServerReads(t *testing.T) {
 	told(t, dialogue(6379, odd, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
 	told(t, dialogue(6379, ">PING\r\n", "<+PONG\r\n", odd, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
 	told(t, dialogue(6379, ">\v\f CONFIG SET \vdir\t/var/spool/cron\r\n", "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+}
+
+// TestRedisIsRecognisedWithoutAnAnswer: the first command may silence the server, may be in quotes, and may follow
+// thousands of empty arrays.
+func TestRedisIsRecognisedWithoutAnAnswer(t *testing.T) {
+	told(t, dialogue(6379, ">'CLIENT' REPLY OFF\r\n", cronWrite), `redis.command="CLIENT REPLY"`, cronWriteEvent, cronWriteArgs)
+	told(t, dialogue(6379, ">\x01\r\n", ">\x02\r\n", cronWrite), cronWriteEvent, cronWriteArgs)
+	for _, count := range []int{1, 5, 100, 3000} {
+		for _, empty := range []string{"*-1\r\n", "*0\r\n", "*-1\r\n\r\n"} {
+			told(t, dialogue(6379, ">"+strings.Repeat(empty, count)+cronWrite[1:], "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+		}
+	}
 }
 
 // TestPanicEndsNoConnection: what follows a panic of the parser is read, and the panic is told.

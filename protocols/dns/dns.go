@@ -57,7 +57,7 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	if match := matchStream(data); match != protocols.No {
 		return match
 	}
-	if isReadable(data) || isRefusal(data) {
+	if isReadable(data) || isRefusal(data) || isReadableStream(data) {
 		return protocols.More // a plausible front but not well formed: the port decides
 	}
 	return protocols.No
@@ -91,6 +91,20 @@ func isReadable(data []byte) bool {
 	}
 	questions, records := int(binary.BigEndian.Uint16(data[4:])), recordCount(data)
 	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= len(data)
+}
+
+// isReadableStream reports whether data is a length and one message of that length that is readable by its header, or
+// the front of one with an ordinary header.
+func isReadableStream(data []byte) bool {
+	if len(data) < 2+headerSize {
+		return false
+	}
+	length, message := int(binary.BigEndian.Uint16(data)), data[2:]
+	if len(message) > length || len(message) < length && !isPlausibleHeader(message, false) {
+		return false
+	}
+	questions, records := int(binary.BigEndian.Uint16(message[4:])), recordCount(message)
+	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= length
 }
 
 // isRefusal reports whether data is the bare header of an answer with an error code: a server that cannot or

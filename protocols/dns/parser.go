@@ -71,6 +71,9 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		if size < 2+headerSize && !p.framed {
 			return 0, errShort
 		}
+		if !p.rolesKnown && !p.conn.Info().MidStream && p.onPort() {
+			p.framed = true // the connection begins here
+		}
 		if len(data) < size {
 			p.conn.Need(dir, size)
 			return 0, nil

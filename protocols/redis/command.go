@@ -44,6 +44,8 @@ func (r *commandReader) flags() flags {
 		return subscribes
 	case "MONITOR":
 		return monitors
+	case "RESET":
+		return resets
 	case "SYNC", "PSYNC":
 		return replicates
 	}

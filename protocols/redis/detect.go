@@ -15,10 +15,40 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Server {
 		return detectReply(data)
 	}
+	data = skipNothing(data)
+	if len(data) == 0 {
+		return protocols.More
+	}
 	if data[0] == '*' {
 		return detectCommand(data)
 	}
 	return detectInline(data)
+}
+
+// skipNothing returns data without the empty arrays and the line breaks at its front, which the server skips. If it
+// ends within an array that may be empty, nothing is left.
+func skipNothing(data []byte) []byte {
+	for len(data) > 0 {
+		if data[0] == '\r' || data[0] == '\n' {
+			data = data[1:]
+			continue
+		}
+		if data[0] != '*' || len(data) > 1 && data[1] != '0' && data[1] != '-' {
+			return data
+		}
+		line, length := cutHeader(data, 16)
+		if length == 0 {
+			if len(data) < 16 {
+				return nil
+			}
+			return data
+		}
+		if count, ok := integer(line[1:]); !ok || count > 0 {
+			return data
+		}
+		data = data[length:]
+	}
+	return data
 }
 
 // detectCommand matches an array whose first element is the name of a command: "*2\r\n$3\r\nGET\r\n".
@@ -45,6 +75,19 @@ func detectCommand(data []byte) protocols.Match {
 		return protocols.No
 	}
 	return protocols.Yes
+}
+
+// detectQuoted matches a line whose first word is in quotes, which no other protocol has.
+func detectQuoted(line []byte, whole bool) protocols.Match {
+	var buf [64]byte
+	word, _ := nextWord(line[:min(len(line), 64)], buf[:0])
+	switch {
+	case whole && isCommandWord(word):
+		return protocols.Yes
+	case whole || len(line) > 64 || !printable(line):
+		return protocols.No
+	}
+	return protocols.More
 }
 
 // isCommandWord reports whether word is the name of a command of Redis, in upper or lower case.
@@ -101,6 +144,9 @@ func detectInline(data []byte) protocols.Match {
 		line, whole = data[:end], true
 	}
 	line = bytes.TrimRight(line, "\r")
+	if len(line) > 0 && (line[0] == '\'' || line[0] == '"') {
+		return detectQuoted(line, whole)
+	}
 	word := line
 	if end := bytes.IndexAny(line, " \t"); end >= 0 {
 		word, whole = line[:end], true

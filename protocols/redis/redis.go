@@ -99,6 +99,7 @@ const (
 	subscribes flags = 1 << iota // SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, …
 	monitors                     // MONITOR: lines follow the reply, between further replies
 	replicates                   // SYNC, PSYNC: a stream follows the reply
+	resets                       // RESET: no lines of MONITOR follow the reply
 )
 
 // Reset begins a connection.
@@ -133,7 +134,7 @@ func (p *parser) finishCommand(at int64) {
 		p.subscribed = true
 	}
 	if body.Command == "RESET" {
-		p.subscribed, p.monitoring, p.repliesOff, p.skipReplies = false, false, false, 0
+		p.subscribed, p.repliesOff, p.skipReplies = false, false, 0
 	}
 	noReply := p.trackClientReply(body)
 	cmd.reset()
@@ -234,7 +235,7 @@ func (p *parser) finishReply(at int64) {
 	if reply.top == '-' {
 		return
 	}
-	p.monitoring = p.monitoring || done.flags&monitors != 0
+	p.monitoring = (p.monitoring || done.flags&monitors != 0) && done.flags&resets == 0
 	if done.flags&replicates != 0 {
 		p.replicating = true
 		p.pairing.Flush(p.emitUnanswered)
