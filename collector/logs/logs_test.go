@@ -264,7 +264,7 @@ func TestALineThatRedactionLengthensIsCut(t *testing.T) {
 			t.Fatal(len(events), err)
 		}
 		text := events[0].Log.Message
-		if len(text) > limit || len(text) < limit/2 || !events[0].Log.Truncated || !utf8.ValidString(text) ||
+		if len(text) > limit || len(text) < limit/2 || !events[0].Log.Truncated || !slices.Contains(events[0].Tags, pipeline.TagTruncated) || !utf8.ValidString(text) ||
 			!strings.HasPrefix(text, "begin ") || !strings.HasSuffix(text, " end") ||
 			utf8.ValidString(line) && strings.Contains(text, "\ufffd") {
 			t.Errorf("%q: %d bytes, truncated %v", part, len(text), events[0].Log.Truncated)

@@ -324,6 +324,38 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	}
 }
 
+// TestACutLineThatCouldNotBeShippedIsTheSame: its last record is read again, and is in the line once.
+func TestACutLineThatCouldNotBeShippedIsTheSame(t *testing.T) {
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	var line strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&line, "%d ", i)
+	}
+	dockerd.WriteLog("stdout", line.String()+"\n")
+	tailer := tailerOf(dockerd, ship)
+	tailer.group.cfg.LineMax = 50_001
+	tailer.scanFolder()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for range 3 {
+		if _, err := tailer.readAvailable(stopped); err == nil {
+			t.Fatal("Ship accepted a line after its context had ended")
+		}
+	}
+	if _, err := tailer.readAvailable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	events := ship.All()
+	if len(events) != 1 || events[0].Bytes != uint64(line.Len()) {
+		t.Fatalf("%v", events)
+	}
+	head, tail, _ := strings.Cut(events[0].Message, CutMark)
+	if !strings.HasPrefix(line.String(), head) || !strings.HasSuffix(line.String(), tail) || len(tail) < 12_000 || len(head) < 37_000 {
+		t.Errorf("%d and %d bytes: …%.30q", len(head), len(tail), tail)
+	}
+	tailer.group.closeTailer(tailer)
+}
+
 // TestAnOpenLineOutlivesAStop: a stop does not drop a line without an end in the last file.
 func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
