@@ -2,6 +2,8 @@ package rules
 
 import (
 	"strings"
+	"time"
+	_ "time/tzdata" // images have no time zones
 
 	"github.com/expr-lang/expr/ast"
 
@@ -119,6 +121,10 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 			}
 		}
 		return r.addError(callNode, "label takes the key of a container label between quotes")
+	case "hour":
+		return r.timeFunction(callNode, id.Value, hourOf)
+	case "weekday":
+		return r.timeFunction(callNode, id.Value, weekdayOf)
 	case "cidr", "glob":
 		return r.constantCall(callNode, id.Value)
 	}
@@ -126,6 +132,22 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.addError(callNode, "%s is not an operator: %s", id.Value, hint)
 	}
 	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
+}
+
+// timeFunction resolves hour("zone") and weekday("zone"); without an argument the zone is UTC.
+func (r *resolver) timeFunction(callNode *ast.CallNode, function string, how derivation) *node {
+	zone := time.UTC
+	if len(callNode.Arguments) > 0 {
+		name, ok := callNode.Arguments[0].(*ast.StringNode)
+		if !ok || len(callNode.Arguments) > 1 || name.Value == "Local" {
+			return r.addError(callNode, `%s takes a time zone between quotes: %s("Europe/Berlin")`, function, function)
+		}
+		var err error
+		if zone, err = time.LoadLocation(name.Value); err != nil {
+			return r.addError(callNode, "%s: unknown time zone %q", function, name.Value)
+		}
+	}
+	return r.slotNode(callNode, r.slots.timeSlot(function, how, zone))
 }
 
 // has resolves has(field).

@@ -85,7 +85,7 @@ func parseMessage(source, message string) string {
 	}
 	if match := badCharacter.FindStringSubmatch(message); match != nil {
 		if match[1] == "@" {
-			return "@ cannot stand in an expression: rules do not read @timestamp yet"
+			return `@ cannot stand in an expression: ask for the time of an event by hour("Europe/Berlin") and weekday("Europe/Berlin")`
 		}
 		if match[1] == "~" {
 			return `~ is not an operator: use matches "…"`
@@ -155,7 +155,7 @@ func unknownName(name string, ns *names) string {
 		return name + ` is not part of the rule language: an absent text is "", an absent number 0; ` +
 			"has(user.name) is true where there is one"
 	case "timestamp":
-		return "rules do not read @timestamp yet"
+		return `ask for the time of an event by hour("Europe/Berlin") and weekday("Europe/Berlin")`
 	}
 	known := fieldNames()
 	if ns != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"tidegate/pipeline"
 )
@@ -43,6 +44,8 @@ const (
 	lowered                     // lower(slot)
 	unescaped                   // unescape(slot)
 	length                      // len(slot)
+	hourOf                      // hour("zone")
+	weekdayOf                   // weekday("zone")
 )
 
 // A slot is a value that rules read from an event: a field, a label, or has, lower, unescape or len of a
@@ -52,8 +55,9 @@ type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
 	how   derivation
-	of    int    // lowered, unescaped and length: the slot of their argument
-	key   string // labelText: the key of the label
+	of    int            // lowered, unescaped and length: the slot of their argument
+	key   string         // labelText: the key of the label
+	zone  *time.Location // hourOf, weekdayOf
 	kind  kind
 	body  pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
 }
@@ -116,6 +120,12 @@ func (t *slotTable) hasSlot(f *pipeline.Field) int {
 
 func (t *slotTable) labelSlot(key string) int {
 	return t.addSlot(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, key: key, kind: text})
+}
+
+// timeSlot returns the slot of hour or weekday of the event's time in a time zone.
+func (t *slotTable) timeSlot(function string, how derivation, zone *time.Location) int {
+	label := function + "(" + strconv.Quote(zone.String()) + ")"
+	return t.addSlot(slot{label: label, how: how, zone: zone, kind: number, field: pipeline.Lookup("@timestamp")})
 }
 
 // derivedSlot returns the slot of function(slot of).
@@ -213,6 +223,10 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 				value.text = label.GetValue()
 			}
 		}
+	case hourOf:
+		value.number = int64(time.Unix(0, v.event.Timestamp).In(def.zone).Hour())
+	case weekdayOf: // Monday is 1, Sunday 7, as in ISO 8601
+		value.number = int64(time.Unix(0, v.event.Timestamp).In(def.zone).Weekday()+6)%7 + 1
 	case lowered:
 		value.text = lowerInto(&value.buffer, v.slot(def.of).text)
 	case unescaped:
