@@ -246,17 +246,58 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`alerts`
     `source` String CODEC(ZSTD(1)),
     `destination` String CODEC(ZSTD(1)),
     `demo` Bool,
+    `topic` LowCardinality(String),
     `partition` Int32 CODEC(ZSTD(1)),
     `offset` Int64 CODEC(ZSTD(1)),
     `ingested` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
     `stored` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMMDD(ingested)
 ORDER BY (id, revision)
+TTL toDateTime(`stored`) + toIntervalDay(7)
+SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, min_bytes_for_wide_part = 134217728, non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS `tidegate`.`alerts_newest`
+(
+    `id` String CODEC(ZSTD(1)),
+    `revision` UInt64 CODEC(ZSTD(1)),
+    `fingerprint` String CODEC(ZSTD(1)),
+    `detector` LowCardinality(String),
+    `rule` LowCardinality(String),
+    `version` LowCardinality(String),
+    `title` String CODEC(ZSTD(1)),
+    `severity` LowCardinality(String),
+    `tags` Array(LowCardinality(String)),
+    `group` String CODEC(ZSTD(1)),
+    `score` UInt32 CODEC(ZSTD(1)),
+    `evidence` String CODEC(ZSTD(1)),
+    `window_start` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
+    `first` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
+    `last` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
+    `count` UInt64 CODEC(ZSTD(1)),
+    `event_id` String CODEC(ZSTD(1)),
+    `dataset` LowCardinality(String),
+    `host` LowCardinality(String),
+    `cluster` LowCardinality(String),
+    `container_id` LowCardinality(String),
+    `container_name` LowCardinality(String),
+    `image` LowCardinality(String),
+    `source` String CODEC(ZSTD(1)),
+    `destination` String CODEC(ZSTD(1)),
+    `demo` Bool,
+    `topic` LowCardinality(String),
+    `partition` Int32 CODEC(ZSTD(1)),
+    `offset` Int64 CODEC(ZSTD(1)),
+    `ingested` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
+    `stored` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(revision)
+ORDER BY id
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
+CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alerts`;
+
 CREATE OR REPLACE VIEW `tidegate`.`alerts_now` AS
-SELECT * FROM `tidegate`.`alerts`
-ORDER BY id, revision DESC
-LIMIT 1 BY id;
+SELECT * FROM `tidegate`.`alerts_newest` FINAL;

@@ -35,9 +35,10 @@ type Alert struct {
 	Destination   string `json:"destination,omitempty"` // address:port
 	Demo          bool   `json:"demo,omitempty"`
 
-	// Position of the newest match that Count includes: partition of the events topic, offset of the message, and
+	// Position of the newest match that Count includes: events topic, partition, offset of the message, and
 	// the block time of the event (event.ingested). After a restart, grouping resumes from the newest revisions
 	// that are not of the block that is replayed.
+	Topic     string    `json:"topic,omitempty"`
 	Partition int32     `json:"partition"`
 	Offset    int64     `json:"offset"`
 	Ingested  time.Time `json:"ingested,omitzero"`

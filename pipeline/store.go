@@ -85,12 +85,12 @@ type StoredBlock struct {
 	HasVerdicts bool  // a row has a verdict
 }
 
-// An AlertFilter selects alerts of a partition of the events topic.
+// An AlertFilter selects alerts of a partition of the events topic, and those that name no topic.
 type AlertFilter struct {
-	Partition int32
-	Except    BlockID       // no revisions of this block; with the Time 0 it excepts none
-	Latest    time.Time     // no alerts whose window begins later; the zero time selects all
-	Lookback  time.Duration // no alerts whose window began more than this before the newest of the others
+	TopicPartition
+	Except   BlockID       // no revisions of this block; with the Time 0 it excepts none
+	Latest   time.Time     // no alerts whose window begins later; the zero time selects all
+	Lookback time.Duration // no alerts whose window began more than this before the newest of the others
 }
 
 // An EventInserter collects events as the rows of one insert. It belongs to one goroutine.

@@ -34,6 +34,7 @@ const OtherGroups = "(other groups)"
 // window of its own.
 type Grouper struct {
 	cfg           GrouperConfig
+	topic         string // events topic; "": the default one
 	partition     int32
 	groups        map[groupKey]*alertGroup
 	groupsPerRule map[string]int // groups with open windows, without OtherGroups
@@ -73,6 +74,17 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	}
 }
 
+// defaultTopic is the events topic with the default prefix. Its alerts have the ids of earlier versions, which did not
+// depend on the topic.
+const defaultTopic = "tidegate.events"
+
+// ForTopic sets the name of the events topic and returns g. The alerts of two topics in one database have different
+// ids.
+func (g *Grouper) ForTopic(topic string) *Grouper {
+	g.topic = topic
+	return g
+}
+
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
 // alert of the partition that the block has not touched.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
@@ -82,7 +94,9 @@ func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 		if group == nil {
 			group = g.newGroup(key)
 		}
-		g.insertWindow(group, &window{start: alert.WindowStart.UnixNano(), alert: *alert})
+		restored := *alert
+		restored.Topic = g.topic // a revision of an earlier version names none
+		g.insertWindow(group, &window{start: alert.WindowStart.UnixNano(), alert: restored})
 	}
 	g.expireWindows()
 }
@@ -329,12 +343,12 @@ func (g *Grouper) newAlert(
 ) pipeline.Alert {
 	eventTime := time.Unix(0, event.Timestamp).UTC()
 	alert := pipeline.Alert{
-		ID: alertID(group.fingerprint, start, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
+		ID: alertID(group.fingerprint, start, g.topic, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
 		Detector: truncate(verdict.Detector, maxDetector), Rule: group.rule,
 		Version: truncate(verdict.Version, maxVersion),
 		Title:   truncate(verdict.Title, maxTitle), Severity: verdict.Severity.Name(), Group: group.group,
 		WindowStart: time.Unix(0, start).UTC(), First: eventTime, Last: eventTime,
-		Dataset: event.Dataset.Name(), Partition: g.partition,
+		Dataset: event.Dataset.Name(), Topic: g.topic, Partition: g.partition,
 		Source: endpointText(event.Source), Destination: endpointText(event.Destination),
 	}
 	for _, tag := range verdict.Tags[:min(len(verdict.Tags), maxTags)] {
@@ -375,14 +389,16 @@ func fingerprint(key groupKey) (out [8]byte) {
 	return out
 }
 
-// alertID returns the identity of the alert of a window. The partition is part of it, because the same group
-// may match in two.
-func alertID(fingerprint [8]byte, start int64, partition int32) string {
-	var b [20]byte
-	copy(b[:], fingerprint[:])
-	binary.BigEndian.PutUint64(b[8:], uint64(start))
-	binary.BigEndian.PutUint32(b[16:], uint32(partition))
-	sum := sha256.Sum256(b[:])
+// alertID returns the identity of the alert of a window. Topic and partition are part of it, because the same
+// group may match in two.
+func alertID(fingerprint [8]byte, start int64, topic string, partition int32) string {
+	b := append([]byte(nil), fingerprint[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(start))
+	b = binary.BigEndian.AppendUint32(b, uint32(partition))
+	if topic != "" && topic != defaultTopic {
+		b = append(b, topic...)
+	}
+	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
 }
 

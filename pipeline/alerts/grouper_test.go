@@ -424,3 +424,24 @@ func BenchmarkGrouper(b *testing.B) {
 		grouper.Flush()
 	}
 }
+
+// TestTopicsShareNoAlert: two topics in one database have alerts of their own, and those of the default topic keep
+// the ids of earlier versions.
+func TestTopicsShareNoAlert(t *testing.T) {
+	idOf := func(topic string) string {
+		grouper := NewGrouper(DefaultGrouper(), 1)
+		if topic != "none" {
+			grouper.ForTopic(topic)
+		}
+		event := &pipeline.Event{Id: make([]byte, 16), Timestamp: 1_700_000_000e9, Verdicts: []*pipeline.Verdict{{Rule: "r", Group: "g"}}}
+		grouper.AddVerdicts(event, 0, 1)
+		revisions, _ := grouper.Flush()
+		if len(revisions) != 1 || topic != "none" && revisions[0].Topic != topic {
+			t.Fatalf("%s: %v", topic, revisions)
+		}
+		return revisions[0].ID
+	}
+	if idOf("none") != idOf("tidegate.events") || idOf("a.events") == idOf("b.events") || idOf("none") == idOf("a.events") {
+		t.Error("ids do not follow the topic")
+	}
+}

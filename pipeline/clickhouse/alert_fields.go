@@ -46,6 +46,7 @@ var alertFields = []alertField{
 	{alertColumn("source", "String"), func(a *pipeline.Alert) any { return &a.Source }},
 	{alertColumn("destination", "String"), func(a *pipeline.Alert) any { return &a.Destination }},
 	{alertColumn("demo", "Bool"), func(a *pipeline.Alert) any { return &a.Demo }},
+	{alertColumn("topic", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Topic }},
 	{alertColumn("partition", "Int32"), func(a *pipeline.Alert) any { return &a.Partition }},
 	{alertColumn("offset", "Int64"), func(a *pipeline.Alert) any { return &a.Offset }},
 	{alertColumn("ingested", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.Ingested }},

@@ -35,7 +35,7 @@ type Config struct {
 
 	// Days after which events are deleted, counted from their insertion; 0: never.
 	TTLDays int `yaml:"ttl_days"`
-	// Days after which alerts are deleted; 0: never.
+	// Days after which alerts are deleted; 0: never. Their older revisions are kept for 7 days.
 	AlertTTLDays int `yaml:"alert_ttl_days"`
 	// Timeout of one attempt to connect.
 	Timeout time.Duration `yaml:"timeout"`

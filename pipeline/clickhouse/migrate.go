@@ -23,6 +23,7 @@ type migration struct {
 var migrations = []migration{
 	{1, "first tables", func(Config) []string { return nil }},
 	{2, "projection of messages", addEventProjections},
+	{3, "newest revisions of alerts", copyNewestAlerts},
 }
 
 // addEventProjections returns the statements that add the projections to an existing table events. Parts that exist
@@ -35,6 +36,14 @@ func addEventProjections(cfg Config) (statements []string) {
 	return statements
 }
 
+// copyNewestAlerts returns the statement that copies the revisions of alerts that were stored before newestAlerts was
+// there. It may run twice, since the table keeps one revision of each alert.
+func copyNewestAlerts(cfg Config) []string {
+	columns := alertColumnNames()
+	return []string{fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s ORDER BY id, revision DESC LIMIT 1 BY id"+
+		" SETTINGS max_bytes_before_external_sort = 500000000", cfg.table(newestAlerts), columns, columns, cfg.table("alerts"))}
+}
+
 // Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
 // has migrated; the order of an upgrade is store, engine, collectors.
@@ -42,24 +51,39 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.checkTables(ctx); err != nil {
 		return err
 	}
-	for _, statement := range schemaStatements(s.cfg) {
-		if err := s.execWithTextIndex(ctx, statement); err != nil {
-			return err
+	execute := func(statements ...string) error {
+		for _, statement := range statements {
+			if err := s.execWithTextIndex(ctx, statement); err != nil {
+				return err
+			}
 		}
+		return nil
+	}
+	if err := execute(append([]string{createDatabase(s.cfg)}, tableStatements(s.cfg)...)...); err != nil {
+		return err
 	}
 	for _, t := range tables(s.cfg) {
 		if err := s.reconcileTable(ctx, t); err != nil {
 			return err
 		}
 	}
+	// The views name all columns. The feed comes before the migration that copies the older revisions, and the TTL
+	// that lets them expire after it.
+	if err := execute(append(alertFeed(s.cfg), alertsNowView(s.cfg))...); err != nil {
+		return err
+	}
 	if err := s.runMigrations(ctx); err != nil {
 		return err
+	}
+	for _, t := range tables(s.cfg) {
+		if err := s.setTTL(ctx, t); err != nil {
+			return err
+		}
 	}
 	return s.createReader(ctx)
 }
 
-// reconcileTable adds the columns and indexes of the wanted table that the existing one lacks, and sets its
-// TTL.
+// reconcileTable adds the columns and indexes of the wanted table that the existing one lacks.
 func (s *Store) reconcileTable(ctx context.Context, wanted table) error {
 	if err := s.setSettings(ctx, wanted); err != nil {
 		return err
@@ -94,7 +118,7 @@ func (s *Store) reconcileTable(ctx context.Context, wanted table) error {
 			return err
 		}
 	}
-	return s.setTTL(ctx, wanted)
+	return nil
 }
 
 // setTTL sets the TTL of an existing table to the configured one. Parts that are expired by it are dropped at

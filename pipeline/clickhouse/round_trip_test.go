@@ -322,7 +322,9 @@ func TestEveryAlertFieldComesBack(t *testing.T) {
 		if err != nil || len(now) != 2 {
 			t.Fatal(now, err)
 		}
-		filter := pipeline.AlertFilter{Partition: full.Partition, Lookback: time.Hour}
+		filter := pipeline.AlertFilter{
+			TopicPartition: pipeline.TopicPartition{Topic: full.Topic, Partition: full.Partition}, Lookback: time.Hour,
+		}
 		before, err := store.NewestAlerts(t.Context(), filter)
 		if err != nil || len(before) != 1 {
 			t.Fatal(before, err)
@@ -399,7 +401,7 @@ func TestMigrateAddsMissingColumnsAndKeepsRows(t *testing.T) {
 		!strings.Contains(engine, "non_replicated_deduplication_window = 10000") {
 		t.Errorf("%s", engine)
 	}
-	if got := query(t, store, "SELECT groupArray(version) FROM schema_versions"); got != "[1]" {
+	if got := query(t, store, "SELECT groupArray(version) FROM schema_versions"); got != "[1,2,3]" {
 		t.Errorf("%s", got)
 	}
 	indexes := query(t, store, "SELECT count() FROM system.data_skipping_indices WHERE database = 'migrate'"+

@@ -128,11 +128,13 @@ type table struct {
 	indexes     []index
 	projections []projection
 	engine      string // of a single server; a cluster's is the same with Replicated in front
-	orderBy     string
-	partitionBy string // "": one partition
-	ttlColumn   string // time from which ttlDays count; "": rows never expire
-	ttlDays     int    // 0: rows never expire
-	dedupWindow bool   // the table keeps the tokens of recent inserts
+	// engineArgument is the argument of the engine; "": none.
+	engineArgument string
+	orderBy        string
+	partitionBy    string // "": one partition
+	ttlColumn      string // time from which ttlDays count; "": rows never expire
+	ttlDays        int    // 0: rows never expire
+	dedupWindow    bool   // the table keeps the tokens of recent inserts
 }
 
 // tables returns the tables in the order in which they are created.
@@ -152,8 +154,46 @@ func tables(cfg Config) []table {
 		},
 		{
 			name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)",
-			ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true,
+			partitionBy: "toYYYYMMDD(ingested)", ttlColumn: "stored", ttlDays: cfg.revisionDays(), dedupWindow: true,
 		},
+		{
+			name: newestAlerts, columns: alertTableColumns(), engine: "ReplacingMergeTree", engineArgument: "revision",
+			orderBy: "id", ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true,
+		},
+	}
+}
+
+// newestAlerts is the table that keeps the newest revision of each alert. The table alerts keeps all revisions, one
+// for each block that an alert has matches in, and only for some days: the engine needs those of the last block.
+const newestAlerts = "alerts_newest"
+
+// maxRevisionDays is how long all revisions of alerts are kept.
+const maxRevisionDays = 7
+
+func (c Config) revisionDays() int {
+	if c.AlertTTLDays == 0 {
+		return maxRevisionDays
+	}
+	return min(c.AlertTTLDays, maxRevisionDays)
+}
+
+// alertColumnNames returns the columns of the tables of alerts for SQL.
+func alertColumnNames() string {
+	var names []string
+	for _, col := range alertTableColumns() {
+		names = append(names, quoteName(col.name))
+	}
+	return strings.Join(names, ", ")
+}
+
+// alertFeed returns the statements of the view that copies each revision into newestAlerts, which keeps the newest of
+// them. The second statement changes a view that was created with fewer columns.
+func alertFeed(cfg Config) []string {
+	name, cluster := cfg.table("alerts_newest_feed"), cfg.onCluster()
+	query := "SELECT " + alertColumnNames() + " FROM " + cfg.table("alerts")
+	return []string{
+		"CREATE MATERIALIZED VIEW IF NOT EXISTS " + name + cluster + " TO " + cfg.table(newestAlerts) + " AS " + query,
+		"ALTER TABLE " + name + cluster + " MODIFY QUERY " + query,
 	}
 }
 
@@ -163,11 +203,22 @@ func DDL() []string { return schemaStatements(Default()) }
 
 // schemaStatements returns the statements that create the database, the tables and the view.
 func schemaStatements(cfg Config) []string {
-	out := []string{"CREATE DATABASE IF NOT EXISTS " + quoteName(cfg.Database) + cfg.onCluster()}
+	out := []string{createDatabase(cfg)}
+	out = append(out, tableStatements(cfg)...)
+	out = append(out, alertFeed(cfg)[0])
+	return append(out, alertsNowView(cfg))
+}
+
+func createDatabase(cfg Config) string {
+	return "CREATE DATABASE IF NOT EXISTS " + quoteName(cfg.Database) + cfg.onCluster()
+}
+
+// tableStatements returns the statements that create the tables.
+func tableStatements(cfg Config) (out []string) {
 	for _, t := range tables(cfg) {
 		out = append(out, t.createStatement(cfg))
 	}
-	return append(out, alertsNowView(cfg))
+	return out
 }
 
 // createStatement returns the CREATE TABLE statement of t.
@@ -186,7 +237,7 @@ func (t table) createStatement(cfg Config) string {
 	}
 	out.WriteString(strings.Join(lines, ",\n"))
 
-	fmt.Fprintf(&out, "\n)\nENGINE = %s\n", cfg.engine(t.engine))
+	fmt.Fprintf(&out, "\n)\nENGINE = %s\n", cfg.engine(t.engine, t.engineArgument))
 	if t.partitionBy != "" {
 		fmt.Fprintf(&out, "PARTITION BY %s\n", t.partitionBy)
 	}
@@ -223,8 +274,8 @@ func (t table) settings(cfg Config) []string {
 
 // alertsNowView returns the statement of the view that shows the newest revision of each alert.
 func alertsNowView(cfg Config) string {
-	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\nSELECT * FROM %s\nORDER BY id, revision DESC\nLIMIT 1 BY id",
-		cfg.table("alerts_now"), cfg.onCluster(), cfg.table("alerts"))
+	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\nSELECT * FROM %s FINAL",
+		cfg.table("alerts_now"), cfg.onCluster(), cfg.table(newestAlerts))
 }
 
 // table returns the quoted name of a table in the database.
@@ -239,11 +290,17 @@ func (c Config) onCluster() string {
 }
 
 // engine returns the table engine with the replicated form on a cluster.
-func (c Config) engine(name string) string {
+func (c Config) engine(name, argument string) string {
 	if c.Cluster.Name == "" {
+		if argument != "" {
+			name += "(" + argument + ")"
+		}
 		return name
 	}
-	return "Replicated" + name + "('/clickhouse/tables/{uuid}/{shard}', '{replica}')"
+	if argument != "" {
+		argument = ", " + argument
+	}
+	return "Replicated" + name + "('/clickhouse/tables/{uuid}/{shard}', '{replica}'" + argument + ")"
 }
 
 // quoteName returns name as an identifier of SQL.

@@ -72,14 +72,14 @@ func (w *worker) correctGrouper(ctx context.Context, block *block) error {
 // block except.
 func (w *worker) alertFilter(except pipeline.BlockID, blockTime int64) pipeline.AlertFilter {
 	return pipeline.AlertFilter{
-		Partition: w.source.Partition, Except: except,
+		TopicPartition: w.source, Except: except,
 		Latest: time.Unix(0, w.grouper.LatestStart(blockTime)), Lookback: w.cfg.Grouping.Lookback(),
 	}
 }
 
 // restoreGrouper restores the grouper from the alerts of all blocks but one, for a block of the given time.
 func (w *worker) restoreGrouper(ctx context.Context, except pipeline.BlockID, blockTime int64) error {
-	grouper := alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
+	grouper := alerts.NewGrouper(w.cfg.Grouping, w.source.Partition).ForTopic(w.source.Topic)
 	openAlerts, err := w.deps.Store.NewestAlerts(ctx, w.alertFilter(except, blockTime))
 	if err != nil {
 		return err

@@ -232,7 +232,8 @@ func (s *fakeStore) NewestAlerts(_ context.Context, filter pipeline.AlertFilter)
 	for _, alert := range s.alerts {
 		isLater := !filter.Latest.IsZero() && alert.WindowStart.After(filter.Latest)
 		isExcepted := filter.Except.Time != 0 && alert.Ingested.UnixNano() == filter.Except.Time
-		if alert.Partition == filter.Partition && !isExcepted && !isLater {
+		isOther := alert.Topic != filter.Topic && alert.Topic != ""
+		if !isOther && alert.Partition == filter.Partition && !isExcepted && !isLater {
 			if alert.WindowStart.After(high) {
 				high = alert.WindowStart
 			}

@@ -249,7 +249,7 @@ func (s *scenario) expectedAlerts(t *testing.T) map[string]pipeline.Alert {
 	t.Helper()
 	want := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
-		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(partition))
+		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(partition)).ForTopic("tidegate.events")
 		seen := newDedupFilter(1000)
 		for _, message := range append(slices.Clip(s.earlier[partition]), s.read(pipeline.TopicEvents, partition)...) {
 			batch := &pipeline.Batch{}
@@ -279,7 +279,8 @@ func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 	stored := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
 		list, err := s.store.NewestAlerts(t.Context(), pipeline.AlertFilter{
-			Partition: int32(partition), Lookback: 365 * 24 * time.Hour,
+			TopicPartition: pipeline.TopicPartition{Topic: "tidegate.events", Partition: int32(partition)},
+			Lookback:       365 * 24 * time.Hour,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -71,7 +71,7 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 		label:     strconv.Itoa(partition.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle()},
 		dedup:     newDedupFilter(engine.cfg.MaxProducers),
-		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)),
+		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)).ForTopic(partition.Topic()),
 	}
 }
 
