@@ -75,7 +75,8 @@ func schemeEnd[T string | []byte](s T) int {
 	return 0
 }
 
-// hostOf returns the host of an authority in lower case, without port and user.
+// hostOf returns the host of an authority in lower case, without port and user. A name that ends with the dot of
+// the root (RFC 3986, section 3.2.2) is the same name without it.
 func (p *parser) hostOf(data []byte) string {
 	if at := bytes.LastIndexByte(data, '@'); at >= 0 {
 		data = data[at+1:]
@@ -84,8 +85,11 @@ func (p *parser) hostOf(data []byte) string {
 		if at := bytes.IndexByte(data, ']'); at > 0 {
 			data = data[:at+1]
 		}
-	} else if at := bytes.IndexByte(data, ':'); at >= 0 {
-		data = data[:at]
+	} else {
+		if at := bytes.IndexByte(data, ':'); at >= 0 {
+			data = data[:at]
+		}
+		data = bytes.TrimSuffix(data, []byte("."))
 	}
 	return p.conn.Intern(p.lower(capped(data, maxWord)))
 }

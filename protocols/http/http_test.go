@@ -260,6 +260,8 @@ func TestFieldsAreReadAndRedacted(t *testing.T) {
 	is("user after two spaces", one(in("GET / HTTP/1.1\nAuthorization: basic  dXNlcjpzZWNyZXQ=\n\n")).Http.UserName, "user")
 	is("folded agent", one(in("GET / HTTP/1.1\nUser-Agent: a\n  b\n\tc\nHost: x\n\n")).Http.UserAgent, "a b c")
 	is("IPv6", one(in("GET / HTTP/1.1\nHost: [::1]:80\n\n")).Http.UrlDomain, "[::1]")
+	is("last dot", one(in("GET / HTTP/1.1\nHost: Evil.example.:80\n\n")).Http.UrlDomain, "evil.example")
+	is("last dot of a target", one(in("GET http://evil.example./ HTTP/1.1\n\n")).Http.UrlDomain, "evil.example")
 	is("spaces", one(in("GET /a b HTTP/1.1\n\n")).Http.UrlOriginal, "/a b")
 	is("no target", one(in("GET HTTP/1.1\n\n")).Http.UrlOriginal, "")
 	is("bytes that are no text", one(in("GET /\xff HTTP/1.1\n\n")).Http.UrlOriginal, `/\xff`)

@@ -230,8 +230,10 @@ func (p *parser) setClientHello(data []byte) {
 	p.offeredSession = append(p.offeredSession[:0], hello.session...)
 }
 
-// serverName returns a server name in lower case, or in hex if it is not UTF-8.
+// serverName returns a server name in lower case, or in hex if it is not UTF-8. A last dot is dropped: clients must
+// not send it (RFC 6066, section 3), and some do.
 func (p *parser) serverName(data []byte) string {
+	data = bytes.TrimSuffix(data, []byte("."))
 	text := p.conn.Intern(data)
 	if printable(data) != text {
 		return printable(data)

@@ -525,3 +525,18 @@ func TestHelloInTinyRecordsIsTold(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestLastDotOfAServerNameIsDropped: rules and feeds compare names without it.
+func TestLastDotOfAServerNameIsDropped(t *testing.T) {
+	client, server := configs(tls.VersionTLS12)
+	client.ServerName = "Pool.example.comx"
+	steps := converse(t, client, server)
+	dotted := bytes.Replace(steps[0].Data, []byte("example.comx"), []byte("example.com."), 1)
+	if bytes.Equal(dotted, steps[0].Data) {
+		t.Fatal("the hello has no server name")
+	}
+	steps[0].Data = dotted
+	if events := play(steps); len(events) != 1 || events[0].Tls.ServerName != "pool.example.com" {
+		t.Errorf("got %q", lines(events))
+	}
+}
