@@ -159,6 +159,7 @@ func (c *Conn) changeProtocol(proto int, server Dir, at int64) {
 	c.parseData(client, held.bytes[Client], held.at)
 	if held.lost > 0 && c.state == parsing && !c.switching {
 		c.parseGap(client, held.lost)
+		c.emitStop(pipeline.TagTruncated) // what the other parser has read beyond the proof is in no event
 	}
 	if c.state == parsing && !c.switching {
 		c.parseData(server, held.bytes[Server], at)

@@ -93,14 +93,14 @@ func isReadable(data []byte) bool {
 	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= len(data)
 }
 
-// isReadableStream reports whether data is a length and one message of that length that is readable by its header, or
-// the front of one with an ordinary header.
+// isReadableStream reports whether data begins with a length and a message of that length that is readable by its
+// header, or with the front of one with an ordinary header.
 func isReadableStream(data []byte) bool {
 	if len(data) < 2+headerSize {
 		return false
 	}
 	length, message := int(binary.BigEndian.Uint16(data)), data[2:]
-	if len(message) > length || len(message) < length && !isPlausibleHeader(message, false) {
+	if len(message) < length && !isPlausibleHeader(message, false) {
 		return false
 	}
 	questions, records := int(binary.BigEndian.Uint16(message[4:])), recordCount(message)
