@@ -246,7 +246,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "session.state", Selectivity: 2, Column: word,
-		Doc:  "How the session ended: fin, reset_client, reset_server, refused, no_answer, timeout, evicted or shutdown.",
+		Doc:  "How the session ended: fin, reset_client, reset_server, refused, no_answer, timeout, evicted or shutdown; open: it goes on, and the counts are those so far.",
 		Body: Dataset_SESSION,
 		Str:  func(e *Event) string { return e.GetSession().GetState() },
 	},

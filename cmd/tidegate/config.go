@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
@@ -109,7 +110,7 @@ func defaultConfig() Config {
 		Embedded:   embeddedConfig{embedded.DefaultBroker(), embedded.DefaultStore()},
 		Collector:  collectorConfig{Memory: 256 * config.MiB},
 		Capture:    capture.Default(),
-		Sessions:   sessions.Default(),
+		Sessions:   liveSessions(),
 		Protocols:  protocols.Default(),
 		Containers: containers.Default(),
 		Logs:       logs.Default(),
@@ -274,4 +275,12 @@ func (c *Config) checkClickHouse() []config.Problem {
 		config.Under("embedded.store", c.Embedded.Store.Check()),
 		config.Under("clickhouse", retention.Check()),
 	)
+}
+
+// liveSessions returns the defaults of the sessions of a live capture. Those of a capture file have no events while
+// they are open.
+func liveSessions() sessions.Config {
+	cfg := sessions.Default()
+	cfg.OpenInterval = time.Minute
+	return cfg
 }

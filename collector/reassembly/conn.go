@@ -207,7 +207,11 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	switch {
 	case segment.Size == 1 && off == half.next-1 && !segment.hasFlag(FIN):
 		return // a keep-alive (RFC 1122, section 4.2.3.6); its byte is not data
+	case segment.Doubtful && segment.Size > 0 && c.holdDoubtful(dir, segment, off):
 	case segment.Size > 0:
+		if half.doubtful != nil {
+			c.decideDoubtful(dir, off, true)
+		}
 		c.handleData(dir, segment, off, need)
 	case segment.hasFlag(ACK) && !segment.hasFlag(FIN):
 		c.handler.Observe(dir, PureACK, segment.Time)
@@ -257,6 +261,9 @@ func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
 	need := peer.acknowledge(off, half)
 	if peer.synData != nil {
 		c.decideSYNData(dir^1, need)
+	}
+	if peer.doubtful != nil {
+		c.decideDoubtful(dir^1, need, false)
 	}
 	return need
 }

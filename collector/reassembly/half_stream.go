@@ -26,6 +26,7 @@ type halfStream struct {
 
 	urgent   int64 // the offset of the urgent byte, if isUrgent is set
 	isUrgent bool
+	doubtful *waitingSegment // see doubtful.go; nil: none
 	synData  *waitingSegment // the payload of the SYN, while it is not acknowledged; nil: none
 
 	window      uint32 // that this side advertises, scaled if the scale is known

@@ -81,6 +81,7 @@ type Segment struct {
 	Options  []byte // of the header, as far as captured
 	Payload  []byte // as captured; valid until Conn.Segment returns
 	Size     int    // of the payload on the wire, ≥ len(Payload)
+	Doubtful bool   // the receiver may have dropped it
 	Time     int64  // ns; passed to the Handler with the segment's bytes
 }
 
@@ -119,6 +120,7 @@ const (
 	ZeroWindow                         // the window of its sender has just closed
 	OutsideWindow                      // dropped: outside the window of its receiver
 	UrgentByte                         // a byte of urgent data, which is not part of the stream
+	DoubtfulDropped                    // dropped: others were sent in place of doubtful bytes
 	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
 )
 

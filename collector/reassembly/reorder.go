@@ -312,6 +312,7 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		for dir := range c.half {
 			c.dropStrays(&c.half[dir])
 			c.dropSYNData(&c.half[dir])
+			c.dropDoubtful(&c.half[dir])
 		}
 		c.pool.chargeConn(c, -c.buffered)
 		return
@@ -338,6 +339,7 @@ func (c *Conn) Flush() {
 	for dir := range c.half {
 		c.dropStrays(&c.half[dir])
 		c.dropSYNData(&c.half[dir])
+		c.decideDoubtful(Dir(dir), math.MaxInt64, false)
 	}
 	if c.buffered == 0 && !c.Incomplete() {
 		return
@@ -364,5 +366,6 @@ func (c *Conn) Discard() {
 		half.waiting, half.front = half.waiting[:0], 0
 		c.dropStrays(half)
 		c.dropSYNData(half)
+		c.dropDoubtful(half)
 	}
 }

@@ -3,13 +3,16 @@ package sessions
 import (
 	"encoding/binary"
 	"math/bits"
+
+	"tidegate/collector/reassembly"
 )
 
 // A receiver drops a packet with a wrong checksum, so its bytes are not those of the connection. But a capture
 // also has packets whose checksum is not filled in yet: the network card does that, and between containers
 // nobody does. The kernel says so of each packet of a ring (Table.TrustChecksums). A capture file does not.
-// There the other packets of the sender decide: a wrong checksum counts if that sender fills them in, or leaves
-// all of them to the card, which shows by the sum of the pseudo-header in the field.
+// There the other packets of the sender decide whether a checksum is in doubt: that sender fills them in, or leaves
+// all of them to the card, which shows by the sum of the pseudo-header in the field. Since files are edited, too,
+// such bytes are held until the receiver acknowledges them, or others are sent in their place.
 
 // A checksumSource is what is known about the checksums of the packets that come.
 type checksumSource uint8
@@ -139,8 +142,17 @@ func (f *flow) rejectsChecksum(p *packet, sender uint8) bool {
 		inFile && (p.Size > maxUnmerged || counts.wrong > maxWrong && counts.wrong > counts.plausible) {
 		return false
 	}
+	if inFile { // files are also edited: only the receiver shows what it took
+		p.Doubtful = p.proto == protoTCP
+		return p.Doubtful && p.Flags&(reassembly.RST|reassembly.SYN) != 0
+	}
+	f.markChecksum(f.dirOf(sender))
+	return true
+}
+
+// markChecksum counts a packet that was dropped because of its checksum, and marks the flow.
+func (f *flow) markChecksum(dir reassembly.Dir) {
 	f.table.metrics.segmentsChecksum.Inc()
 	f.marks |= markChecksum
-	f.stats.history.addKind(kindBadChecksum, f.dirOf(sender))
-	return true
+	f.stats.history.addKind(kindBadChecksum, dir)
 }

@@ -28,6 +28,9 @@ type Config struct {
 	SYNTimeout time.Duration `yaml:"syn_timeout"`
 	// Idle time after which an exchange of UDP datagrams counts as ended.
 	UDPIdleTimeout time.Duration `yaml:"udp_idle_timeout"`
+	// Interval of the events of an open session, which have the state `open` and its counts so far; 0: a session
+	// has one event, at its end.
+	OpenInterval time.Duration `yaml:"open_interval"`
 	// How long an IP datagram waits for its missing fragments.
 	FragmentTimeout time.Duration `yaml:"fragment_timeout"`
 	// How long a closed TCP connection waits for late packets before its session event is made.
@@ -76,6 +79,7 @@ func (c Config) Check() []config.Problem {
 		config.Range("tcp_idle_timeout", c.TCPIdleTimeout, time.Second, 7*24*time.Hour),
 		config.Range("syn_timeout", c.SYNTimeout, time.Second, time.Hour),
 		config.Range("udp_idle_timeout", c.UDPIdleTimeout, time.Second, time.Hour),
+		config.Range("open_interval", c.OpenInterval, 0, 24*time.Hour),
 		config.Range("fragment_timeout", c.FragmentTimeout, time.Second, 2*time.Minute),
 		config.Range("close_linger", c.CloseLinger, 0, time.Minute),
 		config.Range("reorder_grace", c.ReorderGrace, 10*time.Millisecond, 10*time.Second),

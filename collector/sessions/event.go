@@ -29,6 +29,28 @@ func (f *flow) emitSession(state string) {
 	f.dropOutbox()
 }
 
+// reportOpen emits an event of f, which is open, unless f is a duplicate or was never answered.
+func (f *flow) reportOpen() {
+	f.openDue = f.table.clock.now + int64(f.table.cfg.OpenInterval)
+	if f.dedup.state == duplicate || f.key.proto == protoTCP && !f.stream.Established() {
+		return
+	}
+	if f.conn != nil {
+		if name := f.conn.Protocol(); name != "" {
+			f.stats.protocol = name
+		}
+		f.stats.flipped = f.conn.Flipped()
+	}
+	event := f.sessionEvent(stateOpen)
+
+	// The event of the end has the id of the session.
+	const notADirection = 2
+	id := pipeline.TransactionID(f.session, notADirection, uint64(f.openReports))
+	f.openReports++
+	event.Id = append(event.Id[:0], id[:]...)
+	f.emitEvent(event)
+}
+
 // sessionEvent returns the event of dataset session.
 func (f *flow) sessionEvent(state string) *pipeline.Event {
 	stats := &f.stats

@@ -9,7 +9,7 @@ import (
 	"tidegate/protocols"
 )
 
-// States of a session's event: how the session ended.
+// States of a session's event: how the session ended, or that it has not.
 const (
 	stateFIN         = "fin"
 	stateResetClient = "reset_client"
@@ -19,6 +19,7 @@ const (
 	stateRefused     = "refused"
 	stateNoAnswer    = "no_answer"
 	stateShutdown    = "shutdown"
+	stateOpen        = "open" // it goes on: an event at an interval
 )
 
 var states = [...]string{
@@ -52,6 +53,9 @@ type flow struct {
 	clientSide uint8       // the end of key that is the client: 0 for a, 1 for b
 	dead       bool        // its session event was emitted
 	unopened   bool        // its datagrams have the form of a tunnel that was not opened
+
+	openReports uint32 // events of the state open so far
+	openDue     int64  // clock: when the next one is due; 0: never
 
 	first, last int64 // packet times of the first and the last packet
 	lastSeen    int64 // clock: the last packet
@@ -188,6 +192,9 @@ func (f *flow) schedule() {
 
 	// next becomes the earliest of: the end, a gap, the parser's tick, and the outbox.
 	next := min(f.endTime(), f.stream.NextRelease())
+	if f.openDue != 0 {
+		next = min(next, f.openDue)
+	}
 	if f.conn != nil {
 		next = min(next, f.tickDue)
 	}

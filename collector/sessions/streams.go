@@ -132,6 +132,8 @@ func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64
 		stats.history.addKind(kindUrgent, dir)
 		f.marks |= markUrgent
 		f.table.metrics.urgentBytes.Inc()
+	case reassembly.DoubtfulDropped:
+		f.markChecksum(dir)
 	case reassembly.OutsideWindow:
 		f.table.metrics.segmentsOutside.Inc()
 	case reassembly.BeforeStart:

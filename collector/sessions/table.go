@@ -255,6 +255,9 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.sender = frameSender{p.src, p.mac}
 	f.setTunnel(p)
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
+	if t.cfg.OpenInterval > 0 {
+		f.openDue = t.clock.now + int64(t.cfg.OpenInterval)
+	}
 	f.resetActivity(p.Time, sender)
 	if p.checksum == sumPlausible {
 		f.checksums[sender].plausible = 1
@@ -356,6 +359,10 @@ func (t *Table) runTimers(f *flow) {
 	if t.clock.now >= f.endTime() {
 		t.finishFlow(f, f.closedState())
 		return
+	}
+
+	if f.openDue != 0 && t.clock.now >= f.openDue {
+		f.reportOpen()
 	}
 
 	// Gaps come before the parser's time-outs: the bytes behind a gap may be the answer that the parser waits
