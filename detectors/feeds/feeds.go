@@ -2,7 +2,7 @@
 // domains and addresses.
 //
 // Load reads the file of each feed into a list (parse.go, list.go), and enters the indicators of all lists into
-// one hash table (table.go), which nearly every name and address misses with one access to memory. A Set is
+// one table (table.go) behind a bloom filter, which rules out nearly every name and address. A Set is
 // immutable. A Watcher loads a file again when it changes, and keeps the other lists; a file that looks like a
 // failed update is held back (watch.go). A domain also matches its sub-domains, and an address may be a
 // network.
@@ -203,6 +203,9 @@ func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, fo
 
 // checkNetwork is check for an address, which is written out only if it has a verdict.
 func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr, key []byte, found *feedSet) {
+	if !s.table.mayContain(key) {
+		return
+	}
 	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
 		if at.matches(s.lists, key) {
 			s.check(event, field, addr.String(), key, found)
@@ -214,6 +217,9 @@ func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr,
 // check appends a verdict for each feed that lists key and is not in found, and adds the feed to found. value is
 // what the field of the event holds.
 func (s *Set) check(event *pipeline.Event, field, value string, key []byte, found *feedSet) {
+	if !s.table.mayContain(key) {
+		return
+	}
 	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
 		if feed := at.feed(); at.matches(s.lists, key) && !found.has(feed) {
 			found.add(feed)

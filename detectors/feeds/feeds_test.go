@@ -359,3 +359,25 @@ func TestIndicatorsDoNotKeepTheirLines(t *testing.T) {
 	runtime.KeepAlive(set)
 	runtime.KeepAlive(&text)
 }
+
+// TestFilterMissesNoIndicator: the bloom filter passes every key of the table, and few others.
+func TestFilterMissesNoIndicator(t *testing.T) {
+	var text strings.Builder
+	const count = 20_000
+	for i := range count {
+		fmt.Fprintf(&text, "d%d.example\n", i)
+	}
+	set, _ := load(t, text.String())
+	passed := 0
+	for i := range count {
+		if !set.table.mayContain(fmt.Appendf(nil, "d%d.example", i)) {
+			t.Fatalf("d%d.example does not pass the filter", i)
+		}
+		if set.table.mayContain(fmt.Appendf(nil, "o%d.example", i)) {
+			passed++
+		}
+	}
+	if share := float64(passed) / count; share > 3*falsePositives {
+		t.Errorf("%.4f of other names pass the filter, want about %v", share, falsePositives)
+	}
+}

@@ -4,16 +4,20 @@ import (
 	"math/bits"
 	"math/rand/v2"
 
+	"github.com/bits-and-blooms/bloom/v3"
 	"github.com/zeebo/xxh3"
 )
 
-// A table finds the indicators of a key: a hash table with open addressing and linear probing. A slot is 0 if it
-// is free, else it has the upper bits of the hash, which rule out nearly all other keys, the feed, and the index
-// of the indicator in its list, plus 1. A key has at most one slot of each feed.
+// A table finds the indicators of a key: a bloom filter, and behind it a hash table with open addressing and linear
+// probing. The filter rules out nearly every key, and stays in the cache of a processor where the table does not: it
+// has 12 bits an indicator instead of some 100.
 //
-// With 8 bytes a slot and the keys in the lists, five million indicators take a third of the memory of a map of
-// strings, and a miss costs one access to memory.
+// A slot of the table is 0 if it is free, else it has the upper bits of the hash, which rule out nearly all other
+// keys, the feed, and the index of the indicator in its list, plus 1. A key has at most one slot of each feed. With
+// 8 bytes a slot and the keys in the lists, five million indicators take a third of the memory of a map of strings.
 type table struct {
+	filter *bloom.BloomFilter // of all keys
+
 	slots []uint64 // their number is a power of two
 	mask  uint64
 	seed  uint64 // the keys of one slot cannot be chosen in advance
@@ -26,6 +30,9 @@ const (
 	maxFeeds  = 1 << feedBits
 	tagShift  = indexBits + feedBits
 	indexMask = 1<<indexBits - 1
+
+	// falsePositives is the share of keys without an indicator that pass the filter. Each costs a search of the table.
+	falsePositives = 0.003
 )
 
 // newTable returns a table of the indicators of all lists.
@@ -35,7 +42,10 @@ func newTable(lists []*list) table {
 		total += len(list.indicators)
 	}
 	size := uint64(1) << bits.Len64(uint64(max(total, 8))*3/2)
-	out := table{slots: make([]uint64, size), mask: size - 1, seed: rand.Uint64()}
+	out := table{
+		filter: bloom.NewWithEstimates(uint(max(total, 1024)), falsePositives),
+		slots:  make([]uint64, size), mask: size - 1, seed: rand.Uint64(),
+	}
 	for feed, list := range lists {
 		for index := range list.indicators {
 			out.insert(lists, feed, index)
@@ -47,6 +57,7 @@ func newTable(lists []*list) table {
 // insert enters an indicator. If its feed has the key twice, the indicator of higher confidence stays.
 func (t *table) insert(lists []*list, feed, index int) {
 	key := lists[feed].key(index)
+	t.filter.Add(key)
 	at := t.first(key)
 	for ; at.slot != 0; at = t.next(at) {
 		if at.feed() == feed && at.matches(lists, key) {
@@ -64,6 +75,9 @@ func (t *table) insert(lists []*list, feed, index int) {
 type cursor struct {
 	place, slot, tag uint64
 }
+
+// mayContain reports whether key may have an indicator. It is false for nearly all keys without one.
+func (t *table) mayContain(key []byte) bool { return t.filter.Test(key) }
 
 // first returns the first place of a key.
 func (t *table) first(key []byte) cursor {
