@@ -429,7 +429,7 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 		t.Errorf("the last block of %d is %+v, %v", newest.HighestTime, block, err)
 	}
 
-	all, err := store.NewestAlerts(ctx, pipeline.AlertFilter{Lookback: time.Hour})
+	all, err := store.NewestAlerts(ctx, pipeline.AlertFilter{TopicPartition: from, Lookback: time.Hour})
 	if err != nil || len(all) == 0 {
 		t.Fatalf("alerts %v, %v", all, err)
 	}
@@ -440,7 +440,7 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 		}
 	}
 	second := pipeline.BlockID{TopicPartition: from, Start: 2, End: 4, Time: at[1]}
-	before, err := store.NewestAlerts(ctx, pipeline.AlertFilter{Except: second, Lookback: time.Hour})
+	before, err := store.NewestAlerts(ctx, pipeline.AlertFilter{TopicPartition: from, Except: second, Lookback: time.Hour})
 	if err != nil || len(before) == 0 {
 		t.Fatalf("alerts before the second block %v, %v", before, err)
 	}

@@ -71,7 +71,7 @@ func CheckSplits(t *testing.T, list []protocols.Protocol, conversation Conversat
 // of the whole steps.
 func (c Conversation) checkAnySplit(t *testing.T, list []protocols.Protocol, whole []string) {
 	if c.UDP {
-		t.Skip("datagrams are not cut")
+		return // datagrams are not cut
 	}
 	check := func(what string, cut Conversation) bool {
 		got := cut.mustPlay(t, list)
@@ -201,7 +201,7 @@ func (c Conversation) checkMidStream(t *testing.T, list []protocols.Protocol) {
 // checkFlipped opens the connection with client and server exchanged. The events must be the same.
 func (c Conversation) checkFlipped(t *testing.T, list []protocols.Protocol) {
 	if c.UDP {
-		t.Skip("the port decides the roles of datagrams")
+		return // the port decides the roles of datagrams
 	}
 	c.MidStream = true
 	want := c.mustPlay(t, list)

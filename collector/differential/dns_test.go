@@ -1,0 +1,158 @@
+//go:build linux
+
+package differential
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+const dnsPort = 53
+
+// dnsQueryLine is a line of dnsmasq's log with log-queries=extra: 1 127.0.0.1/40000 query[A] name from 127.0.0.1
+var dnsQueryLine = regexp.MustCompile(`127\.0\.0\.1/(\d+) query\[[^]]*\] (\S+) from`)
+
+func dnsmasqSubject() *subject {
+	return &subject{
+		name: "dnsmasq", ports: []int{dnsPort}, share: 3, same: sameQuestion,
+		start: func(l *lab) {
+			l.start("dnsmasq.log", "dnsmasq", "-k", "-C", "/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
+				"--log-facility=-", "--log-queries=extra", "--address=/example/192.0.2.10", "--listen-address=127.0.0.1", "--bind-interfaces")
+			l.waitTCP(dnsPort)
+		},
+		converse: converseDNS,
+		log: func(l *lab) map[uint32][]executed {
+			logged := map[uint32][]executed{}
+			for _, match := range dnsQueryLine.FindAllStringSubmatch(string(l.read("dnsmasq.log")), -1) {
+				port, _ := strconv.ParseUint(match[1], 10, 16)
+				logged[uint32(port)] = append(logged[uint32(port)], executed{text: strings.ToLower(match[2])})
+			}
+			return logged
+		},
+	}
+}
+
+func sameQuestion(e observed, logged executed) bool {
+	return e.dataset == pipeline.Dataset_DNS && strings.ToLower(e.text) == logged.text
+}
+
+// converseDNS sends queries from one port and waits for the answers.
+func converseDNS(random *rand.Rand, marker string) (conversation, error) {
+	if chance(random, 25) {
+		return converseDNSOverTCP(random, marker)
+	}
+	conn, err := net.Dial("udp", address(dnsPort))
+	if err != nil {
+		return conversation{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	c := conversation{port: uint32(conn.LocalAddr().(*net.UDPAddr).Port)}
+	var forms []string
+	if chance(random, 25) {
+		count := pick(random, 1, 20, 100)
+		forms = append(forms, fmt.Sprint(count, " datagrams of nonsense"))
+		for range count {
+			_, _ = conn.Write([]byte(pick(random, "x", "\x00", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("\xff", 40))))
+		}
+	}
+	answer := make([]byte, 64<<10)
+	for i := range pick(random, 1, 2, 5) {
+		query, form := dnsQuery(random, uint16(i+1), fmt.Sprintf("%s%dq", marker, i))
+		forms = append(forms, form)
+		c.written = append(c.written, query...)
+		if _, err := conn.Write(query); err != nil {
+			return c, err
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_, _ = conn.Read(answer) // a query that dnsmasq refuses may have no answer
+	}
+	c.form = strings.Join(forms, ", ")
+	return c, nil
+}
+
+func converseDNSOverTCP(random *rand.Rand, marker string) (conversation, error) {
+	conn, local, err := dial(dnsPort)
+	if err != nil {
+		return conversation{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	c := conversation{port: local}
+	var forms []string
+	for i := range pick(random, 1, 3) {
+		query, form := dnsQuery(random, uint16(i+1), fmt.Sprintf("%s%dq", marker, i))
+		framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)
+		name, err := writeSegments(conn, random, framed)
+		forms = append(forms, form, "TCP", name)
+		c.written = append(c.written, framed...)
+		c.form = strings.Join(forms, ", ")
+		var length [2]byte
+		if err != nil {
+			return c, nil
+		}
+		if _, err := io.ReadFull(conn, length[:]); err != nil {
+			return c, nil // dnsmasq has ended the connection, as it may
+		}
+		if _, err := io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint16(length[:]))); err != nil {
+			return c, nil
+		}
+	}
+	return c, nil
+}
+
+// dnsQuery returns a query for a name that contains marker.
+func dnsQuery(random *rand.Rand, id uint16, marker string) ([]byte, string) {
+	name := marker + pick(random, ".example", ".sub.example", ".EXAMPLE", "."+strings.Repeat("l", 60)+".example")
+	labels := strings.Split(name, ".")
+	header := func(questions, additional uint16) []byte {
+		out := binary.BigEndian.AppendUint16(nil, id)
+		for _, field := range []uint16{0x0100, questions, 0, 0, additional} {
+			out = binary.BigEndian.AppendUint16(out, field)
+		}
+		return out
+	}
+	appendName := func(out []byte) []byte {
+		for _, label := range labels {
+			out = append(append(out, byte(len(label))), label...)
+		}
+		return append(out, 0)
+	}
+	kind := pick[uint16](random, 1, 1, 28, 16, 255, 33, 65, 0, 1000, 65280)
+	class := pick[uint16](random, 1, 1, 1, 1, 3, 7, 255)
+	question := func(out []byte) []byte {
+		return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(out, kind), class)
+	}
+	optRecord := []byte{0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0}
+	form := fmt.Sprintf("type %d class %d", kind, class)
+	switch random.IntN(6) {
+	case 0:
+		return append(question(appendName(header(1, 1))), optRecord...), form + " EDNS"
+	case 1:
+		// The name is a pointer to an EDNS option behind the question.
+		out := append(header(1, 1), 0xc0, 12+2+4+11+4)
+		out = question(out)
+		encoded := appendName(nil)
+		opt := []byte{0, 0, 41, 0x10, 0, 0, 0, 0, 0}
+		opt = binary.BigEndian.AppendUint16(opt, uint16(4+len(encoded)))
+		opt = binary.BigEndian.AppendUint16(append(opt, 0xfd, 0xe9), uint16(len(encoded)))
+		return append(append(out, opt...), encoded...), form + " forward pointer"
+	case 2:
+		out := question(appendName(header(17, 0)))
+		for range 16 {
+			out = append(append(out, 1, 'a', 0), 0, 1, 0, 1)
+		}
+		return out, form + " 17 questions"
+	case 3:
+		return append(question(appendName(header(1, 0))), "trailing bytes"...), form + " trailing bytes"
+	default:
+		return question(appendName(header(1, 0))), form
+	}
+}

@@ -1,0 +1,304 @@
+//go:build linux
+
+package differential
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+const (
+	nginxPort       = 80
+	nginxOtherPort  = 9000 // a port that hints at no protocol
+	nginxInjectPort = 81   // packets are injected into the connections to this port
+	goPort          = 8080
+	pythonPort      = 8000
+)
+
+const nginxConfig = `user root; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err; daemon off; worker_processes 1; events {}
+http {
+ log_format oracle escape=json '{"port":$remote_port,"server":$server_port,"line":"$request","status":$status}';
+ access_log %[1]s/access.log oracle;
+ client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u;
+ scgi_temp_path %[1]s/s;
+ large_client_header_buffers 8 64k; client_header_buffer_size 16k; ignore_invalid_headers off; merge_slashes off;
+ server { listen %[2]d; listen %[3]d; listen %[4]d; location / { return 200 "yes\n"; } }
+}
+`
+
+// accessLine is a line of the logs of the HTTP servers.
+type accessLine struct {
+	Port   uint32
+	Server int // port of the server, 0 where it has only one
+	Line   string
+	Status int
+}
+
+// accessLog reads the accessLines of a log that are of the given ports of the server.
+func accessLog(l *lab, name string, servers ...int) map[uint32][]executed {
+	logged := map[uint32][]executed{}
+	for text := range bytes.SplitSeq(l.read(name), []byte("\n")) {
+		var line accessLine
+		if json.Unmarshal(text, &line) != nil || line.Line == "" || !slices.Contains(servers, line.Server) {
+			continue
+		}
+		logged[line.Port] = append(logged[line.Port], executed{text: requestLine(line.Line), refused: line.Status >= 400})
+	}
+	return logged
+}
+
+// requestLine returns "METHOD target" of a request line as a server logs it.
+func requestLine(line string) string {
+	words := strings.Fields(line)
+	if len(words) > 2 && strings.HasPrefix(words[len(words)-1], "HTTP/") {
+		words = words[:len(words)-1]
+	}
+	return strings.Join(words, " ")
+}
+
+func sameRequest(e observed, logged executed) bool {
+	return e.dataset == pipeline.Dataset_HTTP && e.text == logged.text
+}
+
+func nginxSubject() *subject {
+	return &subject{
+		name: "nginx", ports: []int{nginxPort, nginxOtherPort}, share: 4, same: sameRequest,
+		start: func(l *lab) {
+			conf := l.write("nginx.conf", fmt.Sprintf(nginxConfig, l.dir, nginxPort, nginxOtherPort, nginxInjectPort))
+			l.start("nginx.out", "nginx", "-c", conf, "-e", filepath.Join(l.dir, "nginx.err"))
+			l.waitTCP(nginxPort)
+		},
+		converse: func(random *rand.Rand, marker string) (conversation, error) {
+			return converseHTTP(random, pick(random, nginxPort, nginxOtherPort), marker, looseHTTP)
+		},
+		log: func(l *lab) map[uint32][]executed { return accessLog(l, "access.log", nginxPort, nginxOtherPort) },
+	}
+}
+
+// goSubject is net/http in this process. Its log has the form of nginx's.
+func goSubject() *subject {
+	var mu sync.Mutex
+	logged := map[uint32][]executed{}
+	return &subject{
+		name: "net/http", ports: []int{goPort}, share: 2, same: sameRequest,
+		start: func(l *lab) {
+			listener, err := net.Listen("tcp", address(goPort))
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				remote, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr)
+				mu.Lock()
+				defer mu.Unlock()
+				port := uint32(remote.Port)
+				logged[port] = append(logged[port], executed{text: r.Method + " " + r.RequestURI})
+				fmt.Fprintln(w, "yes")
+			})
+			server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+			go func() { _ = server.Serve(listener) }()
+			l.t.Cleanup(func() { _ = server.Close() })
+		},
+		converse: func(random *rand.Rand, marker string) (conversation, error) {
+			return converseHTTP(random, goPort, marker, strictHTTP)
+		},
+		log: func(*lab) map[uint32][]executed {
+			mu.Lock()
+			defer mu.Unlock()
+			return logged
+		},
+	}
+}
+
+const pythonServer = `
+import http.server, json, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        line = {"port": self.client_address[1], "line": self.requestline, "status": 200}
+        os.write(1, (json.dumps(line) + "\n").encode())  # in one call: there are many threads
+        self.send_response(200); self.send_header("Content-Length", "4"); self.end_headers()
+        if self.command != "HEAD": self.wfile.write(b"yes\n")
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+`
+
+func pythonSubject() *subject {
+	return &subject{
+		name: "http.server", ports: []int{pythonPort}, share: 2, same: sameRequest,
+		start: func(l *lab) {
+			l.start("python.log", "python3", "-c", pythonServer, fmt.Sprint(pythonPort))
+			l.waitTCP(pythonPort)
+		},
+		converse: func(random *rand.Rand, marker string) (conversation, error) {
+			return converseHTTP(random, pythonPort, marker, pythonHTTP)
+		},
+		log: func(l *lab) map[uint32][]executed { return accessLog(l, "python.log", 0) },
+	}
+}
+
+// An httpDialect holds the forms that a kind of server takes.
+type httpDialect struct {
+	spaces []string // between the words of the request line
+	chunks bool     // the server reads chunked bodies
+}
+
+var (
+	looseHTTP  = httpDialect{spaces: []string{" ", " ", " ", "  ", "    "}, chunks: true}
+	strictHTTP = httpDialect{spaces: []string{" "}, chunks: true}
+	pythonHTTP = httpDialect{spaces: []string{" ", " ", "\t", "\v", "\f", " \t "}}
+)
+
+// converseHTTP sends some requests on one connection and reads until the server closes it or has answered.
+func converseHTTP(random *rand.Rand, port int, marker string, dialect httpDialect) (conversation, error) {
+	conn, local, err := dial(port)
+	if err != nil {
+		return conversation{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	c := conversation{port: local}
+
+	// Requests follow one another with and without waiting for the answer.
+	count := pick(random, 1, 1, 2, 3, 8)
+	pipelined := chance(random, 50)
+	var forms []string
+	var pending []byte
+	for i := range count {
+		request, form := httpRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect, i == count-1)
+		pending = append(pending, request...)
+		forms = append(forms, form)
+		if pipelined && i < count-1 {
+			continue
+		}
+		c.written = append(c.written, pending...)
+		name, err := writeSegments(conn, random, pending)
+		pending = nil
+		forms = append(forms, name)
+		if err != nil || !pipelined && i < count-1 && readSome(conn) != nil {
+			break // the server has ended the connection, as it may
+		}
+	}
+	c.form = strings.Join(forms, ", ")
+	_ = conn.CloseWrite()
+	_, err = io.Copy(io.Discard, conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return c, err
+	}
+	return c, nil
+}
+
+// readSome reads what the server sends next.
+func readSome(conn net.Conn) error {
+	_, err := conn.Read(make([]byte, 64<<10))
+	return err
+}
+
+// httpRequest returns a request whose target contains marker, at its end where it is padded.
+func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last bool) ([]byte, string) {
+	var forms []string
+	form := func(text string) { forms = append(forms, text) }
+	var out bytes.Buffer
+
+	// 1. What stands in front of the request line.
+	switch {
+	case chance(random, 10):
+		count := pick(random, 1, 2, 30, 3000)
+		form(fmt.Sprint(count, " CRLF in front"))
+		out.WriteString(strings.Repeat("\r\n", count))
+	case chance(random, 5):
+		form("LF in front")
+		out.WriteString("\n")
+	}
+
+	// 2. The request line.
+	lineEnd := pick(random, "\r\n", "\r\n", "\r\n", "\n")
+	method := pick(random, "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
+	target, targetForm := httpTarget(random, marker)
+	version := pick(random, "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0")
+	first, second := pick(random, dialect.spaces...), pick(random, dialect.spaces...)
+	form(fmt.Sprintf("%s%q%s%q%s%q", method, first, targetForm, second, version, lineEnd))
+	out.WriteString(method + first + target + second + version + lineEnd)
+
+	// 3. Headers.
+	var headers []string
+	headers = append(headers, "Host: "+pick(random, "shop.example", "shop.example:8080", "10.0.0.1"))
+	for range random.IntN(6) {
+		headers = append(headers, pick(random,
+			"User-Agent: test/1.0", "X-Empty:", "X-Spaces:   \t  value \t", "Accept: */*", "X-Long: "+strings.Repeat("v", 3000),
+			"x-lower: 1", "Cookie: a=b; c=d", "X-Colon: a: b: c", "Accept-Encoding: gzip", "Via: 1.1 GET / HTTP/1.1"))
+	}
+
+	// 4. The body.
+	var body string
+	if method == "POST" || method == "PUT" {
+		content := pick(random, "", "a=b", "GET /not-a-request HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("z", 20_000))
+		if dialect.chunks && chance(random, 40) {
+			form("chunked")
+			headers = append(headers, "Transfer-Encoding: chunked")
+			body = chunked(random, content)
+		} else {
+			headers = append(headers, fmt.Sprint("Content-Length: ", len(content)))
+			body = content
+		}
+	}
+	if last && chance(random, 50) {
+		headers = append(headers, "Connection: close")
+	} else if version == "HTTP/1.0" {
+		headers = append(headers, "Connection: keep-alive")
+	}
+	random.Shuffle(len(headers), func(i, j int) { headers[i], headers[j] = headers[j], headers[i] })
+	out.WriteString(strings.Join(headers, lineEnd) + lineEnd + lineEnd + body)
+	return out.Bytes(), strings.Join(forms, ", ")
+}
+
+// httpTarget returns a request target that contains marker.
+func httpTarget(random *rand.Rand, marker string) (target, form string) {
+	switch random.IntN(10) {
+	case 0:
+		return "http://shop.example/" + marker, "absolute"
+	case 1:
+		return "//" + marker, "two slashes"
+	case 2:
+		return "/%2e%2e/%2E%2e/etc/passwd?" + marker, "percent"
+	case 3:
+		padding := pick(random, 2000, 5000, 9000, 30_000)
+		return "/?a=" + strings.Repeat("x", padding) + "&b=" + marker, fmt.Sprint("padded by ", padding)
+	case 4:
+		return "/" + marker + "?q=<script>&r='--&s=${jndi:ldap://x}", "attack"
+	case 5:
+		return "/" + marker + "#fragment", "fragment"
+	case 6:
+		return "/a;b=c/" + marker + "?&&==", "odd query"
+	default:
+		return "/" + marker, "path"
+	}
+}
+
+// chunked returns content in chunks, in the odd forms that servers take.
+func chunked(random *rand.Rand, content string) string {
+	var out strings.Builder
+	for content != "" {
+		length := 1 + random.IntN(len(content))
+		size := fmt.Sprintf(pick(random, "%x", "%X", "00%x", "%x;name=value"), length)
+		out.WriteString(size + "\r\n" + content[:length] + "\r\n")
+		content = content[length:]
+	}
+	out.WriteString("0\r\n" + pick(random, "", "", "X-Trailer: 1\r\n") + "\r\n")
+	return out.String()
+}

@@ -1,0 +1,252 @@
+//go:build linux
+
+package differential
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tidegate/pipeline"
+)
+
+const redisPort = 6379
+
+func redisSubject() *subject {
+	return &subject{
+		name: "redis", ports: []int{redisPort}, share: 4, same: sameCommand, notLogged: notLogged,
+		start: func(l *lab) {
+			l.start("redis.out", "redis-server", "--port", fmt.Sprint(redisPort), "--save", "", "--bind", "127.0.0.1",
+				"--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000000", "--dir", l.dir)
+			l.waitTCP(redisPort)
+		},
+		converse: converseRedis,
+		log:      slowLog,
+	}
+}
+
+// slowLog returns all commands that Redis has executed, of each client. Redis keeps 31 arguments of 128 bytes.
+func slowLog(l *lab) map[uint32][]executed {
+	conn, err := net.Dial("tcp", address(redisPort))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "SLOWLOG GET -1\r\n")
+	reader := bufio.NewReaderSize(conn, 1<<20)
+	reply, err := readRESP(reader)
+	if err != nil {
+		l.t.Fatalf("read the slow log: %v", err)
+	}
+	logged := map[uint32][]executed{}
+	entries := reply.([]any)
+	for _, listed := range slices.Backward(entries) { // newest first
+		entry := listed.([]any)
+		var words []string
+		var one executed
+		for _, arg := range entry[3].([]any) {
+			word := arg.(string)
+			if strings.HasPrefix(word, "... (") && strings.HasSuffix(word, "more arguments)") {
+				one.cut = true
+				break
+			}
+			if at := strings.LastIndex(word, "... ("); at >= 0 && strings.HasSuffix(word, "more bytes)") {
+				words, one.cut = append(words, word[:at]), true
+				break
+			}
+			words = append(words, word)
+		}
+		client, err := net.ResolveTCPAddr("tcp", entry[4].(string))
+		if err != nil {
+			continue // a command of a script or of a transaction without a client
+		}
+		one.text = strings.ToUpper(words[0]) + strings.Join(append([]string{""}, words[1:]...), " ")
+		logged[uint32(client.Port)] = append(logged[uint32(client.Port)], one)
+	}
+	return logged
+}
+
+// readRESP reads a RESP2 value: a string, or a list of values.
+func readRESP(reader *bufio.Reader) (any, error) {
+	line, err := reader.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	kind, text := line[0], strings.TrimRight(line[1:], "\r\n")
+	size, _ := strconv.Atoi(text)
+	switch kind {
+	case '$':
+		if size < 0 {
+			return "", nil
+		}
+		data := make([]byte, size+2)
+		_, err := io.ReadFull(reader, data)
+		return string(data[:size]), err
+	case '*':
+		values := make([]any, 0, max(size, 0))
+		for range size {
+			value, err := readRESP(reader)
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, value)
+		}
+		return values, nil
+	default:
+		return text, nil
+	}
+}
+
+// notLogged reports whether Redis leaves a command out of its slow log.
+func notLogged(e observed) bool { return e.text == "EXEC" || strings.HasPrefix(e.text, "SLOWLOG") }
+
+// sameCommand compares the words that both have: an event keeps fewer of a long command, and says so, and the log
+// keeps the first bytes of a long word.
+func sameCommand(e observed, logged executed) bool {
+	if e.dataset != pipeline.Dataset_REDIS {
+		return false
+	}
+	event, log := strings.ToUpper(e.text), strings.ToUpper(logged.text)
+	if e.text != "" && (saysWhatWasCut(e) || logged.cut) {
+		shared := min(len(event), len(log), 60)
+		return event[:shared] == log[:shared]
+	}
+	return event == log
+}
+
+// converseRedis sends commands on one connection.
+func converseRedis(random *rand.Rand, marker string) (conversation, error) {
+	conn, local, err := dial(redisPort)
+	if err != nil {
+		return conversation{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	c := conversation{port: local}
+	var forms []string
+
+	// 1. What an attacker sends first: it decides nothing about what follows.
+	switch random.IntN(8) {
+	case 0:
+		forms = append(forms, "GET / HTTP/1.1")
+		c.written = append(c.written, "GET / HTTP/1.1\r\n"...)
+	case 1:
+		forms = append(forms, "errors")
+		for range pick(random, 1, 20, 150) {
+			c.written = append(c.written, pick(random, "!\r\n", "nonsense a b\r\n", "*1\r\n$4\r\nNOPE\r\n")...)
+		}
+	case 2:
+		forms = append(forms, "empty lines")
+		c.written = append(c.written, strings.Repeat(pick(random, "\r\n", "\n", "*0\r\n", "*-1\r\n"), pick(random, 1, 5, 2000))...)
+	case 3:
+		forms = append(forms, "MONITOR")
+		c.written = append(c.written, redisCommand(random, "MONITOR")...)
+	case 4:
+		forms = append(forms, "HELLO 3")
+		c.written = append(c.written, redisCommand(random, "HELLO", "3")...)
+	case 5:
+		forms = append(forms, "CLIENT REPLY OFF")
+		c.written = append(c.written, redisCommand(random, "CLIENT", "REPLY", "OFF")...)
+	}
+
+	// 2. Commands of every kind, in both forms of the protocol.
+	transaction := chance(random, 15)
+	if transaction {
+		c.written = append(c.written, redisCommand(random, "MULTI")...)
+	}
+	for i := range pick(random, 1, 3, 10) {
+		words, form := redisWords(random, fmt.Sprintf("%s%dq", marker, i))
+		forms = append(forms, form)
+		c.written = append(c.written, redisCommand(random, words...)...)
+	}
+	if transaction {
+		forms = append(forms, "MULTI")
+		c.written = append(c.written, redisCommand(random, "EXEC")...)
+	}
+	if len(forms) > 0 && forms[0] == "MONITOR" {
+		c.written = append(c.written, redisCommand(random, "RESET")...)
+		c.written = append(c.written, redisCommand(random, "SET", marker+"after", "1")...)
+	}
+	c.written = append(c.written, redisCommand(random, "QUIT")...)
+
+	name, err := writeSegments(conn, random, c.written)
+	c.form = strings.Join(append(forms, name), ", ")
+	if err != nil {
+		return c, nil // the server has ended the connection, as it may
+	}
+	_ = conn.CloseWrite() // after CLIENT REPLY OFF, QUIT does not end the connection
+	_, err = io.Copy(io.Discard, conn)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return c, err
+	}
+	return c, nil
+}
+
+// redisCommand encodes a command as an array, or as an inline command if its words allow that.
+func redisCommand(random *rand.Rand, words ...string) []byte {
+	var out bytes.Buffer
+	if chance(random, 30) && !strings.ContainsAny(strings.Join(words, ""), "\r\n\x00\"'\\") && len(strings.Join(words, " ")) < 60_000 {
+		for i, word := range words {
+			if i > 0 {
+				out.WriteString(pick(random, " ", " ", "  ", "\t"))
+			}
+			if word == "" || strings.Contains(word, " ") || chance(random, 20) {
+				word = pick(random, `"`+word+`"`, `'`+word+`'`)
+			}
+			out.WriteString(word)
+		}
+		out.WriteString(pick(random, "\r\n", "\n"))
+		return out.Bytes()
+	}
+	fmt.Fprintf(&out, "*%d\r\n", len(words))
+	for _, word := range words {
+		fmt.Fprintf(&out, "$%d\r\n%s\r\n", len(word), word)
+	}
+	return out.Bytes()
+}
+
+// redisWords returns a command that contains marker.
+func redisWords(random *rand.Rand, marker string) (words []string, form string) {
+	switch random.IntN(11) {
+	case 0:
+		return []string{pick(random, "get", "GET", "gEt"), marker}, "GET"
+	case 1:
+		return []string{"CONFIG", "SET", "dbfilename", marker + ".rdb"}, "CONFIG SET"
+	case 2:
+		words = []string{"CONFIG", "SET"}
+		for _, name := range []string{
+			"hz", "lfu-log-factor", "lfu-decay-time", "timeout", "tcp-keepalive",
+			"hash-max-listpack-entries", "set-max-intset-entries", "zset-max-listpack-entries", "maxmemory-samples",
+		} {
+			words = append(words, name, "10")
+		}
+		return append(words, "dbfilename", marker), "CONFIG SET of ten"
+	case 3:
+		return []string{"SET", marker, strings.Repeat("v", pick(random, 1, 200, 40_000))}, "SET"
+	case 4:
+		return []string{"EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", marker, "v"}, "EVAL"
+	case 5:
+		words = []string{"MSET"}
+		for i := range pick(random, 2, 40) {
+			words = append(words, fmt.Sprint(marker, "k", i), "v")
+		}
+		return words, "MSET"
+	case 6:
+		return []string{"LPUSH", marker, "a b", "c"}, "LPUSH"
+	case 7:
+		return []string{"INCR", marker}, "INCR"
+	case 8:
+		return []string{"SET", marker, "line\r\n*1\r\n$4\r\nPING\r\n"}, "RESP in a value"
+	case 9:
+		return []string{"KEYS", marker + "*"}, "KEYS"
+	default:
+		return []string{"SLAVEOF", "NO", "ONE"}, "SLAVEOF"
+	}
+}
