@@ -1,9 +1,5 @@
 package redis
 
-import (
-	"bytes"
-)
-
 // containers are the commands whose first argument is a part of their name.
 var containers = map[string]bool{
 	"ACL": true, "CLIENT": true, "CLUSTER": true, "COMMAND": true, "CONFIG": true, "DEBUG": true,
@@ -121,7 +117,12 @@ func isName(data []byte) bool {
 	if len(data) == 0 || len(data) > 64 || !letter(data[0]) {
 		return false
 	}
-	return len(bytes.TrimLeft(data, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-|")) == 0
+	for _, c := range data {
+		if !letter(c) && (c < '0' || c > '9') && c != '.' && c != '_' && c != '-' && c != '|' {
+			return false
+		}
+	}
+	return true
 }
 
 func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
