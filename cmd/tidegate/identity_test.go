@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
 	"tidegate/collector/links"
+	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
 	"tidegate/protocols"
@@ -55,7 +55,7 @@ func (h *dockerHost) startCapture() *hostCapture {
 	captured.metrics = prometheus.NewRegistry()
 	log, reg := slog.New(slog.DiscardHandler), captured.metrics
 	ctx, cancel := context.WithCancel(context.Background())
-	var ends []chan struct{}
+	var ends []<-chan struct{}
 	start := func(run func()) { ends = append(ends, h.inHost(run)) }
 
 	cfg := containers.Default()
@@ -95,23 +95,8 @@ func (h *dockerHost) startCapture() *hostCapture {
 }
 
 // inHost runs f on a thread of its own in the network namespace of the host.
-func (h *dockerHost) inHost(f func()) chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		file, err := os.Open("/run/netns/" + h.hostNamespace)
-		if err == nil {
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-			_ = file.Close()
-		}
-		if err != nil {
-			h.t.Errorf("enter the namespace of the host: %v", err)
-			return
-		}
-		f()
-	}()
-	return done
+func (h *dockerHost) inHost(f func()) <-chan struct{} {
+	return netnstest.Start(h.t, h.hostNamespace, f)
 }
 
 // runWork runs a workload in a container and returns when it has ended.

@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
+	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
 )
 
@@ -83,38 +82,12 @@ func (discardShipper) Packets(string) collector.PacketProducer { return discardS
 func (discardShipper) File(string) collector.FileProducer      { return nil }
 func (discardShipper) Prune(func(string) bool)                 {}
 
-func ip(t *testing.T, args string) { t.Helper(); run(t, "ip", strings.Fields(args)...) }
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v: %s", name, args, err, out)
-	}
-}
-
-// inNamespace runs f in a network namespace, on a thread of its own that ends with f.
-func inNamespace(t *testing.T, name string, f func()) chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := os.Open("/run/netns/" + name)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-			_ = ns.Close()
-		}
-		if err != nil {
-			t.Errorf("enter namespace %s: %v", name, err)
-			return
-		}
-		f()
-	}()
-	return done
-}
+func ip(t *testing.T, args string) { t.Helper(); netnstest.Run(t, "ip", strings.Fields(args)...) }
 
 // send sends frames on an interface of a namespace.
 func send(t *testing.T, ns, iface string, frames ...[]byte) {
 	t.Helper()
-	<-inNamespace(t, ns, func() {
+	<-netnstest.Start(t, ns, func() {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		if err != nil {
 			t.Error(err)
@@ -188,7 +161,7 @@ func TestLiveCapture(t *testing.T) {
 	handler := func(string, int, collector.PacketProducer) Handler { return recorder }
 	live := NewLive(cfg, excluded, handler, slog.New(slog.DiscardHandler), reg)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := inNamespace(t, captureNS, func() {
+	done := netnstest.Start(t, captureNS, func() {
 		if err := live.Run(ctx, discardShipper{}); err != nil {
 			t.Error(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
+	"tidegate/collector/netnstest"
 )
 
 // TestInterfacesSideBySide: three interfaces with consecutive indexes and two workers each have different
@@ -38,13 +39,13 @@ func TestInterfacesSideBySide(t *testing.T) {
 	cfg.Interfaces, cfg.Workers, cfg.RingBytes = []string{"eth*"}, 2, 2<<20
 	ctx, cancel := context.WithCancel(t.Context())
 	var captures []*frameRecorder
-	var ends []chan struct{}
+	var ends []<-chan struct{}
 	for range 2 {
 		recorder := &frameRecorder{}
 		handler := func(string, int, collector.PacketProducer) Handler { return recorder }
 		live := NewLive(cfg, nil, handler, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		captures = append(captures, recorder)
-		ends = append(ends, inNamespace(t, captureNS, func() { _ = live.Run(ctx, discardShipper{}) }))
+		ends = append(ends, netnstest.Start(t, captureNS, func() { _ = live.Run(ctx, discardShipper{}) }))
 	}
 	defer func() {
 		cancel()

@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -21,6 +19,7 @@ import (
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
 
+	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
 )
@@ -31,29 +30,7 @@ func newTracker() *Tracker { return New(slog.New(slog.DiscardHandler), prometheu
 func run(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
-	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-}
-
-// inNamespace runs f in a network namespace, on a thread of its own that ends with f.
-func inNamespace(t *testing.T, name string, f func()) chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := os.Open("/run/netns/" + name)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-			_ = ns.Close()
-		}
-		if err != nil {
-			t.Errorf("enter namespace %s: %v", name, err)
-			return
-		}
-		f()
-	}()
-	return done
+	netnstest.Run(t, words[0], words[1:]...)
 }
 
 // A lab is a router between the namespace of a client and the namespace of a server. It applies SNAT to
@@ -105,7 +82,7 @@ func newLab(t *testing.T) lab {
 // serve answers on the ports of the server until the test ends.
 func (l lab) serve(t *testing.T) {
 	t.Helper()
-	<-inNamespace(t, l.server, func() {
+	<-netnstest.Start(t, l.server, func() {
 		for _, port := range []string{":8080", ":8081"} {
 			tcp, err := net.Listen("tcp4", serverIP+port)
 			if err != nil {
@@ -147,7 +124,7 @@ func (l lab) serve(t *testing.T) {
 func (l lab) dial(t *testing.T, network, to string) net.Conn {
 	t.Helper()
 	var conn net.Conn
-	<-inNamespace(t, l.client, func() {
+	<-netnstest.Start(t, l.client, func() {
 		var err error
 		if conn, err = net.DialTimeout(network, to, 5*time.Second); err != nil {
 			t.Error(err)
@@ -177,7 +154,7 @@ func roundTrip(t *testing.T, conn net.Conn) {
 func (l lab) start(t *testing.T, tracker *Tracker) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	done := inNamespace(t, l.router, func() {
+	done := netnstest.Start(t, l.router, func() {
 		if err := tracker.Run(ctx); err != nil {
 			t.Error(err)
 		}
@@ -270,7 +247,7 @@ func (l lab) connect(t *testing.T) (flows []flow, conns []net.Conn) {
 // flush deletes every entry of the router's table, as expiry would.
 func (l lab) flush(t *testing.T) {
 	t.Helper()
-	<-inNamespace(t, l.router, func() {
+	<-netnstest.Start(t, l.router, func() {
 		conn, err := ct.Dial(nil)
 		if err == nil {
 			err = conn.Flush()

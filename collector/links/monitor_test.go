@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/collector/links"
+	"tidegate/collector/netnstest"
 )
 
 // TestDevicesOfTheKernel: a Monitor knows the tunnels of each kind of device as the kernel describes them, only on
@@ -53,7 +54,7 @@ func TestDevicesOfTheKernel(t *testing.T) {
 	}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	ctx, cancel := context.WithCancel(context.Background())
 	changed := monitor.Subscribe()
-	done := within(t, h.name, func() { _ = monitor.Run(ctx) })
+	done := netnstest.Start(t, h.name, func() { _ = monitor.Run(ctx) })
 	defer func() { cancel(); <-done }()
 	<-changed
 

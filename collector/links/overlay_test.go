@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -23,12 +22,12 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
 	"tidegate/collector/capture"
 	"tidegate/collector/conntrack"
 	"tidegate/collector/links"
+	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
 	"tidegate/protocols"
@@ -45,17 +44,10 @@ type host struct {
 	events []*pipeline.Event
 }
 
-func run(t testing.TB, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v: %s", name, args, err, out)
-	}
-}
-
 // ip runs `ip -n namespace …`.
 func ip(t testing.TB, namespace, args string) {
 	t.Helper()
-	run(t, "ip", append([]string{"-n", namespace}, strings.Fields(args)...)...)
+	netnstest.Run(t, "ip", append([]string{"-n", namespace}, strings.Fields(args)...)...)
 }
 
 func newHost(t testing.TB) *host {
@@ -66,7 +58,7 @@ func newHost(t testing.TB) *host {
 	h := &host{TB: t}
 	for i, name := range []*string{&h.name, &h.peer, &h.container} {
 		*name = fmt.Sprintf("tglnk%d-%d", i, os.Getpid())
-		run(t, "ip", "netns", "add", *name)
+		netnstest.Run(t, "ip", "netns", "add", *name)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", *name).Run() })
 		ip(t, *name, "link set lo up")
 	}
@@ -85,28 +77,8 @@ func newHost(t testing.TB) *host {
 	ip(t, h.container, "link set eth0 up")
 	ip(t, h.container, "route add default via 172.17.0.1")
 	ip(t, h.peer, "route add 172.17.0.0/16 via 198.51.100.1")
-	run(t, "ip", "netns", "exec", h.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	netnstest.Run(t, "ip", "netns", "exec", h.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
 	return h
-}
-
-// within runs f on a thread of its own in a namespace.
-func within(t testing.TB, namespace string, f func()) chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		file, err := os.Open("/run/netns/" + namespace)
-		if err == nil {
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-			_ = file.Close()
-		}
-		if err != nil {
-			t.Errorf("enter namespace %s: %v", namespace, err)
-			return
-		}
-		f()
-	}()
-	return done
 }
 
 // shipper is a collector.Shipper whose producers are not used: the tables emit to the host.
@@ -152,10 +124,10 @@ func (h *host) capture(traffic func()) []*pipeline.Event {
 	live := capture.NewLive(cfg, nil, handler, log, reg)
 	ctx, cancel := context.WithCancel(context.Background())
 	changed := monitor.Subscribe()
-	ends := []chan struct{}{
-		within(h, h.name, func() { _ = monitor.Run(ctx) }),
-		within(h, h.name, func() { _ = tracker.Run(ctx) }),
-		within(h, h.name, func() { _ = live.Run(ctx, shipper{}) }),
+	ends := []<-chan struct{}{
+		netnstest.Start(h, h.name, func() { _ = monitor.Run(ctx) }),
+		netnstest.Start(h, h.name, func() { _ = tracker.Run(ctx) }),
+		netnstest.Start(h, h.name, func() { _ = live.Run(ctx, shipper{}) }),
 	}
 	<-changed
 	time.Sleep(700 * time.Millisecond)
@@ -172,7 +144,7 @@ func (h *host) capture(traffic func()) []*pipeline.Event {
 func (h *host) serve(namespace, address string) {
 	var listener net.Listener
 	var err error
-	<-within(h, namespace, func() { listener, err = net.Listen("tcp", address) })
+	<-netnstest.Start(h, namespace, func() { listener, err = net.Listen("tcp", address) })
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -186,7 +158,7 @@ func (h *host) serve(namespace, address string) {
 // request sends an HTTP request from a namespace.
 func (h *host) request(namespace, address, path string) {
 	h.Helper()
-	<-within(h, namespace, func() {
+	<-netnstest.Start(h, namespace, func() {
 		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
 		if err != nil {
 			h.Error(err)
@@ -219,7 +191,7 @@ func count(t testing.TB, events []*pipeline.Event, path string) (whole, tunnelle
 // forge sends a connection between 172.17.0.2 and 172.17.0.3 in VXLAN datagrams of network 7 to the given address.
 func (h *host) forge(to string) {
 	h.Helper()
-	<-within(h, h.container, func() {
+	<-netnstest.Start(h, h.container, func() {
 		conn, err := net.Dial("udp", to)
 		if err != nil {
 			h.Error(err)
@@ -293,7 +265,7 @@ func TestOverlayOfThisHostIsRead(t *testing.T) {
 		}
 		h.forge("172.17.0.1:4789")
 		h.forge("198.51.100.2:4789")
-		run(t, "ip", "netns", "exec", h.name, "iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "172.17.0.0/16", "-o", "eth0", "-j", "MASQUERADE")
+		netnstest.Run(t, "ip", "netns", "exec", h.name, "iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "172.17.0.0/16", "-o", "eth0", "-j", "MASQUERADE")
 		for range 20 {
 			h.forge("198.51.100.2:4789")
 		}
@@ -327,7 +299,7 @@ func TestOverlayInAnotherNamespaceIsRead(t *testing.T) {
 	h.addVXLAN()
 	for i, namespace := range []string{h.name, h.peer} {
 		overlay := namespace + "o"
-		run(t, "ip", "netns", "add", overlay)
+		netnstest.Run(t, "ip", "netns", "add", overlay)
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", overlay).Run() })
 		ip(t, namespace, "link set vx7 netns "+overlay)
 		ip(t, overlay, fmt.Sprintf("addr add 10.7.0.%d/24 dev vx7", i+1))
@@ -345,7 +317,7 @@ func TestOverlayInAnotherNamespaceIsRead(t *testing.T) {
 func TestNoDeviceNoTunnel(t *testing.T) {
 	h := newHost(t)
 	var socket net.PacketConn
-	<-within(t, h.name, func() { socket, _ = net.ListenPacket("udp", ":4789") })
+	<-netnstest.Start(t, h.name, func() { socket, _ = net.ListenPacket("udp", ":4789") })
 	defer func() { _ = socket.Close() }()
 	events := h.capture(func() {
 		h.forge("172.17.0.1:4789")

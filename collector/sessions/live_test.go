@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +25,7 @@ import (
 
 	"tidegate/collector"
 	"tidegate/collector/capture"
+	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
 	"tidegate/protocols"
 )
@@ -71,33 +71,14 @@ func newLiveNet(t testing.TB) *liveNet {
 
 func (n *liveNet) run(name string, args ...string) {
 	n.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		n.Fatalf("%s %v: %v: %s", name, args, err, out)
-	}
+	netnstest.Run(n, name, args...)
 }
 
 // in runs f on a thread in the namespace ns, and waits for it.
 func (n *liveNet) in(ns string, f func()) { <-n.start(ns, f) }
 
 // start runs f on a thread in the namespace ns. The channel is closed when f has returned.
-func (n *liveNet) start(ns string, f func()) chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		file, err := os.Open("/run/netns/" + ns)
-		if err == nil {
-			err = unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
-			_ = file.Close()
-		}
-		if err != nil {
-			n.Errorf("enter namespace %s: %v", ns, err)
-			return
-		}
-		f()
-	}()
-	return done
-}
+func (n *liveNet) start(ns string, f func()) <-chan struct{} { return netnstest.Start(n, ns, f) }
 
 // startNginx starts nginx in the server's namespace, and returns a function that stops it and returns the
 // request lines of its access log.
