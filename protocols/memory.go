@@ -9,7 +9,7 @@ type Holder interface {
 	Held() int
 }
 
-// EventBytes is what an event costs that a Parser keeps, without its texts: the event, its endpoints, its body
+// EventBytes is the memory of an event that a Parser keeps, without its texts: the event, its endpoints, its body
 // and its place in a queue.
 const EventBytes = 1100
 

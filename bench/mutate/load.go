@@ -33,7 +33,7 @@ type function struct {
 	mutants []*mutant
 }
 
-// listedPackage is what `go list -json` writes about a package, as far as it is used here.
+// listedPackage holds the fields of a package in the output of `go list -json` that are used here.
 type listedPackage struct {
 	ImportPath   string
 	Dir          string

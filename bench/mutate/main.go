@@ -54,7 +54,7 @@ func run(ctx context.Context) error {
 	sampler := newSampler(packages, *seed)
 	if *list {
 		for range *count {
-			mutant, ok := sampler.next()
+			mutant, ok := sampler.nextMutant()
 			if !ok {
 				break
 			}

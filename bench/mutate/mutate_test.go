@@ -112,7 +112,7 @@ func TestSampleIsSpreadOverFunctionsAndRepeatable(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := newSampler(packages, seed)
-		for m, ok := s.next(); ok; m, ok = s.next() {
+		for m, ok := s.nextMutant(); ok; m, ok = s.nextMutant() {
 			described = append(described, m.describe())
 			functions = append(functions, m.function.name)
 		}

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// outcome is what became of a mutant.
+// outcome is the result of running the tests on a mutant.
 type outcome string
 
 const (
@@ -94,7 +94,7 @@ func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) *repo
 		})
 	}
 	for range count {
-		m, ok := s.next()
+		m, ok := s.nextMutant()
 		if !ok || ctx.Err() != nil {
 			break
 		}

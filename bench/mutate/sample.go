@@ -36,15 +36,15 @@ func (s *sampler) shuffle() {
 	s.turn = 0
 }
 
-// next returns the next mutant; ok is false when there is none left.
-func (s *sampler) next() (*mutant, bool) {
+// nextMutant returns the next mutant; ok is false when there is none left.
+func (s *sampler) nextMutant() (*mutant, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.round) > 0 {
 		for s.turn < len(s.round) {
 			fn := s.round[s.turn]
 			s.turn++
-			if chosen := s.take(fn); chosen != nil {
+			if chosen := s.takeMutant(fn); chosen != nil {
 				return chosen, true
 			}
 		}
@@ -58,12 +58,12 @@ func (s *sampler) next() (*mutant, bool) {
 func (s *sampler) replace(failed *mutant) (*mutant, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	chosen := s.take(failed.function)
+	chosen := s.takeMutant(failed.function)
 	return chosen, chosen != nil
 }
 
-// take draws a mutant of a function by weight and removes it. It returns nil if the function has none.
-func (s *sampler) take(fn *function) *mutant {
+// takeMutant draws a mutant of a function by weight and removes it. It returns nil if the function has none.
+func (s *sampler) takeMutant(fn *function) *mutant {
 	sum := 0
 	for _, candidate := range fn.mutants {
 		sum += kindWeights[candidate.kind]

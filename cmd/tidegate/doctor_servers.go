@@ -100,7 +100,7 @@ func checkLoopbackPort(what, dir, key string, port int, detail string) diagnosis
 	return failure(what, err, "free it or set "+key)
 }
 
-// topicUse is what the parts do with a topic.
+// topicUse is a topic with the ways in which the parts of this process use it.
 type topicUse struct {
 	topic string
 	use   kafka.Use

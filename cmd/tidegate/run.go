@@ -272,7 +272,7 @@ func (p *process) prepareStart(roles role, opt options) error {
 }
 
 const (
-	// otherMemory is what the embedded broker and the publisher may take in a process with others.
+	// otherMemory is the memory of the embedded broker and the publisher in a process with other parts.
 	otherMemory = 256 << 20
 	// usualRings is the part of collector.memory that packet rings usually take. It is memory of the kernel.
 	usualRings = 32 << 20

@@ -93,7 +93,7 @@ func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log 
 	}
 }
 
-// A liveState is what one call of Run keeps between its scans.
+// A liveState is the state of one call of Run between its scans.
 type liveState struct {
 	workers    sync.WaitGroup
 	running    map[int]capturedInterface // by interface index

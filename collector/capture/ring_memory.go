@@ -29,7 +29,7 @@ func (m *ringMemory) reserve(want int64, count int) int64 {
 	return size
 }
 
-// release gives back size bytes of rings that were closed, or not opened.
+// release subtracts size bytes of rings that were closed, or not opened.
 func (m *ringMemory) release(size int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// A Topology is what other parts of the collector know of the networks of this host. Its zero value is nothing.
+// A Topology gives access to the networks of this host, as packages links and containers describe them. The zero
+// value describes none.
 type Topology struct {
 	// Links and Networks receive a value when an interface or a network of Docker was added, changed or removed.
 	Links, Networks <-chan struct{}

@@ -38,9 +38,9 @@ const (
 	maxTombstones = 4096
 )
 
-// hold notes which endpoints e has from now on. old are its holdings so far, and at is the time of the change. r.mu is
+// recordHoldings notes which endpoints e has from now on. old are its holdings so far, and at is the time of the change. r.mu is
 // held.
-func (r *Registry) hold(e *entry, old []holding, at int64) {
+func (r *Registry) recordHoldings(e *entry, old []holding, at int64) {
 	e.holdings = slices.Clone(old)
 	for i := range e.holdings {
 		if held := &e.holdings[i]; held.to == 0 && !slices.Contains(e.endpoints, held.endpoint) {
@@ -87,7 +87,7 @@ func (r *Registry) noteConnected(id string, at int64) {
 	r.connected[id] = at
 }
 
-// trimTombstones forgets the containers that were removed first, if there are too many. r.mu is held.
+// trimTombstones deletes the containers that were removed first, if there are too many. r.mu is held.
 func (r *Registry) trimTombstones() {
 	if len(r.entries) <= maxTombstones {
 		return
@@ -120,9 +120,9 @@ func (o *owner) covers(at int64) bool { return at >= o.from && (o.to == 0 || at 
 // owners are those of one address, the latest one last.
 type owners []owner
 
-// at returns the one container that had the address at a time. It returns nil if none had, or several had: two
+// ownerAt returns the one container that had the address at a time. It returns nil if none had, or several had: two
 // networks may use the same addresses.
-func (list owners) at(at int64) *owner {
+func (list owners) ownerAt(at int64) *owner {
 	var found *owner
 	for i := range list {
 		if candidate := &list[i]; candidate.covers(at) {

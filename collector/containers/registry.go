@@ -133,7 +133,7 @@ func (r *Registry) putEntry(e *entry, at int64) {
 	if !e.running && !e.ended.IsZero() {
 		at = min(at, e.ended.UnixNano())
 	}
-	r.hold(e, held, at)
+	r.recordHoldings(e, held, at)
 	r.entries[e.container.Id] = e
 	if e.excluded && (old == nil || !old.excluded) {
 		r.log.Warn("log of a container is not read, the configuration excludes it", "container", e.container.Id,

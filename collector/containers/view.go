@@ -44,7 +44,7 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 	view := r.view.Load()
 	ip = ip.Unmap()
 	list := view.byIP[ip]
-	if owner := list.at(at); owner != nil {
+	if owner := list.ownerAt(at); owner != nil {
 		return owner.container, true
 	}
 
@@ -72,7 +72,7 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 func (r *Registry) CheckSender(ip netip.Addr, mac MAC, at int64) (real *pipeline.Container, spoofed bool) {
 	view := r.view.Load()
 	ip = ip.Unmap()
-	owner := view.byIP[ip].at(at)
+	owner := view.byIP[ip].ownerAt(at)
 	switch {
 	case owner != nil:
 		spoofed = owner.mac != 0 && owner.mac != mac
@@ -82,7 +82,7 @@ func (r *Registry) CheckSender(ip netip.Addr, mac MAC, at int64) (real *pipeline
 	if !spoofed {
 		return nil, false
 	}
-	if sender := view.byMAC[mac].at(at); sender != nil {
+	if sender := view.byMAC[mac].ownerAt(at); sender != nil {
 		real = sender.container
 	}
 	return real, true

@@ -24,7 +24,7 @@ type conversation struct {
 	written []byte
 }
 
-// An executed is what a server's log says about a request.
+// An executed is a request that a server executed, as its log shows it.
 type executed struct {
 	text    string
 	cut     bool // the log itself holds only the beginning of text

@@ -1,5 +1,5 @@
-// Package links knows the network interfaces of this host as the kernel describes them: which of them come and go,
-// and which tunnels end on them.
+// Package links follows the network interfaces of this host as the kernel describes them: which of them exist, and
+// which tunnels end on them.
 //
 // A Monitor reads the interfaces, their addresses and their tunnels over rtnetlink and follows the kernel's
 // notifications. Package capture waits for its notifications to capture a new interface at once. Package sessions asks

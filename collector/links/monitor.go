@@ -43,7 +43,7 @@ type Monitor struct {
 	subscribers []chan struct{}
 }
 
-// NewMonitor returns a Monitor that knows nothing until Run is called, except for underlays, the names or patterns of
+// NewMonitor returns a Monitor that is empty until Run is called, except for underlays, the names or patterns of
 // names of the interfaces on which every tunnel is known. overlays returns Docker's overlay networks; it may be nil.
 func NewMonitor(underlays []string, overlays func() []Overlay, log *slog.Logger, reg prometheus.Registerer) *Monitor {
 	factory := metrics.With(reg)

@@ -163,7 +163,7 @@ func parseAddress(data []byte) (index int, ip netip.Addr) {
 	return index, ip
 }
 
-// A role is what an attribute of a tunnel's device says.
+// A role is the meaning of an attribute of a tunnel's device.
 type role uint8
 
 const (

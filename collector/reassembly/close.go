@@ -1,11 +1,12 @@
 package reassembly
 
-// This file has the end of a connection. One segment of an observed party may show an end that the other party
-// ignores: a RST or a FIN that it never got or did not accept. So every end can be taken back, and what shows
-// that the connection lives is what both parties would not do after its end: new bytes, and acknowledgements of
-// bytes that are new.
+// This file has the end of a connection. One segment of an observed party may show an end that the other
+// party ignores: a RST or a FIN that it never got or did not accept. So every end can be taken back. Two
+// kinds of segments show that the connection lives, since neither party sends them after its end: new bytes,
+// and acknowledgements of new bytes.
 
-// inFlight is the shortest time, ns, for which the receiver of a RST may go on: its segments were on their way.
+// inFlight is the shortest time, ns, for which the receiver of a RST may go on: its segments were on their
+// way.
 const inFlight = int64(200e6)
 
 // startClosing moves c to the state closing.
@@ -28,10 +29,10 @@ func (c *Conn) handleFIN(dir Dir, segment *Segment, end, need int64) {
 	}
 }
 
-// handleRST handles a RST. Only a RST with the number that its receiver expects next closes the connection. The
-// receiver answers any other one in its window with a challenge (RFC 5961, section 3), and the connection goes
-// on. Since the capture may have missed segments, such a RST leaves c in doubt until checkAlive finds a sign
-// of life, or the caller has waited long enough.
+// handleRST handles a RST. Only a RST with the number that its receiver expects next closes the connection.
+// The receiver answers any other one in its window with a challenge (RFC 5961, section 3), and the connection
+// goes on. Since the capture may have missed segments, such a RST leaves c in doubt until checkAlive finds a
+// sign of life, or the caller has waited long enough.
 func (c *Conn) handleRST(dir Dir, segment *Segment) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	expected := true
@@ -73,7 +74,8 @@ func (h *halfStream) expects(off int64) bool {
 	return off == h.ack || off == h.next || h.fin >= 0 && (off == h.fin || off == h.fin+1)
 }
 
-// checkAlive takes the end of the connection back if segment, from dir at the offset off, shows that it lives.
+// checkAlive takes the end of the connection back if segment, from dir at the offset off, shows that it
+// lives.
 func (c *Conn) checkAlive(dir Dir, segment *Segment, off int64) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	bySender := c.resetBy == uint8(dir)+1
@@ -99,8 +101,8 @@ func (c *Conn) checkAlive(dir Dir, segment *Segment, off int64) {
 	}
 }
 
-// hasNewBytes reports whether segment, at the offset off, has bytes behind all that were seen of h. The byte of
-// a keep-alive is not one.
+// hasNewBytes reports whether segment, at the offset off, has bytes behind all that were seen of h. The byte
+// of a keep-alive is not one.
 func (h *halfStream) hasNewBytes(segment *Segment, off int64) bool {
 	end := off + int64(segment.Size)
 	return segment.Size > 0 && end > h.top && end-h.top <= maxWindow

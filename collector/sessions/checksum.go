@@ -14,7 +14,7 @@ import (
 // all of them to the card, which shows by the sum of the pseudo-header in the field. Since files are edited, too,
 // such bytes are held until the receiver acknowledges them, or others are sent in their place.
 
-// A checksumSource is what is known about the checksums of the packets that come.
+// A checksumSource says who has verified the checksums of the packets.
 type checksumSource uint8
 
 const (

@@ -5,8 +5,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// marks are what was strange about the packets of a flow. All its later events have them as tags, since a
-// parser may have read other bytes than the receiver.
+// marks is a set of the anomalies seen in the packets of a flow. All its later events have them as tags,
+// since a parser may have read other bytes than the receiver.
 type marks uint8
 
 const (

@@ -89,8 +89,8 @@ type Deps struct {
 	// Senders checks the source addresses of frames on bridges. Nil: a packet is that of the container whose
 	// address it has.
 	Senders Senders
-	// IsHostMAC reports whether an Ethernet address, its first byte in the upper ones, is one of this host, which routes
-	// the packets of containers. Nil: none is.
+	// IsHostMAC reports whether an Ethernet address, its first byte in the upper ones, is one of this host,
+	// which routes the packets of containers. Nil: none is.
 	IsHostMAC func(mac uint64) bool
 	// NAT is the connection tracker. Nil: no connection is translated.
 	NAT NAT
@@ -100,8 +100,9 @@ type Deps struct {
 	Bridge func(iface string) bool
 	// Tunnels decides which tunnels are opened. Nil: none.
 	Tunnels Tunnels
-	// IsTranslated reports for certain whether the host has rewritten the addresses of a packet of the IP protocol
-	// proto: an outer packet with the address of this host is then a container's. Nil: none is rewritten.
+	// IsTranslated reports for certain whether the host has rewritten the addresses of a packet of the IP
+	// protocol proto: an outer packet with the address of this host is then a container's. Nil: none is
+	// rewritten.
 	IsTranslated func(proto uint8, src, dst netip.AddrPort) bool
 	// Dedup is shared by the Tables of all workers. Nil: the Table is the only one.
 	Dedup *DedupTable
@@ -119,23 +120,25 @@ type Containers interface {
 	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, final bool)
 }
 
-// Senders knows the MAC addresses of the containers of this host. It is shared by all Tables and safe for concurrent
-// use. A containers.Registry is one.
+// Senders checks source addresses against the MAC addresses of the containers of this host. It is shared by
+// all Tables and safe for concurrent use. A containers.Registry is one.
 type Senders interface {
-	// CheckSender reports whether a frame from mac, at the time at (ns), has the source address ip of another one. real
-	// is the container that sent it, nil if that is not known.
+	// CheckSender reports whether a frame from mac, at the time at (ns), has the source address ip of another
+	// one. real is the container that sent it, nil if that is not known.
 	CheckSender(ip netip.Addr, mac uint64, at int64) (real *pipeline.Container, spoofed bool)
 }
 
-// Tunnels knows the tunnels whose packets are read. It is shared by all Tables and safe for concurrent use. A
+// Tunnels lists the tunnels whose packets are read. It is shared by all Tables and safe for concurrent use. A
 // links.Monitor is one.
 type Tunnels interface {
-	// IsKnown reports whether the packet inside of one with the header outer, captured on iface, is to be read.
+	// IsKnown reports whether the packet inside of one with the header outer, captured on iface, is to be
+	// read.
 	IsKnown(iface string, outer links.OuterHeader) bool
 }
 
-// EveryTunnel knows every tunnel. It is for captures of which nothing else is known, never for the interfaces of a
-// host: who may send packets to them could have connections of others reported that never were.
+// EveryTunnel contains every tunnel. It is for captures of which nothing else is known, never for the
+// interfaces of a host: who may send packets to them could have connections of others reported that never
+// were.
 var EveryTunnel Tunnels = everyTunnel{}
 
 type everyTunnel struct{}

@@ -103,7 +103,7 @@ func (t *Table) closeAccounts() {
 	}
 }
 
-// flowBytes is what a flow costs: itself, its places in the map and in the heap, its claims and its event.
+// flowBytes is the memory that a flow takes: itself, its places in the map and in the heap, its claims and its event.
 const flowBytes = int64(unsafe.Sizeof(flow{})) + 768
 
 // enforceBudget evicts flows while the memory budget is exceeded and this Table's flows are the largest part.

@@ -11,7 +11,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A tunnel is what the addresses of a packet are inside of. The zero value stands for none.
+// A tunnel identifies the tunnels around a packet. The zero value stands for none.
 type tunnel struct {
 	// key is a hash of all tunnels around the packet: their kinds, ids and pairs of outer addresses. It is the same
 	// in both directions, and 0 without a tunnel. It is part of the keys of flows, claims, fragments and copies, so

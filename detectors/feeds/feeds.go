@@ -206,7 +206,7 @@ func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr,
 	if !s.table.mayContain(key) {
 		return
 	}
-	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
+	for at := s.table.firstCursor(key); at.slot != 0; at = s.table.nextCursor(at) {
 		if at.matches(s.lists, key) {
 			s.check(event, field, addr.String(), key, found)
 			return
@@ -220,7 +220,7 @@ func (s *Set) check(event *pipeline.Event, field, value string, key []byte, foun
 	if !s.table.mayContain(key) {
 		return
 	}
-	for at := s.table.first(key); at.slot != 0; at = s.table.next(at) {
+	for at := s.table.firstCursor(key); at.slot != 0; at = s.table.nextCursor(at) {
 		if feed := at.feed(); at.matches(s.lists, key) && !found.has(feed) {
 			found.add(feed)
 			s.lists[feed].addVerdict(event, at.index(), field, value)

@@ -58,8 +58,8 @@ func newTable(lists []*list) table {
 func (t *table) insert(lists []*list, feed, index int) {
 	key := lists[feed].key(index)
 	t.filter.Add(key)
-	at := t.first(key)
-	for ; at.slot != 0; at = t.next(at) {
+	at := t.firstCursor(key)
+	for ; at.slot != 0; at = t.nextCursor(at) {
 		if at.feed() == feed && at.matches(lists, key) {
 			if lists[feed].indicators[at.index()].confidence < lists[feed].indicators[index].confidence {
 				t.slots[at.place] = at.entry(feed, index)
@@ -79,15 +79,15 @@ type cursor struct {
 // mayContain reports whether key may have an indicator. It is false for nearly all keys without one.
 func (t *table) mayContain(key []byte) bool { return t.filter.Test(key) }
 
-// first returns the first place of a key.
-func (t *table) first(key []byte) cursor {
+// firstCursor returns the first place of a key.
+func (t *table) firstCursor(key []byte) cursor {
 	hash := xxh3.HashSeed(key, t.seed)
 	place := hash & t.mask
 	return cursor{place: place, slot: t.slots[place], tag: hash >> tagShift}
 }
 
-// next returns the next place. A third of the slots at least is free, so each search ends.
-func (t *table) next(at cursor) cursor {
+// nextCursor returns the next place. A third of the slots at least is free, so each search ends.
+func (t *table) nextCursor(at cursor) cursor {
 	at.place = (at.place + 1) & t.mask
 	at.slot = t.slots[at.place]
 	return at

@@ -113,14 +113,14 @@ func (w Watcher) Run(ctx context.Context) {
 	poller := watch.Poller[*Set]{
 		State:  func() (string, error) { return filesState(w.Feeds) + w.Guard.State(), nil },
 		Load:   w.reload,
-		Use:    w.use,
+		Use:    w.activate,
 		Failed: func(error) {}, // reload reports the errors of each feed
 		Loaded: w.Current.filesState() + w.Guard.State(),
 	}
 	poller.Run(ctx)
 }
 
-func (w *Watcher) use(set *Set) {
+func (w *Watcher) activate(set *Set) {
 	if set.Version() == w.Current.Version() {
 		return
 	}
@@ -147,7 +147,7 @@ func (w *Watcher) reload() (*Set, error) {
 		set = newSet(lists)
 	}
 	if failed != nil {
-		w.use(set) // the feeds that can be read
+		w.activate(set) // the feeds that can be read
 	}
 	return set, failed
 }

@@ -37,8 +37,8 @@ func (w Watcher) Run(ctx context.Context) {
 			state, err := watch.FolderState(w.Config.Dir, isRuleFile)
 			return state + w.Guard.State(), err
 		},
-		Load:   w.load,
-		Use:    w.use,
+		Load:   w.loadRules,
+		Use:    w.activate,
 		Failed: w.reportError,
 		// The state of the folder when Current was loaded is unknown, so the first polls load it again. use
 		// ignores a set of the same version.
@@ -50,8 +50,8 @@ func (w Watcher) Run(ctx context.Context) {
 // guardName is the name of the folder for the Guard.
 const guardName = "rules.dir"
 
-// load loads the rules. It returns the current ones if the folder is held back.
-func (w *Watcher) load() (*Set, error) {
+// loadRules loads the rules. It returns the current ones if the folder is held back.
+func (w *Watcher) loadRules() (*Set, error) {
 	set, err := Load(w.Config, w.Log, w.Metrics)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (w *Watcher) logWarnings(set *Set) {
 	}
 }
 
-func (w *Watcher) use(set *Set) {
+func (w *Watcher) activate(set *Set) {
 	if !slices.Equal(set.warnings, w.Current.warnings) {
 		w.logWarnings(set)
 	}

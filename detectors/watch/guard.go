@@ -71,15 +71,15 @@ func (g *Guard) Accept() (names []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name := range g.held {
-		g.end(name)
+		g.endGrace(name)
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	return names
 }
 
-// end ends the grace of a name. g.mu must be held.
-func (g *Guard) end(name string) {
+// endGrace ends the grace of a name. g.mu must be held.
+func (g *Guard) endGrace(name string) {
 	if !g.held[name].IsZero() {
 		g.held[name] = time.Time{}
 		g.ended++
@@ -107,7 +107,7 @@ func (g *Guard) State() string {
 	defer g.mu.Unlock()
 	for name, until := range g.held {
 		if !time.Now().Before(until) {
-			g.end(name)
+			g.endGrace(name)
 		}
 	}
 	return strconv.Itoa(g.ended)

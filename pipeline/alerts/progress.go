@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A commit is what a deliverer commits: the offset of the oldest pending message, and the progress beyond it.
+// A commit is one commit of a deliverer: the offset of the oldest pending message, and the progress beyond it.
 type commit struct {
 	offset   int64
 	progress string

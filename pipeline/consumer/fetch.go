@@ -33,7 +33,7 @@ type FetchConfig struct {
 	// Measure returns the memory that a record takes from now until it is processed. It may set the Note of the
 	// record. nil: the memory is not counted.
 	Measure func(record *Record) int64
-	// Memory is what records take memory from before they are handed out. The worker gives it back.
+	// Memory is the budget from which a record's bytes are taken before it is handed out. The worker returns them.
 	Memory Memory
 }
 

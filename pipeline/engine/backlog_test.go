@@ -219,13 +219,13 @@ func TestMemoryBudgetServesInOrder(t *testing.T) {
 func TestInserterPoolKeepsItsLimit(t *testing.T) {
 	made := 0
 	pool := inserterPool{limit: 100, newInserter: func() pipeline.EventInserter { made++; return sizedInserter{DiscardStore{}.NewInserter(), 60} }}
-	first, second := pool.take(), pool.take()
-	pool.put(first)
-	pool.put(second)
+	first, second := pool.takeInserter(), pool.takeInserter()
+	pool.putInserter(first)
+	pool.putInserter(second)
 	if pool.kept != 60 || len(pool.free) != 1 {
 		t.Errorf("%d inserters of %d bytes are kept", len(pool.free), pool.kept)
 	}
-	pool.take()
+	pool.takeInserter()
 	if pool.kept != 0 || made != 2 {
 		t.Errorf("%d bytes are kept, %d inserters were made", pool.kept, made)
 	}

@@ -18,8 +18,8 @@ import (
 // encoded and 180 decoded, and a record batch of 1,400 bytes can hold eight million of them. So a batch is
 // measured before it is decoded.
 
-// A batchSize is what a batch takes in memory once it is decoded, without its encoding, which the decoded
-// strings alias.
+// A batchSize is the memory that a decoded batch takes, without its encoding, which the decoded strings
+// alias.
 type batchSize struct {
 	events       int // number of events
 	bytes        int // of all structs, pointers and lists
@@ -33,8 +33,8 @@ type measurement struct {
 	memory int64 // that the record takes until its block is stored
 }
 
-// Memory of the columns, in the buffers of an inserter. The fixed part is that of the columns that have a value
-// for each event; the buffers grow by more than they need.
+// Memory of the columns, in the buffers of an inserter. The fixed part is that of the columns that have a
+// value for each event; the buffers grow by more than they need.
 const (
 	columnBytesPerEvent = 700
 	columnBytesPerByte  = 1
@@ -72,13 +72,13 @@ func measureBatch(data []byte) (size batchSize, err error) {
 type messageShape struct {
 	size  int         // of the Go struct
 	costs []fieldCost // by tag: field number and wire type
-	// firstBytes holds the bytes with which the tags of lists and messages can begin. A message in which none of
-	// them occurs has only fields that lie in the struct, and unknown ones.
+	// firstBytes holds the bytes with which the tags of lists and messages can begin. A message in which none
+	// of them occurs has only fields that lie in the struct, and unknown ones.
 	firstBytes []byte
 }
 
-// A fieldCost is what one occurrence of a field takes beyond the struct of its message. The zero value is the
-// cost of a number or of a string, which lie in the struct.
+// A fieldCost is the memory that one occurrence of a field takes beyond the struct of its message. The zero
+// value is the cost of a number or of a string, which lie in the struct.
 type fieldCost struct {
 	message *messageShape // of a message, whose content is measured
 	fixed   uint16        // bytes of an element of a list
@@ -280,8 +280,8 @@ func (c *fieldCost) measureMessage(content []byte, sum *batchSize) (size int, er
 }
 
 // mayHoldLists reports whether content may hold a field that is a list or a message. To search for the first
-// bytes of their tags is several times faster than to walk over the fields of an HTTP exchange. It is not in a
-// message of a few bytes, such as an endpoint, or for many fields.
+// bytes of their tags is several times faster than to walk over the fields of an HTTP exchange. It is not in
+// a message of a few bytes, such as an endpoint, or for many fields.
 func (s *messageShape) mayHoldLists(content []byte) bool {
 	if len(s.firstBytes) > 0 && (len(content) < minSearched || len(s.firstBytes) > maxFirstBytes) {
 		return true

@@ -26,7 +26,7 @@ type lagCollector struct {
 	partitions map[int]partitionLag
 }
 
-// partitionLag is what is known about one partition.
+// partitionLag is the state of one partition from which its lag is computed.
 type partitionLag struct {
 	behind     int64     // messages that no finished block covers
 	newest     int64     // time of the newest message of the last block, ns since 1970; 0: none

@@ -30,7 +30,7 @@ type memoryBudget struct {
 	usedGauge, waitingGauge prometheus.Gauge
 }
 
-// A memoryAccount is what one worker and its fetcher hold of a budget.
+// A memoryAccount is the part of a budget that one worker and its fetcher hold.
 type memoryAccount struct {
 	budget    *memoryBudget
 	held      int64 // guarded by budget.mu, like all below
@@ -79,7 +79,7 @@ func (b *memoryBudget) open() *memoryAccount {
 	return &memoryAccount{budget: b, short: make(chan struct{}, 1)}
 }
 
-// close gives back all that the account holds. Its fetcher gets nothing any more.
+// close returns all that the account holds to the budget. Its fetcher gets no more memory.
 func (a *memoryAccount) close() {
 	b := a.budget
 	b.mu.Lock()
@@ -131,7 +131,7 @@ func (a *memoryAccount) TryTake(n int64) bool {
 	if a.isClosed || len(a.budget.waiting) > 0 && !a.isReplay || !a.mayTake(n) {
 		return false
 	}
-	a.take(n)
+	a.charge(n)
 	return true
 }
 
@@ -184,7 +184,7 @@ func (a *memoryAccount) mayTake(n int64) bool {
 	return a.isReplay && (b.overdrawn == nil || b.overdrawn == a)
 }
 
-func (a *memoryAccount) take(n int64) {
+func (a *memoryAccount) charge(n int64) {
 	b := a.budget
 	a.held += n
 	b.used += n
@@ -199,7 +199,7 @@ func (b *memoryBudget) serve() {
 	for i := 0; i < len(b.waiting); {
 		waiter := b.waiting[i]
 		if (i == 0 || waiter.account.isReplay) && waiter.account.mayTake(waiter.bytes) {
-			waiter.account.take(waiter.bytes)
+			waiter.account.charge(waiter.bytes)
 			close(waiter.ready)
 			b.waiting = slices.Delete(b.waiting, i, i+1)
 			i = 0
@@ -231,8 +231,8 @@ type inserterPool struct {
 	kept int // bytes of free
 }
 
-// take returns an empty inserter.
-func (p *inserterPool) take() pipeline.EventInserter {
+// takeInserter returns an empty inserter.
+func (p *inserterPool) takeInserter() pipeline.EventInserter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last := len(p.free) - 1
@@ -246,8 +246,8 @@ func (p *inserterPool) take() pipeline.EventInserter {
 	return inserter
 }
 
-// put returns an inserter to the pool, which drops it if it would keep too much.
-func (p *inserterPool) put(inserter pipeline.EventInserter) {
+// putInserter returns an inserter to the pool, which drops it if it would keep too much.
+func (p *inserterPool) putInserter(inserter pipeline.EventInserter) {
 	inserter.Reset()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -282,9 +282,9 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 
 	// From here on a crash leads to a replay of exactly this block.
 	began := time.Now()
-	w.rows = w.inserters.take()
+	w.rows = w.inserters.takeInserter()
 	err := w.insertBlock(ctx, block)
-	w.inserters.put(w.rows)
+	w.inserters.putInserter(w.rows)
 	w.rows = nil
 	if err != nil {
 		if errors.Is(err, errBlockRefused) {

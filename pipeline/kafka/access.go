@@ -13,7 +13,7 @@ import (
 	"github.com/segmentio/kafka-go/protocol"
 )
 
-// A Use is what a process does with a topic.
+// A Use is a set of the ways in which a process uses a topic.
 type Use int
 
 // The uses of a topic.

@@ -24,7 +24,7 @@ type Record struct {
 	// Err is set if the record stands for a record batch that cannot be read. Offset is the last one of the batch,
 	// and Value the batch as the broker stores it.
 	Err error
-	// Note is what the Measure function of a consumer keeps with the record; see consumer.FetchConfig.
+	// Note is a value that the Measure function of a consumer keeps with the record; see consumer.FetchConfig.
 	Note any
 }
 

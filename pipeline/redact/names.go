@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// A class says how much the name of a value tells about it.
+// A class says how sure it is that a value of this name is a secret.
 type class uint8
 
 const (

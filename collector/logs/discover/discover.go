@@ -30,7 +30,7 @@ type Log struct {
 
 	// BaseOf returns the base name of the log to which a file of the folder belongs by its name. It is the same
 	// function for all logs of a folder that have one: the files of thousands of logs are then found in one pass.
-	// nil: only Rank tells.
+	// nil: only Rank is asked.
 	BaseOf func(name string) string
 
 	Format decode.Format

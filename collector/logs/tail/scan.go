@@ -157,7 +157,7 @@ func scanTogether(dir string, tailers []*Tailer) {
 				}
 			}
 		}
-		scans = slices.DeleteFunc(scans, func(scan *scan) bool { return scan.end(err) })
+		scans = slices.DeleteFunc(scans, func(scan *scan) bool { return scan.endListing(err) })
 		if len(scans) == 0 {
 			return
 		}
@@ -220,8 +220,8 @@ func (t *scan) checkStable(folder folderNames) {
 	})
 }
 
-// end ends a listing, which may have failed with err, and reports whether the scan is over.
-func (t *scan) end(err error) (over bool) {
+// endListing ends a listing, which may have failed with err, and reports whether the scan is over.
+func (t *scan) endListing(err error) (over bool) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// Without a listing no file may be dropped. The usual cause is a lack of descriptors.
 		t.group.metrics.errors.WithLabelValues("list").Inc()
