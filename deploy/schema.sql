@@ -218,7 +218,7 @@ ORDER BY (`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timesta
 TTL toDateTime(`event.ingested`) + toIntervalDay(30)
 SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1, min_bytes_for_wide_part = 134217728, non_replicated_deduplication_window = 10000;
 
-CREATE TABLE IF NOT EXISTS `tidegate`.`alerts`
+CREATE TABLE IF NOT EXISTS `tidegate`.`alert_revisions`
 (
     `id` String CODEC(ZSTD(1)),
     `revision` UInt64 CODEC(ZSTD(1)),
@@ -297,7 +297,11 @@ ORDER BY id
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alerts`;
+CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alert_revisions`;
 
-CREATE OR REPLACE VIEW `tidegate`.`alerts_now` AS
-SELECT * FROM `tidegate`.`alerts_newest` FINAL;
+CREATE OR REPLACE VIEW `tidegate`.`alerts` AS
+SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, CAST(toInt8(indexOf(['info', 'low', 'medium', 'high', 'critical'], `severity`)), 'Enum8(\'\' = 0, \'info\' = 1, \'low\' = 2, \'medium\' = 3, \'high\' = 4, \'critical\' = 5)') AS `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored`
+FROM `tidegate`.`alerts_newest` FINAL;
+
+CREATE FUNCTION IF NOT EXISTS in_net AS (ip, cidr) ->
+    isIPAddressInRange(if((isIPv4String(ip) OR isIPv6String(ip)), ip, '::'), cidr) AND (isIPv4String(ip) OR isIPv6String(ip));

@@ -19,11 +19,11 @@ type Alert struct {
 	Score       uint32    `json:"score"`
 	Evidence    string    `json:"evidence"` // of the newest match
 	WindowStart time.Time `json:"window_start"`
-	First       time.Time `json:"first"` // event time of the first match
-	Last        time.Time `json:"last"`
+	First       time.Time `json:"first"` // earliest @timestamp of the matching events
+	Last        time.Time `json:"last"`  // latest one
 	Count       uint64    `json:"count"`
 
-	// The event of the first match.
+	// The event that opened the alert, which need not be the earliest one.
 	EventID       string `json:"event_id"`
 	Dataset       string `json:"dataset"`
 	Host          string `json:"host"`

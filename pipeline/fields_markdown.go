@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// A PositionColumn documents a column of stored events that is not a field.
-type PositionColumn struct{ Name, Type, Doc string }
+// A DocumentedColumn is a column of the store that is not a field, with its meaning.
+type DocumentedColumn struct{ Name, Type, Doc string }
 
 // FieldsMarkdown returns the text of docs/FIELDS.md: the datasets, every field with its type, column and
-// meaning, and the columns of the position at which a row was read.
-func FieldsMarkdown(positions []PositionColumn) string {
+// meaning, the columns of the position at which a row was read, and those of alerts.
+func FieldsMarkdown(positions, alerts []DocumentedColumn) string {
 	var out strings.Builder
 	out.WriteString(`# Fields
 
@@ -33,12 +33,23 @@ dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 	for d := range Datasets {
 		writeFields(&out, Dataset(d))
 	}
-	out.WriteString("\n## Where a row was read from\n\nThese columns are not fields of the event: rules cannot read them.\n\n" +
-		"| column | type | meaning |\n|---|---|---|\n")
-	for _, column := range positions {
-		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", column.Name, column.Type, column.Doc)
-	}
+	writeColumns(&out, "Where a row was read from", "These columns are not fields of the event: rules cannot read them.", positions)
+	writeColumns(&out, "Alerts", "The view `alerts` has one row for each alert, as it is now. The table `alert_revisions` has a row for each of its revisions\n"+
+		"of the last week, with the same columns; its `severity` is a text. The events of an alert:\n"+
+		"`SELECT * FROM events WHERE \"@timestamp\" BETWEEN '<first>' AND '<last>' AND has(verdict.rule, '<rule>')`.", alerts)
+	out.WriteString("\n## Addresses in SQL\n\nAddresses are texts, and an absent one is \"\". The function `in_net(ip, cidr)` takes every text, " +
+		"ClickHouse's own `isIPAddressInRange` only\naddresses: `SELECT count() FROM events WHERE in_net(source.ip, '172.16.0.0/12')`, and for a list " +
+		"`arrayExists(ip -> in_net(ip, '10.0.0.0/8'),\ndns.resolved_ip)`. It belongs to the server, so that an engine creates it only where its user " +
+		"may: `GRANT CREATE FUNCTION ON *.*`.\n")
 	return out.String()
+}
+
+// writeColumns writes a section with a table of columns.
+func writeColumns(out *strings.Builder, title, text string, columns []DocumentedColumn) {
+	fmt.Fprintf(out, "\n## %s\n\n%s\n\n| column | type | meaning |\n|---|---|---|\n", title, text)
+	for _, column := range columns {
+		fmt.Fprintf(out, "| `%s` | %s | %s |\n", column.Name, column.Type, column.Doc)
+	}
 }
 
 // writeFields writes the section for the fields in the body of a dataset, or for the fields of every event.

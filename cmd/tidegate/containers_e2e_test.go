@@ -31,7 +31,7 @@ func TestEndToEnd(t *testing.T) {
 
 	system.expectRows("every event is stored once", `SELECT count() = uniqExact("event.id"),
 		count() = uniqExact((_partition, _offset, _index)) FROM events`, "1 1")
-	system.expectRows("every alert is stored once", `SELECT count() = uniqExact(id, revision) FROM alerts`, "1")
+	system.expectRows("every alert is stored once", `SELECT count() = uniqExact(id, revision) FROM alert_revisions`, "1")
 }
 
 // withTest returns a copy of the system whose failures are those of a subtest.
@@ -165,7 +165,7 @@ true`, web, cache, cache))
 
 	for _, detector := range []string{"rules", "feeds", "classifier"} {
 		s.expectRows("alert of "+detector,
-			fmt.Sprintf("SELECT count() > 0 FROM alerts_now WHERE detector = '%s'", detector), "1")
+			fmt.Sprintf("SELECT count() > 0 FROM alerts WHERE detector = '%s'", detector), "1")
 		s.eventually("alert of "+detector+" at Alertmanager", 30*time.Second, func() string {
 			return s.findInAlertmanager(detector)
 		})

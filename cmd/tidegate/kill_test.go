@@ -73,7 +73,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 
 	// Alerts depend only on the verdicts: the sum of their counts is the number of stored verdicts.
 	s.expectRows("alerts count the stored verdicts", `SELECT
-		(SELECT sum(count) FROM alerts_now) = (SELECT sum(length("verdict.rule")) FROM events)`, "1")
+		(SELECT sum(count) FROM alerts) = (SELECT sum(length("verdict.rule")) FROM events)`, "1")
 	s.expectRows("every round has a verdict", fmt.Sprintf(`SELECT countIf("redis.args"[2] LIKE 'kill%%') >= %d
 		FROM events WHERE "event.dataset" = 'redis' AND has("verdict.detector", 'rules')`, rounds), "1")
 }

@@ -41,7 +41,7 @@ standard input.
 docs/FIELDS.md lists the columns of the table events. Only "@timestamp" needs quotes: SELECT source.ip FROM events.
 
 Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.`,
-		Example: `  tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
+		Example: `  tidegate query 'SELECT severity, title, count, container_name FROM alerts ORDER BY last DESC LIMIT 20'
   tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json
   tidegate query - < report.sql`,
 		Args: oneArgument("the SQL between quotes, or - for standard input"),

@@ -110,15 +110,15 @@ func (k *kafkaSetup) expectStored(rounds, requests int) {
 		FROM events WHERE "event.dataset" = 'log' GROUP BY 1 ORDER BY 1`, lines...)
 
 	k.expectRows("alerts of lines", `SELECT substring(container_id, 57), sum(count)
-		FROM alerts_now WHERE rule = 'log-ssh-failed' GROUP BY 1 ORDER BY 1`, matching...)
+		FROM alerts WHERE rule = 'log-ssh-failed' GROUP BY 1 ORDER BY 1`, matching...)
 	k.expectRows("alerts of requests",
-		`SELECT sum(count) FROM alerts_now WHERE rule = 'http-log4shell'`, fmt.Sprint(rounds))
+		`SELECT sum(count) FROM alerts WHERE rule = 'http-log4shell'`, fmt.Sprint(rounds))
 	k.expectRows("alerts count the stored verdicts", `SELECT count()
-		FROM (SELECT rule, sum(count) AS n FROM alerts_now GROUP BY rule) AS a
+		FROM (SELECT rule, sum(count) AS n FROM alerts GROUP BY rule) AS a
 		FULL OUTER JOIN (SELECT arrayJoin("verdict.rule") AS rule, count() AS n FROM events GROUP BY rule) AS v
 		USING (rule) WHERE a.n != v.n`, "0")
 
 	k.expectRows("every event is stored once", `SELECT count() = uniqExact("event.id"),
 		count() = uniqExact((_partition, _offset, _index)), uniqExact(_partition) > 1 FROM events`, "1 1 1")
-	k.expectRows("every alert is stored once", `SELECT count() = uniqExact(id, revision) FROM alerts`, "1")
+	k.expectRows("every alert is stored once", `SELECT count() = uniqExact(id, revision) FROM alert_revisions`, "1")
 }

@@ -18,7 +18,7 @@ func (p *process) printLine(format string, args ...any) {
 }
 
 // welcomeQuery lists the alerts, the latest first.
-const welcomeQuery = "SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC"
+const welcomeQuery = "SELECT severity, title, count, container_name FROM alerts ORDER BY last DESC"
 
 // printWelcome prints what is missing, where results are found and which inputs are read.
 func (p *process) printWelcome(roles role) {

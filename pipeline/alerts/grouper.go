@@ -188,8 +188,11 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 		alert.Ingested = time.Unix(0, event.Ingested).UTC()
 	}
 	alert.Score = max(alert.Score, verdict.Score)
+	// Events are evaluated in the order in which they ended: one that began earlier may come later.
 	if t := time.Unix(0, event.Timestamp).UTC(); t.After(alert.Last) {
 		alert.Last = t
+	} else if t.Before(alert.First) {
+		alert.First = t
 	}
 	window.lastVerdict = verdict
 }

@@ -96,6 +96,33 @@ func TestAlertDescribesItsFirstMatchAndCountsAll(t *testing.T) {
 	}
 }
 
+// TestFirstIsTheEarliestEvent: a session that began before a request and ended after it is evaluated after it. The time
+// range of the alert covers both, in one block, over blocks and over a restart.
+func TestFirstIsTheEarliestEvent(t *testing.T) {
+	for _, blocks := range []string{"one", "two", "restart"} {
+		grouper := NewGrouper(DefaultGrouper(), 1)
+		grouper.AddVerdicts(match(60, "r", "g"), late, 1)
+		grouper.AddVerdicts(match(90, "r", "g"), late, 2)
+		if blocks != "one" {
+			revisions, _ := grouper.Flush()
+			if blocks == "restart" {
+				grouper = NewGrouper(DefaultGrouper(), 1)
+				grouper.Restore(revisions)
+			}
+		}
+		session := match(20, "r", "g")
+		session.Dataset, session.Duration = pipeline.Dataset_SESSION, uint64(75*sec)
+		grouper.AddVerdicts(session, late, 3)
+		all, _ := grouper.Flush()
+		if len(all) != 1 || all[0].Count != 3 {
+			t.Fatalf("%s: %s", blocks, show(all))
+		}
+		if first, last := all[0].First, all[0].Last; first.UnixNano() != t0+20*sec || last.UnixNano() != t0+90*sec {
+			t.Errorf("%s: first %v, last %v", blocks, first, last)
+		}
+	}
+}
+
 func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
 	grouper := NewGrouper(DefaultGrouper(), 1)
 	grouper.AddVerdicts(match(0, "r", ""), late, 0)

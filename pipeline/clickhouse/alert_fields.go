@@ -8,11 +8,12 @@ import (
 	"tidegate/pipeline"
 )
 
-// An alertField ties one field of pipeline.Alert to one column of the table alerts. alertFields is the only
+// An alertField ties one field of pipeline.Alert to one column of the tables of alerts. alertFields is the only
 // list of them: the schema, the insert and the query read it, so that no two of them can disagree on the
 // order.
 type alertField struct {
 	column tableColumn
+	doc    string // line in docs/FIELDS.md
 	// pointer returns a pointer to the field of a: the insert reads through it, the query scans into it.
 	pointer func(a *pipeline.Alert) any
 }
@@ -20,36 +21,126 @@ type alertField struct {
 // alertFields is the list of alert columns in the order of the table. A new field of pipeline.Alert is one
 // row here.
 var alertFields = []alertField{
-	{alertColumn("id", "String"), func(a *pipeline.Alert) any { return &a.ID }},
-	{alertColumn("revision", "UInt64"), func(a *pipeline.Alert) any { return &a.Revision }},
-	{alertColumn("fingerprint", "String"), func(a *pipeline.Alert) any { return &a.Fingerprint }},
-	{alertColumn("detector", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Detector }},
-	{alertColumn("rule", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Rule }},
-	{alertColumn("version", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Version }},
-	{alertColumn("title", "String"), func(a *pipeline.Alert) any { return &a.Title }},
-	{alertColumn("severity", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Severity }},
-	{alertColumn("tags", "Array(LowCardinality(String))"), func(a *pipeline.Alert) any { return &a.Tags }},
-	{alertColumn("group", "String"), func(a *pipeline.Alert) any { return &a.Group }},
-	{alertColumn("score", "UInt32"), func(a *pipeline.Alert) any { return &a.Score }},
-	{alertColumn("evidence", "String"), func(a *pipeline.Alert) any { return &a.Evidence }},
-	{alertColumn("window_start", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.WindowStart }},
-	{alertColumn("first", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.First }},
-	{alertColumn("last", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.Last }},
-	{alertColumn("count", "UInt64"), func(a *pipeline.Alert) any { return &a.Count }},
-	{alertColumn("event_id", "String"), func(a *pipeline.Alert) any { return &a.EventID }},
-	{alertColumn("dataset", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Dataset }},
-	{alertColumn("host", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Host }},
-	{alertColumn("cluster", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Cluster }},
-	{alertColumn("container_id", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.ContainerID }},
-	{alertColumn("container_name", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.ContainerName }},
-	{alertColumn("image", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Image }},
-	{alertColumn("source", "String"), func(a *pipeline.Alert) any { return &a.Source }},
-	{alertColumn("destination", "String"), func(a *pipeline.Alert) any { return &a.Destination }},
-	{alertColumn("demo", "Bool"), func(a *pipeline.Alert) any { return &a.Demo }},
-	{alertColumn("topic", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Topic }},
-	{alertColumn("partition", "Int32"), func(a *pipeline.Alert) any { return &a.Partition }},
-	{alertColumn("offset", "Int64"), func(a *pipeline.Alert) any { return &a.Offset }},
-	{alertColumn("ingested", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.Ingested }},
+	{
+		alertColumn("id", "String"), "Identity of the alert: one rule, one group and one window of time.",
+		func(a *pipeline.Alert) any { return &a.ID },
+	},
+	{
+		alertColumn("revision", "UInt64"), "Number of the newest revision. It grows with each match.",
+		func(a *pipeline.Alert) any { return &a.Revision },
+	},
+	{
+		alertColumn("fingerprint", "String"), "Hash of rule and group. Alertmanager has it as a label.",
+		func(a *pipeline.Alert) any { return &a.Fingerprint },
+	},
+	{
+		alertColumn("detector", "LowCardinality(String)"), "What found it: rules, feeds or classifier.",
+		func(a *pipeline.Alert) any { return &a.Detector },
+	},
+	{
+		alertColumn("rule", "LowCardinality(String)"), "Id of the rule.",
+		func(a *pipeline.Alert) any { return &a.Rule },
+	},
+	{
+		alertColumn("version", "LowCardinality(String)"), "Version of the rules, the feed or the model.",
+		func(a *pipeline.Alert) any { return &a.Version },
+	},
+	{
+		alertColumn("title", "String"), "Title of the rule.",
+		func(a *pipeline.Alert) any { return &a.Title },
+	},
+	{
+		alertColumn("severity", "LowCardinality(String)"), "info, low, medium, high or critical. It sorts in this order: `ORDER BY severity DESC`, `severity >= 'high'`.",
+		func(a *pipeline.Alert) any { return &a.Severity },
+	},
+	{
+		alertColumn("tags", "Array(LowCardinality(String))"), "ATT&CK techniques and other tags of the rule.",
+		func(a *pipeline.Alert) any { return &a.Tags },
+	},
+	{
+		alertColumn("group", "String"), "Values of the fields by which the rule groups events; without such fields the container, else the host.",
+		func(a *pipeline.Alert) any { return &a.Group },
+	},
+	{
+		alertColumn("score", "UInt32"), "Highest confidence of the matches, 0 to 100.",
+		func(a *pipeline.Alert) any { return &a.Score },
+	},
+	{
+		alertColumn("evidence", "String"), "What the newest match was, for a person.",
+		func(a *pipeline.Alert) any { return &a.Evidence },
+	},
+	{
+		alertColumn("window_start", "DateTime64(9, 'UTC')"), "Start of the window: time of the match that opened the alert.",
+		func(a *pipeline.Alert) any { return &a.WindowStart },
+	},
+	{
+		alertColumn("first", "DateTime64(9, 'UTC')"), "Earliest time (`@timestamp`) of the matching events.",
+		func(a *pipeline.Alert) any { return &a.First },
+	},
+	{
+		alertColumn("last", "DateTime64(9, 'UTC')"), "Latest time of the matching events.",
+		func(a *pipeline.Alert) any { return &a.Last },
+	},
+	{
+		alertColumn("count", "UInt64"), "Number of matches.",
+		func(a *pipeline.Alert) any { return &a.Count },
+	},
+	{
+		alertColumn("event_id", "String"), "`event.id` of the event that opened the alert.",
+		func(a *pipeline.Alert) any { return &a.EventID },
+	},
+	{
+		alertColumn("dataset", "LowCardinality(String)"), "`event.dataset` of that event, and so on for the columns that follow.",
+		func(a *pipeline.Alert) any { return &a.Dataset },
+	},
+	{
+		alertColumn("host", "LowCardinality(String)"), "Host.",
+		func(a *pipeline.Alert) any { return &a.Host },
+	},
+	{
+		alertColumn("cluster", "LowCardinality(String)"), "Cluster of the host.",
+		func(a *pipeline.Alert) any { return &a.Cluster },
+	},
+	{
+		alertColumn("container_id", "LowCardinality(String)"), "Id of the container; empty for the host.",
+		func(a *pipeline.Alert) any { return &a.ContainerID },
+	},
+	{
+		alertColumn("container_name", "LowCardinality(String)"), "Name of the container.",
+		func(a *pipeline.Alert) any { return &a.ContainerName },
+	},
+	{
+		alertColumn("image", "LowCardinality(String)"), "Image of the container.",
+		func(a *pipeline.Alert) any { return &a.Image },
+	},
+	{
+		alertColumn("source", "String"), "Address and port of the client.",
+		func(a *pipeline.Alert) any { return &a.Source },
+	},
+	{
+		alertColumn("destination", "String"), "Address and port of the server.",
+		func(a *pipeline.Alert) any { return &a.Destination },
+	},
+	{
+		alertColumn("demo", "Bool"), "The event is one of the demo.",
+		func(a *pipeline.Alert) any { return &a.Demo },
+	},
+	{
+		alertColumn("topic", "LowCardinality(String)"), "Topic of the events.",
+		func(a *pipeline.Alert) any { return &a.Topic },
+	},
+	{
+		alertColumn("partition", "Int32"), "Partition of the topic.",
+		func(a *pipeline.Alert) any { return &a.Partition },
+	},
+	{
+		alertColumn("offset", "Int64"), "Offset of the message with the newest match.",
+		func(a *pipeline.Alert) any { return &a.Offset },
+	},
+	{
+		alertColumn("ingested", "DateTime64(9, 'UTC')"), "Time at which the engine read the block with the newest match.",
+		func(a *pipeline.Alert) any { return &a.Ingested },
+	},
 }
 
 // alertColumn returns the column of a type with the codec that the table uses for it.
@@ -64,7 +155,7 @@ func alertColumn(name, kind string) tableColumn {
 	return col
 }
 
-// alertTableColumns returns the columns of the table alerts: the fields of an alert and the time at which the
+// alertTableColumns returns the columns of the tables of alerts: the fields of an alert and the time at which the
 // row was stored.
 func alertTableColumns() []tableColumn {
 	var columns []tableColumn

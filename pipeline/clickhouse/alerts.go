@@ -19,13 +19,13 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 	if len(alerts) == 0 {
 		return nil
 	}
-	err := s.insertColumns(ctx, "alerts", newAlertBlock(alerts), token)
+	err := s.insertColumns(ctx, alertRevisions, newAlertBlock(alerts), token)
 	if err == nil {
 		return nil
 	}
 	copyErr := s.driver.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s"+
 		" WHERE partition = ? AND topic = ? AND ingested = fromUnixTimestamp64Nano(?)",
-		s.cfg.table(newestAlerts), alertColumnNames(), alertColumnNames(), s.cfg.table("alerts")),
+		s.cfg.table(newestAlerts), alertColumnNames(), alertColumnNames(), s.cfg.table(alertRevisions)),
 		alerts[0].Partition, alerts[0].Topic, alerts[0].Ingested.UnixNano())
 	if copyErr != nil {
 		s.log.Debug("copying the newest revisions of alerts failed", "err", describeError(copyErr, s.cfg))
@@ -37,7 +37,7 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 //
 // Revisions that were stored before the table had the column ingested are of a block if their offset is.
 func (s *Store) NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error) {
-	newest, revisions := s.cfg.table(newestAlerts), s.cfg.table("alerts")
+	newest, revisions := s.cfg.table(newestAlerts), s.cfg.table(alertRevisions)
 	where, args := "partition = ? AND topic IN (?, '')", []any{filter.Partition, filter.Topic}
 	if !filter.Latest.IsZero() {
 		where += " AND window_start <= fromUnixTimestamp64Nano(?)"
@@ -86,7 +86,7 @@ func withinLookback(list []*pipeline.Alert, lookback time.Duration) []*pipeline.
 
 // AlertsOfBlock returns the revisions of a block.
 func (s *Store) AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error) {
-	list, err := s.selectAlerts(ctx, "", "FROM "+s.cfg.table("alerts")+" WHERE partition = ? AND topic IN (?, '')"+
+	list, err := s.selectAlerts(ctx, "", "FROM "+s.cfg.table(alertRevisions)+" WHERE partition = ? AND topic IN (?, '')"+
 		" AND ingested IN (fromUnixTimestamp64Nano(?), fromUnixTimestamp64Nano(0)) AND offset >= ? AND offset < ?"+
 		" ORDER BY id, revision LIMIT 1 BY id, revision",
 		block.Partition, block.Topic, block.Time, block.Start, block.End)

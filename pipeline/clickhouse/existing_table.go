@@ -17,13 +17,16 @@ var ErrForeignTable = errors.New("the table is not one of tidegate's")
 // added where they are missing.
 var identityColumns = map[string][]string{
 	"events":          {"event.id", "@timestamp", "_topic", "_partition", "_offset", "_index"},
-	"alerts":          {"id", "revision", "window_start", "partition"},
+	alertRevisions:    {"id", "revision", "window_start", "partition"},
+	alertsView:        {"id", "revision", "window_start", "partition"},
 	"schema_versions": {"version"},
 }
 
-// checkTables returns ErrForeignTable if an existing table has the name of one of tidegate's and is another one.
+// checkTables returns ErrForeignTable if an existing table has the name of one of tidegate's and is another one. The
+// view of alerts is replaced at each start, and in earlier versions its name was that of a table.
 func (s *Store) checkTables(ctx context.Context) error {
-	for _, wanted := range tables(s.cfg) {
+	view := table{name: alertsView, columns: alertTableColumns()}
+	for _, wanted := range append(tables(s.cfg), view) {
 		existing, err := s.selectPairs(ctx, "SELECT name, type FROM system.columns WHERE database = ? AND table = ?",
 			s.cfg.Database, wanted.name)
 		if err != nil {

@@ -14,11 +14,12 @@ func TestForeignTableIsOneError(t *testing.T) {
 		"foreign_events":  "CREATE TABLE events (id UInt64, message String) ENGINE = MergeTree ORDER BY id",
 		"foreign_offset":  "CREATE TABLE events (`event.id` UUID, `@timestamp` DateTime64(9, 'UTC'), _topic LowCardinality(String), _partition Int32, _offset String, _index UInt32) ENGINE = MergeTree ORDER BY _offset",
 		"foreign_alerts":  "CREATE TABLE alerts (text String) ENGINE = MergeTree ORDER BY text",
+		"foreign_view":    "CREATE VIEW alerts AS SELECT 1 AS text",
+		"foreign_revs":    "CREATE TABLE alert_revisions (text String) ENGINE = MergeTree ORDER BY text",
 		"foreign_version": "CREATE TABLE schema_versions (version String) ENGINE = MergeTree ORDER BY version",
 	} {
 		store := embeddedtest.Store(t, name, "http")
 		table := strings.Fields(create)[2]
-		query(t, store, "DROP VIEW IF EXISTS alerts_now")
 		query(t, store, "DROP TABLE "+table)
 		query(t, store, create)
 		for range 2 {
@@ -33,11 +34,11 @@ func TestForeignTableIsOneError(t *testing.T) {
 func TestSettingsOfAnExistingTableAreSet(t *testing.T) {
 	store := embeddedtest.Store(t, "settings", "http")
 	query(t, store, "ALTER TABLE events MODIFY SETTING non_replicated_deduplication_window = 0")
-	query(t, store, "ALTER TABLE alerts MODIFY SETTING non_replicated_deduplication_window = 20000")
+	query(t, store, "ALTER TABLE alert_revisions MODIFY SETTING non_replicated_deduplication_window = 20000")
 	if err := store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for table, window := range map[string]string{"events": "10000", "alerts": "20000"} {
+	for table, window := range map[string]string{"events": "10000", "alert_revisions": "20000"} {
 		engine := query(t, store, "SELECT engine_full FROM system.tables WHERE database = 'settings' AND name = '"+table+"'")
 		if !strings.Contains(engine, "non_replicated_deduplication_window = "+window) {
 			t.Errorf("%s: %s", table, engine)

@@ -15,7 +15,7 @@ var (
 	ReaderSQL        = readerSQL
 )
 
-// AlertFields returns the name of each column of the table alerts, and the pointer to its field in a.
+// AlertFields returns the name of each column of the tables of alerts, and the pointer to its field in a.
 func AlertFields(alert *pipeline.Alert) (names []string, pointers []any) {
 	for _, field := range alertFields {
 		names, pointers = append(names, field.column.name), append(pointers, field.pointer(alert))
@@ -26,9 +26,9 @@ func AlertFields(alert *pipeline.Alert) (names []string, pointers []any) {
 // Conn returns the driver's connection, for queries of tests.
 func (s *Store) Conn() driver.Conn { return s.driver }
 
-// AlertsNow returns the rows of the view alerts_now.
-func (s *Store) AlertsNow(ctx context.Context) ([]*pipeline.Alert, error) {
-	return s.selectAlerts(ctx, "", "FROM "+s.cfg.table("alerts_now")+" ORDER BY id")
+// AlertsInView returns the rows of the view alerts.
+func (s *Store) AlertsInView(ctx context.Context) ([]*pipeline.Alert, error) {
+	return s.selectAlerts(ctx, "", "FROM "+s.cfg.table(alertsView)+" ORDER BY id")
 }
 
 // PutIP returns the bytes that a column of strings holds for an address.

@@ -24,6 +24,7 @@ var migrations = []migration{
 	{1, "first tables", func(Config) []string { return nil }},
 	{2, "projection of messages", addEventProjections},
 	{3, "newest revisions of alerts", copyNewestAlerts},
+	{4, "all revisions of alerts in a table of their own name", copyNewestAlerts},
 }
 
 // addEventProjections returns the statements that add the projections to an existing table events. Parts that exist
@@ -36,19 +37,15 @@ func addEventProjections(cfg Config) (statements []string) {
 	return statements
 }
 
-// copyNewestAlerts returns the statement that copies the revisions of alerts that were stored before newestAlerts was
-// there. It may run twice, since the table keeps one revision of each alert.
-func copyNewestAlerts(cfg Config) []string {
-	columns := alertColumnNames()
-	return []string{fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s ORDER BY id, revision DESC LIMIT 1 BY id"+
-		" SETTINGS max_bytes_before_external_sort = 500000000", cfg.table(newestAlerts), columns, columns, cfg.table("alerts"))}
-}
-
 // Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
-// has migrated; the order of an upgrade is store, engine, collectors.
+// has migrated; the order of an upgrade is store, engine, collectors. The one exception is the table of all revisions
+// of alerts, which is renamed: an engine of an earlier version waits with its next alerts until it is replaced.
 func (s *Store) Migrate(ctx context.Context) error {
 	if err := s.checkTables(ctx); err != nil {
+		return err
+	}
+	if err := s.renameRevisions(ctx); err != nil {
 		return err
 	}
 	execute := func(statements ...string) error {
@@ -69,7 +66,16 @@ func (s *Store) Migrate(ctx context.Context) error {
 	}
 	// The views name all columns. The feed comes before the migration that copies the older revisions, and the TTL
 	// that lets them expire after it.
-	if err := execute(append(alertFeed(s.cfg), alertsNowView(s.cfg))...); err != nil {
+	if err := s.replaceFeed(ctx); err != nil {
+		return err
+	}
+	if err := execute(createAlertFeed(s.cfg)...); err != nil {
+		return err
+	}
+	if err := s.moveRevisions(ctx); err != nil {
+		return err
+	}
+	if err := execute(createAlertsView(s.cfg)); err != nil {
 		return err
 	}
 	if err := s.runMigrations(ctx); err != nil {
@@ -80,7 +86,16 @@ func (s *Store) Migrate(ctx context.Context) error {
 			return err
 		}
 	}
+	s.createFunction(ctx)
 	return s.createReader(ctx)
+}
+
+// createFunction creates the function in_net. Functions belong to the server and need a privilege of their own,
+// CREATE FUNCTION ON *.*. Only people need the function, so an error is no reason to stop.
+func (s *Store) createFunction(ctx context.Context) {
+	if err := s.execStatement(ctx, createInNet(s.cfg)); err != nil {
+		s.log.Warn("sql function in_net is not there: it could not be created", "err", err)
+	}
 }
 
 // reconcileTable adds the columns and indexes of the wanted table that the existing one lacks.

@@ -153,7 +153,7 @@ func tables(cfg Config) []table {
 			dedupWindow: true,
 		},
 		{
-			name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)",
+			name: alertRevisions, columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)",
 			partitionBy: "toYYYYMMDD(ingested)", ttlColumn: "stored", ttlDays: cfg.revisionDays(), dedupWindow: true,
 		},
 		{
@@ -163,50 +163,15 @@ func tables(cfg Config) []table {
 	}
 }
 
-// newestAlerts is the table that keeps the newest revision of each alert. The table alerts keeps all revisions, one
-// for each block that an alert has matches in, and only for some days: the engine needs those of the last block.
-const newestAlerts = "alerts_newest"
-
-// maxRevisionDays is how long all revisions of alerts are kept.
-const maxRevisionDays = 7
-
-func (c Config) revisionDays() int {
-	if c.AlertTTLDays == 0 {
-		return maxRevisionDays
-	}
-	return min(c.AlertTTLDays, maxRevisionDays)
-}
-
-// alertColumnNames returns the columns of the tables of alerts for SQL.
-func alertColumnNames() string {
-	var names []string
-	for _, col := range alertTableColumns() {
-		names = append(names, quoteName(col.name))
-	}
-	return strings.Join(names, ", ")
-}
-
-// alertFeed returns the statements of the view that copies each revision into newestAlerts, which keeps the newest of
-// them. The second statement changes a view that was created with fewer columns.
-func alertFeed(cfg Config) []string {
-	name, cluster := cfg.table("alerts_newest_feed"), cfg.onCluster()
-	query := "SELECT " + alertColumnNames() + " FROM " + cfg.table("alerts")
-	return []string{
-		"CREATE MATERIALIZED VIEW IF NOT EXISTS " + name + cluster + " TO " + cfg.table(newestAlerts) + " AS " + query,
-		"ALTER TABLE " + name + cluster + " MODIFY QUERY " + query,
-	}
-}
-
 // DDL returns the statements that create the schema, as Migrate runs them on an empty server with the default
 // configuration. deploy/schema.sql holds them for readers.
 func DDL() []string { return schemaStatements(Default()) }
 
-// schemaStatements returns the statements that create the database, the tables and the view.
+// schemaStatements returns the statements that create the database, the tables, the views and the function.
 func schemaStatements(cfg Config) []string {
 	out := []string{createDatabase(cfg)}
 	out = append(out, tableStatements(cfg)...)
-	out = append(out, alertFeed(cfg)[0])
-	return append(out, alertsNowView(cfg))
+	return append(out, createAlertFeed(cfg)[0], createAlertsView(cfg), createInNet(cfg))
 }
 
 func createDatabase(cfg Config) string {
@@ -272,10 +237,12 @@ func (t table) settings(cfg Config) []string {
 	return settings
 }
 
-// alertsNowView returns the statement of the view that shows the newest revision of each alert.
-func alertsNowView(cfg Config) string {
-	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\nSELECT * FROM %s FINAL",
-		cfg.table("alerts_now"), cfg.onCluster(), cfg.table(newestAlerts))
+// createInNet returns the statement of the function in_net, which reports whether a text is an address of a network.
+// ClickHouse's isIPAddressInRange ends a query at the first text that is no address, and an absent address is "".
+func createInNet(cfg Config) string {
+	const isAddress = "(isIPv4String(ip) OR isIPv6String(ip))"
+	return "CREATE FUNCTION IF NOT EXISTS in_net" + cfg.onCluster() + " AS (ip, cidr) ->\n" +
+		"    isIPAddressInRange(if(" + isAddress + ", ip, '::'), cidr) AND " + isAddress
 }
 
 // table returns the quoted name of a table in the database.

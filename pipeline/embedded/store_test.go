@@ -167,7 +167,7 @@ func TestAnalystReadsTheDatabaseAndNothingElse(t *testing.T) {
 	if got, err := query(analyst, "SELECT count() FROM events"); err != nil || got != "10" {
 		t.Errorf("count: %q, %v", got, err)
 	}
-	if got, err := query(analyst, "SELECT count() FROM alerts_now"); err != nil || got != "0" {
+	if got, err := query(analyst, "SELECT count() FROM alerts"); err != nil || got != "0" {
 		t.Errorf("view: %q, %v", got, err)
 	}
 	for _, sql := range []string{

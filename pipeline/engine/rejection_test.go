@@ -37,8 +37,8 @@ func TestRowsAreStoredOnceWhileAMaterializedViewFails(t *testing.T) {
 	for name, query := range map[string]string{
 		"rejected_events":  "toUInt32(message) AS n FROM events",
 		"temporary_events": "throwIf(1) AS n FROM events",
-		"rejected_alerts":  "toUInt32(title) AS n FROM alerts",
-		"temporary_alerts": "throwIf(1) AS n FROM alerts",
+		"rejected_alerts":  "toUInt32(title) AS n FROM alert_revisions",
+		"temporary_alerts": "throwIf(1) AS n FROM alert_revisions",
 	} {
 		t.Run(name, func(t *testing.T) {
 			scenario := newStoreScenario(t, "view_"+name)
