@@ -4,7 +4,7 @@
 // This package wires the packages that do the work and holds nothing else. run.go starts the components of a
 // process in order (connect.go, collect.go, analyze.go, publish.go), and lifecycle.go stops them in the
 // reverse order. status.go and terminal.go print for a person, and config.go reads the configuration.
-// doctor.go, query.go, redact.go, replay.go and rules.go are the tools. demo.go plays the scenario of the folder demo.
+// alerts.go, doctor.go, query.go, redact.go, replay.go and rules.go are the tools. demo.go plays the scenario of the folder demo.
 // docs/ARCHITECTURE.md describes the path of an event through the packages.
 package main
 
@@ -89,7 +89,7 @@ Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports 
 	root.SetVersionTemplate(versionText() + "\n")
 	root.AddCommand(
 		runCommand(), collectCommand(), analyzeCommand(), publishCommand(),
-		replayCommand(), queryCommand(), rulesCommand(), redactCommand(), doctorCommand(), versionCommand(),
+		alertsCommand(), eventCommand(), replayCommand(), queryCommand(), rulesCommand(), redactCommand(), doctorCommand(), versionCommand(),
 	)
 	return root
 }

@@ -71,6 +71,27 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
 
 // runQuery runs an SQL statement in the store and prints its result in a format of queryFormats.
 func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
+	clickhouseFormat, ok := queryFormats[format]
+	if !ok {
+		return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
+	}
+
+	// Text from the network or a log line may control a terminal. A file gets the bytes as they are, unless it is
+	// a table, which a person reads.
+	var out io.WriteCloser = os.Stdout
+	if isTerminal(os.Stdout) || format == "table" || format == "vertical" {
+		out = &stripControlWriter{out: os.Stdout}
+	}
+	err := queryStore(ctx, cfg, sql, clickhouseFormat, out)
+	if closeErr := out.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// queryStore runs an SQL statement in the store and writes its result to out in a format of ClickHouse. In the
+// embedded store it runs as the analyst.
+func queryStore(ctx context.Context, cfg *Config, sql, format string, out io.Writer) error {
 	store := cfg.ClickHouse
 	if cfg.embeddedStore() {
 		var err error
@@ -83,21 +104,7 @@ func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
 			return err
 		}
 	}
-	clickhouseFormat, ok := queryFormats[format]
-	if !ok {
-		return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
-	}
-
-	// Text from the network or a log line may control a terminal. A file gets the bytes as they are, unless it is
-	// a table, which a person reads.
-	var out io.WriteCloser = os.Stdout
-	if isTerminal(os.Stdout) || format == "table" || format == "vertical" {
-		out = &stripControlWriter{out: os.Stdout}
-	}
-	err := clickhouse.Query(ctx, store, sql, clickhouseFormat, out)
-	if closeErr := out.Close(); err == nil {
-		err = closeErr
-	}
+	err := clickhouse.Query(ctx, store, sql, format, out)
 	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 	}

@@ -27,6 +27,7 @@ var scenarioCommands = map[string]func(ts *testscript.TestScript, args []string)
 	"config":   cmdConfig,
 	"damage":   cmdDamage,
 	"ends":     cmdEnds,
+	"columns":  cmdColumns,
 	"counters": cmdCounters,
 	"fill":     cmdFill,
 	"halt":     cmdHalt,
@@ -313,6 +314,18 @@ func cmdLogin(ts *testscript.TestScript, args []string) {
 	}
 	for i, name := range []string{"URL", "PLAY", "LOGIN", "PASSWORD"} {
 		ts.Setenv(name, match[i+1])
+	}
+}
+
+// columns NAME… sets variables to the columns of the last row that `tidegate query -o tsv` has printed.
+func cmdColumns(ts *testscript.TestScript, args []string) {
+	rows := strings.Split(strings.TrimSpace(ts.ReadFile("stdout")), "\n")
+	columns := strings.Split(rows[len(rows)-1], "\t")
+	if len(rows) < 2 || len(columns) != len(args) {
+		ts.Fatalf("no row with %d columns", len(args))
+	}
+	for i, name := range args {
+		ts.Setenv(name, columns[i])
 	}
 }
 
