@@ -40,7 +40,7 @@ func (c *Conn) chargeHeld(at int64) {
 	grown := held > c.memory.held
 	c.set.setHeld(c, held)
 	if grown && !c.memory.givingUp {
-		c.set.enforceBudget(at)
+		c.set.EnforceBudget(at)
 	}
 }
 
@@ -63,9 +63,10 @@ func (s *Set) setHeld(c *Conn, held int) {
 	}
 }
 
-// enforceBudget has connections give up their state until the budget is kept. Each turn samples a few holders and
+// EnforceBudget has connections give up their state until the budget is kept. Each turn samples a few holders and
 // takes the largest. A search of all would take too long.
-func (s *Set) enforceBudget(at int64) {
+// It is called after each input, and between inputs while none come: other parts may have grown.
+func (s *Set) EnforceBudget(at int64) {
 	for range maxGivingUpRow {
 		if len(s.holders) == 0 || s.memory.Excess() == 0 {
 			return

@@ -37,7 +37,9 @@ func (p *process) startCollector(ctx context.Context) error {
 
 	// The sources start when the registry has read the containers, or after two seconds without them.
 	p.cfg.Containers.Collector = id
+	budget := memory.New(int64(p.cfg.trafficMemory()), p.reg)
 	registry := containers.New(p.cfg.Containers, p.log, p.reg)
+	registry.Memory = budget
 	p.lifecycle.startComponent("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
 	select {
 	case <-registry.Ready():
@@ -47,7 +49,7 @@ func (p *process) startCollector(ctx context.Context) error {
 		return ctx.Err()
 	}
 
-	p.startCapture(registry)
+	p.startCapture(registry, budget)
 	if p.cfg.Logs.Enabled {
 		p.cfg.Logs.NotBefore = stateCreatedAt(p.cfg.Shipper.StateDir)
 		source := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
@@ -74,13 +76,14 @@ func stateCreatedAt(dir string) time.Time {
 
 // startCapture starts the capture of packets, if this user may open packet sockets. All workers share the
 // connection tracker and the table that determines which copy of a connection is reported.
-func (p *process) startCapture(registry *containers.Registry) {
+func (p *process) startCapture(registry *containers.Registry, budget *memory.Budget) {
 	if err := checkPacketSocket(); err != nil {
 		p.missing = append(p.missing, "packets: "+err.Error())
 		return
 	}
 
 	tracker := conntrack.New(p.log, p.reg)
+	tracker.Memory = budget
 	p.lifecycle.startComponent("conntrack", func(ctx context.Context) error {
 		if err := tracker.Run(ctx); err != nil {
 			p.log.Error("connection tracker unavailable: a connection through NAT is reported by each interface",
@@ -93,10 +96,9 @@ func (p *process) startCapture(registry *containers.Registry) {
 	monitor := links.NewMonitor(p.cfg.Capture.Underlays, registry.Overlays, p.log, p.reg)
 	p.lifecycle.startComponent("links", monitor.Run)
 
-	// Each worker of the capture has a parser set and a session table of its own. They share the memory that logs,
-	// shipper and the process itself leave.
+	// Each worker of the capture has a parser set and a session table of its own. They share the budget with the
+	// registry and the tracker: the memory that logs, shipper and the process itself leave.
 	dedup := sessions.NewDedupTable()
-	budget := memory.New(int64(p.cfg.trafficMemory()), p.reg)
 	panicked := p.panicLogger()
 	var live *capture.Live
 	isBridge := func(iface string) bool { return live.IsBridge(iface) }

@@ -66,19 +66,20 @@ type metricsConfig struct {
 
 // collectorConfig configures the collector as a whole.
 type collectorConfig struct {
-	// Memory of the collector: packet rings, sessions, parsers, log lines, and events that wait for Kafka. Traffic has
-	// what logs.buffer_bytes, shipper.buffer_bytes and 48MiB for the process leave. Beyond it the largest holder gives
-	// up what it has: sessions are evicted, events completed early, gaps given up, and counted.
+	// Memory of the collector: packet rings, sessions, parsers, NAT mappings, containers, log lines, and events that wait
+	// for Kafka. Traffic and containers have what twice logs.buffer_bytes, shipper.buffer_bytes and 48MiB for the process
+	// leave. Beyond it the largest holder gives up what it has: sessions are evicted, events completed early, gaps given
+	// up, and counted.
 	Memory config.Size `yaml:"memory"`
 }
 
 // Parts of collectorConfig.Memory.
 const (
-	collectorProcess = 48 * config.MiB // code, metrics, tables of containers and NAT, work of the garbage collector
+	collectorProcess = 48 * config.MiB // code, metrics, work of the garbage collector
 	minTrafficMemory = 32 * config.MiB
 )
 
-// trafficMemory returns the memory that is left for packet rings, sessions and parsers.
+// trafficMemory returns the memory that is left for packet rings, sessions, parsers, NAT mappings and containers.
 func (c *Config) trafficMemory() config.Size {
 	left := c.Collector.Memory - collectorProcess - c.Shipper.BufferBytes
 	if c.Logs.Enabled {

@@ -13,6 +13,10 @@
 // its DESTROY event. When the kernel has dropped events (ENOBUFS), the Tracker reads the table again, and
 // entries that are missing in the table expire.
 //
+// The map is bounded by maxTuples and charged to the memory budget. Beyond either, the oldest tuples are given up:
+// those of connections that the kernel has destroyed, then those that it announced first. A mapping is needed when
+// the first packets of its connection are read, and later only by a flow that begins anew.
+//
 // Only the goroutine of Run writes. Each shard of the map has a lock; no code holds two of them.
 package conntrack
 
@@ -24,7 +28,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +38,7 @@ import (
 
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 	"tidegate/pipeline/metrics"
 	"tidegate/pipeline/retry"
 )
@@ -44,14 +48,12 @@ const (
 	// packets of its session may be read later than the event.
 	keepDestroyed = 30 * time.Second
 
-	// maxTuples bounds the tuples in all shards, of about 125 bytes each, and 64 bytes more behind NAT. The kernel's own
-	// table usually holds up to 262,144 entries, of two tuples behind NAT. A tuple above the bound is counted and not
-	// stored.
+	// maxTuples bounds the tuples in all shards, of about 110 bytes each. The kernel's own table usually holds up to
+	// 262,144 entries, of two tuples behind NAT. Beyond it the oldest tuple of the shard is given up.
 	maxTuples = 1 << 19
 
-	// maxExpiring is the length to which the list of destroyed entries is cut when it has become twice as
-	// long: the oldest entries expire early.
-	maxExpiring = maxTuples / 4
+	// enforceEvery is the time between two looks at the memory budget while no events come: other parts may have grown.
+	enforceEvery = 100 * time.Millisecond
 
 	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the
 	// work on a host whose connections arrive faster than the events are read.
@@ -61,38 +63,16 @@ const (
 	shardCount = 64
 )
 
-// A tuple is one direction of a connection, as the kernel's table lists it.
-type tuple struct {
-	proto    pipeline.Transport
-	src, dst netip.AddrPort
-}
-
-// An entry is one connection of the kernel's table. The map holds it under both tuples, which differ behind NAT only:
-// without NAT, one is the other in the other direction.
-type entry struct {
-	mapping *sessions.Mapping // nil: no NAT; the tuple has the addresses
-	updated int64             // when the kernel last announced or listed the entry, ns since 1970
-}
-
-// A shard holds the tuples with one hash. mu guards entries.
-type shard struct {
-	mu      sync.RWMutex
-	entries map[tuple]entry
-}
-
-// An expiringEntry is an entry that the kernel has destroyed.
-type expiringEntry struct {
-	destroyed time.Time
-	tuples    [2]tuple
-}
-
 // A Tracker holds the map. Lookup and Len are safe for concurrent use; Run is called once.
 type Tracker struct {
+	// Memory, unless nil, is charged with the map. While it is exceeded, the oldest tuples are given up. It is set before
+	// Run.
+	Memory *memory.Budget
+
 	log           *slog.Logger
-	shards        [shardCount]shard
-	seed          maphash.Seed    // of the hash that chooses the shard
-	tuples        atomic.Int64    // in all shards
-	expiring      []expiringEntry // in order of destruction; only Run's goroutine uses it
+	table         table
+	tuples        atomic.Int64 // in all shards
+	account       *memory.Account
 	keepDestroyed time.Duration
 	expireEvery   time.Duration
 	now           func() time.Time
@@ -100,24 +80,22 @@ type Tracker struct {
 
 	events     *prometheus.CounterVec
 	tableReads prometheus.Counter
-	dropped    prometheus.Counter
+	givenUp    *prometheus.CounterVec
 }
 
 // New returns an empty Tracker. Run fills it.
 func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	factory := metrics.With(reg)
 	tracker := &Tracker{
-		log: log, seed: maphash.MakeSeed(), keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
+		log: log, table: table{seed: maphash.MakeSeed()}, keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
 		events: factory.CounterVec("tidegate_conntrack_events_total",
 			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the "+
 				"kernel dropped events.", "type"),
 		tableReads: factory.Counter("tidegate_conntrack_table_reads_total",
 			"Reads of the kernel's whole conntrack table: one at the start, and one after each loss of events."),
-		dropped: factory.Counter("tidegate_conntrack_dropped_total",
-			"Conntrack tuples that were not stored because the map was full."),
-	}
-	for i := range tracker.shards {
-		tracker.shards[i].entries = map[tuple]entry{}
+		givenUp: factory.LabelledCounters("tidegate_conntrack_dropped_total",
+			"Conntrack tuples that the collector gave up, the oldest first, because the map was full or because the memory "+
+				"budget was exceeded.", "reason", reasonFull, reasonMemory),
 	}
 
 	queries := factory.CounterVec("tidegate_conntrack_queries_total",
@@ -142,41 +120,19 @@ func (t *Tracker) Len() int { return int(t.tuples.Load()) }
 // Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs.
 // The packet may have been captured on either side of NAT and may go in either direction.
 func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (sessions.Mapping, bool) {
-	if mapping, ok := t.lookupTuple(tuple{proto, src, dst}); ok {
+	wanted := tupleOf(proto, src, dst)
+	if mapping, ok := t.table.lookup(wanted); ok {
 		return mapping, true
 	}
-	return t.lookupTuple(tuple{proto, dst, src})
-}
-
-// lookupTuple returns the mapping of the connection with the tuple k.
-func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
-	shard := t.shardOf(k)
-	shard.mu.RLock()
-	found, ok := shard.entries[k]
-	shard.mu.RUnlock()
-	if !ok || found.mapping != nil {
-		return valueOf(found.mapping), ok
-	}
-	return sessions.Mapping{Client: k.src, Server: k.dst, OutsideClient: k.src, OutsideServer: k.dst}, true
-}
-
-// valueOf returns the mapping at m, the zero Mapping if m is nil.
-func valueOf(m *sessions.Mapping) (mapping sessions.Mapping) {
-	if m != nil {
-		mapping = *m
-	}
-	return mapping
-}
-
-// shardOf returns the shard of k. Both directions of a connection need not be in one shard. The hash covers the whole
-// tuple: a scan, whose tuples differ in one address or port only, fills all shards.
-func (t *Tracker) shardOf(k tuple) *shard {
-	return &t.shards[maphash.Comparable(t.seed, k)%shardCount]
+	wanted.src, wanted.dst = wanted.dst, wanted.src
+	return t.table.lookup(wanted)
 }
 
 // Run follows the kernel's table until ctx ends. It returns an error only when it lacks the permission; after
 // every other error it subscribes again and reads the whole table.
 func (t *Tracker) Run(ctx context.Context) error {
+	t.account = t.Memory.Open("conntrack")
+	defer t.account.Close()
 	backoff := retry.Backoff{Min: time.Second, Max: time.Minute}
 	for {
 		start := time.Now()
@@ -242,6 +198,8 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 	// Apply the events. The map now holds every entry of the kernel's table, and perhaps destroyed ones.
 	expire := time.NewTicker(t.expireEvery)
 	defer expire.Stop()
+	enforce := time.NewTicker(enforceEvery)
+	defer enforce.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -252,6 +210,8 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 			t.handleEvent(event)
 		case <-expire.C:
 			t.expireDestroyed()
+		case <-enforce.C:
+			t.enforceBudget()
 		}
 	}
 }
@@ -278,22 +238,12 @@ func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) 
 // a connection that listens cannot send requests. Entries that are missing in the table were destroyed while
 // no events were read, so they expire.
 func (t *Tracker) readKernelTable() error {
-	conn, err := ct.Dial(nil)
-	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-
 	// Every entry that store does not refresh after start is missing in the table.
 	start := t.now()
-	flows, err := conn.Dump(nil)
-	if err != nil {
+	if err := dumpTable(t.store); err != nil {
 		return fmt.Errorf("read the conntrack table: %w", err)
 	}
 	t.tableReads.Inc()
-	for i := range flows {
-		t.store(&flows[i])
-	}
 	t.expireUnseenSince(start)
 	return nil
 }
@@ -301,17 +251,12 @@ func (t *Tracker) readKernelTable() error {
 // expireUnseenSince treats every entry that the kernel has not announced or listed since start as destroyed
 // now.
 func (t *Tracker) expireUnseenSince(start time.Time) {
-	now := t.now()
-	for i := range t.shards {
-		shard := &t.shards[i]
-		shard.mu.RLock()
-		for key, unseen := range shard.entries {
-			if unseen.updated < start.UnixNano() {
-				// Each direction of a connection is an entry of its own here; it expires alone.
-				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{key, key}})
-			}
-		}
-		shard.mu.RUnlock()
+	now := t.now().UnixNano()
+	for i := range t.table.shards {
+		shard := &t.table.shards[i]
+		shard.mu.Lock()
+		shard.destroyBefore(start.UnixNano(), now)
+		shard.mu.Unlock()
 	}
 }
 
@@ -328,10 +273,13 @@ func (t *Tracker) handleEvent(event ct.Event) {
 		t.events.WithLabelValues("destroy").Inc()
 		// The entry stays in the map for keepDestroyed.
 		if orig, reply, ok := tuplesOf(event.Flow); ok {
-			t.expiring = append(t.expiring, expiringEntry{t.now(), [2]tuple{orig, reply}})
-		}
-		if len(t.expiring) > 2*maxExpiring {
-			t.expireDestroyed()
+			now := t.now().UnixNano()
+			for _, key := range [...]tuple{orig, reply} {
+				shard, hash := t.table.hash(&key)
+				shard.mu.Lock()
+				shard.destroy(&key, hash, now)
+				shard.mu.Unlock()
+			}
 		}
 	default:
 		t.events.WithLabelValues("other").Inc()
@@ -349,76 +297,86 @@ func tuplesOf(flow *ct.Flow) (orig, reply tuple, ok bool) {
 	default:
 		return orig, reply, false
 	}
-	convert := func(t ct.Tuple) tuple {
-		return tuple{
-			proto: proto,
-			src:   netip.AddrPortFrom(t.IP.SourceAddress.Unmap(), t.Proto.SourcePort),
-			dst:   netip.AddrPortFrom(t.IP.DestinationAddress.Unmap(), t.Proto.DestinationPort),
-		}
+	convert := func(t *ct.Tuple) tuple {
+		return tupleOf(proto, netip.AddrPortFrom(t.IP.SourceAddress, t.Proto.SourcePort),
+			netip.AddrPortFrom(t.IP.DestinationAddress, t.Proto.DestinationPort))
 	}
-	return convert(flow.TupleOrig), convert(flow.TupleReply), true
+	return convert(&flow.TupleOrig), convert(&flow.TupleReply), true
 }
 
-// store keeps an entry under both of its tuples.
-//
-// Client and Server are the addresses inside NAT, as on a bridge: the source of the original tuple
-// (before SNAT) and the source of the reply tuple (after DNAT). The addresses outside NAT are the
-// destinations of the two tuples.
+// Reasons to give up tuples.
+const (
+	reasonFull   = "full"
+	reasonMemory = "memory_limit"
+)
+
+// store keeps an entry under both of its tuples. They differ behind NAT only: without it, one is the other in the other
+// direction, and one is enough.
 func (t *Tracker) store(flow *ct.Flow) {
 	orig, reply, ok := tuplesOf(flow)
 	if !ok {
 		return
 	}
-	mapping := sessions.Mapping{
-		Client: orig.src, Server: reply.src,
-		OutsideClient: reply.dst, OutsideServer: orig.dst,
+	now := t.now().UnixNano()
+	t.put(&orig, &reply, false, now)
+	if reply.src != orig.dst || reply.dst != orig.src {
+		t.put(&reply, &orig, true, now)
 	}
-	stored := entry{updated: t.now().UnixNano()}
-	keys := [...]tuple{orig, reply}
-	numKeys := 1
-	if isTranslated(&mapping) {
-		stored.mapping, numKeys = &mapping, 2
-	}
+	t.enforceBudget()
+}
 
-	// A full map accepts no new tuple, but a tuple that it holds is updated. Only this goroutine adds tuples.
-	for _, key := range keys[:numKeys] {
-		shard := t.shardOf(key)
-		shard.mu.Lock()
-		_, known := shard.entries[key]
-		switch {
-		case known:
-			shard.entries[key] = stored
-		case t.tuples.Load() >= maxTuples:
-			t.dropped.Inc()
-		default:
-			shard.entries[key] = stored
-			t.tuples.Add(1)
-		}
-		shard.mu.Unlock()
+// put keeps an entry under the tuple k. A full shard gives up its oldest tuple.
+func (t *Tracker) put(k, other *tuple, isReply bool, now int64) {
+	shard, hash := t.table.hash(k)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	before := shard.bytes()
+	if shard.put(k, hash, [2]address{other.src, other.dst}, isReply, now) {
+		t.tuples.Add(1)
 	}
+	if shard.size > maxTuples/shardCount {
+		shard.removeOldest(1)
+		t.tuples.Add(-1)
+		t.givenUp.WithLabelValues(reasonFull).Inc()
+	}
+	t.account.Add(shard.bytes() - before)
+}
+
+// enforceBudget gives up the oldest tuples of all shards while the memory budget is exceeded and the map is the largest
+// part. A shard has about the tuples of its share in the map, so that the oldest ones of the shards are those of the map.
+func (t *Tracker) enforceBudget() {
+	for excess := t.account.Excess(); excess > 0 && t.Len() > 0; excess = t.account.Excess() {
+		// The memory comes back by whole chunks.
+		each := max(int(excess/shardCount/recordBytes), chunkRecords)
+		freed := int64(0)
+		for i := range t.table.shards {
+			freed += t.shrinkShard(&t.table.shards[i], reasonMemory, func(shard *shard) int { return shard.removeOldest(each) })
+		}
+		t.account.GaveUp(freed)
+	}
+}
+
+// shrinkShard calls remove, which returns how many tuples it has removed from the shard, and returns how many bytes that
+// has freed. With a reason they count as given up.
+func (t *Tracker) shrinkShard(shard *shard, reason string, remove func(*shard) int) (freed int64) {
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	before := shard.bytes()
+	removed := remove(shard)
+	freed = before - shard.bytes()
+	t.tuples.Add(-int64(removed))
+	t.account.Add(-freed)
+	if reason != "" {
+		t.givenUp.WithLabelValues(reason).Add(float64(removed))
+	}
+	return freed
 }
 
 // expireDestroyed removes entries that were destroyed at least keepDestroyed ago. A tuple that was stored
 // again since then belongs to a new connection and stays: the kernel will announce its end, too.
 func (t *Tracker) expireDestroyed() {
-	now := t.now()
-	expired := 0
-	for _, expiring := range t.expiring {
-		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the
-		// list is too long.
-		if now.Sub(expiring.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
-			break
-		}
-		for _, tuple := range expiring.tuples {
-			shard := t.shardOf(tuple)
-			shard.mu.Lock()
-			if e, ok := shard.entries[tuple]; ok && e.updated <= expiring.destroyed.UnixNano() {
-				delete(shard.entries, tuple)
-				t.tuples.Add(-1)
-			}
-			shard.mu.Unlock()
-		}
-		expired++
+	before := t.now().Add(-t.keepDestroyed).UnixNano()
+	for i := range t.table.shards {
+		t.shrinkShard(&t.table.shards[i], "", func(shard *shard) int { return shard.expire(before) })
 	}
-	t.expiring = append(t.expiring[:0], t.expiring[expired:]...)
 }

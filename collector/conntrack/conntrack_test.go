@@ -352,8 +352,8 @@ func TestEndedEntryIsKeptForAWhile(t *testing.T) {
 		tracker.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
 		time.Sleep(keepDestroyed)
 		check(false, false, true)
-		if tuples := tracker.Len(); tuples != 2 || len(tracker.expiring) != 0 {
-			t.Errorf("%d tuples, %d expiring are left", tuples, len(tracker.expiring))
+		if tuples := tracker.Len(); tuples != 2 {
+			t.Errorf("%d tuples are left", tuples)
 		}
 	})
 }
@@ -397,27 +397,30 @@ func TestCloseAndDrainLetsTheWorkerEnd(t *testing.T) {
 	})
 }
 
+// translatedFlow returns a connection of a container to 10.0.a.b, with SNAT.
+func translatedFlow(a, b byte, sport, dport uint16) *ct.Flow {
+	client, server := netip.AddrFrom4([4]byte{172, 17, 0, 9}), netip.AddrFrom4([4]byte{10, 0, a, b})
+	flow := ct.NewFlow(unix.IPPROTO_TCP, 0, client, server, sport, dport, 0, 0)
+	flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr("198.51.100.1")
+	return &flow
+}
+
 // TestScanFillsTheMapEvenly: a scan, whose connections differ in one address or one port only, is known whole up to the
-// bound of the map, and leaves room for the connections of others. The map stays within its bound.
+// bound of the map, and leaves room for the connections of others. The map stays within its bound: the oldest tuples are
+// given up.
 func TestScanFillsTheMapEvenly(t *testing.T) {
-	flow := func(a, b byte, sport, dport uint16) *ct.Flow {
-		client, server := netip.AddrFrom4([4]byte{172, 17, 0, 9}), netip.AddrFrom4([4]byte{10, 0, a, b})
-		flow := ct.NewFlow(unix.IPPROTO_TCP, 0, client, server, sport, dport, 0, 0)
-		flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr("198.51.100.1")
-		return &flow
-	}
 	for name, scan := range map[string]func(i int) *ct.Flow{
-		"addresses": func(i int) *ct.Flow { return flow(byte(i>>8), byte(i), 40000, 80) },
-		"ports":     func(i int) *ct.Flow { return flow(0, 1, 40000, uint16(i)) },
-		"sources":   func(i int) *ct.Flow { return flow(0, 1, uint16(i), 80) },
+		"addresses": func(i int) *ct.Flow { return translatedFlow(byte(i>>8), byte(i), 40000, 80) },
+		"ports":     func(i int) *ct.Flow { return translatedFlow(0, 1, 40000, uint16(i)) },
+		"sources":   func(i int) *ct.Flow { return translatedFlow(0, 1, uint16(i), 80) },
 	} {
 		tracker := newTracker()
 		for i := range 1 << 16 {
 			tracker.store(scan(i))
 		}
 		most := 0
-		for i := range tracker.shards {
-			most = max(most, len(tracker.shards[i].entries))
+		for i := range tracker.table.shards {
+			most = max(most, int(tracker.table.shards[i].size))
 		}
 		if tracker.Len() < 1<<17-1<<12 || most > 2*tracker.Len()/shardCount {
 			t.Errorf("%s: %d tuples, %d in one of %d shards", name, tracker.Len(), most, shardCount)
@@ -425,12 +428,21 @@ func TestScanFillsTheMapEvenly(t *testing.T) {
 	}
 
 	tracker := newTracker()
-	for i := range maxTuples/2 + 1000 {
-		tracker.store(flow(byte(i>>8), byte(i), uint16(i>>16), 80))
+	const flows = maxTuples/2 + 20_000
+	for i := range flows {
+		tracker.store(translatedFlow(byte(i>>8), byte(i), uint16(i>>16), 80))
 	}
-	dropped := 2*(maxTuples/2+1000) - tracker.Len()
-	if tracker.Len() > maxTuples || tracker.Len() < maxTuples-4 || counter(t, tracker.dropped) != float64(dropped) {
-		t.Errorf("%d tuples of %d, %v dropped", tracker.Len(), maxTuples, counter(t, tracker.dropped))
+	dropped := 2*flows - tracker.Len()
+	if tracker.Len() > maxTuples || tracker.Len() < maxTuples/64*63 || tracker.dropped(t, reasonFull) != float64(dropped) {
+		t.Errorf("%d tuples of %d, %v dropped", tracker.Len(), maxTuples, tracker.dropped(t, reasonFull))
+	}
+	known := func(i int) bool {
+		_, ok := tracker.Lookup(pipeline.Transport_TCP, at("172.17.0.9", uint16(i>>16)),
+			at(fmt.Sprintf("10.0.%d.%d", i>>8&255, i&255), 80))
+		return ok
+	}
+	if known(0) || !known(flows-1) {
+		t.Errorf("the first one is known: %v, and the last one: %v", known(0), known(flows-1))
 	}
 	tracker.expireUnseenSince(time.Now().Add(time.Hour))
 	tracker.keepDestroyed = 0
@@ -440,11 +452,12 @@ func TestScanFillsTheMapEvenly(t *testing.T) {
 	}
 }
 
-func counter(t *testing.T, metric prometheus.Metric) float64 {
-	t.Helper()
+// dropped returns the tuples that were given up for a reason.
+func (t *Tracker) dropped(test *testing.T, reason string) float64 {
+	test.Helper()
 	var value dto.Metric
-	if err := metric.Write(&value); err != nil {
-		t.Fatal(err)
+	if err := t.givenUp.WithLabelValues(reason).Write(&value); err != nil {
+		test.Fatal(err)
 	}
 	return value.GetCounter().GetValue()
 }

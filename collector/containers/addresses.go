@@ -87,28 +87,6 @@ func (r *Registry) noteConnected(id string, at int64) {
 	r.connected[id] = at
 }
 
-// trimTombstones deletes the containers that were removed first, if there are too many. r.mu is held.
-func (r *Registry) trimTombstones() {
-	if len(r.entries) <= maxTombstones {
-		return
-	}
-	var removed []*entry
-	for _, entry := range r.entries {
-		if entry.removed {
-			removed = append(removed, entry)
-		}
-	}
-	if len(removed) <= maxTombstones {
-		return
-	}
-	slices.SortFunc(removed, func(a, b *entry) int { return a.ended.Compare(b.ended) })
-	surplus := removed[:len(removed)-maxTombstones*7/8]
-	for _, entry := range surplus {
-		delete(r.entries, entry.container.Id)
-	}
-	r.metrics.dropped.WithLabelValues("too_many_removed").Add(float64(len(surplus)))
-}
-
 // An owner is a container in the time in which it has, or had, an address.
 type owner struct {
 	container *pipeline.Container

@@ -17,6 +17,8 @@ const (
 	retryMin    = time.Second
 	retryMax    = 30 * time.Second
 	expireEvery = 15 * time.Second
+	// enforceEvery is the time between two looks at the memory budget while nothing changes: other parts may have grown.
+	enforceEvery = 100 * time.Millisecond
 )
 
 // An eventStream is the state of the event stream that Run keeps across reconnects.
@@ -28,6 +30,8 @@ type eventStream struct {
 
 // Run follows the Docker API until ctx ends. While the API is unavailable it reconnects with back-off.
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
+	r.account = r.Memory.Open("containers")
+	defer r.account.Close()
 	stream := &eventStream{producer: ship.Packets("containers"), seen: newSeenEvents()}
 	defer stream.producer.Close()
 	if r.cfg.DockerHost == "" {
@@ -94,6 +98,8 @@ func (r *Registry) follow(
 	// Handle events until the stream breaks.
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
+	enforce := time.NewTicker(enforceEvery)
+	defer enforce.Stop()
 	for {
 		select {
 		case message := <-events.Messages:
@@ -106,6 +112,8 @@ func (r *Registry) follow(
 			return true, err
 		case <-tick.C:
 			r.expireEntries(r.now())
+		case <-enforce.C:
+			r.enforceBudget()
 		}
 	}
 }

@@ -19,8 +19,9 @@ import (
 
 // Bounds of the labels of one container. Whoever builds an image chooses its labels.
 const (
-	maxLabels     = 128
-	maxLabelBytes = 4096
+	maxLabels      = 128
+	maxLabelBytes  = 4096
+	maxLabelsBytes = 32 << 10 // of all labels: each event is sent in a batch that has them
 )
 
 // callTimeout bounds one call of the API. The stream of events has no bound.
@@ -152,8 +153,8 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	return created
 }
 
-// labels returns the labels of a container, ordered by key, with secrets redacted. Labels beyond the bounds
-// are dropped and counted.
+// labels returns the labels of a container, ordered by key, with secrets redacted. Labels beyond the bounds, the longest
+// ones, are dropped and counted.
 func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 	var redactor redact.Redactor
 	list := make([]*pipeline.Label, 0, len(labels))
@@ -165,11 +166,16 @@ func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 		value := redactor.Label(key, strings.ToValidUTF8(text, "\ufffd"))
 		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(key, "\ufffd"), Value: value})
 	}
-	slices.SortFunc(list, func(a, b *pipeline.Label) int { return cmp.Compare(a.Key, b.Key) })
-	if len(list) > maxLabels {
-		r.metrics.dropped.WithLabelValues("too_many_labels").Add(float64(len(list) - maxLabels))
-		list = list[:maxLabels:maxLabels]
+	size := func(label *pipeline.Label) int { return len(label.Key) + len(label.Value) }
+	byKey := func(a, b *pipeline.Label) int { return cmp.Compare(a.Key, b.Key) }
+	slices.SortFunc(list, func(a, b *pipeline.Label) int { return cmp.Or(cmp.Compare(size(a), size(b)), byKey(a, b)) })
+	kept, sum := 0, 0
+	for ; kept < min(len(list), maxLabels) && sum+size(list[kept]) <= maxLabelsBytes; kept++ {
+		sum += size(list[kept])
 	}
+	r.metrics.dropped.WithLabelValues("too_many_labels").Add(float64(len(list) - kept))
+	list = slices.Clip(list[:kept])
+	slices.SortFunc(list, byKey)
 	return list
 }
 

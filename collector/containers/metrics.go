@@ -24,8 +24,9 @@ func newMetrics(reg prometheus.Registerer) registryMetrics {
 		events: with.CounterVec("tidegate_containers_events_total",
 			"Container events read from the Docker API, by action.", "action"),
 		dropped: with.LabelledCounters("tidegate_containers_dropped_total",
-			"Container events that were not shipped, and container labels that were not kept, by reason.", "reason",
-			"label_too_long", "memory", "repeated", "too_many_addresses", "too_many_labels", "too_many_removed"),
+			"Container events that were not shipped, and container labels and removed containers that were not kept, by "+
+				"reason.", "reason",
+			"label_too_long", "memory", "memory_limit", "repeated", "too_many_addresses", "too_many_labels", "too_many_removed"),
 		errors: with.LabelledCounters("tidegate_containers_errors_total",
 			"Calls of the Docker API that failed, by call.", "call", "events", "inspect", "list", "networks"),
 		known: with.Gauge("tidegate_containers_known",

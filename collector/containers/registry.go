@@ -37,6 +37,7 @@ import (
 
 	"tidegate/collector/links"
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 )
 
 // A LogFile is the file to which dockerd writes the output of a container.
@@ -55,6 +56,9 @@ type Status struct {
 
 // Registry holds the metadata of the containers of this host. Its methods may be called by any goroutine.
 type Registry struct {
+	// Memory, unless nil, is charged with the containers. It is set before Run.
+	Memory *memory.Budget
+
 	cfg     Config
 	log     *slog.Logger
 	self    string // id or name of the collector's own container; "": none
@@ -68,6 +72,7 @@ type Registry struct {
 	connected   map[string]int64 // by container id: when it was connected to a network, ns; until it stops
 	networks    []network
 	overlays    []links.Overlay
+	account     *memory.Account
 	uncaptured  map[string]string // drivers of networks without a bridge, by name
 	subscribers []chan struct{}
 
@@ -88,6 +93,7 @@ type entry struct {
 	removed    bool      // it does not exist any more
 	excluded   bool
 	excludedBy string // the setting; "": it is not excluded
+	charged    int64  // bytes
 }
 
 // New returns a Registry that is empty until Run is called.
@@ -135,6 +141,10 @@ func (r *Registry) putEntry(e *entry, at int64) {
 	}
 	r.recordHoldings(e, held, at)
 	r.entries[e.container.Id] = e
+	defer r.charge(e)
+	if old != nil {
+		e.charged = old.charged
+	}
 	if e.excluded && (old == nil || !old.excluded) {
 		r.log.Warn("log of a container is not read, the configuration excludes it", "container", e.container.Id,
 			"name", e.container.Name, "image", e.container.Image, "by", e.excludedBy)
@@ -184,12 +194,12 @@ func (r *Registry) expireEntries(now time.Time) {
 
 	// A new view is published only if something has expired.
 	changed := false
-	for id, entry := range r.entries {
+	for _, entry := range r.entries {
 		if entry.running || now.Sub(entry.ended) < r.cfg.KeepAfterExit {
 			continue
 		}
 		if entry.removed {
-			delete(r.entries, id)
+			r.deleteEntry(entry)
 			changed = true
 		} else if len(entry.ips) > 0 {
 			entry.ips = nil
@@ -204,7 +214,10 @@ func (r *Registry) expireEntries(now time.Time) {
 		entry.holdings = slices.DeleteFunc(entry.holdings, func(held holding) bool {
 			return held.to != 0 && held.to < oldest
 		})
-		changed = changed || len(entry.holdings) != before
+		if len(entry.holdings) != before {
+			changed = true
+			r.charge(entry)
+		}
 	}
 	if changed {
 		r.publish()

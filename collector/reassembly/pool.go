@@ -44,9 +44,9 @@ func (p *Pool) chargeConn(conn *Conn, n int) {
 	}
 }
 
-// enforceLimit gives up gaps until the Pool is within its limit and the memory budget. Each turn samples a few Conns
+// EnforceLimit gives up gaps until the Pool is within its limit and the memory budget. Each turn samples a few Conns
 // at random and gives up all gaps of the one that holds most. A search of all Conns would take too long.
-func (p *Pool) enforceLimit() {
+func (p *Pool) EnforceLimit() {
 	for len(p.holders) > 0 {
 		excess := p.Memory.Excess()
 		if p.used <= p.limit && excess == 0 {

@@ -96,7 +96,7 @@ func (c *Conn) enforceLimits() {
 		c.giveUpOldest(GapBudget)
 	}
 	if c.pool.used > c.pool.limit || c.pool.Memory.Excess() > 0 {
-		c.pool.enforceLimit()
+		c.pool.EnforceLimit()
 	}
 }
 

@@ -55,3 +55,35 @@ func TestFloodsOfTheTableStayWithinTheBudget(t *testing.T) {
 		b.now -= 9 * time.Microsecond
 	})
 }
+
+// TestIdleTableGivesUpWhatAnotherOneNeeds: a Table that no packets come to any more, but the time, leaves its memory to
+// one that grows.
+func TestIdleTableGivesUpWhatAnotherOneNeeds(t *testing.T) {
+	const limit = 4 * mebibyte
+	budget := memory.New(limit, nil)
+	idle, busy := newTableTest(t, Default(), Deps{Memory: budget}), newTableTest(t, Default(), Deps{Memory: budget})
+	client := func(i int) string { return fmt.Sprintf("10.1.%d.%d:%d", i>>8&255, i&255, 1024+i>>16) }
+	flood := func(b *tableTest, count int, each func()) {
+		for i := range count {
+			b.segmentOn("eth0", client(i), "10.0.0.3:81", ">", "S", 0, 0, "")
+			each()
+		}
+	}
+	flood(idle, 20_000, func() {})
+	if used := budget.Used(); used < limit/2 {
+		t.Fatalf("only %d bytes are charged", used)
+	}
+	most, steps := int64(0), 0
+	flood(busy, 20_000, func() {
+		if steps++; steps%100 == 0 {
+			idle.Tick(idle.clock.now)
+		}
+		most = max(most, budget.Used())
+	})
+	if most > limit+mebibyte/2 {
+		t.Errorf("at most %d bytes were charged, the limit is %d", most, limit)
+	}
+	if len(busy.timers) < len(idle.timers)/2 {
+		t.Errorf("the busy Table has %d connections, the idle one %d", len(busy.timers), len(idle.timers))
+	}
+}

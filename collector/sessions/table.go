@@ -106,12 +106,26 @@ func (t *Table) closeAccounts() {
 // flowBytes is the memory that a flow takes: itself, its places in the map and in the heap, its claims and its event.
 const flowBytes = int64(unsafe.Sizeof(flow{})) + 768
 
-// enforceBudget evicts flows while the memory budget is exceeded and this Table's flows are the largest part.
-func (t *Table) enforceBudget() {
-	const most = 64 // the account reports evictions with a delay of some flows
+// evictionsPerFlow bounds the flows that are evicted for a new one. There may be several: the account reports evictions
+// with a delay of some flows.
+const evictionsPerFlow = 64
+
+// enforceBudget evicts up to most flows while the memory budget is exceeded and this Table's flows are the largest part.
+func (t *Table) enforceBudget(most int) {
 	for evicted := 0; evicted < most && len(t.timers) > 0 && t.memory.Excess() > 0; evicted++ {
 		t.evictFlow()
 		t.memory.GaveUp(flowBytes)
+	}
+}
+
+// enforceBudgets has each part give up memory if the budget is exceeded and the part is the largest. Packets have the part
+// that they let grow do so; here a part does that no packets come to, while others grow.
+func (t *Table) enforceBudgets() {
+	t.enforceBudget(len(t.timers))
+	t.pool.EnforceLimit()
+	t.decoder.frags.enforceLimit()
+	if t.deps.Protocols != nil {
+		t.deps.Protocols.EnforceBudget(t.clock.now)
 	}
 }
 
@@ -175,6 +189,7 @@ func (t *Table) Tick(now int64) {
 	t.advanceClock(now)
 	t.publishProgress(now)
 	t.flushCounters()
+	t.enforceBudgets()
 	t.enricher.retryUnresolved(t.clock.now, false)
 }
 
@@ -236,7 +251,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 		t.evictFlow()
 	}
 	t.memory.Add(flowBytes)
-	t.enforceBudget()
+	t.enforceBudget(evictionsPerFlow)
 
 	// Take a flow from the free list, else allocate one.
 	var f *flow

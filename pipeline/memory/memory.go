@@ -14,6 +14,7 @@ package memory
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -56,6 +57,7 @@ type Account struct {
 	fixed     bool
 	pending   int64        // charged here, not yet to the budget
 	committed atomic.Int64 // charged to the budget
+	wanted    atomic.Int64 // ns since 1970: since when others need what it has and its owner has not asked; 0: not
 	held      prometheus.Gauge
 	givenUp   prometheus.Counter
 }
@@ -102,14 +104,24 @@ func (a *Account) commit() {
 // Excess returns the number of bytes that the owner has to give up now. It is 0 while the budget is kept, and for
 // every account but the largest one. It leaves a sixteenth of the budget free, so that the next charge does not ask
 // again.
+//
+// An owner calls it when it has charged more, and ten times a second while it does not: others may have grown. When the
+// owner of the largest account has not called it for patience, the next one is asked. Beyond a sixteenth above the budget
+// nobody waits for the largest: each account that holds more than a sixteenth of the budget is asked.
 func (a *Account) Excess() int64 {
-	if a == nil || a.fixed || a.budget.used.Load() <= a.budget.limit {
+	if a == nil || a.fixed {
 		return 0
 	}
-	if !a.budget.isLargest(a) {
+	if a.wanted.Load() != 0 {
+		a.wanted.Store(0)
+	}
+	if a.budget.used.Load() <= a.budget.limit {
 		return 0
 	}
-	excess := a.budget.used.Load() - a.budget.limit + a.budget.limit/16
+	if !a.budget.isFarExceeded(a) && !a.budget.isLargest(a) {
+		return 0
+	}
+	excess := a.budget.used.Load() - a.budget.limit + a.budget.margin()
 	return max(0, min(excess, a.committed.Load()+a.pending))
 }
 
@@ -120,15 +132,32 @@ func (a *Account) GaveUp(n int64) {
 	}
 }
 
+// margin is the part of the budget, 1/16, that may be charged beyond it for a short time.
+func (b *Budget) margin() int64 { return b.limit / 16 }
+
+// isFarExceeded reports whether the margin is used up and a is one of those that have used it.
+func (b *Budget) isFarExceeded(a *Account) bool {
+	return b.used.Load() > b.limit+b.margin() && a.committed.Load() > b.margin()
+}
+
+// patience is the time for which an account that is exceeded waits for the owner of the largest one.
+const patience = time.Second
+
 // isLargest reports whether no other account that can give memory up holds more than a.
 func (b *Budget) isLargest(a *Account) bool {
-	held := a.committed.Load()
+	held, now := a.committed.Load(), time.Now().UnixNano()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for other := range b.accounts {
-		if other != a && !other.fixed && other.committed.Load() > held {
-			return false
+		if other == a || other.fixed || other.committed.Load() <= held {
+			continue
 		}
+		if since := other.wanted.Load(); since == 0 {
+			other.wanted.Store(now)
+		} else if now-since > int64(patience) {
+			continue
+		}
+		return false
 	}
 	return true
 }

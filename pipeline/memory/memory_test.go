@@ -3,6 +3,8 @@ package memory_test
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -38,9 +40,12 @@ func TestOnlyTheLargestAccountGivesMemoryUp(t *testing.T) {
 	large.Add(-4 * mebibyte)
 	excess(0, 0)
 
-	// What is missing lies with the fixed account: the largest gives up all that it has, and no more.
+	rings.Add(4 * mebibyte)
+	excess(0, 2*mebibyte)
+
+	// What is missing lies with the fixed account: the others give up all that they have, and no more.
 	rings.Add(32 * mebibyte)
-	excess(0, 3*mebibyte)
+	excess(2*mebibyte, 3*mebibyte)
 	small.Close()
 	excess(2*mebibyte, 0)
 }
@@ -99,5 +104,59 @@ func BenchmarkAdd(b *testing.B) {
 		if account.Excess() > 0 {
 			b.Fatal()
 		}
+	}
+}
+
+// TestTheNextLargestStandsInForAnOwnerThatDoesNotAsk: a part whose owner is idle or waits for something else does not
+// keep the others from giving memory up.
+func TestTheNextLargestStandsInForAnOwnerThatDoesNotAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := memory.New(16*mebibyte, nil)
+		idle, busy := budget.Open("sessions"), budget.Open("parsers")
+		idle.Add(15 * mebibyte)
+		busy.Add(mebibyte)
+		idle.Add(mebibyte / 2)
+		check := func(want int64) {
+			t.Helper()
+			if got := busy.Excess(); got != want {
+				t.Errorf("the second largest account is asked for %d bytes, want %d", got, want)
+			}
+		}
+		check(0)
+		time.Sleep(time.Second)
+		check(0)
+		time.Sleep(time.Second)
+		check(mebibyte)
+		if got := idle.Excess(); got != mebibyte*3/2 {
+			t.Errorf("the largest account is asked for %d bytes", got)
+		}
+		check(0)
+
+		// What was asked for long ago does not count when the budget was kept meanwhile.
+		idle.Add(-mebibyte)
+		idle.Excess()
+		time.Sleep(time.Minute)
+		busy.Add(mebibyte)
+		check(0)
+	})
+}
+
+// TestNobodyWaitsFarAboveTheBudget: the largest account may be slow, but what comes meanwhile stays within a sixteenth,
+// at the cost of those that hold much themselves.
+func TestNobodyWaitsFarAboveTheBudget(t *testing.T) {
+	budget := memory.New(16*mebibyte, nil)
+	slow, fast, small := budget.Open("conntrack"), budget.Open("sessions"), budget.Open("parsers")
+	slow.Add(12 * mebibyte)
+	fast.Add(4 * mebibyte)
+	small.Add(mebibyte)
+	if got := fast.Excess(); got != 0 {
+		t.Errorf("the second largest account is asked for %d bytes at once", got)
+	}
+	fast.Add(mebibyte)
+	if got := fast.Excess(); got != 3*mebibyte {
+		t.Errorf("the second largest account is asked for %d bytes far above the budget", got)
+	}
+	if got := small.Excess(); got != 0 {
+		t.Errorf("an account that holds little is asked for %d bytes", got)
 	}
 }
