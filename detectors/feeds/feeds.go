@@ -7,9 +7,10 @@
 // failed update is held back (watch.go). A domain also matches its sub-domains, and an address may be a
 // network.
 //
-// Evaluate looks up the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
-// addresses (source.ip, destination.ip, their NAT addresses, dns.resolved_ip). Each feed is asked for itself: an
-// indicator that two feeds list has two verdicts.
+// Evaluate looks up the hosts that an event names (dns.question.name, the targets in dns.answers.data, url.domain,
+// http.request.x_forwarded_for, tls.client.server_name) and its addresses (source.ip, destination.ip, their NAT
+// addresses, dns.resolved_ip). A host is a name or an address, whatever its field is meant for. Each feed is asked
+// for itself: an indicator that two feeds list has two verdicts.
 package feeds
 
 import (
@@ -23,6 +24,7 @@ import (
 	"unsafe"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/authority"
 )
 
 // A Set holds the indicators of all feeds. It is immutable and safe for concurrent use.
@@ -91,6 +93,13 @@ type feedSet [maxFeeds / 64]uint64
 func (f *feedSet) has(feed int) bool { return f[feed/64]&(1<<(feed%64)) != 0 }
 func (f *feedSet) add(feed int)      { f[feed/64] |= 1 << (feed % 64) }
 
+// addAll adds the feeds of other.
+func (f *feedSet) addAll(other *feedSet) {
+	for i := range f {
+		f[i] |= other[i]
+	}
+}
+
 // Evaluate appends a verdict to an event for each feed that lists one of its fields. For a name or an address
 // the feed's most specific indicator counts. Two fields that match the same indicator have one verdict.
 func (s *Set) Evaluate(block []*pipeline.Event) {
@@ -98,21 +107,17 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		return
 	}
 	for _, event := range block {
-		// 1. The names and addresses that only this dataset has.
+		// 1. The hosts that only this dataset names.
 		switch event.Dataset {
 		case pipeline.Dataset_DNS:
-			// If a feed lists the name, its addresses add nothing.
-			var byName feedSet
-			s.checkDomain(event, "dns.question.name", event.GetDns().GetQuestionName(), &byName)
-			for _, ip := range event.GetDns().GetResolvedIp() {
-				if addr, err := netip.ParseAddr(ip); err == nil {
-					s.checkAddr(event, "dns.resolved_ip", addr, byName)
-				}
-			}
+			s.checkDNS(event)
 		case pipeline.Dataset_HTTP:
-			s.checkDomain(event, "url.domain", event.GetHttp().GetUrlDomain(), &feedSet{})
+			s.checkHost(event, "url.domain", event.GetHttp().GetUrlDomain(), &feedSet{})
+			for _, host := range event.GetHttp().GetXForwardedFor() {
+				s.checkHost(event, "http.request.x_forwarded_for", host, &feedSet{})
+			}
 		case pipeline.Dataset_TLS:
-			s.checkDomain(event, "tls.client.server_name", event.GetTls().GetServerName(), &feedSet{})
+			s.checkHost(event, "tls.client.server_name", event.GetTls().GetServerName(), &feedSet{})
 		}
 
 		// 2. The addresses of both sides, which events of every dataset may have.
@@ -121,25 +126,83 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	}
 }
 
+// checkDNS looks up the name in the question, the targets of the answer, and its addresses. A feed that lists the name
+// has no verdicts for the answer, and one that lists a target has none for the addresses.
+func (s *Set) checkDNS(event *pipeline.Event) {
+	body := event.GetDns()
+	var byName feedSet
+	s.checkHost(event, "dns.question.name", body.GetQuestionName(), &byName)
+	byTarget := byName
+	for i, typ := range body.GetAnswersType() {
+		if i == len(body.AnswersData) {
+			break
+		}
+		if target := targetOf(typ, body.AnswersData[i]); target != "" {
+			found := byName
+			s.checkHost(event, "dns.answers.data", target, &found)
+			byTarget.addAll(&found)
+		}
+	}
+	for _, ip := range body.GetResolvedIp() {
+		if addr, ok := authority.Addr(ip); ok {
+			found := byTarget
+			s.checkAddr(event, "dns.resolved_ip", addr, &found)
+		}
+	}
+}
+
+// targetOf returns the host that a client asks or connects to next because of a record, or "". data is the data of
+// the record in the form of a zone file.
+func targetOf(typ, data string) string {
+	before := 0 // fields before the target
+	switch typ {
+	case "CNAME", "DNAME":
+	case "MX", "SVCB", "HTTPS": // a preference or priority
+		before = 1
+	case "SRV": // priority, weight and port
+		before = 3
+	default:
+		return ""
+	}
+	for range before {
+		_, data, _ = strings.Cut(data, " ")
+	}
+	target, _, _ := strings.Cut(data, " ")
+	return target
+}
+
 // checkEndpoint looks up the address of one side of a session, before and after NAT.
 func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipeline.Endpoint) {
 	if endpoint == nil {
 		return
 	}
 	if addr, ok := netip.AddrFromSlice(endpoint.Ip); ok {
-		s.checkAddr(event, field, addr, feedSet{})
+		s.checkAddr(event, field, addr, &feedSet{})
 	}
 	if addr, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
-		s.checkAddr(event, field, addr, feedSet{})
+		s.checkAddr(event, field, addr, &feedSet{})
 	}
+}
+
+// checkHost looks up a host, which is an address or a name, with a port or without.
+func (s *Set) checkHost(event *pipeline.Event, field, host string, found *feedSet) {
+	if addr, ok := authority.Addr(host); ok {
+		s.checkAddr(event, field, addr, found)
+		return
+	}
+	s.checkDomain(event, field, authority.TrimPort(host), found)
 }
 
 // checkDomain looks up a name and each of its parent domains, and adds the feeds that list it to found.
 func (s *Set) checkDomain(event *pipeline.Event, field, name string, found *feedSet) {
-	if name == "" || len(name) > 255 {
-		return
+	key := lowerASCII(authority.TrimRoot(name))
+	for len(key) > maxDomain { // no indicator is longer, and escapes lengthen a name
+		_, parent, ok := strings.Cut(key, ".")
+		if !ok {
+			return
+		}
+		key = parent
 	}
-	key := lowerASCII(strings.TrimSuffix(name, "."))
 	if !isASCII(key) {
 		// Clients resolve a name in Unicode by its punycode.
 		ascii, err := punycode(key)
@@ -183,11 +246,11 @@ func isASCII(text string) bool {
 // unsafeBytes returns the bytes of s without a copy. The caller must not change them.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// checkAddr looks up an address, then the networks that contain it. It leaves out the feeds in found.
-func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, found feedSet) {
+// checkAddr looks up an address, then the networks that contain it, and adds the feeds that list it to found.
+func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, found *feedSet) {
 	addr = addr.Unmap()
 	var key [networkKeySize]byte
-	s.checkNetwork(event, field, addr, networkKey(&key, addr, addr.BitLen()), &found)
+	s.checkNetwork(event, field, addr, networkKey(&key, addr, addr.BitLen()), found)
 
 	// One lookup for each prefix length that the feeds use, so the smallest listed network is found first.
 	lengths := s.prefixLengths4
@@ -196,7 +259,7 @@ func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, fo
 	}
 	for _, length := range lengths {
 		if prefix, err := addr.Prefix(length); err == nil {
-			s.checkNetwork(event, field, addr, networkKey(&key, prefix.Addr(), length), &found)
+			s.checkNetwork(event, field, addr, networkKey(&key, prefix.Addr(), length), found)
 		}
 	}
 }

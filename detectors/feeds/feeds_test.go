@@ -209,8 +209,14 @@ func BenchmarkEvaluateClean(b *testing.B) {
 		fmt.Fprintf(&feed, "d%d.example\n45.%d.%d.1\n", i, i/250%250, i%250)
 	}
 	set, _ := load(b, feed.String())
+	chain := lookup("www.shop.example.test", "192.0.2.1")
+	chain.Dns.AnswersType, chain.Dns.AnswersData = []string{"CNAME", "A"}, []string{"cdn.shop.example.test", "192.0.2.1"}
 	block := []*pipeline.Event{
-		lookup("www.shop.example.test", "192.0.2.1"), sessionTo("192.0.2.1"), {Dataset: pipeline.Dataset_LOG},
+		lookup("www.shop.example.test", "192.0.2.1"), sessionTo("192.0.2.1"),
+		{Dataset: pipeline.Dataset_LOG},
+		chain,
+		{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: "www.shop.example.test"}},
+		{Dataset: pipeline.Dataset_TLS, Tls: &pipeline.TLSHandshake{ServerName: "www.shop.example.test"}},
 	}
 	b.ReportAllocs()
 	for b.Loop() {

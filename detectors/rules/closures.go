@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"tidegate/pipeline/authority"
 )
 
 // An expression is compiled to closures: each node becomes a Go function of the node's kind, which calls the
@@ -128,11 +130,11 @@ func (n *node) constantsClosure() flagFunc {
 	case n.op == opInNetwork && of.kind == address:
 		networks, value := n.networks, of.addressClosure()
 		return func(v *eventValues) bool { return inNetworks(networks, value(v)) }
-	case n.op == opInNetwork: // of a text that should be an address, such as an element of dns.resolved_ip
+	case n.op == opInNetwork: // of a text that may hold an address, such as url.domain
 		networks, value := n.networks, of.textClosure()
 		return func(v *eventValues) bool {
-			addr, err := netip.ParseAddr(value(v))
-			return err == nil && inNetworks(networks, addr.Unmap())
+			addr, ok := authority.Addr(value(v))
+			return ok && inNetworks(networks, addr)
 		}
 	case n.op == opIn && n.numbers != nil:
 		set, value := setOf(n.numbers), of.numberClosure()

@@ -118,6 +118,18 @@ func TestExpressionsMatchTheseEvents(t *testing.T) {
 	check(shell, `event.partial`, false)
 	check(shell, `not event.partial`, true)
 
+	// cidr reads an address in any spelling of the fields that hold a host.
+	for host, want := range map[string]bool{
+		"203.0.113.7": true, "203.0.113.7:56789": true, "203.0.113.7.": true, "[203.0.113.7]:80": true, "[::ffff:203.0.113.7]": true,
+		"2001:db8::7": true, "[2001:db8::7]": true, "[2001:db8::7]:1234": true, "2001:db8::7%eth0": true, "[2001:DB8::7%25eth0]:80": true,
+		"198.51.100.1:80": false, "[2001:db9::7]:80": false, "unknown": false, "": false, "203.0.113.7.example": false,
+	} {
+		exchange := &pipeline.HTTPExchange{UrlDomain: host, XForwardedFor: []string{"192.0.2.1", host}}
+		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: exchange}
+		check(event, `cidr(url.domain, "203.0.113.0/24", "2001:db8::/32")`, want)
+		check(event, `any(http.request.x_forwarded_for, cidr(#, "203.0.113.0/24", "2001:db8::/32"))`, want)
+	}
+
 	labelled := &pipeline.Event{
 		Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "x"},
 		Container: &pipeline.Container{Id: "c", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},

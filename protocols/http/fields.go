@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/authority"
 	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
@@ -32,7 +33,7 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		p.addMarkers(exchange.event, []byte("url"), target)
 	}
 	if exchange.isConnect {
-		body.UrlDomain = p.hostOf(target)
+		body.UrlDomain = p.hostOf(exchange.event, target)
 		return
 	}
 
@@ -43,7 +44,7 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		for end < len(rest) && rest[end] != '/' && rest[end] != '?' && rest[end] != '#' {
 			end++
 		}
-		body.UrlDomain = p.hostOf([]byte(rest[slashes:end]))
+		body.UrlDomain = p.hostOf(exchange.event, []byte(rest[slashes:end]))
 		rest = rest[end:]
 	}
 	for slashes := range len(rest) {
@@ -75,23 +76,19 @@ func schemeEnd[T string | []byte](s T) int {
 	return 0
 }
 
-// hostOf returns the host of an authority in lower case, without port and user. A name that ends with the dot of
-// the root (RFC 3986, section 3.2.2) is the same name without it.
-func (p *parser) hostOf(data []byte) string {
-	if at := bytes.LastIndexByte(data, '@'); at >= 0 {
-		data = data[at+1:]
+// hostOf returns the host of an authority in lower case, without port, user and last dot. An IPv4 address in one of
+// the forms of inet_aton, such as 0xcb007109, is returned in the usual one: the client connects to that. Of a host
+// that is too long the head and the tail are kept.
+func (p *parser) hostOf(event *pipeline.Event, data []byte) string {
+	host := authority.Host(data)
+	if addr, ok := authority.NumericIPv4(host); ok {
+		p.scratch = addr.AppendTo(p.scratch[:0])
+		return p.conn.Intern(p.scratch)
 	}
-	if len(data) > 0 && data[0] == '[' {
-		if at := bytes.IndexByte(data, ']'); at > 0 {
-			data = data[:at+1]
-		}
-	} else {
-		if at := bytes.IndexByte(data, ':'); at >= 0 {
-			data = data[:at]
-		}
-		data = bytes.TrimSuffix(data, []byte("."))
+	if len(host) > maxWord {
+		return p.conn.Text(event, p.lower(host), maxWord)
 	}
-	return p.conn.Intern(p.lower(capped(data, maxWord)))
+	return p.conn.Intern(p.lower(host))
 }
 
 // lower returns data in lower case. If data has upper-case letters the result is in p.scratch.
@@ -236,7 +233,7 @@ func (p *parser) requestField(event *pipeline.Event, name, value []byte) {
 	switch len(name) {
 	case len("host"):
 		if equalFold(name, "host") && body.UrlDomain == "" {
-			body.UrlDomain = p.hostOf(value)
+			body.UrlDomain = p.hostOf(event, value)
 		}
 	case len("referer"):
 		if equalFold(name, "referer") {
@@ -303,7 +300,7 @@ func (p *parser) forwardedFor(event *pipeline.Event, data []byte) {
 		} else {
 			data = nil
 		}
-		one = trim(one)
+		one = authority.TrimRoot(trim(one))
 		switch full := len(body.XForwardedFor) >= maxForwarded; {
 		case len(one) == 0:
 		case !full:

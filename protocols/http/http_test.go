@@ -261,6 +261,17 @@ func TestFieldsAreReadAndRedacted(t *testing.T) {
 	is("folded agent", one(in("GET / HTTP/1.1\nUser-Agent: a\n  b\n\tc\nHost: x\n\n")).Http.UserAgent, "a b c")
 	is("IPv6", one(in("GET / HTTP/1.1\nHost: [::1]:80\n\n")).Http.UrlDomain, "[::1]")
 	is("last dot", one(in("GET / HTTP/1.1\nHost: Evil.example.:80\n\n")).Http.UrlDomain, "evil.example")
+	for host, want := range map[string]string{
+		"203.0.113.9.:80": "203.0.113.9", "[2001:DB8::9]:80": "[2001:db8::9]", "2001:db8::9": "2001:db8::9", "::ffff:203.0.113.9": "::ffff:203.0.113.9",
+		"[fe80::9%25Eth0]": "[fe80::9%25eth0]", "0xCB007109": "203.0.113.9", "3405803785:80": "203.0.113.9", "169.254.43518": "169.254.169.254",
+		"a..": "a", "[::1": "[::1",
+	} {
+		is("Host "+host, one(in("GET / HTTP/1.1\nHost: "+host+"\n\n")).Http.UrlDomain, want)
+		is("target "+host, one(in("GET http://u:p@"+host+"/ HTTP/1.1\n\n")).Http.UrlDomain, want)
+	}
+	long := one(in("GET / HTTP/1.1\nHost: " + strings.Repeat("a.", 200) + "evil.example\n\n"))
+	is("the end of a long host", long.Http.UrlDomain[len(long.Http.UrlDomain)-13:], ".evil.example")
+	is("the mark of a long host", strings.Join(long.Tags, " "), pipeline.TagTruncated)
 	is("last dot of a target", one(in("GET http://evil.example./ HTTP/1.1\n\n")).Http.UrlDomain, "evil.example")
 	is("spaces", one(in("GET /a b HTTP/1.1\n\n")).Http.UrlOriginal, "/a b")
 	is("no target", one(in("GET HTTP/1.1\n\n")).Http.UrlOriginal, "")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/authority"
 	"tidegate/protocols"
 )
 
@@ -233,7 +234,7 @@ func (p *parser) setClientHello(data []byte) {
 // serverName returns a server name in lower case, or in hex if it is not UTF-8. A last dot is dropped: clients must
 // not send it (RFC 6066, section 3), and some do.
 func (p *parser) serverName(data []byte) string {
-	data = bytes.TrimSuffix(data, []byte("."))
+	data = authority.TrimRoot(data)
 	text := p.conn.Intern(data)
 	if printable(data) != text {
 		return printable(data)
@@ -315,7 +316,7 @@ func (p *parser) setCertificate(data []byte) {
 	}
 	body.ServerNames = body.ServerNames[:0]
 	for _, name := range read.dnsNames {
-		body.ServerNames = append(body.ServerNames, printable([]byte(name)))
+		body.ServerNames = append(body.ServerNames, authority.TrimRoot(printable([]byte(name))))
 	}
 	for _, address := range read.addresses {
 		body.ServerNames = append(body.ServerNames, address.String())
