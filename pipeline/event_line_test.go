@@ -3,6 +3,8 @@ package pipeline
 import (
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // TestRowOfTheStoreIsItsEvent: a row has the columns of all datasets, zero values for absent fields, and the
@@ -50,9 +52,11 @@ func TestOtherLinesAreNoEvents(t *testing.T) {
 func FuzzEventLine(f *testing.F) {
 	f.Add(`{"event.id":"0190a1b2-0000-7000-8000-000000000001","event.dataset":"dns","dns.question.name":"a.example"}`)
 	f.Fuzz(func(t *testing.T, line string) {
-		event, err := FromEventLine([]byte(line))
-		if err == nil && event == nil || err != nil && strings.TrimSpace(err.Error()) == "" {
-			t.Errorf("%q: %v, %v", line, event, err)
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, line, func(line string) {
+			event, err := FromEventLine([]byte(line))
+			if err == nil && event == nil || err != nil && strings.TrimSpace(err.Error()) == "" {
+				t.Errorf("%q: %v, %v", line, event, err)
+			}
+		})
 	})
 }

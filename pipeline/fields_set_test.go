@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // sampleValue returns a value for a field as a JSON decoder returns it, and its text in the event.
@@ -211,17 +213,19 @@ func FuzzFromJSON(f *testing.F) {
 	f.Add(`{"event":{"dataset":"log"},"message":"x","container":{"labels":{"a":"b"}}}`)
 	f.Add(`{"event.dataset":"http","verdict":{"tags":["a,b"]}}`)
 	f.Fuzz(func(t *testing.T, object string) {
-		event, err := FromJSON([]byte(object))
-		if err != nil {
-			return
-		}
-		once := AppendJSON(nil, event)
-		back, err := FromJSON(once)
-		if err != nil {
-			t.Fatalf("%q was read, but not the JSON of its event: %v\n%s", object, err, once)
-		}
-		if twice := AppendJSON(nil, back); string(twice) != string(once) {
-			t.Fatalf("%s\n%s", once, twice)
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, object, func(object string) {
+			event, err := FromJSON([]byte(object))
+			if err != nil {
+				return
+			}
+			once := AppendJSON(nil, event)
+			back, err := FromJSON(once)
+			if err != nil {
+				t.Fatalf("%q was read, but not the JSON of its event: %v\n%s", object, err, once)
+			}
+			if twice := AppendJSON(nil, back); string(twice) != string(once) {
+				t.Fatalf("%s\n%s", once, twice)
+			}
+		})
 	})
 }

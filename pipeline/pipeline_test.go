@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // filled returns an event in which no field of the common part or of a body is zero.
@@ -237,13 +239,15 @@ func TestJSONHasNoControlCharacters(t *testing.T) {
 func FuzzJSONIsValid(f *testing.F) {
 	f.Add("plain", "\x00\xff\\")
 	f.Fuzz(func(t *testing.T, message, path string) {
-		event := &Event{
-			Dataset: Dataset_LOG, Log: &LogLine{Message: message, Path: path},
-			Container: &Container{Labels: []*Label{{Key: path, Value: message}}},
-		}
-		if got := AppendJSON(nil, event); !json.Valid(got) {
-			t.Errorf("%q is not JSON", got)
-		}
+		lineartest.CheckRepeatedPair(t, lineartest.Default, message, path, func(message, path string) {
+			event := &Event{
+				Dataset: Dataset_LOG, Log: &LogLine{Message: message, Path: path},
+				Container: &Container{Labels: []*Label{{Key: path, Value: message}}},
+			}
+			if got := AppendJSON(nil, event); !json.Valid(got) {
+				t.Errorf("%q is not JSON", got)
+			}
+		})
 	})
 }
 

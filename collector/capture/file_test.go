@@ -18,6 +18,8 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // write creates a file with the contents data and returns its path.
@@ -251,28 +253,30 @@ func FuzzFile(f *testing.F) {
 	f.Add(zipped(pcapng(f)))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		path := filepath.Join(dir, "fuzz.pcap")
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		file, err := OpenFile(path)
-		if err != nil {
-			return
-		}
-		defer func() { _ = file.Close() }()
-		for range len(data) + 1<<20 {
-			packet, err := file.Next()
+		lineartest.Default.Check(t, len(data), func() {
+			path := filepath.Join(dir, "fuzz.pcap")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file, err := OpenFile(path)
 			if err != nil {
-				if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "fuzz.pcap") {
-					t.Fatalf("%v does not name the file", err)
-				}
 				return
 			}
-			if len(packet.Data) > maxPacket+64<<10 || packet.Length < len(packet.Data) {
-				t.Fatalf("a packet of %d bytes, %d on the wire", len(packet.Data), packet.Length)
+			defer func() { _ = file.Close() }()
+			for range len(data) + 1<<20 {
+				packet, err := file.Next()
+				if err != nil {
+					if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "fuzz.pcap") {
+						t.Fatalf("%v does not name the file", err)
+					}
+					return
+				}
+				if len(packet.Data) > maxPacket+64<<10 || packet.Length < len(packet.Data) {
+					t.Fatalf("a packet of %d bytes, %d on the wire", len(packet.Data), packet.Length)
+				}
 			}
-		}
-		t.Fatal("it has no end")
+			t.Fatal("it has no end")
+		})
 	})
 }
 

@@ -29,7 +29,7 @@ const (
 	pythonPort      = 8000
 )
 
-const nginxConfig = `user root; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err; daemon off; worker_processes 1; events {}
+const nginxConfig = `user root; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err; daemon off; master_process off; events {}
 http {
  log_format oracle escape=json '{"port":$remote_port,"server":$server_port,"line":"$request","status":$status}';
  access_log %[1]s/access.log oracle;

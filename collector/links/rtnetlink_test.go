@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // TestAttributes: the attributes of each kind of device, as linux/if_link.h and linux/if_tunnel.h number them, make the
@@ -65,11 +67,13 @@ func TestAttributes(t *testing.T) {
 func FuzzLink(f *testing.F) {
 	f.Add(make([]byte, 16), "vxlan")
 	f.Add(append(make([]byte, 16), 8, 0, 3, 0, 'e', 't', 'h', 0), "gre")
-	f.Fuzz(func(_ *testing.T, data []byte, kind string) {
-		if found := parseLink(data); found != nil {
-			found.tunnels([]*device{found}, found.addrs)
-		}
-		parseAddress(data)
-		(&device{kind: kind, data: data}).tunnels(nil, nil)
+	f.Fuzz(func(t *testing.T, data []byte, kind string) {
+		lineartest.CheckRepeated(t, lineartest.Default, data, func(data []byte) {
+			if found := parseLink(data); found != nil {
+				found.tunnels([]*device{found}, found.addrs)
+			}
+			parseAddress(data)
+			(&device{kind: kind, data: data}).tunnels(nil, nil)
+		})
 	})
 }

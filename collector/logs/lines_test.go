@@ -8,6 +8,7 @@ import (
 
 	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/logstest"
+	"tidegate/pipeline/lineartest"
 	"tidegate/pipeline/redact"
 )
 
@@ -106,8 +107,10 @@ func TestTextForATerminalIsPlain(t *testing.T) {
 
 func FuzzLevel(f *testing.F) {
 	f.Add([]byte(`level=info msg="x" [ERROR]`))
-	f.Fuzz(func(_ *testing.T, in []byte) {
-		_ = detectLevel(in)
+	f.Fuzz(func(t *testing.T, in []byte) {
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			_ = detectLevel(in)
+		})
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // A randomSegment is a segment of a random conversation. cut is the part of the stream that it carries.
@@ -246,32 +248,34 @@ func FuzzConn(f *testing.F) {
 	f.Add([]byte("\x00\x10\x00\x05\x00\x05\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00\x01\x11\x00\x00\x00\x05\x00\x0a"))
 	f.Add([]byte("\x01\x14\x00\x00\x00\x00\x00\x00\x80\x10\xff\xff\xff\x05\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		cfg := testConfig()
-		cfg.ConnBuffer, cfg.KeepLast = 64<<10, len(in)%2 == 1
-		testConn := newTestConn(t, cfg, [2]uint32{1<<32 - 100, 77})
-		testConn.hostile = true
-		for ; len(in) >= 8; in = in[8:] {
-			dir, far := Dir(in[0]&1), int(in[0]>>1&3)<<14
-			segment := Segment{
-				Flags: in[1] & 0x1f, Seq: testConn.isn[dir] + uint32(far+int(int16(uint16(in[2])<<8|uint16(in[3])))),
-				Size: int(in[4])<<3 | int(in[5]&7), Window: uint16(in[5]) << 8,
-				Ack: testConn.isn[dir^1] + uint32(int16(uint16(in[6])<<8|uint16(in[7]))), Time: testConn.now,
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			cfg := testConfig()
+			cfg.ConnBuffer, cfg.KeepLast = 64<<10, len(in)%2 == 1
+			testConn := newTestConn(t, cfg, [2]uint32{1<<32 - 100, 77})
+			testConn.hostile = true
+			for ; len(in) >= 8; in = in[8:] {
+				dir, far := Dir(in[0]&1), int(in[0]>>1&3)<<14
+				segment := Segment{
+					Flags: in[1] & 0x1f, Seq: testConn.isn[dir] + uint32(far+int(int16(uint16(in[2])<<8|uint16(in[3])))),
+					Size: int(in[4])<<3 | int(in[5]&7), Window: uint16(in[5]) << 8,
+					Ack: testConn.isn[dir^1] + uint32(int16(uint16(in[6])<<8|uint16(in[7]))), Time: testConn.now,
+				}
+				segment.Payload = bytes.Repeat([]byte{in[5] | 1}, segment.Size)
+				if in[0]&0x40 != 0 {
+					segment.Payload = segment.Payload[:segment.Size/2]
+				}
+				if in[0]&0x20 != 0 {
+					segment.Options = in[2:6]
+				}
+				testConn.Segment(dir, &segment, testConn.now)
+				if in[0]&0x80 != 0 {
+					testConn.wait(time.Duration(in[7]) * 10 * time.Millisecond)
+				}
+				if testConn.Buffered() > cfg.ConnBuffer+70<<10 || testConn.Buffered() != testConn.pool.Used() {
+					t.Fatalf("%d bytes in the Conn, %d in the Pool", testConn.Buffered(), testConn.pool.Used())
+				}
 			}
-			segment.Payload = bytes.Repeat([]byte{in[5] | 1}, segment.Size)
-			if in[0]&0x40 != 0 {
-				segment.Payload = segment.Payload[:segment.Size/2]
-			}
-			if in[0]&0x20 != 0 {
-				segment.Options = in[2:6]
-			}
-			testConn.Segment(dir, &segment, testConn.now)
-			if in[0]&0x80 != 0 {
-				testConn.wait(time.Duration(in[7]) * 10 * time.Millisecond)
-			}
-			if testConn.Buffered() > cfg.ConnBuffer+70<<10 || testConn.Buffered() != testConn.pool.Used() {
-				t.Fatalf("%d bytes in the Conn, %d in the Pool", testConn.Buffered(), testConn.pool.Used())
-			}
-		}
-		testConn.finish()
+			testConn.finish()
+		})
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"tidegate/collector/capture"
 	"tidegate/collector/links"
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 )
 
 // TestRandomStreams: however segments were cut, reordered, repeated and overlapped, the parser gets the bytes
@@ -257,44 +258,46 @@ func FuzzPackets(f *testing.F) {
 		1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z',
 	}, uint8(1))
 	f.Fuzz(func(t *testing.T, in []byte, link uint8) {
-		cfg := Config{
-			MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
-			FragmentBytes: 128 << 10,
-		}
-		test := newTableTest(t, cfg, Deps{Tunnels: EveryTunnel, Bridge: func(name string) bool { return name == "docker0" }})
-		at := startTime
-		for len(in) > 2 {
-			kind, size := in[0], min(int(in[1]), len(in)-2)
-			data := in[2 : 2+size]
-			in = in[2+size:]
-			at += int64(kind) * 3e6
-			if kind%2 == 1 && size >= 10 {
-				data = segmentFrame(data)
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			cfg := Config{
+				MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
+				FragmentBytes: 128 << 10,
 			}
-			iface := []string{"eth0", "docker0"}[kind/2%2]
-			test.Packet(iface, layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
-			if test.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(test.flows) > cfg.MaxSessions ||
-				test.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
-				t.Fatalf("%d bytes, %d flows, %d bytes of fragments",
-					test.pool.Used(), len(test.flows), test.decoder.frags.cost)
+			test := newTableTest(t, cfg, Deps{Tunnels: EveryTunnel, Bridge: func(name string) bool { return name == "docker0" }})
+			at := startTime
+			for len(in) > 2 {
+				kind, size := in[0], min(int(in[1]), len(in)-2)
+				data := in[2 : 2+size]
+				in = in[2+size:]
+				at += int64(kind) * 3e6
+				if kind%2 == 1 && size >= 10 {
+					data = segmentFrame(data)
+				}
+				iface := []string{"eth0", "docker0"}[kind/2%2]
+				test.Packet(iface, layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
+				if test.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(test.flows) > cfg.MaxSessions ||
+					test.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
+					t.Fatalf("%d bytes, %d flows, %d bytes of fragments",
+						test.pool.Used(), len(test.flows), test.decoder.frags.cost)
+				}
 			}
-		}
-		test.Close()
-		if test.pool.Used() != 0 || len(test.flows) != 0 || test.outboxEvents != 0 {
-			t.Fatalf("%d bytes, %d flows, %d events are left",
-				test.pool.Used(), len(test.flows), test.outboxEvents)
-		}
-		sessions := 0.0
-		for _, event := range test.events {
-			if event.Dataset == pipeline.Dataset_SESSION {
-				sessions++
+			test.Close()
+			if test.pool.Used() != 0 || len(test.flows) != 0 || test.outboxEvents != 0 {
+				t.Fatalf("%d bytes, %d flows, %d events are left",
+					test.pool.Used(), len(test.flows), test.outboxEvents)
 			}
-		}
-		opened := counterValue(test.metrics.opened[0]) + counterValue(test.metrics.opened[1]) -
-			counterValue(test.metrics.duplicates)
-		if size := counterValue(test.metrics.panics); size != 0 || sessions != opened {
-			t.Fatalf("%v panics; %v sessions opened, %v reported", size, opened, sessions)
-		}
+			sessions := 0.0
+			for _, event := range test.events {
+				if event.Dataset == pipeline.Dataset_SESSION {
+					sessions++
+				}
+			}
+			opened := counterValue(test.metrics.opened[0]) + counterValue(test.metrics.opened[1]) -
+				counterValue(test.metrics.duplicates)
+			if size := counterValue(test.metrics.panics); size != 0 || sessions != opened {
+				t.Fatalf("%v panics; %v sessions opened, %v reported", size, opened, sessions)
+			}
+		})
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"tidegate/collector/ship/journal"
 	"tidegate/collector/ship/spool"
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 )
 
 // A fullDisk is a file whose writes fail half-way while the disk is full.
@@ -270,31 +271,33 @@ func FuzzRecovery(f *testing.F) {
 	f.Add(text)
 	f.Add(text[:len(text)-5])
 	f.Fuzz(func(t *testing.T, text []byte) {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "journal"), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		written, err := journal.Open(dir, journal.Options{Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // nothing is produced
-		shipper := &Shipper{
-			cfg: Default(), lifecycle: lifecycle{ctx: ctx}, journal: written, senders: map[senderKey]*sender{},
-			files: map[string]*fileProducer{},
-		}
-		shipper.recoverJournal(written.State())
-		for _, producer := range shipper.files {
-			checkpoint, _ := producer.Resume()
-			if checkpoint.End < 0 || checkpoint.ReadFrom < 0 || checkpoint.ReadFrom > checkpoint.End ||
-				checkpoint.End > producer.lastEnd {
-				t.Errorf("file %q resumes at %v, last %d", producer.name, checkpoint, producer.lastEnd)
+		lineartest.Default.Check(t, len(text), func() {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "journal"), text, 0o600); err != nil {
+				t.Fatal(err)
 			}
-		}
-		for _, f := range shipper.filesToReplay {
-			f.abandonReplay()
-		}
+			written, err := journal.Open(dir, journal.Options{Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel() // nothing is produced
+			shipper := &Shipper{
+				cfg: Default(), lifecycle: lifecycle{ctx: ctx}, journal: written, senders: map[senderKey]*sender{},
+				files: map[string]*fileProducer{},
+			}
+			shipper.recoverJournal(written.State())
+			for _, producer := range shipper.files {
+				checkpoint, _ := producer.Resume()
+				if checkpoint.End < 0 || checkpoint.ReadFrom < 0 || checkpoint.ReadFrom > checkpoint.End ||
+					checkpoint.End > producer.lastEnd {
+					t.Errorf("file %q resumes at %v, last %d", producer.name, checkpoint, producer.lastEnd)
+				}
+			}
+			for _, f := range shipper.filesToReplay {
+				f.abandonReplay()
+			}
+		})
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"tidegate/detectors/classifier"
 	"tidegate/models"
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 )
 
 // shipped returns a classifier with the shipped model.
@@ -207,9 +208,11 @@ func FuzzScore(f *testing.F) {
 	f.Add("wikipedia", "org")
 	f.Add(strings.Repeat("\xff", 300), "")
 	f.Fuzz(func(t *testing.T, label, suffix string) {
-		if score := model.Score(label, suffix); score < 0 || score > 1 {
-			t.Errorf("score %v", score)
-		}
+		lineartest.CheckRepeatedPair(t, lineartest.Default, label, suffix, func(label, suffix string) {
+			if score := model.Score(label, suffix); score < 0 || score > 1 {
+				t.Errorf("score %v", score)
+			}
+		})
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 )
 
 // load returns the set of a feed with these lines.
@@ -184,21 +185,23 @@ func FuzzFeedLines(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		read := &list{name: "f", config: Config{Path: "f"}}
-		if err := read.readLines(strings.NewReader(in), maxIndicators); err != nil {
-			t.Fatal(err)
-		}
-		set := newSet([]*list{read})
-		for index := range read.indicators {
-			name := read.text(index)
-			if read.key(index)[0] == 0 {
-				continue // an address
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in string) {
+			read := &list{name: "f", config: Config{Path: "f"}}
+			if err := read.readLines(strings.NewReader(in), maxIndicators); err != nil {
+				t.Fatal(err)
 			}
-			event := lookup("x." + name)
-			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) == 0 && len(name) < 250 {
-				t.Errorf("%q was read and is not found", name)
+			set := newSet([]*list{read})
+			for index := range read.indicators {
+				name := read.text(index)
+				if read.key(index)[0] == 0 {
+					continue // an address
+				}
+				event := lookup("x." + name)
+				if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) == 0 && len(name) < 250 {
+					t.Errorf("%q was read and is not found", name)
+				}
 			}
-		}
+		})
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
+	"tidegate/pipeline/lineartest"
 )
 
 // line returns a log line of the container web on the host h1.
@@ -556,14 +557,16 @@ func FuzzCompile(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		set, err := Compile(Default(), []Source{{"f", data}}, nil, nil)
-		if err != nil {
-			if len(err.Error()) == 0 {
-				t.Error("an error without a text")
+		lineartest.CheckRepeated(t, lineartest.Default, data, func(data []byte) {
+			set, err := Compile(Default(), []Source{{"f", data}}, nil, nil)
+			if err != nil {
+				if len(err.Error()) == 0 {
+					t.Error("an error without a text")
+				}
+				return
 			}
-			return
-		}
-		set.Test()
+			set.Test()
+		})
 	})
 }
 
@@ -579,23 +582,25 @@ func FuzzExpression(f *testing.F) {
 		f.Add(when, "ab", "x/../etc")
 	}
 	f.Fuzz(func(t *testing.T, when, first, second string) {
-		set, err := Compile(Default(), []Source{{"f", []byte(ruleYAML("r", when))}}, nil, nil)
-		if err != nil {
-			return
-		}
-		for _, event := range []*pipeline.Event{
-			{
-				Dataset: pipeline.Dataset_HTTP, Source: &pipeline.Endpoint{Ip: []byte{10, 0, 0, 1}},
-				Http: &pipeline.HTTPExchange{UrlPath: first, UrlQuery: second, StatusCode: 200},
-			},
-			{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: first}},
-			{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: second, AnswersData: []string{first, second}}},
-		} {
-			want := plain(set, event)
-			set.Evaluate([]*pipeline.Event{event})
-			if got := fired(event); got != want {
-				t.Errorf("%s: index %q, loop %q", when, got, want)
+		lineartest.Default.Check(t, len(when)+len(first)+len(second), func() {
+			set, err := Compile(Default(), []Source{{"f", []byte(ruleYAML("r", when))}}, nil, nil)
+			if err != nil {
+				return
 			}
-		}
+			for _, event := range []*pipeline.Event{
+				{
+					Dataset: pipeline.Dataset_HTTP, Source: &pipeline.Endpoint{Ip: []byte{10, 0, 0, 1}},
+					Http: &pipeline.HTTPExchange{UrlPath: first, UrlQuery: second, StatusCode: 200},
+				},
+				{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: first}},
+				{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: second, AnswersData: []string{first, second}}},
+			} {
+				want := plain(set, event)
+				set.Evaluate([]*pipeline.Event{event})
+				if got := fired(event); got != want {
+					t.Errorf("%s: index %q, loop %q", when, got, want)
+				}
+			}
+		})
 	})
 }

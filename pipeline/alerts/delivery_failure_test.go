@@ -25,6 +25,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/lineartest"
 )
 
 // A strictReceiver is a destination that fails on alerts of the rule "poison", in the way of fail.
@@ -479,12 +480,14 @@ func TestProgressIsReadAsItWasWritten(t *testing.T) {
 func FuzzProgress(f *testing.F) {
 	f.Add("v1 20 3 17")
 	f.Fuzz(func(t *testing.T, text string) {
-		parsed := parseProgress(text)
-		for offset := range parsed.pending {
-			if offset < 0 || offset >= parsed.next {
-				t.Errorf("%q: pending %d of %d", text, offset, parsed.next)
+		lineartest.CheckRepeated(t, lineartest.Default, text, func(text string) {
+			parsed := parseProgress(text)
+			for offset := range parsed.pending {
+				if offset < 0 || offset >= parsed.next {
+					t.Errorf("%q: pending %d of %d", text, offset, parsed.next)
+				}
 			}
-		}
+		})
 	})
 }
 

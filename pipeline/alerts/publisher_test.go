@@ -26,6 +26,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/lineartest"
 )
 
 var discardLog = slog.New(slog.DiscardHandler)
@@ -534,8 +535,10 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("120")
 	f.Add("Wed, 21 Oct 2026 07:28:00 GMT")
 	f.Fuzz(func(t *testing.T, text string) {
-		if wait := parseRetryAfter(text, time.Unix(0, t0)); wait < 0 || wait > 5*time.Minute {
-			t.Errorf("%q: %v", text, wait)
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, text, func(text string) {
+			if wait := parseRetryAfter(text, time.Unix(0, t0)); wait < 0 || wait > 5*time.Minute {
+				t.Errorf("%q: %v", text, wait)
+			}
+		})
 	})
 }

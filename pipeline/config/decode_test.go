@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // part has a value of each kind that a configuration holds.
@@ -186,12 +188,14 @@ func TestPositionAtPointsIntoTheFile(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("kafka: &k\n  count: 3\nlist:\n- *k\n- <<: *k\n"))
 	f.Add([]byte("kafka:\n  room: 8MiB\n"))
-	f.Fuzz(func(_ *testing.T, in []byte) {
-		var got file
-		document := Parse("f", in)
-		document.Decode(&got)
-		document.AddProblems([]Problem{{"kafka.count", errors.New("bad")}})
-		_ = document.Err()
+	f.Fuzz(func(t *testing.T, in []byte) {
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			var got file
+			document := Parse("f", in)
+			document.Decode(&got)
+			document.AddProblems([]Problem{{"kafka.count", errors.New("bad")}})
+			_ = document.Err()
+		})
 	})
 }
 

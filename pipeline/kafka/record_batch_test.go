@@ -11,6 +11,8 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // newTopic returns a client and a topic of one partition on an in-memory broker.
@@ -167,24 +169,26 @@ func FuzzRecords(f *testing.F) {
 	f.Add(storedBatch(f, kafka.Zstd, 3, 10))
 	f.Add(storedBatch(f, kafka.Snappy, 3, 10))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > batchHeaderSize {
-			binary.BigEndian.PutUint32(data[batchCRCAt:], crc32.Checksum(data[batchAttributes:], castagnoli))
-		}
-		response := &FetchResponse{rest: data}
-		for {
-			batch, ok := response.NextBatch()
-			if !ok {
-				return
+		lineartest.CheckRepeated(t, lineartest.Default, data, func(data []byte) {
+			if len(data) > batchHeaderSize {
+				binary.BigEndian.PutUint32(data[batchCRCAt:], crc32.Checksum(data[batchAttributes:], castagnoli))
 			}
-			records, err := batch.Records(batch.First)
-			if err != nil && !errors.Is(err, ErrUnreadable) {
-				t.Fatal(err)
-			}
-			for _, record := range records {
-				if record.Offset < batch.First || record.Offset > batch.Last {
-					t.Fatalf("offset %d is not between %d and %d", record.Offset, batch.First, batch.Last)
+			response := &FetchResponse{rest: data}
+			for {
+				batch, ok := response.NextBatch()
+				if !ok {
+					return
+				}
+				records, err := batch.Records(batch.First)
+				if err != nil && !errors.Is(err, ErrUnreadable) {
+					t.Fatal(err)
+				}
+				for _, record := range records {
+					if record.Offset < batch.First || record.Offset > batch.Last {
+						t.Fatalf("offset %d is not between %d and %d", record.Offset, batch.First, batch.Last)
+					}
 				}
 			}
-		}
+		})
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // secret is the value that the tests put in the places of secrets. No redacted text may contain it.
@@ -201,25 +203,27 @@ func FuzzRedact(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var redactor Redactor
-		data := bytes.Clone(in)
-		for _, redact := range []func([]byte) ([]byte, bool){redactor.URL, redactor.SQL, redactor.Line} {
-			out, hidden := redact(data)
-			if !bytes.Equal(data, in) || hidden == bytes.Equal(out, in) && !bytes.Contains(in, []byte(Marker)) {
-				t.Fatalf("%q → %q %v", in, out, hidden)
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			var redactor Redactor
+			data := bytes.Clone(in)
+			for _, redact := range []func([]byte) ([]byte, bool){redactor.URL, redactor.SQL, redactor.Line} {
+				out, hidden := redact(data)
+				if !bytes.Equal(data, in) || hidden == bytes.Equal(out, in) && !bytes.Contains(in, []byte(Marker)) {
+					t.Fatalf("%q → %q %v", in, out, hidden)
+				}
+				if len(out) > (len(in)+1)*(len(Marker)+3) {
+					t.Fatalf("%d bytes became %d", len(in), len(out))
+				}
 			}
-			if len(out) > (len(in)+1)*(len(Marker)+3) {
-				t.Fatalf("%d bytes became %d", len(in), len(out))
+			if len(in) > 0 && !bytes.ContainsAny(in, "'\"`/*#-\\") {
+				if out, _ := redactor.SQL([]byte(string(in) + " password = '" + secret + "'")); strings.Contains(string(out), secret) {
+					t.Fatalf("SQL: %q", out)
+				}
 			}
-		}
-		if len(in) > 0 && !bytes.ContainsAny(in, "'\"`/*#-\\") {
-			if out, _ := redactor.SQL([]byte(string(in) + " password = '" + secret + "'")); strings.Contains(string(out), secret) {
-				t.Fatalf("SQL: %q", out)
+			if out, _ := redactor.Line([]byte(string(in) + " https://h/cb?code=" + secret)); strings.Contains(string(out), secret) {
+				t.Fatalf("Line: %q", out)
 			}
-		}
-		if out, _ := redactor.Line([]byte(string(in) + " https://h/cb?code=" + secret)); strings.Contains(string(out), secret) {
-			t.Fatalf("Line: %q", out)
-		}
+		})
 	})
 }
 

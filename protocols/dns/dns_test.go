@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 	"tidegate/protocols"
 	"tidegate/protocols/protocoltest"
 )
@@ -282,12 +283,14 @@ func FuzzConversation(f *testing.F) {
 	f.Add(query, answer, false)
 	f.Add(answer, query, true)
 	f.Fuzz(func(t *testing.T, first, second []byte, tcp bool) {
-		steps := []protocoltest.Step{fromClient(string(first)), fromServer(string(second)), fromClient(string(second)), fromServer(string(first))}
-		for _, event := range (protocoltest.Conversation{UDP: !tcp, Port: 53, Steps: steps}).Events(list) {
-			if event.Dns == nil || event.Dns.Type == "" || len(event.Id) != 16 {
-				t.Fatalf("%v", event)
+		lineartest.CheckRepeatedPair(t, lineartest.Default, first, second, func(first, second []byte) {
+			steps := []protocoltest.Step{fromClient(string(first)), fromServer(string(second)), fromClient(string(second)), fromServer(string(first))}
+			for _, event := range (protocoltest.Conversation{UDP: !tcp, Port: 53, Steps: steps}).Events(list) {
+				if event.Dns == nil || event.Dns.Type == "" || len(event.Id) != 16 {
+					t.Fatalf("%v", event)
+				}
 			}
-		}
+		})
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"golang.org/x/net/dns/dnsmessage"
 
+	"tidegate/pipeline/lineartest"
 	"tidegate/protocols"
 )
 
@@ -276,40 +277,42 @@ func FuzzMessage(f *testing.F) {
 		&dnsmessage.TXTResource{TXT: []string{"a", "b"}}, &dnsmessage.AAAAResource{}))
 	f.Add([]byte("\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x41\x00\x01\x00\x00\x00\x01\x00\x05\x00\x01\x00\x00\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if len(data) > maxMessage {
-			return
-		}
-		detect(protocols.Client, data)
-		resync(protocols.Server, data)
-		var parsed message
-		err := parsed.parse(data)
-		if len(parsed.text) > maxText+3*maxData+2*4*maxName || len(parsed.answers) > maxAnswers {
-			t.Fatalf("%d characters, %d answers", len(parsed.text), len(parsed.answers))
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, data, func(data []byte) {
+			if len(data) > maxMessage {
+				return
+			}
+			detect(protocols.Client, data)
+			resync(protocols.Server, data)
+			var parsed message
+			err := parsed.parse(data)
+			if len(parsed.text) > maxText+3*maxData+2*4*maxName || len(parsed.answers) > maxAnswers {
+				t.Fatalf("%d characters, %d answers", len(parsed.text), len(parsed.answers))
+			}
 
-		// The other parser.
-		var parser dnsmessage.Parser
-		header, err2 := parser.Start(data)
-		if err2 != nil {
-			return
-		}
-		questions, err2 := parser.AllQuestions()
-		if err2 != nil || len(questions) == 0 {
-			return
-		}
-		if err != nil {
-			t.Fatalf("x/net reads the question, we return %v", err)
-		}
-		want, _, _ := appendName(nil, data, headerSize)
-		got := parsed.text[parsed.question.from:parsed.question.to]
-		if !bytes.Equal(got, want) || uint16(questions[0].Type) != parsed.qtype || header.ID != parsed.id {
-			t.Fatalf("question %s, id %d", got, parsed.id)
-		}
-		records, err := parser.AllAnswers()
-		// x/net does not check that the data of an address ends in the message.
-		if err == nil && !parsed.truncated && len(records) > len(parsed.answers) && len(parsed.answers) < maxAnswers && len(parsed.text) < maxText {
-			t.Fatalf("x/net has %d answers, we %d", len(records), len(parsed.answers))
-		}
+			// The other parser.
+			var parser dnsmessage.Parser
+			header, err2 := parser.Start(data)
+			if err2 != nil {
+				return
+			}
+			questions, err2 := parser.AllQuestions()
+			if err2 != nil || len(questions) == 0 {
+				return
+			}
+			if err != nil {
+				t.Fatalf("x/net reads the question, we return %v", err)
+			}
+			want, _, _ := appendName(nil, data, headerSize)
+			got := parsed.text[parsed.question.from:parsed.question.to]
+			if !bytes.Equal(got, want) || uint16(questions[0].Type) != parsed.qtype || header.ID != parsed.id {
+				t.Fatalf("question %s, id %d", got, parsed.id)
+			}
+			records, err := parser.AllAnswers()
+			// x/net does not check that the data of an address ends in the message.
+			if err == nil && !parsed.truncated && len(records) > len(parsed.answers) && len(parsed.answers) < maxAnswers && len(parsed.text) < maxText {
+				t.Fatalf("x/net has %d answers, we %d", len(records), len(parsed.answers))
+			}
+		})
 	})
 }
 

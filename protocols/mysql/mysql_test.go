@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 	"tidegate/protocols"
 	"tidegate/protocols/protocoltest"
 )
@@ -527,19 +528,21 @@ func FuzzConversation(f *testing.F) {
 	f.Add([]byte(pkt(0, "\x16SELECT ?")), []byte(pkt(1, "\x00"+le32(1)+"\x01\x00\x01\x00\x00\x00\x00")), true)
 	f.Add([]byte(loginPacket(modern, "a", "b")), []byte(greeting("8.0.1", modern)), true)
 	f.Fuzz(func(t *testing.T, first, second []byte, midStream bool) {
-		steps := []protocoltest.Step{
-			fromClient(string(first)), fromServer(string(second)), fromServer(string(first)),
-			fromClient(string(second)), fromClient(string(first)),
-		}
-		conversation := protocoltest.Conversation{Port: 3306, MidStream: midStream, Steps: steps}
-		if !midStream {
-			conversation.Steps = session(modern, steps...)
-		}
-		for _, event := range conversation.Events(list) {
-			if event.Mysql == nil || len(event.Id) != 16 || len(event.Mysql.Query) > maxQuery+10 {
-				t.Fatalf("%v", event)
+		lineartest.CheckRepeatedPair(t, lineartest.Default, first, second, func(first, second []byte) {
+			steps := []protocoltest.Step{
+				fromClient(string(first)), fromServer(string(second)), fromServer(string(first)),
+				fromClient(string(second)), fromClient(string(first)),
 			}
-		}
+			conversation := protocoltest.Conversation{Port: 3306, MidStream: midStream, Steps: steps}
+			if !midStream {
+				conversation.Steps = session(modern, steps...)
+			}
+			for _, event := range conversation.Events(list) {
+				if event.Mysql == nil || len(event.Id) != 16 || len(event.Mysql.Query) > maxQuery+10 {
+					t.Fatalf("%v", event)
+				}
+			}
+		})
 	})
 }
 

@@ -3,6 +3,8 @@ package mysql
 import (
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // TestMethodIsTheFirstWord: the method is the first word in upper case, without comments and brackets before
@@ -31,8 +33,10 @@ func FuzzMethod(f *testing.F) {
 	f.Add("SELECT 1")
 	f.Add("/*!")
 	f.Fuzz(func(t *testing.T, sql string) {
-		method([]byte(sql))
-		matchStatement([]byte(sql), true)
-		databaseOfUse([]byte(sql))
+		lineartest.CheckRepeated(t, lineartest.Default, sql, func(sql string) {
+			method([]byte(sql))
+			matchStatement([]byte(sql), true)
+			databaseOfUse([]byte(sql))
+		})
 	})
 }

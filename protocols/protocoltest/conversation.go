@@ -176,6 +176,9 @@ func (c Conversation) Events(list []protocols.Protocol) (events []*pipeline.Even
 	return events
 }
 
+// Emit plays c to a connection of set and passes its events to emit, which owns them.
+func (c Conversation) Emit(set *protocols.Set, emit func(*pipeline.Event)) { c.play(set, emit) }
+
 // play plays c to a connection of set and returns the name of the recognised protocol.
 func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name string) {
 	conn := set.Open(c.Info(), emit)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidegate/pipeline/lineartest"
 	"tidegate/protocols"
 )
 
@@ -12,39 +13,48 @@ import (
 // size+1 bytes, with a gap in place of one piece, and from the middle. A panic of the parser is a failure. So
 // are events that depend on how the bytes were cut, unless the parser lost its position in the stream: where
 // it resumes may depend on the packets.
+//
+// More than linear work is a failure too.
 func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
 	return func(t *testing.T, client, server []byte, size, gap uint8) {
-		conversation := Conversation{Port: list[0].Ports[0], Steps: []Step{
-			{Dir: protocols.Client, Data: client, At: 1},
-			{Dir: protocols.Server, Data: server, At: 2},
-			{Dir: protocols.Client, End: true, At: 3},
-			{Dir: protocols.Server, End: true, At: 3},
-		}}
-
-		// Whole and in pieces.
-		lost := false
-		list := watchSync(list, &lost)
-		whole := conversation.mustPlay(t, list)
-		if got := conversation.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
-			t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
-		}
-
-		// With a gap in place of one piece.
-		holed := conversation.Cut(int(size) + 1)
-		if pieces := len(holed.Steps); pieces > 0 {
-			step := &holed.Steps[int(gap)%pieces]
-			if len(step.Data) > 0 {
-				*step = Step{Dir: step.Dir, Gap: len(step.Data), At: step.At}
-			}
-		}
-		holed.mustPlay(t, list)
-
-		// From the middle, with the roles as they are and exchanged.
-		conversation.MidStream = true
-		conversation.mustPlay(t, list)
-		conversation.Flipped = true
-		conversation.Cut(int(size)+1).mustPlay(t, list)
+		lineartest.CheckRepeatedPair(t, lineartest.Default, client, server, func(client, server []byte) {
+			fuzzOnce(t, list, client, server, size, gap)
+		})
 	}
+}
+
+// fuzzOnce plays the bytes of a client and of a server in the ways that Fuzz lists.
+func fuzzOnce(t *testing.T, list []protocols.Protocol, client, server []byte, size, gap uint8) {
+	conversation := Conversation{Port: list[0].Ports[0], Steps: []Step{
+		{Dir: protocols.Client, Data: client, At: 1},
+		{Dir: protocols.Server, Data: server, At: 2},
+		{Dir: protocols.Client, End: true, At: 3},
+		{Dir: protocols.Server, End: true, At: 3},
+	}}
+
+	// Whole and in pieces.
+	lost := false
+	list = watchSync(list, &lost)
+	whole := conversation.mustPlay(t, list)
+	if got := conversation.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
+		t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
+	}
+
+	// With a gap in place of one piece.
+	holed := conversation.Cut(int(size) + 1)
+	if pieces := len(holed.Steps); pieces > 0 {
+		step := &holed.Steps[int(gap)%pieces]
+		if len(step.Data) > 0 {
+			*step = Step{Dir: step.Dir, Gap: len(step.Data), At: step.At}
+		}
+	}
+	holed.mustPlay(t, list)
+
+	// From the middle, with the roles as they are and exchanged.
+	conversation.MidStream = true
+	conversation.mustPlay(t, list)
+	conversation.Flipped = true
+	conversation.Cut(int(size)+1).mustPlay(t, list)
 }
 
 // Secret begins every password in the transcripts of testdata. No event may hold it, whatever is lost.

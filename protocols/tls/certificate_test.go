@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // newCertificate returns a self-signed certificate with names and extensions of every kind.
@@ -160,13 +162,15 @@ func FuzzCertificate(f *testing.F) {
 	f.Add(newCertificate(f, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))))
 	f.Add([]byte(strings.Repeat("\x30\x80", 100)))
 	f.Fuzz(func(t *testing.T, der []byte) {
-		if len(der) > maxCertificate {
-			return
-		}
-		got, _ := readCertificate(der)
-		if len(got.dnsNames) > maxNames || len(got.addresses) > maxNames {
-			t.Errorf("%d names and %d addresses", len(got.dnsNames), len(got.addresses))
-		}
-		checkAgainstLibrary(t, der)
+		lineartest.CheckRepeated(t, lineartest.Default, der, func(der []byte) {
+			if len(der) > maxCertificate {
+				return
+			}
+			got, _ := readCertificate(der)
+			if len(got.dnsNames) > maxNames || len(got.addresses) > maxNames {
+				t.Errorf("%d names and %d addresses", len(got.dnsNames), len(got.addresses))
+			}
+			checkAgainstLibrary(t, der)
+		})
 	})
 }

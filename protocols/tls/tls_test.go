@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/lineartest"
 	"tidegate/protocols"
 	"tidegate/protocols/mysql"
 	"tidegate/protocols/protocoltest"
@@ -383,18 +384,20 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("\x15\x03\x01\x00\x02\x02\x28"), []byte("\x16\x03\x03\x00\x04\x0e\x00\x00\x00"), true)
 	hello := steps[0].Data
 	f.Fuzz(func(t *testing.T, first, second []byte, behind bool) {
-		steps := []protocoltest.Step{
-			{Dir: protocols.Client, Data: first}, {Dir: protocols.Server, Data: second}, {Dir: protocols.Client, Data: second},
-		}
-		if behind {
-			steps = append([]protocoltest.Step{{Dir: protocols.Client, Data: hello}}, steps...)
-		}
-		conversation := protocoltest.Conversation{Port: 443, MidStream: len(first)%2 == 1, Steps: steps}
-		for _, event := range conversation.Events(list) {
-			if event.Tls == nil || len(event.Id) != 16 {
-				t.Fatalf("%v", event)
+		lineartest.CheckRepeatedPair(t, lineartest.Default, first, second, func(first, second []byte) {
+			steps := []protocoltest.Step{
+				{Dir: protocols.Client, Data: first}, {Dir: protocols.Server, Data: second}, {Dir: protocols.Client, Data: second},
 			}
-		}
+			if behind {
+				steps = append([]protocoltest.Step{{Dir: protocols.Client, Data: hello}}, steps...)
+			}
+			conversation := protocoltest.Conversation{Port: 443, MidStream: len(first)%2 == 1, Steps: steps}
+			for _, event := range conversation.Events(list) {
+				if event.Tls == nil || len(event.Id) != 16 {
+					t.Fatalf("%v", event)
+				}
+			}
+		})
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"tidegate/collector/logs/logstest"
+	"tidegate/pipeline/lineartest"
 )
 
 // An oracle is a record as encoding/json reads it.
@@ -117,31 +118,33 @@ func FuzzRecord(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		data := bytes.Clone(in)
-		var record dockerRecord
-		var times timeParser
-		ok := record.parse(data, &times)
-		if !ok && !bytes.Equal(data, in) {
-			t.Fatalf("%q is no record, but became %q", in, data)
-		}
-		if ok && record.raw > len(in) {
-			t.Fatalf("raw %d of %d bytes", record.raw, len(in))
-		}
-		var want oracle
-		if !utf8.Valid(in) || json.Unmarshal(in, &want) != nil || want.Log == nil || exotic(in) {
-			return
-		}
-		if !ok {
-			t.Fatalf("%q is a record", in)
-		}
-		log, newline := strings.CutSuffix(*want.Log, "\n")
-		if string(record.log) != log || record.newline != newline {
-			t.Fatalf("%q: %q %v, want %q %v", in, record.log, record.newline, log, newline)
-		}
-		at, err := time.Parse(time.RFC3339Nano, want.Time)
-		if err == nil && record.time != 0 && record.time != at.UnixNano() {
-			t.Fatalf("%q: time %d, want %d", in, record.time, at.UnixNano())
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			data := bytes.Clone(in)
+			var record dockerRecord
+			var times timeParser
+			ok := record.parse(data, &times)
+			if !ok && !bytes.Equal(data, in) {
+				t.Fatalf("%q is no record, but became %q", in, data)
+			}
+			if ok && record.raw > len(in) {
+				t.Fatalf("raw %d of %d bytes", record.raw, len(in))
+			}
+			var want oracle
+			if !utf8.Valid(in) || json.Unmarshal(in, &want) != nil || want.Log == nil || exotic(in) {
+				return
+			}
+			if !ok {
+				t.Fatalf("%q is a record", in)
+			}
+			log, newline := strings.CutSuffix(*want.Log, "\n")
+			if string(record.log) != log || record.newline != newline {
+				t.Fatalf("%q: %q %v, want %q %v", in, record.log, record.newline, log, newline)
+			}
+			at, err := time.Parse(time.RFC3339Nano, want.Time)
+			if err == nil && record.time != 0 && record.time != at.UnixNano() {
+				t.Fatalf("%q: time %d, want %d", in, record.time, at.UnixNano())
+			}
+		})
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"tidegate/pipeline/lineartest"
 )
 
 func TestLinesOfTextAreRecords(t *testing.T) {
@@ -65,10 +67,12 @@ func TestFormatsAreDetected(t *testing.T) {
 func FuzzText(f *testing.F) {
 	f.Add([]byte("2026-11-26T12:00:00.5Z ERROR: x\r"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var record Record
-		if Text.New().Decode(bytes.Clone(in), &record) && !bytes.HasPrefix(in, record.Text) {
-			t.Fatalf("%q became %q", in, record.Text)
-		}
-		Detect(in)
+		lineartest.CheckRepeated(t, lineartest.Default, in, func(in []byte) {
+			var record Record
+			if Text.New().Decode(bytes.Clone(in), &record) && !bytes.HasPrefix(in, record.Text) {
+				t.Fatalf("%q became %q", in, record.Text)
+			}
+			Detect(in)
+		})
 	})
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 func TestNamesOfRotatedFilesBelongToTheirLog(t *testing.T) {
@@ -111,9 +113,11 @@ func TestDockersNamesAreRanked(t *testing.T) {
 func FuzzRotatedNames(f *testing.F) {
 	f.Add("access.log-20261126-130500.gz")
 	f.Fuzz(func(t *testing.T, name string) {
-		base, rank := splitRotated(name)
-		if len(base) > len(name) || rank.Age < 0 || rank.Age == 0 && base != name {
-			t.Fatalf("%q: %q %+v", name, base, rank)
-		}
+		lineartest.CheckRepeated(t, lineartest.Default, name, func(name string) {
+			base, rank := splitRotated(name)
+			if len(base) > len(name) || rank.Age < 0 || rank.Age == 0 && base != name {
+				t.Fatalf("%q: %q %+v", name, base, rank)
+			}
+		})
 	})
 }

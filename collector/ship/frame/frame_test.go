@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 const magic = "TGTEST"
@@ -187,23 +189,25 @@ func FuzzScanner(f *testing.F) {
 	f.Add(append(slices.Clone(file[:at[2]]), file[at[2]+5:]...))
 	f.Add(bytes.Repeat(marker, 50))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		reader := bytes.NewReader(file)
-		scanner := NewScanner(reader, int64(len(file)))
-		end, inFrames := int64(FileHeaderSize), int64(0)
-		for frame, ok := scanner.Next(); ok; frame, ok = scanner.Next() {
-			if frame.Offset-HeadSize < end {
-				t.Fatalf("a frame at %d overlaps the one that ends at %d", frame.Offset, end)
+		lineartest.CheckRepeated(t, lineartest.Default, file, func(file []byte) {
+			reader := bytes.NewReader(file)
+			scanner := NewScanner(reader, int64(len(file)))
+			end, inFrames := int64(FileHeaderSize), int64(0)
+			for frame, ok := scanner.Next(); ok; frame, ok = scanner.Next() {
+				if frame.Offset-HeadSize < end {
+					t.Fatalf("a frame at %d overlaps the one that ends at %d", frame.Offset, end)
+				}
+				if _, err := frame.Read(reader); !frame.Complete && err == nil {
+					t.Fatal("an incomplete frame was read")
+				}
+				end = frame.Offset + int64(frame.Length)
+				if frame.Complete {
+					inFrames += HeadSize + int64(frame.Length)
+				}
 			}
-			if _, err := frame.Read(reader); !frame.Complete && err == nil {
-				t.Fatal("an incomplete frame was read")
+			if total := int64(len(file)) - FileHeaderSize; total > 0 && inFrames+scanner.Skipped() != total {
+				t.Errorf("%d bytes in frames and %d skipped of %d", inFrames, scanner.Skipped(), total)
 			}
-			end = frame.Offset + int64(frame.Length)
-			if frame.Complete {
-				inFrames += HeadSize + int64(frame.Length)
-			}
-		}
-		if total := int64(len(file)) - FileHeaderSize; total > 0 && inFrames+scanner.Skipped() != total {
-			t.Errorf("%d bytes in frames and %d skipped of %d", inFrames, scanner.Skipped(), total)
-		}
+		})
 	})
 }

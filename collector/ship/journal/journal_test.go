@@ -17,6 +17,7 @@ import (
 
 	"tidegate/collector"
 	"tidegate/collector/ship/frame"
+	"tidegate/pipeline/lineartest"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -410,34 +411,36 @@ func FuzzState(f *testing.F) {
 		f.Add(rec.appendPayload(nil), rec.kind)
 	}
 	f.Fuzz(func(t *testing.T, text []byte, kind byte) {
-		if kind != 0 { // a payload with a right CRC, which bytes at random hardly ever have
-			payload := text
-			text = appendRecord(
-				frame.AppendFileHeader(nil, magic, version),
-				&record{kind: recordFile, file: 1, name: "a"},
-			)
-			text = frame.Append(text, kind, payload)
-			text = frame.Append(text, kind, payload)
-		}
-		first := newState()
-		if unreadable, _ := first.readRecords(text); unreadable < 0 || unreadable > int64(len(text)) {
-			t.Fatalf("%d bytes of %d are unreadable", unreadable, len(text))
-		}
-		second := newState()
-		if unreadable, err := second.readRecords(first.appendSnapshot(nil)); unreadable != 0 {
-			t.Fatalf("the snapshot is unreadable: %v", err)
-		}
-		before, after := first.exportState(), second.exportState()
-		if len(before.Files) != len(after.Files) || len(before.Batches) != len(after.Batches) {
-			t.Fatalf("snapshot:\n%+v\n%+v", before, after)
-		}
-		for i := range before.Files {
-			if oldFile, newFile := before.Files[i], after.Files[i]; oldFile.ID != newFile.ID ||
-				oldFile.Checkpoint != newFile.Checkpoint ||
-				len(oldFile.Done) != len(newFile.Done) ||
-				oldFile.HasCheckpoint != newFile.HasCheckpoint {
-				t.Fatalf("snapshot:\n%+v\n%+v", oldFile, newFile)
+		lineartest.CheckRepeated(t, lineartest.Default, text, func(text []byte) {
+			if kind != 0 { // a payload with a right CRC, which bytes at random hardly ever have
+				payload := text
+				text = appendRecord(
+					frame.AppendFileHeader(nil, magic, version),
+					&record{kind: recordFile, file: 1, name: "a"},
+				)
+				text = frame.Append(text, kind, payload)
+				text = frame.Append(text, kind, payload)
 			}
-		}
+			first := newState()
+			if unreadable, _ := first.readRecords(text); unreadable < 0 || unreadable > int64(len(text)) {
+				t.Fatalf("%d bytes of %d are unreadable", unreadable, len(text))
+			}
+			second := newState()
+			if unreadable, err := second.readRecords(first.appendSnapshot(nil)); unreadable != 0 {
+				t.Fatalf("the snapshot is unreadable: %v", err)
+			}
+			before, after := first.exportState(), second.exportState()
+			if len(before.Files) != len(after.Files) || len(before.Batches) != len(after.Batches) {
+				t.Fatalf("snapshot:\n%+v\n%+v", before, after)
+			}
+			for i := range before.Files {
+				if oldFile, newFile := before.Files[i], after.Files[i]; oldFile.ID != newFile.ID ||
+					oldFile.Checkpoint != newFile.Checkpoint ||
+					len(oldFile.Done) != len(newFile.Done) ||
+					oldFile.HasCheckpoint != newFile.HasCheckpoint {
+					t.Fatalf("snapshot:\n%+v\n%+v", oldFile, newFile)
+				}
+			}
+		})
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector/ship/frame"
+	"tidegate/pipeline/lineartest"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -330,31 +331,33 @@ func FuzzSegment(f *testing.F) {
 	f.Add(append(bytes.Clone(start), one(1, "hello")[:60]...))
 	f.Add(append(bytes.Clone(start), frame.Append(nil, kindBatch, []byte("alone"))...))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "00000001.seg")
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if errors.Is(frame.CheckFileHeader(text, magic, version), frame.ErrNewer) {
-			return
-		}
-		spool, found := open(t, dir, Options{})
-		for _, stored := range found {
-			if !stored.readable {
-				continue
-			}
-			if _, err := spool.Read(stored.ref); err != nil && !errors.Is(err, ErrDamaged) {
+		lineartest.Default.Check(t, len(text), func() {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "00000001.seg")
+			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			spool.Release(stored.ref)
-		}
-		spool.Close(false)
-		if spool.Unreadable() == 0 {
-			return
-		}
-		if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
-			t.Errorf("%d bytes are unreadable and not kept: %v", spool.Unreadable(), err)
-		}
+			if errors.Is(frame.CheckFileHeader(text, magic, version), frame.ErrNewer) {
+				return
+			}
+			spool, found := open(t, dir, Options{})
+			for _, stored := range found {
+				if !stored.readable {
+					continue
+				}
+				if _, err := spool.Read(stored.ref); err != nil && !errors.Is(err, ErrDamaged) {
+					t.Fatal(err)
+				}
+				spool.Release(stored.ref)
+			}
+			spool.Close(false)
+			if spool.Unreadable() == 0 {
+				return
+			}
+			if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
+				t.Errorf("%d bytes are unreadable and not kept: %v", spool.Unreadable(), err)
+			}
+		})
 	})
 }
 

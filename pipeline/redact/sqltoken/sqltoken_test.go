@@ -3,6 +3,8 @@ package sqltoken
 import (
 	"slices"
 	"testing"
+
+	"tidegate/pipeline/lineartest"
 )
 
 // TestTokensOfStatements: a token is written as its kind and its text. The kinds are w for a word, n for a
@@ -30,14 +32,16 @@ func FuzzScanner(f *testing.F) {
 	f.Add("SELECT 'a' /* b", false)
 	f.Add(`\"x\\\"y\"`, true)
 	f.Fuzz(func(t *testing.T, sql string, escaped bool) {
-		end := 0
-		for scanner := (Scanner{SQL: []byte(sql), Escaped: escaped}); scanner.Next(); end = scanner.To {
-			from, to := scanner.Inner()
-			inOrder := end <= scanner.From && scanner.From < scanner.To && scanner.To <= len(sql)
-			inside := scanner.From <= from && from <= to && to <= scanner.To
-			if !inOrder || !inside {
-				t.Fatalf("token %d:%d, inner %d:%d, after %d", scanner.From, scanner.To, from, to, end)
+		lineartest.CheckRepeated(t, lineartest.Default, sql, func(sql string) {
+			end := 0
+			for scanner := (Scanner{SQL: []byte(sql), Escaped: escaped}); scanner.Next(); end = scanner.To {
+				from, to := scanner.Inner()
+				inOrder := end <= scanner.From && scanner.From < scanner.To && scanner.To <= len(sql)
+				inside := scanner.From <= from && from <= to && to <= scanner.To
+				if !inOrder || !inside {
+					t.Fatalf("token %d:%d, inner %d:%d, after %d", scanner.From, scanner.To, from, to, end)
+				}
 			}
-		}
+		})
 	})
 }
