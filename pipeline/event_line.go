@@ -36,16 +36,21 @@ func FromEventLine(line []byte) (*Event, error) {
 	if err := decoder.Decode(&object); err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
 	}
-	if dataset, ok := object["event.dataset"].(string); ok {
-		object = fieldsOfRow(object, dataset)
+	if fields, ok := FieldsOfRow(object); ok {
+		object = fields
 	}
 	delete(object, "verdict")
 	return FromMap(object)
 }
 
-// fieldsOfRow returns the fields of a row of the table events. A row has the columns of all datasets, with zero
+// FieldsOfRow returns the fields of a row of the table events. A row has the columns of all datasets, with zero
 // values where the event has no value, columns of its own (_offset), and other names for lists (dns_answers_data).
-func fieldsOfRow(row map[string]any, dataset string) map[string]any {
+// Verdicts are left out. It returns false for an object that is no row, because event.dataset is nested.
+func FieldsOfRow(row map[string]any) (map[string]any, bool) {
+	dataset, ok := row["event.dataset"].(string)
+	if !ok {
+		return nil, false
+	}
 	fields := map[string]any{}
 	for column, value := range row {
 		field := Lookup(column)
@@ -63,7 +68,7 @@ func fieldsOfRow(row map[string]any, dataset string) map[string]any {
 		}
 		fields[field.Name] = value
 	}
-	return fields
+	return fields, true
 }
 
 // fieldsByColumn finds the fields whose columns have underscores in place of dots.
@@ -101,6 +106,8 @@ func isZeroValue(value any) bool {
 		return strings.Trim(value, "0-: .") == "" || strings.HasPrefix(value, "1970-01-01 00:00:00")
 	case json.Number:
 		return value == "0"
+	case int64:
+		return value == 0
 	case []any:
 		return len(value) == 0
 	case map[string]any:

@@ -19,6 +19,7 @@ import (
 var queryFormats = map[string]string{
 	"table":    "PrettyCompactMonoBlock",
 	"json":     "JSONEachRow",
+	"jsonl":    "JSONEachRow",
 	"csv":      "CSVWithNames",
 	"tsv":      "TSVWithNames",
 	"vertical": "Vertical",
@@ -64,7 +65,7 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
 			return runQuery(cmd.Context(), &cfg, sql, format)
 		},
 	}
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json or jsonl (one object a line), csv, tsv or vertical")
 	flags.addTo(cmd)
 	return cmd
 }

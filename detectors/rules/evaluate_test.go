@@ -445,6 +445,8 @@ func TestEveryFieldCanBeSetInACase(t *testing.T) {
 			value = "udp"
 		case field.Name == "event.action":
 			value = "die"
+		case field.Name == "dns.question.registered_domain":
+			value = "example.com"
 		case field.Num != nil, field.Nums != nil:
 			value = "7"
 		case field.Flag != nil:

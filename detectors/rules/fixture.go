@@ -3,6 +3,7 @@ package rules
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"strings"
 
 	"tidegate/pipeline"
@@ -17,21 +18,124 @@ func parseEvent(node config.Node) *pipeline.Event {
 		node.Errorf("expected a mapping of fields, got %s", node.Kind())
 		return nil
 	}
-	var b pipeline.Builder
-	setFields(&b, node, node.Key(), "", 0)
-	event, err := b.Event()
+	if isStoredRow(node) {
+		return parseStoredRow(node)
+	}
+	fixture := fixture{nodes: map[*pipeline.Field]config.Node{}}
+	fixture.setFields(node, node.Key(), "", 0)
+	event, err := fixture.builder.Event()
 	switch {
 	case errors.Is(err, pipeline.ErrNoDataset):
 		node.Errorf("event.dataset is missing, and no field belongs to one dataset only")
 	case err != nil:
 		node.Errorf("%v", err)
+	default:
+		fixture.completeEvent(event)
 	}
 	return event
 }
 
+// A fixture is the event of a test case that is being parsed.
+type fixture struct {
+	builder pipeline.Builder
+	nodes   map[*pipeline.Field]config.Node // the values, for errors
+}
+
+// isStoredRow reports whether a mapping is a row of the table events, as `tidegate query -o json 'SELECT * …'` prints
+// it. It has columns that are no fields.
+func isStoredRow(node config.Node) bool {
+	for _, entry := range node.Entries() {
+		if entry.Key == "_offset" || entry.Key == "_sequence" {
+			return true
+		}
+	}
+	return false
+}
+
+// parseStoredRow returns the event of a row.
+func parseStoredRow(node config.Node) *pipeline.Event {
+	row := map[string]any{}
+	for _, entry := range node.Entries() {
+		row[entry.Key] = valueOf(entry.Value)
+	}
+	fields, ok := pipeline.FieldsOfRow(row)
+	if !ok {
+		node.Errorf("event.dataset is missing")
+		return nil
+	}
+	event, err := pipeline.FromMap(fields)
+	if err != nil {
+		node.Errorf("%v", err)
+	}
+	return event
+}
+
+// completeEvent sets the fields of an event that a parser computes from others, as in production, so that a case
+// cannot pass with values that no event has. A value of the case that is another one is an error.
+func (f *fixture) completeEvent(event *pipeline.Event) {
+	switch event.Dataset {
+	case pipeline.Dataset_DNS:
+		f.completeDNS(event.Dns)
+	case pipeline.Dataset_HTTP:
+		f.completeHTTP(event.Http)
+	}
+}
+
+// completeDNS sets the registered domain of the question.
+func (f *fixture) completeDNS(body *pipeline.DNSMessage) {
+	if body == nil {
+		return
+	}
+	want := pipeline.RegisteredDomain(body.QuestionName)
+	node, given := f.nodes[pipeline.Lookup("dns.question.registered_domain")]
+	switch {
+	case !given:
+		body.RegisteredDomain = want
+	case body.QuestionName != "" && body.RegisteredDomain != want:
+		node.Errorf("of %q it is %q, with private suffixes such as duckdns.org; leave it out", body.QuestionName, want)
+	case body.QuestionName == "" && pipeline.RegisteredDomain(body.RegisteredDomain) != body.RegisteredDomain:
+		node.Errorf("%q is not a registered domain: it is a public suffix, perhaps a private one, or a name below one",
+			body.RegisteredDomain)
+	}
+}
+
+// completeHTTP sets the path and the query of the target, and the target of a path and a query.
+func (f *fixture) completeHTTP(body *pipeline.HTTPExchange) {
+	if body == nil || body.Method == "CONNECT" {
+		return
+	}
+	if body.UrlOriginal == "" {
+		if body.UrlOriginal = body.UrlPath; body.UrlQuery != "" {
+			body.UrlOriginal += "?" + body.UrlQuery
+		}
+		return
+	}
+	path, query := splitTarget(body.UrlOriginal)
+	check := func(name, want string, value *string) {
+		node, given := f.nodes[pipeline.Lookup(name)]
+		if given && *value != want {
+			node.Errorf("of the url.original %q it is %q; leave it out", body.UrlOriginal, want)
+		}
+		*value = want
+	}
+	check("url.path", path, &body.UrlPath)
+	check("url.query", query, &body.UrlQuery)
+}
+
+// schemeAndAuthority matches the beginning of an absolute URL.
+var schemeAndAuthority = regexp.MustCompile(`^[A-Za-z]{1,10}://[^/?#]*`)
+
+// splitTarget returns the path and the query of a request target, as the HTTP parser splits it.
+func splitTarget(target string) (path, query string) {
+	target = target[len(schemeAndAuthority.FindString(target)):]
+	target, _, _ = strings.Cut(target, "#")
+	path, query, _ = strings.Cut(target, "?")
+	return path, query
+}
+
 // setFields sets the fields of the mapping n, to whose keys prefix is prepended. key is the path of the event
 // in the file, for errors.
-func setFields(builder *pipeline.Builder, n config.Node, key, prefix string, depth int) {
+func (f *fixture) setFields(n config.Node, key, prefix string, depth int) {
 	const maxDepth = 8
 	for _, entry := range n.Entries() {
 		name := prefix + entry.Key
@@ -40,12 +144,13 @@ func setFields(builder *pipeline.Builder, n config.Node, key, prefix string, dep
 		// A mapping is the value of a field (container.labels) or a longer prefix.
 		switch {
 		case field == nil && value.IsMapping() && depth < maxDepth:
-			setFields(builder, value, key, name+".", depth+1)
+			f.setFields(value, key, name+".", depth+1)
 		case field == nil:
 			value.Errorf("%s", unknownName(name, nil))
 		case strings.HasPrefix(name, "verdict."):
 		default:
-			setField(builder, field, value)
+			f.nodes[field] = value
+			setField(&f.builder, field, value)
 		}
 	}
 }

@@ -198,25 +198,6 @@ func TestNumbersHaveTheMnemonicsOfIANA(t *testing.T) {
 	check(strings.Join(headerFlags(nil, 0xffff), " "), "AA TC RD RA AD CD")
 }
 
-func TestRegisteredDomainIsPublicSuffixAndOneLabel(t *testing.T) {
-	check := func(name, want string) {
-		t.Helper()
-		if got := registeredDomain(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-	}
-	check("www.example.com", "example.com")
-	check("example.com", "example.com")
-	check("a.b.example.co.uk", "example.co.uk")
-	check("co.uk", "")
-	check("com", "")
-	check(".", "")
-	check("", "")
-	check("db.shop.local", "shop.local")
-	check(`x.a\.b.com`, `a\.b.com`)
-	check(`x.a\\.com`, `a\\.com`)
-}
-
 // TestDetectIsStrict: detect recognises DNS on any port and rejects data that resembles it.
 func TestDetectIsStrict(t *testing.T) {
 	check := func(data []byte, want protocols.Match) {

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/publicsuffix"
-
 	"tidegate/pipeline"
 	"tidegate/protocols"
 )
@@ -276,7 +274,7 @@ func (p *parser) setQuestion(body *pipeline.DNSMessage) {
 	body.QuestionName = p.conn.Intern(message.text[message.question.from:message.question.to])
 	body.QuestionType = typeName(message.qtype)
 	body.QuestionClass = classText(message.qclass)
-	body.RegisteredDomain = registeredDomain(body.QuestionName)
+	body.RegisteredDomain = pipeline.RegisteredDomain(body.QuestionName)
 }
 
 // setAnswer fills in the fields of the answer. question is the name in the question, as text.
@@ -317,27 +315,6 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 			body.ResolvedIp = append(body.ResolvedIp, data)
 		}
 	}
-}
-
-// registeredDomain returns the registered domain of name, the public suffix and one label, or "" if name is a
-// public suffix.
-func registeredDomain(name string) string {
-	suffix, _ := publicsuffix.PublicSuffix(name)
-	end := len(name) - len(suffix) - 1
-	if end <= 0 || name[end] != '.' {
-		return ""
-	}
-	for end--; end >= 0; end-- {
-		if name[end] == '.' && !isEscaped(name[:end]) {
-			break
-		}
-	}
-	return name[end+1:]
-}
-
-// isEscaped reports whether the byte that follows before is escaped by a backslash.
-func isEscaped(before string) bool {
-	return (len(before)-len(strings.TrimRight(before, `\`)))%2 == 1
 }
 
 // Held returns the size of the queries that wait for their answer.
