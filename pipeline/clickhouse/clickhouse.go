@@ -9,8 +9,7 @@
 // A ColumnBlock holds events in ClickHouse's own columnar encoding from the first Append on: clickhouse-go's
 // typed columns box every value, and its LowCardinality looks each one up in a map[any]int. The driver sends
 // the encoded bytes as they are over HTTP (FORMAT Native). Over the native protocol it decodes them into its
-// own columns, which is a copy. The embedded store is reached by HTTP, because a client that is killed there
-// cannot take the server with it; over native TCP it did, once in 24 times.
+// own columns, which is a copy. The embedded store is reached by HTTP (docs/adr/0007).
 //
 // The files: clickhouse.go (configuration, connection), schema.go and migrate.go (tables), column_block.go,
 // field_columns.go and columns.go (encoding), insert.go, dedup_queries.go, alerts.go and alert_fields.go,

@@ -108,8 +108,8 @@ func (s *StoreServer) configXML() string {
 }
 
 // usersXML returns the definition of the users. The session of the library itself is always user "default"
-// without a password. This user may only listen and sleep, and is limited to one session. The library opens
-// that session at its start, so nobody else can log in as "default".
+// without a password. This user may only listen, and is limited to one session. The library opens that session at
+// its start, so nobody else can log in as "default".
 func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	// Settings, their constraints and the grants of the analyst.
 	var limits, bounds, grants strings.Builder
@@ -134,7 +134,7 @@ func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
  <quotas><default/></quotas>
  <users>
   <default><password></password>%s<profile>library</profile>
-   <grants><query>GRANT SYSTEM LISTEN ON *.*</query><query>GRANT SELECT ON system.numbers</query></grants></default>
+   <grants><query>GRANT SYSTEM LISTEN ON *.*</query></grants></default>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>default</profile><access_management>1</access_management></%s>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>

@@ -79,7 +79,7 @@ type StoreConfig struct {
 	UID int `yaml:"uid"`
 	// Port of the HTTP interface and of the SQL page /play, on 127.0.0.1. 0: any free port.
 	HTTPPort int `yaml:"http_port"`
-	// Port of the native protocol, on 127.0.0.1. 0: none, because a client of it can abort the server
+	// Port of the native protocol, on 127.0.0.1. 0: none; the engine and /play use HTTP
 	// ([ADR 7](adr/0007-no-native-port-on-the-embedded-store.md)).
 	TCPPort int `yaml:"tcp_port"`
 	// Database that holds all tables. Its size counts against max_disk_bytes.
@@ -95,10 +95,8 @@ type StoreConfig struct {
 	DiskCheckInterval time.Duration `yaml:"disk_check_interval"`
 }
 
-// DefaultStore returns the configuration of a store for a small host. It has no native port: in libchdb an
-// exception that leaves the handler of a native connection ends the process, so a wrong password or a client
-// that is killed during a query aborts the server (see ADR 7). The port is for tools that have no HTTP, on
-// hosts where every user is trusted.
+// DefaultStore returns the configuration of a store for a small host. It has no native port: that is for tools that
+// have no HTTP (see ADR 7).
 func DefaultStore() StoreConfig {
 	return StoreConfig{
 		UID:               60700, // of no system or user range

@@ -43,7 +43,7 @@ type StoreServer struct {
 	watcher sync.WaitGroup
 
 	mu    sync.Mutex
-	child *os.Process // nil while no child runs; guarded by mu
+	child *storeChild // nil while no child runs; guarded by mu
 }
 
 type storeMetrics struct {
@@ -242,7 +242,7 @@ func (s *StoreServer) PID() int {
 	if s.child == nil {
 		return 0
 	}
-	return s.child.Pid
+	return s.child.command.Process.Pid
 }
 
 // stopGrace is the time that the child may take to end. ClickHouse itself would wait 5 s for every open
@@ -256,20 +256,30 @@ func (s *StoreServer) Stop(ctx context.Context) error {
 	// End the supervisor's restarts and the disk watcher before the child.
 	s.stop()
 	s.watcher.Wait()
-	err := s.requestStop(ctx)
-	grace := time.After(stopGrace)
-	if err != nil {
-		s.log.Warn("embedded clickhouse does not accept the stop request, killing it", "err", err)
-		s.killChild()
-	}
-	select {
-	case <-s.stopped:
-	case <-grace:
-		s.log.Info("embedded clickhouse still has connections, killing it")
-	case <-ctx.Done():
-	}
+	s.awaitStop(ctx)
 	s.killChild()
 	<-s.stopped
 	s.releaseResources()
 	return nil
+}
+
+// awaitStop requests the child to end and waits until it has ended, stopGrace is over or ctx ends. It repeats the
+// request, because a session that is just starting drops it.
+func (s *StoreServer) awaitStop(ctx context.Context) {
+	grace := time.After(stopGrace)
+	repeat := time.NewTicker(100 * time.Millisecond)
+	defer repeat.Stop()
+	for {
+		s.requestStop()
+		select {
+		case <-s.stopped:
+			return
+		case <-grace:
+			s.log.Info("embedded clickhouse still has connections, killing it")
+			return
+		case <-ctx.Done():
+			return
+		case <-repeat.C:
+		}
+	}
 }

@@ -16,17 +16,12 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// childSleep is the query that keeps the child running. The library serves the network only while a query of
-// its own runs.
-const childSleep = "select sleepEachRow(3) from system.numbers settings"
-
-// childQuery returns the statements of the child: listen, then sleep until the query is killed.
+// childQuery returns the statements of the child. After them it waits at the prompt of its session (see terminal).
 func (s *StoreServer) childQuery() string {
-	text := "SYSTEM START LISTEN HTTP; "
 	if s.cfg.TCPPort != 0 {
-		text += "SYSTEM START LISTEN TCP; "
+		return "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP"
 	}
-	return text + childSleep + " function_sleep_max_microseconds_per_block=0, max_block_size=1 format Null"
+	return "SYSTEM START LISTEN HTTP"
 }
 
 // startTimeout is the time that the child may take to answer queries. A store with much data needs minutes;
@@ -67,11 +62,12 @@ func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 // runChild starts the child and waits until it ends. It reports whether the child ever answered a query, and
 // why it ended.
 func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answered bool, err error) {
-	cmd := s.childCommand()
-	if err = cmd.Start(); err == nil {
-		s.setChild(cmd.Process)
+	child, err := s.startChild()
+	if err == nil {
+		s.setChild(child)
 		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
+		go func() { ended <- child.command.Wait() }()
+		defer child.terminal.close()
 		if err = s.awaitReady(ctx, ended); err == nil {
 			if first != nil {
 				first <- nil
@@ -82,7 +78,7 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 			s.setChild(nil)
 			return true, err
 		}
-		_ = cmd.Process.Kill()
+		_ = child.command.Process.Kill()
 		<-ended
 		s.setChild(nil)
 	}
@@ -90,6 +86,27 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 		first <- fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
 	return false, err
+}
+
+// A storeChild is a running child.
+type storeChild struct {
+	command  *exec.Cmd
+	terminal *terminal
+}
+
+func (s *StoreServer) startChild() (*storeChild, error) {
+	session, input, err := openTerminal()
+	if err != nil {
+		return nil, err
+	}
+	defer input.Close()
+	command := s.childCommand()
+	command.Stdin = input
+	if err := command.Start(); err != nil {
+		session.close()
+		return nil, err
+	}
+	return &storeChild{command, session}, nil
 }
 
 func (s *StoreServer) childCommand() *exec.Cmd {
@@ -102,16 +119,17 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 		"--path=" + filepath.Join(s.cfg.Dir, "data"), "--config-file=" + filepath.Join(s.cfg.Dir, "config.xml"),
 		"--listen_host=127.0.0.1", "--http_port=" + strconv.Itoa(s.cfg.HTTPPort),
 		"--logger.console=1", "--log-level=warning", "--multiquery", "--query", s.childQuery(),
+		"--interactive", "--progress=off", "--disable_suggestion",
 	}
 	if s.cfg.TCPPort != 0 {
 		args = append(args, "--tcp_port="+strconv.Itoa(s.cfg.TCPPort))
 	}
 	cmd := exec.Command(s.cfg.Program, args...)
-	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work")}
+	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work"), "TERM=dumb"}
 	cmd.Stdout, cmd.Stderr = s.console, s.console
 	cmd.WaitDelay = time.Second
-	// Its own process group: an interrupt at the terminal reaches only us, and we stop the child in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	// A session of its own: an interrupt at our terminal reaches only us, and the child has no part of it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	return cmd
 }
 
@@ -154,27 +172,25 @@ func (s *StoreServer) adminConfig() clickhouse.Config {
 	return cfg
 }
 
-// requestStop kills the query that keeps the child running, so that it ends by itself.
-func (s *StoreServer) requestStop(ctx context.Context) error {
-	if s.PID() == 0 {
-		return nil
+// requestStop ends the session of the child, so that it ends by itself.
+func (s *StoreServer) requestStop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.child != nil {
+		s.child.terminal.exit()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	killSleep := "KILL QUERY WHERE query LIKE '" + childSleep + "%' ASYNC"
-	return clickhouse.Query(ctx, s.adminConfig(), killSleep, "TSV", io.Discard)
 }
 
 func (s *StoreServer) killChild() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.child != nil {
-		_ = s.child.Kill()
+		_ = s.child.command.Process.Kill()
 	}
 }
 
-func (s *StoreServer) setChild(process *os.Process) {
+func (s *StoreServer) setChild(child *storeChild) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.child = process
+	s.child = child
 }
