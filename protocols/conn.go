@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 )
 
 // A Conn is one connection. collector/sessions passes bytes to it, and its parser turns them into events. A
@@ -28,14 +29,15 @@ type Conn struct {
 	flips     int
 	midStream bool // the beginning of the connection was not captured, or bytes of it were lost
 
-	errorScore   int     // an error adds errorWeight, a parsed message subtracts 1
-	stops        int     // how often the parser was stopped, see stop
-	switching    bool    // SwitchTo was called, or the parser was stopped
-	nextProtocol string  // argument of SwitchTo
-	resuming     bool    // switching: the next bytes may be inside a message
-	muted        bool    // events are discarded, see changeProtocol
-	proof        proof   // what the choice of the protocol rests on
-	memory       holding // what is charged to the memory budget
+	errorScore   int                   // an error adds errorWeight, a parsed message subtracts 1
+	stops        int                   // how often the parser was stopped, see stop
+	switching    bool                  // SwitchTo was called, or the parser was stopped
+	nextProtocol string                // argument of SwitchTo
+	resuming     bool                  // switching: the next bytes may be inside a message
+	muted        bool                  // events are discarded, see changeProtocol
+	proof        proof                 // what the choice of the protocol rests on
+	held         memory.Holding[*Conn] // what is charged to the memory budget
+	givingUp     bool                  // giveUp runs: the events that are emitted are incomplete
 
 	// The fields of state detecting:
 	pieces       []piece   // the buffered input of both directions, in order of arrival
@@ -191,7 +193,7 @@ func (c *Conn) Tick(at int64) {
 func (c *Conn) Close(at int64) {
 	c.finishParser(at)
 	c.releaseBuffers()
-	c.set.setHeld(c, 0)
+	c.set.holders.Charge(&c.held, c, 0)
 	c.set.releaseConn(c)
 }
 
@@ -284,7 +286,7 @@ func (c *Conn) Emit(event *pipeline.Event) {
 		pipeline.ReleaseEvent(event)
 		return
 	}
-	if c.memory.givingUp {
+	if c.givingUp {
 		event.Partial = true
 		event.AddTag(pipeline.TagMemoryLimit)
 	}

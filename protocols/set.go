@@ -1,7 +1,6 @@
 package protocols
 
 import (
-	"math/rand/v2"
 	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,9 +35,7 @@ type Set struct {
 	interned    [internSlots]string
 	cut         []byte // buffer of Conn.Text
 
-	memory  *memory.Account
-	holders []*Conn    // those that hold more than holderBytes; holding.holderIndex is the index plus one
-	random  *rand.Rand // chooses samples of holders
+	holders memory.Holders[*Conn]
 }
 
 // Bounds of the pools of a Set.
@@ -55,7 +52,7 @@ const (
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 	set := &Set{
 		cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list)),
-		random: rand.New(rand.NewPCG(1, 1)),
+		holders: memory.Holders[*Conn]{Least: holderBytes},
 	}
 	for _, protocol := range list {
 		set.counters = append(set.counters, set.metrics.countersOf(protocol.Name))
@@ -73,20 +70,14 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	}
 	conn.info, conn.emit, conn.midStream, conn.lastProto = info, emit, info.MidStream, noProtocol
 	conn.startDetection()
-	s.setHeld(conn, connBytes)
+	s.holders.Charge(&conn.held, conn, connBytes)
 	return conn
 }
 
 // SetMemory makes account the one that is charged with what the connections hold. While its budget is exceeded, the
 // largest of them give up their state. The account before is closed; connections that are still open are not charged
 // any more. nil: nothing is charged.
-func (s *Set) SetMemory(account *memory.Account) {
-	s.memory.Close()
-	for _, c := range s.holders {
-		c.memory = holding{}
-	}
-	s.memory, s.holders = account, nil
-}
+func (s *Set) SetMemory(account *memory.Account) { s.holders.SetAccount(account) }
 
 // takeParser returns a parser of proto from the pool, or a new one.
 func (s *Set) takeParser(proto int) Parser {

@@ -1,16 +1,17 @@
 package reassembly
 
+import "tidegate/pipeline/memory"
+
 // A Conn is one TCP connection. The zero value is not ready: call Init.
 type Conn struct {
 	cfg     *Config
 	pool    *Pool
 	handler Handler
 
-	half        [2]halfStream // by Dir
-	now         int64         // the clock, as of the last call of Segment, Follow or Release
-	rtt         int64         // the round-trip time, ns; 0: not known
-	buffered    int           // the cost of the waiting segments of both directions
-	holderIndex int           // index in Pool.holders, plus one; 0: not in it
+	half    [2]halfStream         // by Dir
+	now     int64                 // the clock, as of the last call of Segment, Follow or Release
+	rtt     int64                 // the round-trip time, ns; 0: not known
+	waiting memory.Holding[*Conn] // the cost of the waiting segments of both directions
 
 	established  bool  // a segment was acknowledged
 	closing      bool  // reset, or both directions ended
@@ -118,7 +119,7 @@ func (c *Conn) HasSent(d Dir) bool { return c.half[d].top > 0 }
 func (c *Conn) FirstSeq(d Dir) (seq uint32, known bool) { return c.half[d].base, c.half[d].based }
 
 // Buffered returns the memory charged for the segments that wait.
-func (c *Conn) Buffered() int { return c.buffered }
+func (c *Conn) Buffered() int { return c.waiting.Bytes() }
 
 // Incomplete reports whether segments wait or acknowledged bytes are missing in either direction.
 func (c *Conn) Incomplete() bool { return c.half[0].incomplete() || c.half[1].incomplete() }
@@ -221,7 +222,7 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	}
 
 	// Waiting segments or a FIN may have waited for the bytes or the acknowledgement of this segment.
-	if c.buffered > 0 || half.fin >= 0 || peer.fin >= 0 || peer.incomplete() || half.incomplete() {
+	if c.Buffered() > 0 || half.fin >= 0 || peer.fin >= 0 || peer.incomplete() || half.incomplete() {
 		c.deliverReady()
 	}
 }

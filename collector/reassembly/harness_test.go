@@ -140,9 +140,9 @@ func (c *testConn) finish() {
 
 func (c *testConn) checkEmpty() {
 	c.Helper()
-	if c.Buffered() != 0 || c.pool.Used() != 0 || c.pool.Holders() != 0 {
+	if c.Buffered() != 0 || c.pool.Used() != 0 || c.pool.Len() != 0 {
 		c.Errorf("%d bytes, %d in the pool and %d holders are left", c.Buffered(), c.pool.Used(),
-			c.pool.Holders())
+			c.pool.Len())
 	}
 }
 

@@ -1,81 +1,32 @@
 package reassembly
 
-import "tidegate/pipeline/memory"
+import (
+	"math"
 
-// A Pool holds the buffers of the waiting segments of all Conns of one goroutine, and bounds their memory.
+	"tidegate/pipeline/memory"
+)
+
+// A Pool holds the buffers of the waiting segments of all Conns of one goroutine, and bounds their memory: by a limit of
+// its own, and by the memory budget of its Account, which may be nil.
 type Pool struct {
 	Buffers
-
-	// Memory, unless nil, is charged with the waiting segments. While its budget is exceeded, gaps are given up.
-	Memory *memory.Account
-
-	limit   int
-	used    int     // the memory charged for the waiting segments of all Conns
-	holders []*Conn // the Conns with waiting segments; Conn.holderIndex is the index plus one
-	random  uint64  // state of the generator that samples holders
+	memory.Holders[*Conn]
 }
 
 // NewPool returns a Pool whose Conns together may hold limit bytes.
-func NewPool(limit int) *Pool { return &Pool{limit: limit, random: 0x9e3779b97f4a7c15} }
+func NewPool(limit int) *Pool { return &Pool{Holders: memory.Holders[*Conn]{Limit: limit}} }
 
-// Used returns the memory charged for the waiting segments of all Conns.
-func (p *Pool) Used() int { return p.used }
+// chargeConn adds n, which may be negative, to the memory charged to conn.
+func (p *Pool) chargeConn(conn *Conn, n int) { p.Charge(&conn.waiting, conn, conn.waiting.Bytes()+n) }
 
-// Holders returns the number of Conns with waiting segments.
-func (p *Pool) Holders() int { return len(p.holders) }
+// EnforceLimit gives up gaps until the Pool is within its limit and the memory budget: all gaps of one Conn after another.
+func (p *Pool) EnforceLimit() { p.Enforce(math.MaxInt, (*Conn).giveUpAll) }
 
-// chargeConn adds n, which may be negative, to the memory charged to conn, and updates the list of holders.
-func (p *Pool) chargeConn(conn *Conn, n int) {
-	conn.buffered += n
-	p.used += n
-	p.Memory.Add(int64(n))
-	switch {
-	case conn.buffered > 0 && conn.holderIndex == 0:
-		p.holders = append(p.holders, conn)
-		conn.holderIndex = len(p.holders)
-	case conn.buffered == 0 && conn.holderIndex > 0:
-		// The last holder takes the place of conn.
-		last := p.holders[len(p.holders)-1]
-		p.holders[conn.holderIndex-1] = last
-		last.holderIndex = conn.holderIndex
-		p.holders[len(p.holders)-1] = nil
-		p.holders = p.holders[:len(p.holders)-1]
-		conn.holderIndex = 0
+// giveUpAll gives up all gaps of c.
+func (c *Conn) giveUpAll() {
+	for c.Buffered() > 0 {
+		c.giveUpOldest(GapBudget)
 	}
-}
-
-// EnforceLimit gives up gaps until the Pool is within its limit and the memory budget. Each turn samples a few Conns
-// at random and gives up all gaps of the one that holds most. A search of all Conns would take too long.
-func (p *Pool) EnforceLimit() {
-	for len(p.holders) > 0 {
-		excess := p.Memory.Excess()
-		if p.used <= p.limit && excess == 0 {
-			return
-		}
-		var largest *Conn
-		for range 8 {
-			candidate := p.holders[p.randomIndex(len(p.holders))]
-			if largest == nil || candidate.buffered > largest.buffered {
-				largest = candidate
-			}
-		}
-		before := p.used
-		for largest.buffered > 0 {
-			largest.giveUpOldest(GapBudget)
-		}
-		if excess > 0 {
-			p.Memory.GaveUp(int64(before - p.used))
-		}
-	}
-}
-
-// randomIndex returns a pseudo-random number below n (xorshift). The same segments always choose the same
-// Conns.
-func (p *Pool) randomIndex(n int) int {
-	p.random ^= p.random << 13
-	p.random ^= p.random >> 7
-	p.random ^= p.random << 17
-	return int(p.random % uint64(n))
 }
 
 // Buffers is a pool of byte slices in three sizes.

@@ -91,11 +91,11 @@ const maxSegments = 2048
 
 // enforceLimits gives up gaps until c and its Pool are within their limits, and the memory budget is kept.
 func (c *Conn) enforceLimits() {
-	for c.buffered > c.cfg.ConnBuffer ||
+	for c.Buffered() > c.cfg.ConnBuffer ||
 		c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
 		c.giveUpOldest(GapBudget)
 	}
-	if c.pool.used > c.pool.limit || c.pool.Memory.Excess() > 0 {
+	if c.pool.IsExceeded() {
 		c.pool.EnforceLimit()
 	}
 }
@@ -308,13 +308,13 @@ func (c *Conn) giveUpOldest(why GapReason) {
 			dir, oldest = side, half.waiting[half.front].since
 		}
 	}
-	if oldest == math.MaxInt64 { // nothing waits: correct buffered, so that the callers' loops end
+	if oldest == math.MaxInt64 { // nothing waits: correct the cost, so that the callers' loops end
 		for dir := range c.half {
 			c.dropStrays(&c.half[dir])
 			c.dropSYNData(&c.half[dir])
 			c.dropDoubtful(&c.half[dir])
 		}
-		c.pool.chargeConn(c, -c.buffered)
+		c.pool.chargeConn(c, -c.Buffered())
 		return
 	}
 
@@ -341,7 +341,7 @@ func (c *Conn) Flush() {
 		c.dropSYNData(&c.half[dir])
 		c.decideDoubtful(Dir(dir), math.MaxInt64, false)
 	}
-	if c.buffered == 0 && !c.Incomplete() {
+	if c.Buffered() == 0 && !c.Incomplete() {
 		return
 	}
 	for c.half[0].numWaiting()+c.half[1].numWaiting() > 0 {

@@ -110,9 +110,9 @@ func TestEveryCapture(t *testing.T) {
 			t.Errorf("%s: %v sessions opened, %d reported", path, opened, sessions)
 		}
 		if table.pool.Used() != 0 || len(table.decoder.frags.complete) > 0 || len(table.flows) != 0 ||
-			table.pool.Holders() != 0 || table.outboxEvents != 0 {
+			table.pool.Len() != 0 || table.outboxEvents != 0 {
 			t.Errorf("%s: left behind: %d bytes, %d flows, %d streams that wait, %d events in outboxes", path,
-				table.pool.Used(), len(table.flows), table.pool.Holders(), table.outboxEvents)
+				table.pool.Used(), len(table.flows), table.pool.Len(), table.outboxEvents)
 		}
 	}
 	for kind, packets := range total {

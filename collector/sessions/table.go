@@ -84,7 +84,7 @@ func (t *Table) clearFlows() {
 
 	// Each part has an account of its own, so that the part that has grown gives something up.
 	budget := t.deps.Memory
-	t.memory, t.pool.Memory, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("reassembly"), budget.Open("fragments")
+	t.memory, t.pool.Account, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("reassembly"), budget.Open("fragments")
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.SetMemory(budget.Open("parsers"))
 	}
@@ -96,7 +96,7 @@ func (t *Table) closeAccounts() {
 		return
 	}
 	t.memory.Close()
-	t.pool.Memory.Close()
+	t.pool.Account.Close()
 	t.decoder.frags.memory.Close()
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.SetMemory(nil)

@@ -92,9 +92,9 @@ func TestSmallBudgets(t *testing.T) {
 		MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10,
 		ReassemblyBytes: 128 << 10,
 	})
-	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Holders() != 0 {
+	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Len() != 0 {
 		t.Errorf("%d bytes, %d flows, %d streams that wait are left", table.pool.Used(), len(table.flows),
-			table.pool.Holders())
+			table.pool.Len())
 	}
 }
 

@@ -160,3 +160,60 @@ func TestNobodyWaitsFarAboveTheBudget(t *testing.T) {
 		t.Errorf("an account that holds little is asked for %d bytes", got)
 	}
 }
+
+// TestTheLargestHoldersGiveUp: of many owners the larger ones give up until the limit and the budget are kept; the small
+// ones are never asked.
+func TestTheLargestHoldersGiveUp(t *testing.T) {
+	type owner struct {
+		held  memory.Holding[*owner]
+		given bool
+	}
+	for name, holders := range map[string]*memory.Holders[*owner]{
+		"limit":  {Limit: mebibyte, Least: 100},
+		"budget": {Account: memory.New(mebibyte, nil).Open("parsers"), Least: 100},
+	} {
+		list := make([]*owner, 1000)
+		for i := range list {
+			list[i] = &owner{}
+			switch size := 10_000; {
+			case i%10 == 0:
+				holders.Charge(&list[i].held, list[i], size)
+			case i%2 == 0:
+				holders.Charge(&list[i].held, list[i], 1000)
+			default:
+				holders.Charge(&list[i].held, list[i], 100)
+			}
+		}
+		if !holders.IsExceeded() || holders.Len() != 500 {
+			t.Errorf("%s: exceeded %v, %d large holdings", name, holders.IsExceeded(), holders.Len())
+		}
+		holders.Enforce(1000, func(o *owner) {
+			o.given = true
+			holders.Charge(&o.held, o, 50)
+		})
+		sum, given, large := 0, 0, 0
+		for _, o := range list {
+			sum += o.held.Bytes()
+			if o.given && o.held.Bytes() != 50 || !o.given && o.held.Bytes() < 100 {
+				t.Fatalf("%s: %+v", name, o)
+			}
+			if o.given {
+				given++
+			}
+		}
+		for i := 0; i < len(list); i += 10 {
+			if list[i].given {
+				large++
+			}
+		}
+		if holders.IsExceeded() || holders.Used() != sum || large < given*3/4 || sum < mebibyte/4*3 {
+			t.Errorf("%s: %d bytes are held, %d by count; %d of %d that gave up were large", name, holders.Used(), sum, large, given)
+		}
+		for _, o := range list {
+			holders.Charge(&o.held, o, 0)
+		}
+		if holders.Used() != 0 || holders.Len() != 0 {
+			t.Errorf("%s: %d bytes of %d owners are left", name, holders.Used(), holders.Len())
+		}
+	}
+}

@@ -191,7 +191,7 @@ func (p *parser) enqueue(exchange *exchange) {
 		exchange.event.Partial = true
 	}
 	body := exchange.event.Http
-	exchange.textBytes = 2*len(body.UrlOriginal) + len(body.UserAgent) + len(body.Referrer) // path and query are copies
+	exchange.textBytes = len(body.UrlOriginal) + len(body.UserAgent) + len(body.Referrer) // path and query are parts of the first
 	p.textBytes += exchange.textBytes
 }
 
