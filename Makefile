@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 export CGO_ENABLED := 0
 export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
+export FUZZTIME ?= 10s
 export TIDEGATE_SHARED ?= $(abspath $(CURDIR)/../shared)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -55,10 +56,8 @@ fmt: ## format the code
 	go tool gofumpt -l -w $$(git ls-files '*.go' | grep -vE '\.pb\.go$$')
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (10s)
-	@for p in $$(grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u); do \
-		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
-			echo "fuzz: $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; done; done
+fuzz: ## run every fuzz target for FUZZTIME (10s) and print a table; those of PKG only
+	@bench/fuzz.sh $(if $(filter ./...,$(PKG)),,$(PKG))
 
 .PHONY: mutate
 mutate: ## test the tests of PKG (./pipeline/alerts): list those of N (30) changes, drawn by SEED (1), that no quick test notices

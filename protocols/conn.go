@@ -29,13 +29,14 @@ type Conn struct {
 	flips     int
 	midStream bool // the beginning of the connection was not captured, or bytes of it were lost
 
-	errorScore   int                   // an error adds errorWeight, a parsed message subtracts 1
-	stops        int                   // how often the parser was stopped, see stop
-	switching    bool                  // SwitchTo was called, or the parser was stopped
-	nextProtocol string                // argument of SwitchTo
-	resuming     bool                  // switching: the next bytes may be inside a message
-	muted        bool                  // events are discarded, see changeProtocol
-	proof        proof                 // what the choice of the protocol rests on
+	errorScore   int    // an error adds errorWeight, a parsed message subtracts 1
+	stops        int    // how often the parser was stopped, see stop
+	switching    bool   // SwitchTo was called, or the parser was stopped
+	nextProtocol string // argument of SwitchTo
+	resuming     bool   // switching: the next bytes may be inside a message
+	muted        bool   // events are discarded, see changeProtocol
+	proof        proof  // what the choice of the protocol rests on
+	beginning    beginning
 	held         memory.Holding[*Conn] // what is charged to the memory budget
 	givingUp     bool                  // giveUp runs: the events that are emitted are incomplete
 
@@ -193,6 +194,7 @@ func (c *Conn) Tick(at int64) {
 func (c *Conn) Close(at int64) {
 	c.finishParser(at)
 	c.releaseBuffers()
+	c.releaseBeginning()
 	c.set.holders.Charge(&c.held, c, 0)
 	c.set.releaseConn(c)
 }

@@ -55,7 +55,10 @@ func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 		if proto != noProtocol {
 			c.openProof(dir, data, at)
 			c.selectProtocol(proto, dir, lost)
-			c.parseData(dir, data, at)
+			c.replayBeginning()
+			if c.state == parsing {
+				c.parseData(dir, data, at)
+			}
 			return
 		}
 		c.bufferData(dir, data, at)
@@ -256,6 +259,7 @@ func (c *Conn) replayPieces() {
 		buffers[dir] = stream.tail
 		stream.tail, stream.need, stream.arrivals, stream.head = nil, 0, stream.arrivals[:0], 0
 	}
+	c.replayBeginning()
 
 	// Invariant: buffers[dir][:replayed[dir]] was passed to the parser or, once it switches protocol, moved
 	// to the tail.
@@ -412,7 +416,8 @@ func (c *Conn) hasKnownPort() bool {
 // the bytes of a server that has answered: the client's may be malformed. Otherwise it drops the connection.
 func (c *Conn) endDetection() {
 	server := Server ^ c.flip
-	answered := len(c.streams[server].tail) >= minTruncated && len(c.streams[server.Other()].tail) > 0
+	asked := len(c.streams[server.Other()].tail) > 0 || c.beginning.bytes != nil
+	answered := asked && len(c.streams[server].tail) >= minTruncated
 	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
 		c.refuted = ^c.candidates[server]
 	}
@@ -432,6 +437,7 @@ func (c *Conn) endDetection() {
 	if (len(c.pieces) > 0 || c.searched > 0) && c.redetects == 0 {
 		c.set.metrics.undetected.Inc()
 	}
+	c.holdBeginning()
 	c.state, c.undetected = dropped, true
 }
 

@@ -22,7 +22,8 @@ const (
 // chargeHeld charges the memory budget with what c holds, and has large holders give up their state while the
 // budget is exceeded. It is called when c has handled its input: c itself may be one of them.
 func (c *Conn) chargeHeld(at int64) {
-	held := connBytes + cap(c.streams[0].tail) + cap(c.streams[1].tail) + cap(c.proof.bytes[0]) + cap(c.proof.bytes[1])
+	held := connBytes + cap(c.streams[0].tail) + cap(c.streams[1].tail) + cap(c.proof.bytes[0]) + cap(c.proof.bytes[1]) +
+		cap(c.beginning.bytes)
 	if c.holder != nil {
 		held += c.holder.Held()
 	}
@@ -50,6 +51,7 @@ func (c *Conn) giveUp(at int64) {
 		c.givingUp = false
 		if c.state == dropped {
 			c.releaseBuffers()
+			c.releaseBeginning()
 		}
 		c.set.holders.Charge(&c.held, c, connBytes)
 	}()

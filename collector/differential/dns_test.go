@@ -90,6 +90,11 @@ func converseDNSOverTCP(random *rand.Rand, marker string) (conversation, error) 
 	for i := range pick(random, 1, 3) {
 		query, form := dnsQuery(random, uint16(i+1), fmt.Sprintf("%s%dq", marker, i))
 		framed := append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)
+		if chance(random, 20) { // two messages in one segment
+			second, secondForm := dnsQuery(random, uint16(i+100), fmt.Sprintf("%s%ds", marker, i))
+			framed = append(binary.BigEndian.AppendUint16(framed, uint16(len(second))), second...)
+			form += " and " + secondForm
+		}
 		name, err := writeSegments(conn, random, framed)
 		forms = append(forms, form, "TCP", name)
 		c.written = append(c.written, framed...)
@@ -111,6 +116,15 @@ func converseDNSOverTCP(random *rand.Rand, marker string) (conversation, error) 
 // dnsQuery returns a query for a name that contains marker.
 func dnsQuery(random *rand.Rand, id uint16, marker string) ([]byte, string) {
 	name := marker + pick(random, ".example", ".sub.example", ".EXAMPLE", "."+strings.Repeat("l", 60)+".example")
+	if chance(random, 20) { // the case is drawn for each letter, as some resolvers do
+		mixed := []byte(name)
+		for i, c := range mixed {
+			if c >= 'a' && c <= 'z' && chance(random, 50) {
+				mixed[i] = c - 0x20
+			}
+		}
+		name = string(mixed)
+	}
 	labels := strings.Split(name, ".")
 	header := func(questions, additional uint16) []byte {
 		out := binary.BigEndian.AppendUint16(nil, id)

@@ -241,7 +241,7 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 	for range random.IntN(6) {
 		headers = append(headers, pick(random,
 			"User-Agent: test/1.0", "X-Empty:", "X-Spaces:   \t  value \t", "Accept: */*", "X-Long: "+strings.Repeat("v", 3000),
-			"x-lower: 1", "Cookie: a=b; c=d", "X-Colon: a: b: c", "Accept-Encoding: gzip", "Via: 1.1 GET / HTTP/1.1"))
+			"x-lower: 1", "X-UPPER: 1", "uSeR-aGeNt: mixed", "Expect: 100-continue", "Connection: keep-alive, X-Empty", "TE: trailers", "Cookie: a=b; c=d", "X-Colon: a: b: c", "Accept-Encoding: gzip", "Via: 1.1 GET / HTTP/1.1"))
 	}
 
 	// 4. The body.

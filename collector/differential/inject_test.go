@@ -121,6 +121,10 @@ func injectPacket(conn *net.TCPConn, random *rand.Rand, request string) (string,
 		{"data with a wrong checksum", client, server, segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: other, wrongSum: true}},
 		{"FIN outside of the window", client, server, segment{seq: sendNext - 1<<30, ack: receiveNext, flags: flagFIN | flagACK}},
 		{"data outside of the window", client, server, segment{seq: sendNext + 1<<29, ack: receiveNext, flags: flagACK, payload: other}},
+		{"keep-alive probe with a byte", client, server, segment{seq: sendNext - 1, ack: receiveNext, flags: flagACK, payload: []byte("X")}},
+		{"keep-alive probe of the server", server, client, segment{seq: receiveNext - 1, ack: sendNext, flags: flagACK, payload: []byte("X")}},
+		{"acknowledgement of what was not sent", client, server, segment{seq: sendNext, ack: receiveNext + 1<<20, flags: flagACK}},
+		{"closed window of the server", server, client, segment{seq: receiveNext - 1<<20, ack: sendNext, flags: flagACK}},
 		{"data that was acknowledged", client, server, segment{seq: sendNext - uint32(len(other)), ack: receiveNext, flags: flagACK, payload: other}},
 	}
 	chosen := segments[random.IntN(len(segments))]

@@ -37,9 +37,12 @@ func opensslSubject() *subject {
 		},
 		start: func(l *lab) {
 			writeCertificate(l)
-			for _, port := range []int{tlsPort, tlsOtherPort} {
+			for port, groups := range map[int]string{
+				tlsPort:      "X25519:P-256",
+				tlsOtherPort: "P-384", // not the group of the client's first key share: a HelloRetryRequest
+			} {
 				l.start(fmt.Sprintf("openssl%d.out", port), "openssl", "s_server", "-accept", fmt.Sprint(port), "-quiet",
-					"-cert", "cert.pem", "-key", "key.pem", "-www")
+					"-cert", "cert.pem", "-key", "key.pem", "-www", "-groups", groups)
 				l.waitTCP(port)
 			}
 		},

@@ -218,8 +218,8 @@ func TestFragmentsAreBounded(t *testing.T) {
 		strings.Repeat("y", 300)), 104)
 	second := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 56)
-	// RFC 5722: an overlap makes the whole datagram invalid.
-	for _, part := range [][]byte{first[0], second[1], first[1], first[2]} {
+	// RFC 5722: an overlap makes the whole datagram invalid, whatever comes after it.
+	for _, part := range [][]byte{first[0], second[1], first[1], first[2], first[0], first[1], first[2]} {
 		test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
 	}
 	if len(test.closeSessions()) != 0 {

@@ -188,7 +188,7 @@ func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
 	return datagramPart{off, kept}
 }
 
-// chargeCost adds n bytes to the memory that d is charged.
+// chargeCost adds n bytes, which may be negative, to the memory that d is charged.
 func (f *defragmenter) chargeCost(d *datagram, n int) {
 	d.cost += n
 	f.cost += n
@@ -208,8 +208,8 @@ func (f *defragmenter) releaseParts(d *datagram) {
 	for _, part := range d.parts {
 		f.buffers.Put(part.b)
 	}
-	f.cost -= d.cost
-	d.parts, d.cost, d.received = nil, 0, 0
+	f.chargeCost(d, -d.cost)
+	d.parts, d.received = nil, 0
 }
 
 // removeDatagram ends a complete or expired datagram. Its place in the queue is freed by removeOldest.

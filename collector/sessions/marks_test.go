@@ -3,6 +3,7 @@ package sessions
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/gopacket/layers"
 
@@ -175,4 +176,24 @@ func TestUDPBytesAreThoseThatCame(t *testing.T) {
 	if session := test.closeOneSession(); session.Source.Bytes != 5 || session.Partial {
 		t.Errorf("%v", session)
 	}
+}
+
+// TestHeaderWithoutChecksum: some systems leave the checksum of IPv4 to the network card, as 0. Any other value has to
+// be right.
+func TestHeaderWithoutChecksum(t *testing.T) {
+	check := func(name string, change func(sum []byte), want string) {
+		t.Helper()
+		test := newTableTest(t, Default(), Deps{}).handshake()
+		test.TrustChecksums(false)
+		frame := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 99, "forged")
+		change(frame[24:26])
+		test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now), frame, len(frame))
+		test.setTime(50*time.Millisecond).segment(">", "A", 0, 0, "GET /x")
+		test.segment("<", "A", 0, 6, "OK")
+		test.closeOneSession()
+		test.wantParserLog(want)
+	}
+	check("right", func([]byte) {}, ">forged <OK close")
+	check("none", func(sum []byte) { sum[0], sum[1] = 0, 0 }, ">forged <OK close")
+	check("wrong", func(sum []byte) { sum[0] ^= 0x5a }, ">GET /x <OK close")
 }

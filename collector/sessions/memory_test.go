@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
+
 	"tidegate/pipeline/memory"
 )
 
@@ -85,5 +87,59 @@ func TestIdleTableGivesUpWhatAnotherOneNeeds(t *testing.T) {
 	}
 	if len(busy.timers) < len(idle.timers)/2 {
 		t.Errorf("the busy Table has %d connections, the idle one %d", len(busy.timers), len(idle.timers))
+	}
+}
+
+// TestFragmentsReleaseTheirMemory: what complete, expired and invalid datagrams were charged is charged no more, so
+// that their number does not use the budget up.
+func TestFragmentsReleaseTheirMemory(t *testing.T) {
+	const limit = 4 * mebibyte
+	const most = 256 << 10 // what the account may hold back
+	budget := memory.New(limit, nil)
+	test := newTableTest(t, Default(), Deps{Memory: budget})
+	send := func(parts ...[]byte) {
+		for _, part := range parts {
+			test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now), part, len(part))
+		}
+	}
+	datagram := func(from string, id int) [][]byte {
+		return fragments(t, udpFrame(t, addrPort(from), addrPort("10.0.0.2:53"), uint16(id), strings.Repeat("y", 3000)), 1000)
+	}
+	idle := budget.Used()
+	for i := range 3000 { // 12 MiB in all
+		send(datagram("10.0.0.1:4000", i)...)
+	}
+	if used := budget.Used(); used > idle+most {
+		t.Errorf("%d bytes are charged after complete datagrams", used)
+	}
+	if whole := strings.Count(test.recorder.log.String(), "…3000"); whole != 3000 {
+		t.Errorf("%d of 3000 datagrams were read", whole)
+	}
+	for i := range 500 { // incomplete ones
+		send(datagram("10.0.0.3:4000", i)[:2]...)
+	}
+	if used := budget.Used(); used < idle+mebibyte/2 {
+		t.Errorf("only %d bytes are charged for incomplete datagrams", used)
+	}
+	test.now += 2 * time.Minute
+	test.Tick(startTime + int64(test.now))
+	if used, cost := budget.Used(), test.decoder.frags.cost; used > idle+most || cost != 0 {
+		t.Errorf("%d bytes are charged after the time-out, %d by the fragments", used, cost)
+	}
+
+	// Datagrams that an overlap has made invalid are charged until they time out, exactly.
+	v6 := func(size int) [][]byte {
+		return fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1, strings.Repeat("y", 300)), size)
+	}
+	send(v6(104)[0], v6(56)[1])
+	test.now += 2 * time.Minute
+	test.Tick(startTime + int64(test.now))
+	if cost := test.decoder.frags.cost; cost != 0 {
+		t.Errorf("%d bytes are charged after an invalid datagram", cost)
+	}
+	send(datagram("10.0.0.3:4000", 1)[:2]...)
+	test.Close()
+	if used := budget.Used(); used != 0 {
+		t.Errorf("%d bytes are charged when the Table is closed", used)
 	}
 }

@@ -188,3 +188,13 @@ func TestEveryPacketIsReportedOnceOrCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestActivityIsPublishedAtAnInterval: not with each packet, and at once where the times were set back.
+func TestActivityIsPublishedAtAnInterval(t *testing.T) {
+	const at = int64(1e18)
+	for distance, want := range map[int64]bool{0: false, publishEvery - 1: false, publishEvery: true, 1e9: true, -1: true, -1e9: true} {
+		if got := isDue(at+distance, at); got != want {
+			t.Errorf("%d ns later: %v", distance, got)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"tidegate/collector/reassembly"
 	"tidegate/pipeline"
 )
 
@@ -268,10 +269,84 @@ func TestPortsUsedAgain(t *testing.T) {
 	test.isn = [2]uint32{1_000_000, 7}
 	test.handshake()
 	test.segment(">", "A", 0, 0, "def")
+	sessions := test.closeSessions()
+	if len(sessions) != 2 {
+		t.Fatalf("%d sessions, want 2", len(sessions))
+	}
+	test.wantParserLog(">abc close >def close")
+	// The SYN that was kept until the answer came belongs to the second session.
+	if second := sessions[1]; second.Source.Packets != 3 || second.Destination.Packets != 1 || second.Session.History != "ShAD" {
+		t.Errorf("the second session is %v", second)
+	}
+
+	// The answer to the SYN was not captured: the client's acknowledgement shows that there was one. A segment that
+	// only has the number of the SYN does not.
+	test = newTableTest(t, Default(), Deps{}).handshake()
+	test.segment(">", "A", 0, 0, "abc")
+	test.isn = [2]uint32{1_000_000, 7}
+	test.segment(">", "S", 0, 0, "")
+	test.segment(">", "", 0, 0, "") // without ACK
+	if got := len(test.Table.timers); got != 1 {
+		t.Errorf("%d sessions are open, want 1", got)
+	}
+	test.segment(">", "A", 0, 0, "def")
 	if sessions := len(test.closeSessions()); sessions != 2 {
 		t.Errorf("%d sessions, want 2", sessions)
 	}
 	test.wantParserLog(">abc close >def close")
+}
+
+// TestStartIsTheNumberOfTheSYN: whether the SYN or its answer was captured first, the id of the session has the number
+// of the client's SYN.
+func TestStartIsTheNumberOfTheSYN(t *testing.T) {
+	check := func(flags uint8, seq, ack, want uint32, wantMidStream bool) {
+		t.Helper()
+		var p packet
+		p.Flags, p.Seq, p.Ack = flags, seq, ack
+		if got, midStream := p.startSeq(); got != want || midStream != wantMidStream {
+			t.Errorf("%d, mid-stream %v; want %d, %v", got, midStream, want, wantMidStream)
+		}
+	}
+	check(reassembly.SYN, 1000, 0, 1000, false)
+	check(reassembly.SYN|reassembly.ACK, 5000, 1001, 1000, false)
+	check(reassembly.ACK, 1001, 5001, 1001, true)
+}
+
+// TestRoundTripTimeOfTheClient: it is the time from the server's SYN to the first acknowledgement of it, whatever the
+// client sends in between or after.
+func TestRoundTripTimeOfTheClient(t *testing.T) {
+	test := newTableTest(t, Default(), Deps{})
+	test.segment(">", "S", 0, 0, "")
+	test.setTime(3*time.Millisecond).segment("<", "SA", 0, 0, "")
+	test.setTime(4*time.Millisecond).segment(">", "S", 0, 0, "") // the SYN again
+	test.setTime(8*time.Millisecond).segment(">", "A", 0, 0, "")
+	test.setTime(20*time.Millisecond).segment(">", "A", 0, 0, "abc")
+	test.setTime(30*time.Millisecond).segment("<", "A", 0, 3, "def")
+	if session := test.closeOneSession().Session; session.RttServer != 3e6 || session.RttClient != 5e6 {
+		t.Errorf("%v", session)
+	}
+
+	// Of a connection in mid-stream it is unknown.
+	test = newTableTest(t, Default(), Deps{})
+	test.segment(">", "A", 100, 100, "abc")
+	test.setTime(5*time.Millisecond).segment("<", "A", 100, 103, "def")
+	test.setTime(9*time.Millisecond).segment(">", "A", 103, 103, "")
+	if session := test.closeOneSession().Session; session.RttServer != 0 || session.RttClient != 0 {
+		t.Errorf("%v", session)
+	}
+}
+
+// TestHistoryOfExchangedSides: where the roles turn out to be the other way round, the history says so, as Zeek's.
+func TestHistoryOfExchangedSides(t *testing.T) {
+	var letters history
+	letters.addKind(kindSYN, fromClient)
+	letters.addKind(kindSYN, fromServer)
+	if got := letters.historyText(false); got != "Ss" {
+		t.Errorf("%q", got)
+	}
+	if got := letters.historyText(true); got != "^sS" {
+		t.Errorf("exchanged: %q", got)
+	}
 }
 
 // TestDataWithSYN: the data of a SYN (TCP Fast Open) is delivered once, also if the server rejects it and it

@@ -107,7 +107,7 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 			p.conn.Flip()
 			return 0, nil
 		}
-		return p.readInline(line, length, at)
+		return p.readInline(line, length, at, false)
 	}
 	total, ok := integer(line[1:])
 	if !ok || total > maxElements {
@@ -226,8 +226,8 @@ func readLineEnd(data []byte) (int, error) {
 }
 
 // readInline reads an inline command: a line of words, quoted as in Redis' sdssplitargs. Whatever the first word
-// is, the server answers it, with an error if it is no command, and reads on.
-func (p *parser) readInline(line []byte, length int, at int64) (int, error) {
+// is, the server answers it, with an error if it is no command, and reads on. cut reports that its end was lost.
+func (p *parser) readInline(line []byte, length int, at int64, cut bool) (int, error) {
 	words := p.countWords(line)
 	if words == 0 {
 		return length, nil
@@ -237,6 +237,10 @@ func (p *parser) readInline(line []byte, length int, at int64) (int, error) {
 	cmd := &p.command
 	cmd.open, cmd.total = true, int64(words)
 	p.startEvent()
+	if cut {
+		cmd.event.Partial = true
+		cmd.event.AddTag(pipeline.TagTruncated)
+	}
 	p.addArgument(first, uint64(len(first)))
 
 	// The words share one buffer: addArgument copies what is kept.

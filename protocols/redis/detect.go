@@ -77,10 +77,12 @@ func detectCommand(data []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// detectQuoted matches a line whose first word is in quotes, which no other protocol has.
+// detectQuoted matches a line whose first word is in quotes, which no other protocol has. whole reports that the
+// line has its end. The rest of a line does not matter once its first word is complete: it may be long.
 func detectQuoted(line []byte, whole bool) protocols.Match {
 	var buf [64]byte
-	word, _ := nextWord(line[:min(len(line), 64)], buf[:0])
+	word, rest := nextWord(line[:min(len(line), 64)], buf[:0])
+	whole = whole || len(rest) > 0
 	switch {
 	case whole && isCommandWord(word):
 		return protocols.Yes

@@ -301,6 +301,18 @@ func (p *parser) emitUnanswered(waiting pending) {
 	p.emit(waiting.event, 0)
 }
 
+// ParseTruncated reads an inline command whose end was lost. The words that arrived are in an event that is partial.
+// The last one may be cut.
+func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
+	if dir != protocols.Client || p.command.open || len(data) == 0 || data[0] == '*' || !printable(data) {
+		return
+	}
+	if word, rest := nextWord(data, nil); len(rest) == 0 || !isCommandWord(word) {
+		return // the name itself may be cut
+	}
+	_, _ = p.readInline(data, len(data), at, true)
+}
+
 // Gap skips lost bytes of a bulk string. Anywhere else the position in the stream is lost. Sync finds the
 // next command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies
 // are skipped until the client sends another command.

@@ -1,0 +1,47 @@
+package all
+
+import (
+	"strings"
+	"testing"
+
+	"tidegate/protocols/protocoltest"
+)
+
+// TestLongInlineCommandsAreTold: an inline command may be longer than the bytes by which a protocol is detected, its
+// name may stand in quotes, and the server may have answered what came before it with an error. What is not told
+// behind it is marked.
+func TestLongInlineCommandsAreTold(t *testing.T) {
+	value := strings.Repeat("v", 12_000)
+	const wrong = "-ERR unknown command 'nonsense', with args beginning with: 'a' 'b' \r\n"
+	for _, name := range []string{`SET`, `"SET"`, `"\x53ET"`, ` "SET"`} {
+		for _, front := range []string{"", "nonsense a b\r\n", "\r\n\r\n", "!\r\n"} {
+			answer := "+OK\r\n+OK\r\n"
+			if strings.ContainsAny(front, "a!") {
+				answer = wrong + answer
+			}
+			conversation := dialogue(6379, ">"+front+name+"\tdir \""+value+"\"\r\n", "<"+answer[:len(answer)-5], cronWrite, "<+OK\r\n")
+			together := dialogue(6379, ">"+front+name+"\tdir \""+value+"\"\r\nCONFIG SET dir /x\r\n", "<"+answer)
+			for _, size := range []int{1 << 20, 1000, 9000} {
+				told(t, conversation.Cut(size), `redis.command="SET"`, `"dir"`, cronWriteEvent, cronWriteArgs)
+				told(t, together.Cut(size), `redis.command="SET"`, `"dir"`)
+				if front == "" {
+					told(t, together.Cut(size), `redis.command="CONFIG SET"`)
+				}
+			}
+		}
+	}
+}
+
+// TestErrorsBeforeALongLineInACapture: a client of a real Redis sent errors by the dozen before the first command, an
+// inline command of 40 KiB, all before the first answer. The command is told, and so is that something behind it is not.
+func TestErrorsBeforeALongLineInACapture(t *testing.T) {
+	var all strings.Builder
+	for _, event := range protocoltest.Capture(t, Protocols, "../../collector/differential/testdata/redis_errors_before_a_long_line.pcap") {
+		all.WriteString(protocoltest.Text(event) + "\n")
+	}
+	for _, want := range []string{`redis.args=["m91x0q"`, `redis.command="NONSENSE"`, `tags=["parsing_stopped" "truncated"]`} {
+		if !strings.Contains(all.String(), want) {
+			t.Errorf("no event has %s; the events are\n%s", want, shortened(all.String()))
+		}
+	}
+}

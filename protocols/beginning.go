@@ -1,0 +1,67 @@
+package protocols
+
+import "tidegate/pipeline"
+
+// A beginning holds the first bytes of a client that match no protocol, on a port of one, until the server answers:
+// the server may have answered them with an error and read on. Without it, a first line of nonsense and a second one
+// that is longer than what a detection examines would hide the second one.
+type beginning struct {
+	bytes []byte // in a buffer of the set; nil: none
+	from  uint64 // offset of the first byte
+	at    int64  // time of the first byte
+}
+
+// holdBeginning keeps the unread bytes of the client, of a connection that is about to be dropped, up to maxProof.
+// Nothing is held once the server has sent something that no protocol matches.
+func (c *Conn) holdBeginning() {
+	client := Client ^ c.flip
+	stream, server := &c.streams[client], &c.streams[client.Other()]
+	held := &c.beginning
+	if c.midStream || c.info.Transport == pipeline.Transport_UDP || server.offset > 0 || len(server.tail) > 0 || !c.hasKnownPort() {
+		c.releaseBeginning()
+		return
+	}
+	switch {
+	case len(stream.tail) == 0:
+		return
+	case held.bytes == nil && c.redetects == 0:
+		*held = beginning{bytes: c.set.takeTail(), from: stream.offset, at: stream.firstAt()}
+	case held.bytes == nil || held.from+uint64(len(held.bytes)) != stream.offset:
+		return // something before is not held
+	}
+	size := min(len(stream.tail), maxProof-len(held.bytes))
+	held.bytes = append(held.bytes, stream.tail[:size]...)
+}
+
+// replayBeginning passes the bytes that are held to the parser, which was started by what came later. What was not
+// held of the bytes before that is a gap.
+func (c *Conn) replayBeginning() {
+	held := c.beginning
+	if held.bytes == nil {
+		return
+	}
+	c.beginning = beginning{}
+	client := Client ^ c.flip
+	stream := &c.streams[client]
+	next := stream.offset
+	lost := next - held.from - uint64(len(held.bytes))
+
+	stream.offset, stream.lost, stream.partial = held.from, false, false
+	c.parseData(client, held.bytes, held.at)
+	if lost > 0 && c.state == parsing && !c.switching {
+		c.parseGap(client, int(lost))
+		c.emitStop(pipeline.TagTruncated)
+	}
+	if c.state == dropped {
+		stream.offset = next
+	}
+	c.set.releaseTail(held.bytes)
+}
+
+// releaseBeginning drops the bytes that are held.
+func (c *Conn) releaseBeginning() {
+	if c.beginning.bytes != nil {
+		c.set.releaseTail(c.beginning.bytes)
+		c.beginning = beginning{}
+	}
+}
