@@ -1,5 +1,12 @@
 package pipeline
 
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
 // Owner returns the ID of the event's container, else the ID of its host, else the name of its host. All
 // events of one owner are in one partition. The result aliases e.
 func (e *Event) Owner() string {
@@ -18,4 +25,35 @@ func (e *Event) IDText() string {
 		return ""
 	}
 	return rawText(e.Id)
+}
+
+// OwnerGroup returns the owner as a group of alerts: container.id=…, host.id=… or host.name=….
+func (e *Event) OwnerGroup() string {
+	switch {
+	case e.GetContainer().GetId() != "":
+		return string(AppendGroup(nil, "container.id", e.GetContainer().GetId()))
+	case e.GetHost().GetId() != "":
+		return string(AppendGroup(nil, "host.id", e.GetHost().GetId()))
+	}
+	return string(AppendGroup(nil, "host.name", e.GetHost().GetName()))
+}
+
+// AppendGroup appends a field and its value to the text of a group of alerts, as in container.id=4f2a source.ip=10.0.0.1.
+// A value with a blank, a quote, a backslash, an equals sign or a character that cannot be printed stands between quotes,
+// with escapes, so that no value can look like another field and different values have different texts.
+func AppendGroup(group []byte, name, value string) []byte {
+	if len(group) > 0 {
+		group = append(group, ' ')
+	}
+	group = append(append(group, name...), '=')
+	if strings.ContainsFunc(value, needsQuotes) {
+		return strconv.AppendQuote(group, value)
+	}
+	return append(group, value...)
+}
+
+// needsQuotes reports whether a value with a character stands between quotes in a group. Bytes that are not UTF-8 do, too:
+// they are RuneError, which AppendQuote writes as it is where a text has that character.
+func needsQuotes(r rune) bool {
+	return r == '"' || r == '\\' || r == '=' || r == utf8.RuneError || !strconv.IsPrint(r) || unicode.IsSpace(r)
 }

@@ -31,7 +31,7 @@ import (
 func replayCommand() *cobra.Command {
 	var job replay
 	var output, rulesDir string
-	var openTunnels bool
+	var openTunnels, withShipped bool
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "read captures, logs and stored events",
@@ -60,8 +60,8 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 			default:
 				return fmt.Errorf("-o %s: not one of table, jsonl", output)
 			}
-			if rulesDir != "" {
-				set, err := loadRules(rulesDir)
+			if rulesDir != "" || withShipped {
+				set, err := loadRules(rulesDir, withShipped)
 				if err != nil {
 					return err
 				}
@@ -72,6 +72,7 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
 	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
+	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "evaluate the shipped rules, beside those of --rules")
 	cmd.Flags().BoolVar(&openTunnels, "tunnels", true,
 		"read the packets inside tunnels (VXLAN, GRE, …); their events have the fields tunnel.*")
 	return cmd

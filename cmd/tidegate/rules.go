@@ -23,26 +23,29 @@ func rulesCommand() *cobra.Command {
 			return fmt.Errorf("%s needs a command: list, show or test", shortPath(cmd))
 		},
 	}
-	var verbose bool
+	var verbose, withShipped bool
 	var output string
 	test := &cobra.Command{
 		Use:   "test DIR",
 		Short: "compile every rule of a folder and run its cases",
 		Long: `test compiles every rule of a folder and runs the cases that stand beside each rule. It prints every problem
-with file, line and key. No configuration, broker or store is needed.
+with file, line and key. No configuration, broker or store is needed. With --with-shipped the shipped rules are loaded
+too, as the engine loads them: an id that one of them has is an error, and a failure names those that match.
 
 Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not.`,
 		Example: `  tidegate rules test my-rules
+  tidegate rules test --with-shipped my-rules
   tidegate rules test -o json my-rules | jq 'select(.passed | not)'`,
 		Args: oneArgument("the folder of rules"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			return testRules(args[0], output, verbose)
+			return testRules(args[0], output, verbose, withShipped)
 		},
 	}
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
+	test.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
 	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test)
 	return cmd
@@ -185,8 +188,8 @@ func printRule(out io.Writer, cfg rules.Config, rule *rules.Rule) error {
 
 // testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a
 // rule does not compile or a case fails.
-func testRules(dir, output string, verbose bool) error {
-	set, err := loadRules(dir)
+func testRules(dir, output string, verbose, withShipped bool) error {
+	set, err := loadRules(dir, withShipped)
 	if err != nil {
 		return errors.Join(err, errFindings)
 	}
@@ -213,8 +216,13 @@ func testRules(dir, output string, verbose bool) error {
 	return nil
 }
 
-// loadRules compiles the rules of a folder. A folder without rules is an error.
-func loadRules(dir string) (*rules.Set, error) {
+// loadRules compiles the rules of a folder, together with the shipped ones if withShipped is true. A folder without
+// rules is an error. Without a folder, the shipped rules are loaded alone.
+func loadRules(dir string, withShipped bool) (*rules.Set, error) {
+	cfg := rules.Default()
+	if dir == "" {
+		return rules.Load(cfg, discardLog(), nil)
+	}
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {
 		err = &os.PathError{Op: "open", Path: dir, Err: errors.New("it is not a folder")}
@@ -222,8 +230,9 @@ func loadRules(dir string) (*rules.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
-	set, err := rules.LoadFS(os.DirFS(dir), dir, discardLog(), nil)
-	if err == nil && len(set.Rules()) == 0 {
+	cfg.Dir, cfg.Shipped = dir, withShipped
+	set, err := rules.Load(cfg, discardLog(), nil)
+	if err == nil && set.Own() == 0 {
 		err = fmt.Errorf("read rules: %s has no rule file: rule files end in .yaml or .yml", dir)
 	}
 	return set, err

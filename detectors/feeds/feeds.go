@@ -295,10 +295,11 @@ func (s *Set) check(event *pipeline.Event, field, value string, key []byte, foun
 // event. It does nothing if the event has a verdict of the feed for the same indicator.
 func (l *list) addVerdict(event *pipeline.Event, index int, field, value string) {
 	// The group of a verdict ends with the indicator, so equal ends mean the same indicator.
+	indicator := string(pipeline.AppendGroup([]byte{}, "indicator", l.text(index)))
 	text, note, confidence := l.text(index), l.note(index), l.indicators[index].confidence
 	rule := "feed-" + l.name
 	if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool {
-		return v.Detector == detectorName && v.Rule == rule && strings.HasSuffix(v.Group, " "+text)
+		return v.Detector == detectorName && v.Rule == rule && strings.HasSuffix(v.Group, " "+indicator)
 	}) {
 		return
 	}
@@ -317,7 +318,7 @@ func (l *list) addVerdict(event *pipeline.Event, index int, field, value string)
 	event.Verdicts = append(event.Verdicts, &pipeline.Verdict{
 		Detector: detectorName, Rule: rule, Version: l.version,
 		Severity: l.severity, Score: uint32(confidence), Evidence: evidence,
-		Title: "Contact with an indicator of feed " + l.name, Group: event.Owner() + " " + text,
+		Title: "Contact with an indicator of feed " + l.name, Group: event.OwnerGroup() + " " + indicator,
 	})
 }
 

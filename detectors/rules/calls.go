@@ -7,7 +7,6 @@ import (
 
 	"github.com/expr-lang/expr/ast"
 
-	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 )
 
@@ -159,9 +158,9 @@ func (r *resolver) has(callNode *ast.CallNode) *node {
 	if !ok {
 		return r.addError(callNode, "has takes the name of a field")
 	}
-	field := pipeline.Lookup(name)
+	field := lookupField(shown(name))
 	if field == nil {
-		return r.addError(callNode.Arguments[0], "%s", unknownName(name, nil))
+		return r.addError(callNode.Arguments[0], "%s", unknownName(shown(name), nil))
 	}
 
 	// Labels and ids have no value that rules can compare, but they may be present or absent.

@@ -280,11 +280,8 @@ func (c *compiler) compileAlert(parsed *parsedRule) {
 	}
 
 	// Write them as "name=value name=value".
-	separator := ""
 	for _, field := range fields {
-		name := templatePart{text: separator + field.Name + "="}
-		rule.template = append(rule.template, name, templatePart{field: field})
-		separator = " "
+		rule.template = append(rule.template, templatePart{text: field.Name + "=", field: field})
 	}
 }
 
@@ -350,10 +347,19 @@ func (c *compiler) lintRule(rule *Rule) {
 		if condition == nil {
 			continue // it has errors
 		}
-		for _, message := range c.slots.impossible(condition.root) {
+		messages := append(c.slots.impossible(condition.root), c.slots.trueWhenAbsent(condition.root)...)
+		if mixesAndOr(condition.text) {
+			messages = append(messages, "and and or stand side by side without brackets; and binds first, "+
+				"so write a or (b and c), or (a or b) and c: "+quoteShort(condition.text))
+		}
+		for _, message := range messages {
 			lint.Message = message
 			c.lints = append(c.lints, lint)
 		}
+	}
+	for _, message := range lintGroup(rule.Group) {
+		lint.Message = message
+		c.lints = append(c.lints, lint)
 	}
 	if missing := rule.missingCase(); missing != "" {
 		lint.Message, lint.ofCases = "has no "+missing, true

@@ -65,6 +65,10 @@ func (r *resolver) constants(node ast.Node) *list {
 			constants.texts = append(constants.texts, v.Value)
 		case *ast.IntegerNode:
 			constants.numbers = append(constants.numbers, int64(v.Value))
+		case *ast.IdentifierNode:
+			if literal := r.listLiteral(v); literal.kind == number {
+				constants.numbers = append(constants.numbers, literal.number)
+			}
 		default:
 			r.addError(element, "a list holds constants only")
 		}
@@ -89,6 +93,10 @@ func (r *resolver) comparison(expr ast.Node, test, subject *node) *node {
 	if subject.kind == address {
 		name := r.slots.render(subject)
 		return r.addError(expr, "%s is an address: use cidr(%s, \"172.18.0.0/16\")", name, name)
+	}
+	if r.slots.isTime(subject) && want == text {
+		name := r.slots.render(subject)
+		return r.addError(expr, `%s is a time: compare it with >= and <, as in %s >= "2026-11-27 16:20"`, name, name)
 	}
 	if subject.kind != want {
 		return r.addError(expr, "%s: compared with %s, but %s is %s",

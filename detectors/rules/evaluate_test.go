@@ -72,7 +72,7 @@ alert: "{container.name} said {{{message}}} to {source.ip}"
 	if !strings.HasPrefix(verdict.Evidence, prefix) || !strings.HasSuffix(verdict.Evidence, suffix) {
 		t.Errorf("%q", verdict.Evidence)
 	}
-	if verdict.Group != "c1" {
+	if verdict.Group != "container.id=c1" {
 		t.Errorf("group %q", verdict.Group)
 	}
 
@@ -80,7 +80,7 @@ alert: "{container.name} said {{{message}}} to {source.ip}"
 	event = line("bad")
 	event.Container = nil
 	set.Evaluate([]*pipeline.Event{event})
-	if event.Verdicts[0].Group != "h1" {
+	if event.Verdicts[0].Group != "host.id=h1" {
 		t.Errorf("group %q", event.Verdicts[0].Group)
 	}
 }
@@ -346,7 +346,7 @@ func TestGroupsOfDifferentValuesDiffer(t *testing.T) {
 	const both = "user_agent.original, url.path"
 	values := []string{
 		"x", "/b", "x|/a", "/a|/b", `x\`, `x\|`, `|`, `\|`, `\\`, "", "x|", "|/b", "\x1b", `\u{1b}`, "\xff", "\xfe", "\ufffd", `\xff`,
-		"\n", "\u202e", "a b", strings.Repeat("x", 300), strings.Repeat("x", 299) + "|", "é",
+		"x url.path=/b", `"x"`, "=", "\n", "\u202e", "a b", strings.Repeat("x", 300), strings.Repeat("x", 299) + "|", "é",
 	}
 	seen := map[string]string{}
 	for _, agent := range values {
@@ -368,8 +368,26 @@ func TestGroupsOfDifferentValuesDiffer(t *testing.T) {
 	if len(alone) != len(values) {
 		t.Errorf("%d groups of %d values", len(alone), len(values))
 	}
-	if group := groupBy(both, "curl/8", "/a"); group != "curl/8|/a" {
+	if group := groupBy(both, "curl/8", "/a"); group != "user_agent.original=curl/8 url.path=/a" {
 		t.Errorf("group %q", group)
+	}
+}
+
+// TestTextWithoutTemplateLeavesOutWhatIsAbsent: the fields of other datasets that the rule reads are no part of the text.
+func TestTextWithoutTemplateLeavesOutWhatIsAbsent(t *testing.T) {
+	set, err := compileText(t, ruleYAML("r", `url.original contains "x" or message contains "x" or mysql.query contains "x" or log.level == "x"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := line("an x")
+	set.Evaluate([]*pipeline.Event{event})
+	if got := event.Verdicts[0].Evidence; got != "message=an x" {
+		t.Errorf("%q", got)
+	}
+	event = &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "x", Level: "x"}}
+	set.Evaluate([]*pipeline.Event{event})
+	if got := event.Verdicts[0].Evidence; got != "message=x log.level=x" {
+		t.Errorf("%q", got)
 	}
 }
 

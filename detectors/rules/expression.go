@@ -3,8 +3,6 @@ package rules
 import (
 	"slices"
 	"strings"
-
-	"github.com/expr-lang/expr/parser"
 )
 
 // The bounds of an expression.
@@ -61,7 +59,7 @@ func compileExpression(source string, ns *names, slots *slotTable) (*expression,
 	if strings.TrimSpace(source) == "" {
 		return nil, []syntaxError{{0, "expression is empty"}}
 	}
-	tree, err := parser.Parse(source)
+	tree, err := parseExpression(source)
 	if err != nil {
 		return nil, []syntaxError{parseError(source, err)}
 	}

@@ -70,7 +70,7 @@ func parseError(source string, err error) syntaxError {
 	if word := strings.TrimSpace(before); strings.HasSuffix(word, "NOT") && strings.Trim(word, "NOT( ") == "" {
 		return syntaxError{at - len(before) + strings.Index(before, "NOT"), "NOT is not an operator: write not in lower case"}
 	}
-	return syntaxError{at, parseMessage(source, parserError.Message)}
+	return syntaxError{at, parseMessage(source, shown(parserError.Message))}
 }
 
 // parseMessage returns a message of expr's parser in the words of the rule language. It returns a message
@@ -81,11 +81,11 @@ func parseMessage(source, message string) string {
 		return unexpected(source, match[1], match[2])
 	}
 	if match := badNumber.FindStringSubmatch(message); match != nil {
-		return fmt.Sprintf("%q is not a number: durations are whole numbers of ns, sizes of bytes", match[1])
+		return fmt.Sprintf("%q is not a number: a duration has the unit ns, us, ms, s, m, h or d, as in 5s, a size KiB, MiB or GiB", match[1])
 	}
 	if match := badCharacter.FindStringSubmatch(message); match != nil {
 		if match[1] == "@" {
-			return `@ cannot stand in an expression: ask for the time of an event by hour("Europe/Berlin") and weekday("Europe/Berlin")`
+			return "@ cannot stand alone: the time of an event is @timestamp, or timestamp"
 		}
 		if match[1] == "~" {
 			return `~ is not an operator: use matches "…"`
@@ -154,8 +154,6 @@ func unknownName(name string, ns *names) string {
 	case "null", "None", "undefined":
 		return name + ` is not part of the rule language: an absent text is "", an absent number 0; ` +
 			"has(user.name) is true where there is one"
-	case "timestamp":
-		return `ask for the time of an event by hour("Europe/Berlin") and weekday("Europe/Berlin")`
 	}
 	known := fieldNames()
 	if ns != nil {

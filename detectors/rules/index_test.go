@@ -336,7 +336,7 @@ func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 	event := &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: aliasOf(buf)}}
 	set.Evaluate([]*pipeline.Event{event})
 	copy(buf, "XXXXXXXXXXX")
-	if verdict := event.Verdicts[0]; verdict.Evidence != "secret line" || verdict.Group != "secret line" {
+	if verdict := event.Verdicts[0]; verdict.Evidence != "secret line" || verdict.Group != `message="secret line"` {
 		t.Errorf("%q %q", verdict.Evidence, verdict.Group)
 	}
 }

@@ -129,6 +129,9 @@ func (t *slotTable) render(n *node) string {
 func (n *node) constantText() string {
 	switch n.kind {
 	case number:
+		if n.text != "" { // a literal with a unit, or a time
+			return n.text
+		}
 		return strconv.FormatInt(n.number, 10)
 	case decimal:
 		return strconv.FormatFloat(n.decimal, 'g', -1, 64)

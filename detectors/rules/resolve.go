@@ -6,9 +6,6 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/parser"
-
-	"tidegate/pipeline"
 )
 
 // A resolver turns the syntax tree of one expression into nodes. It looks up names, expands macros,
@@ -159,7 +156,11 @@ func (r *resolver) member(memberNode *ast.MemberNode) *node {
 
 // name returns the node of a field or a macro.
 func (r *resolver) name(expr ast.Node, name string) *node {
-	if field := pipeline.Lookup(name); field != nil {
+	if isLiteral(name) {
+		return r.literal(expr, name)
+	}
+	name = shown(name)
+	if field := lookupField(name); field != nil {
 		slot, err := r.slots.fieldSlot(field)
 		if err != nil {
 			return r.addError(expr, "%v", err)
@@ -192,7 +193,7 @@ func (r *resolver) expandMacro(expr ast.Node, name string, m *macro) *node {
 		return r.addError(expr, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
 	}
 	// The text is parsed for each use, so that every node belongs to one position of one expression.
-	tree, err := parser.Parse(m.text)
+	tree, err := parseExpression(m.text)
 	if err != nil || r.nodes > maxNodes {
 		r.broken = true // The error was reported, at the macro's definition or for the limit of nodes.
 		return &node{kind: invalid}
@@ -277,6 +278,10 @@ func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, r
 	if left.kind == invalid || right.kind == invalid {
 		return &node{kind: invalid}
 	}
+	left, right, ok := r.compareTime(binaryNode, op, left, right)
+	if !ok {
+		return &node{kind: invalid}
+	}
 
 	// fits reports whether op can combine the kinds. The result is a flag unless a case sets another kind.
 	out := &node{op: op, kind: flag, at: r.at(binaryNode), args: []*node{left, right}}
@@ -312,6 +317,8 @@ func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, r
 func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node {
 	hint := ""
 	switch {
+	case r.slots.isTime(left):
+		hint = fmt.Sprintf(`: a time, compare it with >= and <, as in %s >= "2026-11-27 16:20"`, r.slots.render(left))
 	case left.kind == address:
 		hint = fmt.Sprintf(`: use cidr(%s, "172.18.0.0/16")`, r.slots.render(left))
 	case left.kind.isNumeric() && right.op == opConstant && right.kind == text:

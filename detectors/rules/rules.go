@@ -146,3 +146,6 @@ func LoadFS(fsys fs.FS, prefix string, log *slog.Logger, metrics *Metrics) (*Set
 	}
 	return set, err
 }
+
+// Own returns the number of rules of Config.Dir.
+func (s *Set) Own() int { return s.own }

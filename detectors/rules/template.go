@@ -17,7 +17,8 @@ const (
 	maxGroupBytes = 256
 )
 
-// A template is the text of an alert. Each part is plain text or a field.
+// A template is the text of an alert. Each part is plain text, a field, or, where the author has written none, a field
+// behind its name, which is left out if the event has no value.
 type template []templatePart
 
 type templatePart struct {
@@ -51,7 +52,7 @@ func parseTemplate(text string) (template, []syntaxError) {
 			}
 			name := strings.TrimSpace(text[i+1 : i+end])
 			i += end + 1
-			field := pipeline.Lookup(name)
+			field := lookupField(name)
 			if field == nil { // All unknown fields are reported.
 				errs = append(errs, syntaxError{at, unknownName(name, nil)})
 				continue
@@ -72,9 +73,16 @@ func parseTemplate(text string) (template, []syntaxError) {
 func (t template) render(event *pipeline.Event) string {
 	var out strings.Builder
 	for _, part := range t {
-		if part.field == nil {
+		switch {
+		case part.field == nil:
 			out.WriteString(part.text)
-		} else {
+		case part.text == "":
+			writePrintable(&out, part.field.Text(event), maxValueRunes)
+		case part.field.Has(event):
+			if out.Len() > 0 {
+				out.WriteByte(' ')
+			}
+			out.WriteString(part.text)
 			writePrintable(&out, part.field.Text(event), maxValueRunes)
 		}
 		if out.Len() > maxEvidence {
@@ -107,43 +115,21 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 }
 
 // groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
-// of the values of fields, or else it is the container or host. Different values have different groups: the
-// separator, control characters and bytes that are not UTF-8 are written as escapes, and so is the backslash.
-// A group that is too long is cut and ends with a hash of the whole.
+// of the names and values of fields, or else it is the container or host. Different values have different groups. A group
+// that is too long is cut and ends with a hash of the whole.
 func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 	if len(fields) == 0 {
-		return strings.Clone(event.Owner())
+		return event.OwnerGroup()
 	}
-	var out strings.Builder
-	for i, field := range fields {
-		if i > 0 {
-			out.WriteByte('|')
-		}
-		writeEscaped(&out, field.Text(event), len(fields) > 1)
+	var buf [maxGroupBytes]byte
+	group := buf[:0]
+	for _, field := range fields {
+		group = pipeline.AppendGroup(group, field.Name, field.Text(event))
 	}
-	group := out.String()
 	if len(group) <= maxGroupBytes {
-		return strings.Clone(group)
+		return string(group)
 	}
-	sum := sha256.Sum256([]byte(group))
+	sum := sha256.Sum256(group)
 	hash := "~" + hex.EncodeToString(sum[:8])
-	return strings.ToValidUTF8(group[:maxGroupBytes-len(hash)], "") + hash
-}
-
-// writeEscaped writes text with escapes for what groupOf must not write as it is. joined means that | is the
-// separator.
-func writeEscaped(out *strings.Builder, text string, joined bool) {
-	for i, char := range text {
-		switch {
-		case char == '\\' || char == '|' && joined:
-			out.WriteByte('\\')
-			out.WriteRune(char)
-		case char == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"):
-			fmt.Fprintf(out, `\x%02x`, text[i])
-		case char != ' ' && pipeline.IsControl(char):
-			fmt.Fprintf(out, `\u{%x}`, char)
-		default:
-			out.WriteRune(char)
-		}
-	}
+	return strings.ToValidUTF8(string(group[:maxGroupBytes-len(hash)]), "") + hash
 }

@@ -45,8 +45,8 @@ func TestHourAndWeekdayAreThoseOfTheZone(t *testing.T) {
 func TestUnknownTimeZoneIsAnError(t *testing.T) {
 	for when, want := range map[string]string{
 		`hour("Europe/Berlim") == 1`: `unknown time zone "Europe/Berlim"`, `hour("Local") == 1`: "between quotes",
-		`hour(source.port) == 1`: "between quotes", `weekday("UTC", 1) == 1`: "between quotes", `@timestamp > 1`: "hour(",
-		`timestamp > 1`: "hour(", `hour("../../etc/passwd") == 1`: "unknown time zone",
+		`hour(source.port) == 1`: "between quotes", `weekday("UTC", 1) == 1`: "between quotes", `@ > 1`: "the time of an event is @timestamp",
+		`timestamp > "tomorrow"`: `"tomorrow" is not a time: write it as 2026-11-27T16:20:00Z`, `hour("../../etc/passwd") == 1`: "unknown time zone",
 	} {
 		if _, err := compileText(t, ruleYAML("r", when)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", when, err)

@@ -374,7 +374,7 @@ func (g *Grouper) newAlert(
 func verdictGroup(event *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
 	if group == "" {
-		group = event.Owner()
+		group = event.OwnerGroup()
 	}
 	group = pipeline.Printable(group)
 	if len(group) > maxGroup {

@@ -58,7 +58,7 @@ var alertFields = []alertField{
 		func(a *pipeline.Alert) any { return &a.Tags },
 	},
 	{
-		alertColumn("group", "String"), "Values of the fields by which the rule groups events; without such fields the container, else the host.",
+		alertColumn("group", "String"), "Fields by which the rule groups events, with their values: container.id=4f2a source.ip=10.0.0.1.",
 		func(a *pipeline.Alert) any { return &a.Group },
 	},
 	{
