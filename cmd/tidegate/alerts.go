@@ -212,7 +212,8 @@ const maxRowBytes = 64 << 20
 // queryRows runs a query and returns its result. Times are those of RFC 3339.
 func queryRows(ctx context.Context, cfg *Config, sql string) (*rowSet, error) {
 	var out limitedBuffer
-	if err := queryStore(ctx, cfg, sql+" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0",
+	if err := queryStore(ctx, cfg, sql+" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0,"+
+		" output_format_json_escape_forward_slashes = 0",
 		"JSONCompactEachRowWithNames", &out); err != nil {
 		return nil, err
 	}
@@ -382,7 +383,8 @@ func (t *alertTail) follow(ctx context.Context, limit int) error {
 func (t *alertTail) print(ctx context.Context, rest string) (newest time.Time, err error) {
 	var out limitedBuffer
 	err = queryStore(ctx, t.cfg, "SELECT * FROM alerts WHERE "+t.where+" "+rest+
-		" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0", "JSONEachRow", &out)
+		" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0,"+
+		" output_format_json_escape_forward_slashes = 0", "JSONEachRow", &out)
 	if err != nil {
 		return newest, err
 	}

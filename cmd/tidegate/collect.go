@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"tidegate/collector/containers"
 	"tidegate/collector/links"
 	"tidegate/collector/logs"
+	"tidegate/collector/logs/discover"
 	"tidegate/collector/sessions"
 	"tidegate/collector/ship"
 	"tidegate/pipeline"
@@ -40,6 +43,7 @@ func (p *process) startCollector(ctx context.Context) error {
 	budget := memory.New(int64(p.cfg.trafficMemory()), p.reg)
 	registry := containers.New(p.cfg.Containers, p.log, p.reg)
 	registry.Memory = budget
+	registry.QuietIfAbsent = p.terminal != nil // the welcome has a line for it
 	p.lifecycle.startComponent("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
 	select {
 	case <-registry.Ready():
@@ -53,6 +57,11 @@ func (p *process) startCollector(ctx context.Context) error {
 	if p.cfg.Logs.Enabled {
 		p.cfg.Logs.NotBefore = stateCreatedAt(p.cfg.Shipper.StateDir)
 		source := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
+		source.QuietIfAbsent = p.terminal != nil
+		folder := discover.Docker{Root: p.cfg.Logs.DockerDataRoot}.Folder()
+		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+			p.missing = append(p.missing, "container logs: no folder "+folder+"; they are read once it is there")
+		}
 		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return source.Run(ctx, p.shipper) })
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -101,6 +103,26 @@ func (p *process) addDemoFeed() error {
 	}
 	p.cfg.Feeds = append(p.cfg.Feeds, feed)
 	return nil
+}
+
+// checkDemo returns an error if the events and alerts of the demo would leave this process: a made-up attack is stored
+// beside real events, and a critical alert calls somebody.
+func (c *Config) checkDemo() error {
+	var foreign []string
+	for key, set := range map[string]bool{
+		"kafka.brokers": !c.embeddedBroker(), "clickhouse.addr": !c.embeddedStore(),
+		"alerts.alertmanager": len(c.Alerts.Alertmanager) > 0, "alerts.webhooks": len(c.Alerts.Webhooks) > 0,
+	} {
+		if set {
+			foreign = append(foreign, key)
+		}
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	slices.Sort(foreign)
+	return fmt.Errorf("--demo would send a made-up attack to what the configuration names (%s): "+
+		"give an empty configuration (--config /dev/null), or --demo-anywhere", strings.Join(foreign, ", "))
 }
 
 // demoFeed returns the feed of the demo.

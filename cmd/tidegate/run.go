@@ -51,6 +51,8 @@ Ends:     on SIGINT or SIGTERM, in order, within 10 s, and prints the totals. A 
 	opt.interactive = true
 	flags.addTo(cmd)
 	cmd.Flags().BoolVar(&opt.demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
+	cmd.Flags().BoolVar(&opt.demoAnywhere, "demo-anywhere", false,
+		"play the demo also to the Kafka, the ClickHouse and the destinations of alerts that the configuration names")
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts: broker, store, engine, publisher, collector")
 	cmd.Flags().DurationVar(&opt.forTime, "for", 0, "stop after this time")
 	return cmd
@@ -119,9 +121,10 @@ func roleCommand(roles role, cmd *cobra.Command) *cobra.Command {
 
 // options are the flags of `run` that the other commands do not have.
 type options struct {
-	demo        bool          // play the bundled scenario
-	interactive bool          // print for a person instead of logging
-	forTime     time.Duration // stop after this time; 0: on a signal
+	demo         bool          // play the bundled scenario
+	demoAnywhere bool          // also to servers and destinations that the configuration names
+	interactive  bool          // print for a person instead of logging
+	forTime      time.Duration // stop after this time; 0: on a signal
 }
 
 // A process holds the configuration and the components of this process. A component that its roles do not
@@ -251,6 +254,11 @@ func (p *process) startRoles(ctx context.Context, roles role, opt options) error
 // prepareStart creates the data folder, adds the feed of the demo, checks the destinations of alerts and
 // loads the detectors.
 func (p *process) prepareStart(roles role, opt options) error {
+	if opt.demo && !opt.demoAnywhere {
+		if err := p.cfg.checkDemo(); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create the data folder: %w", err)
 	}

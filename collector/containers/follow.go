@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -58,7 +62,7 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 			backoff.Reset()
 		}
 		if backoff.Attempts() == 0 {
-			r.log.Warn("docker api unavailable: containers that start now have no name until it is available again",
+			r.log.Log(ctx, r.absenceLevel(), "docker api unavailable: containers that start now have no name until it is available again",
 				"host", r.cfg.DockerHost, "err", err)
 		}
 		if backoff.Wait(ctx) != nil {
@@ -68,6 +72,16 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 		// Entries also expire while the API is unavailable.
 		r.expireEntries(r.now())
 	}
+}
+
+// absenceLevel returns the level at which an unavailable API is logged.
+func (r *Registry) absenceLevel() slog.Level {
+	if path, ok := strings.CutPrefix(r.cfg.DockerHost, "unix://"); ok && r.QuietIfAbsent {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return slog.LevelInfo
+		}
+	}
+	return slog.LevelWarn
 }
 
 // follow receives events until the stream breaks. It opens the stream before it reads the list, so that no

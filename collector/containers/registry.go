@@ -58,6 +58,9 @@ type Status struct {
 type Registry struct {
 	// Memory, unless nil, is charged with the containers. It is set before Run.
 	Memory *memory.Budget
+	// QuietIfAbsent logs a Docker API whose socket does not exist at level info: the caller reports it. It is set
+	// before Run.
+	QuietIfAbsent bool
 
 	cfg     Config
 	log     *slog.Logger

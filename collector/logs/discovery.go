@@ -1,6 +1,10 @@
 package logs
 
 import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -105,7 +109,11 @@ func (d *discovery) logFailure(part discoverer, err error) {
 	}
 	d.failed[part] = err != nil
 	if err != nil {
-		d.source.log.Warn("logs cannot be listed, retrying every second", "err", err)
+		level := slog.LevelWarn
+		if d.source.QuietIfAbsent && errors.Is(err, fs.ErrNotExist) {
+			level = slog.LevelInfo
+		}
+		d.source.log.Log(context.Background(), level, "logs cannot be listed, retrying every second", "err", err)
 	} else {
 		d.source.log.Info("logs are listed again", "folders", part.Folders())
 	}

@@ -44,6 +44,10 @@ type Containers interface {
 
 // Source reads the logs of this host. It implements collector.Source.
 type Source struct {
+	// QuietIfAbsent logs a folder of logs that does not exist at level info: the caller reports it. It is set before
+	// Run.
+	QuietIfAbsent bool
+
 	cfg       Config
 	registry  Containers // nil: containers have ids only
 	collector pipeline.ID
