@@ -35,6 +35,8 @@ var boundCodecs = sync.OnceFunc(func() {
 		case compress.Compression(i) == compress.Zstd:
 			// Level 1 costs 0.7 µs an event and the default 1.08 µs; it produces 1 % more bytes.
 			compress.Codecs[i] = &boundedCodec{Codec: &kafkazstd.Codec{Level: 1}, open: (&zstdReaders{}).open}
+		case compress.Compression(i) == compress.Snappy:
+			compress.Codecs[i] = &boundedCodec{Codec: codec, open: openSnappy}
 		default:
 			compress.Codecs[i] = &boundedCodec{Codec: codec, open: codec.NewReader}
 		}

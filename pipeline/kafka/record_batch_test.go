@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/snappy"
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/compress"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tidegate/pipeline/lineartest"
@@ -163,13 +165,45 @@ func TestDamagedBatchIsAnError(t *testing.T) {
 	}
 }
 
+// TestSnappyStatesNoMoreThanItHas: lengths in a few bytes of Snappy, framed or not, cost no memory.
+func TestSnappyStatesNoMoreThanItHas(t *testing.T) {
+	boundCodecs()
+	block := snappy.Encode(nil, bytes.Repeat([]byte("line "), 1000))
+	frame := func(length uint32, block []byte) []byte {
+		return append(binary.BigEndian.AppendUint32([]byte("\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"), length), block...)
+	}
+	for _, data := range [][]byte{
+		{0xff, 0xff, 0xff, 0xff, 0x0f, 0}, // 4 GiB in one block
+		{0xff, 0xff, 0xff, 0x07, 0},       // 16 MiB
+		frame(0xffffffff, nil), frame(0x7fffffff, block),
+		frame(6, []byte{0xff, 0xff, 0xff, 0xff, 0x0f, 0}),
+		frame(3, nil)[:18],
+	} {
+		lineartest.Limit{Time: time.Second, Bytes: 1 << 20}.Check(t, len(data), func() {
+			if out, err := inflate(compress.Snappy, data); err == nil || len(out) > 0 {
+				t.Errorf("%q became %d bytes, %v", data, len(out), err)
+			}
+		})
+	}
+	for _, data := range [][]byte{block, frame(uint32(len(block)), block), append(frame(uint32(len(block)), block), frame(uint32(len(block)), block)[16:]...)} {
+		if out, err := inflate(compress.Snappy, data); err != nil || len(out)%5000 != 0 || len(out) == 0 || !bytes.HasPrefix(out, []byte("line line ")) {
+			t.Errorf("%d bytes, %v", len(out), err)
+		}
+	}
+}
+
 // FuzzRecords: no batch panics or takes much memory; offsets and values lie within the batch.
 func FuzzRecords(f *testing.F) {
 	f.Add(storedBatch(f, 0, 3, 10))
 	f.Add(storedBatch(f, kafka.Zstd, 3, 10))
 	f.Add(storedBatch(f, kafka.Snappy, 3, 10))
+	boundCodecs()
+	// A frame of zstd may state any size up to maxInflated, in a batch of little more than its header.
+	limit := lineartest.Limit{
+		Time: 20 * time.Millisecond, TimePerByte: 200 * time.Microsecond, Bytes: 4 << 20, BytesPerByte: maxInflated / batchHeaderSize,
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		lineartest.CheckRepeated(t, lineartest.Default, data, func(data []byte) {
+		lineartest.CheckRepeated(t, limit, data, func(data []byte) {
 			if len(data) > batchHeaderSize {
 				binary.BigEndian.PutUint32(data[batchCRCAt:], crc32.Checksum(data[batchAttributes:], castagnoli))
 			}
