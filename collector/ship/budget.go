@@ -27,6 +27,9 @@ func newByteBudget(limit int64) *byteBudget {
 
 func (b *byteBudget) limit() int64 { return b.size.Load() }
 
+// isFull reports whether all bytes are used.
+func (b *byteBudget) isFull() bool { return b.used.Load() >= b.size.Load() }
+
 // charge adds n bytes to the used ones.
 func (b *byteBudget) charge(n int) { b.used.Add(int64(n)) }
 

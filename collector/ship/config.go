@@ -32,7 +32,8 @@ type Config struct {
 	// killed process. Slower.
 	Fsync bool `yaml:"fsync"`
 
-	// How long an unacknowledged batch of an earlier process waits for its log lines to be read again.
+	// How long an unacknowledged batch of an earlier process waits for its log lines to be read again. Time in
+	// which Kafka does not accept the batches of the partition does not count.
 	ResumeTimeout time.Duration `yaml:"resume_timeout"`
 }
 

@@ -220,6 +220,47 @@ func TestDamagedSpool(t *testing.T) {
 	}
 }
 
+// TestSpoolThatIsOff: without a spool, packets and lines that cannot be read again wait in memory. Packets are shed
+// when it is used up, and counted under that reason. What an earlier process has spooled is sent.
+func TestSpoolThatIsOff(t *testing.T) {
+	harness := newHarness(t)
+	spooling := harness.startShipper(failpoints{})
+	packets := spooling.Packets("packets")
+	for i := range 100 {
+		packets.TryShip(dnsEvent(i, nil))
+	}
+	eventually(t, "all is spooled", func() bool { return spooling.safePackets() == 100 })
+	spooling.kill()
+
+	harness.cfg.SpoolBytes, harness.cfg.BufferBytes = 0, 4*harness.cfg.BatchBytes
+	shipper := harness.startShipper(failpoints{})
+	file := testFiles(1, 40)[0]
+	producer := shipper.File(file.name)
+	if err := file.shipTo(t.Context(), producer); err != nil {
+		t.Fatal(err)
+	}
+	producer.SourceGone()
+	packets = shipper.Packets("packets")
+	next := 100
+	for ; packets.TryShip(dnsEvent(next, nil)); next++ {
+	}
+	if reason := shipper.shedReason(); reason != dropMemory {
+		t.Errorf("shed for reason %d", reason)
+	}
+	time.Sleep(3 * maintainInterval) // batches have waited for SpoolAfter
+	if shipper.spool.Errors() != 0 || shipper.spool.Condition() != spool.Accepting {
+		t.Errorf("errors %d, condition %d", shipper.spool.Errors(), shipper.spool.Condition())
+	}
+	if ledger := shipper.Ledger(); ledger.Dropped != 1 || ledger.Spooled != 0 || ledger.Recovered != 100 {
+		t.Errorf("ledger %+v", ledger)
+	}
+	harness.startBroker()
+	eventually(t, "all is sent", func() bool { return shipper.Ledger().Buffered == 0 })
+	harness.closeShipper(shipper)
+	harness.checkQueries(next)
+	harness.checkExactlyOnce(file)
+}
+
 // TestJournalIsCompacted: a journal that was rewritten several times is readable and has every file.
 func TestJournalIsCompacted(t *testing.T) {
 	harness := newHarness(t)
@@ -308,7 +349,10 @@ func TestKillMinusNine(t *testing.T) {
 	}
 	harness := newHarness(t)
 	harness.startBroker()
-	killChildren(t, harness)
+	killed, safe := killChildren(t, harness)
+	if t.Logf("%d processes were killed, %d lines were safe before", killed, safe); killed == 0 || safe == 0 {
+		t.Error("no process was killed, or none had delivered a line")
+	}
 	harness.checkExactlyOnce(testFiles(childFiles, childLines)...)
 }
 

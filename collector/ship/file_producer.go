@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"tidegate/collector"
 	"tidegate/collector/ship/journal"
@@ -39,16 +38,17 @@ type fileProducer struct {
 	lastEnd        int64       // End of the last event that was shipped
 	rangeEnd       int64       // start of the next range; new ranges leave gaps only where recovered ranges are
 
-	state          atomic.Int32 // a fileState; written under mu
-	unpassedRanges atomic.Int32 // recovered ranges that the owner has not read past
-	lastActive     atomic.Int64 // when the owner last called, in ns, while unpassedRanges > 0
-	blocked        atomic.Bool  // the owner waits for memory
+	state          atomic.Int32  // a fileState; written under mu
+	unpassedRanges atomic.Int32  // recovered ranges that the owner has not read past
+	activity       atomic.Uint64 // counts the owner's calls while unpassedRanges > 0
+	blocked        atomic.Bool   // the owner waits for memory
 
 	mu            sync.Mutex
 	ranges        []*batchRange        // ordered by after; finished ones are removed at the front
 	checkpoint    collector.Checkpoint // everything up to here is safe
 	hasCheckpoint bool                 // checkpoint is set: the file is not new
 	gone          chan struct{}        // closed by SourceGone: the owner stops waiting for the files' budget
+	idle          idleTime             // how long the owner has not called although it could
 }
 
 var _ collector.FileProducer = (*fileProducer)(nil)
@@ -76,7 +76,7 @@ func (f *fileProducer) reopen() bool {
 		f.setState(fileOpen)
 		f.gone = make(chan struct{})
 	}
-	f.lastActive.Store(time.Now().UnixNano())
+	f.activity.Add(1)
 	return true
 }
 
@@ -138,10 +138,7 @@ func (f *fileProducer) waitForBudget(ctx context.Context, budget *byteBudget, li
 		return nil
 	}
 	f.blocked.Store(true)
-	defer func() {
-		f.lastActive.Store(time.Now().UnixNano())
-		f.blocked.Store(false)
-	}()
+	defer f.blocked.Store(false)
 	return budget.waitBelow(ctx, f.shipper.stop, gone, limit)
 }
 
@@ -189,6 +186,7 @@ func (f *fileProducer) markUnreadable() {
 // again, so that batches of an earlier process need not wait for them.
 func (f *fileProducer) Close(keep bool) {
 	f.mu.Lock()
+	f.activity.Add(1) // the file may be opened again: the time until then begins now
 	if keep {
 		f.setState(fileIdle)
 	} else {

@@ -12,6 +12,7 @@ import (
 func (s *Shipper) maintain() {
 	ticker := time.NewTicker(maintainInterval)
 	defer ticker.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-ticker.C:
@@ -20,7 +21,9 @@ func (s *Shipper) maintain() {
 			return
 		}
 		s.journalUnwritten()
-		s.expireReplays(time.Now())
+		now := time.Now()
+		s.expireReplays(now.Sub(last))
+		last = now
 		s.spillAll(false)
 	}
 }

@@ -38,7 +38,7 @@ const (
 func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	// Find the range that contains the line. Only a line of a range that waits for its lines is added to a
 	// batch.
-	f.lastActive.Store(time.Now().UnixNano())
+	f.activity.Add(1)
 	target, position := f.findReplay(checkpoint.End)
 	switch {
 	case position == lineNew:
@@ -147,23 +147,46 @@ func (f *fileProducer) passRange(r *batchRange) {
 // far. A line that is read later is shipped as a new one. It may then be stored twice under one event id,
 // which is better than not at all.
 func (f *fileProducer) abandonReplay() {
-	var abandoned []*batchRange
-
-	// 1. Shrink each unfinished range to the lines that were received, and count the others as unconfirmed.
-	// refillBatch rejects lines for these ranges from now on.
 	f.mu.Lock()
+	abandoned := f.abandonRanges()
+	f.mu.Unlock()
+	f.journalAbandoned(abandoned)
+}
+
+// abandonIfExpired is abandonReplay if replayExpired returns true. Both happen under the lock under which a file
+// is opened: the replay of a file is not abandoned while its owner begins to read it.
+func (f *fileProducer) abandonIfExpired(step time.Duration, stalled partitionSet) (expired bool) {
+	f.mu.Lock()
+	if !f.replayExpired(step, stalled) {
+		f.mu.Unlock()
+		return false
+	}
+	abandoned := f.abandonRanges()
+	f.mu.Unlock()
+	f.journalAbandoned(abandoned)
+	return true
+}
+
+// abandonRanges returns the ranges whose replay it has ended. f.mu must be held.
+func (f *fileProducer) abandonRanges() (abandoned []*batchRange) {
+	// 1. Shrink each unfinished range to the lines that were received, and count the others as unconfirmed.
+	// refillBatch rejects lines for these ranges from now on. Ranges that are safe stay, unless the file will
+	// not be read again: their lines are still recognised if it comes back.
+	unreadable := f.inState(fileClosed) || f.inState(fileMissing)
 	for _, lines := range f.ranges {
 		switch {
 		case lines.replay == nil:
 		case lines.done:
-			f.passRange(lines)
+			if unreadable {
+				f.passRange(lines)
+			}
 		case f.shrinkRange(lines):
 			abandoned = append(abandoned, lines)
 		}
 	}
 
-	// 2. Mark the ranges as passed, since they do not wait for the owner any more. A range without lines is
-	// removed from the list; the others are removed when their batches are safe.
+	// 2. Mark the abandoned ranges as passed, since they do not wait for the owner any more. A range without
+	// lines is removed from the list; the others are removed when their batches are safe.
 	for _, lines := range abandoned {
 		f.passRange(lines)
 		if lines.count == 0 {
@@ -171,10 +194,12 @@ func (f *fileProducer) abandonReplay() {
 		}
 	}
 	f.advanceCheckpoint()
-	f.mu.Unlock()
+	return abandoned
+}
 
-	// 3. The journal records the new extent of a range before its batch can be sent: after another crash the
-	// batch must be rebuilt with the lines that were sent.
+// journalAbandoned writes the new extents of ranges to the journal before their batches can be sent: after
+// another crash a batch must be rebuilt with the lines that were sent.
+func (f *fileProducer) journalAbandoned(abandoned []*batchRange) {
 	for _, lines := range abandoned {
 		f.shipper.journalShrink(lines)
 	}
@@ -267,27 +292,76 @@ func (s *Shipper) countFileGone(lines uint32) {
 	s.counters.unconfirmed[pipeline.Dataset_LOG].Add(uint64(lines))
 }
 
+// An idleTime measures how long the owner of a file has not called although it could. It is guarded by the
+// file's lock.
+type idleTime struct {
+	activity uint64        // the file's activity when it was looked at last
+	length   time.Duration // time since then
+}
+
+// maxIdleStep bounds the idle time that is added at once. If the maintenance did not run for longer, because the
+// process was stopped or its machine suspended, the owners could not run either.
+const maxIdleStep = 5 * maintainInterval
+
 // expireReplays abandons the replays of files that no longer exist. It also abandons those of files that were
-// not opened within ResumeTimeout after the start, and of files whose owner has not shipped a line for
-// ResumeTimeout although memory was available.
-func (s *Shipper) expireReplays(now time.Time) {
+// not opened within ResumeTimeout, and of files whose owner has not shipped a line for ResumeTimeout. The time
+// in which the owner could not ship does not count: while it waits for memory, while Kafka does not accept the
+// batches of its partition (the lines of a file may have to wait for those of another file), and after Close
+// has begun. elapsed is the time since the last call.
+func (s *Shipper) expireReplays(elapsed time.Duration) {
+	var stalled partitionSet
 	for _, producer := range s.filesToReplay {
 		if producer.unpassedRanges.Load() == 0 {
 			continue
 		}
-		expired := false
-		switch fileState(producer.state.Load()) {
-		case fileOpen, fileGone:
-			inactive := now.UnixNano() - producer.lastActive.Load()
-			expired = !producer.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
-		case fileClosed, fileMissing:
-			expired = true // the other files of its batches need not wait
-		case fileIdle:
-			expired = now.Sub(s.started) > s.cfg.ResumeTimeout
+		if stalled == nil {
+			stalled = s.stalledPartitions()
 		}
-		if expired {
-			producer.abandonReplay()
+		if producer.abandonIfExpired(min(elapsed, maxIdleStep), stalled) {
 			s.dropFinishedFile(producer)
 		}
 	}
+}
+
+// replayExpired reports whether the replay of f is to be abandoned, and adds step to the idle time of f. f.mu must
+// be held.
+func (f *fileProducer) replayExpired(step time.Duration, stalled partitionSet) bool {
+	if f.inState(fileClosed) || f.inState(fileMissing) {
+		return true // the other files of its batches need not wait
+	}
+
+	// The time begins anew when the owner calls, and as long as it may have a reason not to.
+	isStalled := f.blocked.Load() || f.shipper.closing.Load()
+	for _, lines := range f.ranges {
+		if lines.replay != nil && !lines.replay.passed && !lines.done {
+			isStalled = isStalled || stalled[lines.replay.sender.partition]
+		}
+	}
+	if activity := f.activity.Load(); isStalled || activity != f.idle.activity {
+		f.idle = idleTime{activity: activity}
+		return false
+	}
+	f.idle.length += step
+	return f.idle.length > f.shipper.cfg.ResumeTimeout
+}
+
+// A partitionSet is a set of partitions of the topic.
+type partitionSet map[uint32]bool
+
+// stalledPartitions returns the partitions whose batches Kafka does not accept, or not as fast as lines are read.
+// Every partition is stalled until Kafka has answered once.
+func (s *Shipper) stalledPartitions() partitionSet {
+	stalled := partitionSet{}
+	known := s.health.topicKnown.Load()
+	for _, sender := range s.everySender() {
+		if !known || sender.isFailing() {
+			stalled[sender.partition] = true
+		}
+	}
+	for _, partition := range s.everyPartition() {
+		if partition.files.budget.isFull() {
+			stalled[uint32(partition.index)] = true
+		}
+	}
+	return stalled
 }

@@ -401,6 +401,13 @@ func (s *sender) nextSpill(always bool) *pendingBatch {
 	return nil
 }
 
+// isFailing reports whether the last request of s has failed.
+func (s *sender) isFailing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.backoff.Attempts() > 0
+}
+
 // isUnreachable reports whether Kafka has accepted no batch of s for longer than SpoolAfter: Close then does
 // not wait for it.
 func (s *sender) isUnreachable() bool {

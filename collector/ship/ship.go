@@ -47,7 +47,6 @@ type Shipper struct {
 	lock         *statedir.Lock
 	journal      *journal.Journal
 	spool        *spool.Spool
-	started      time.Time
 	failpoints   failpoints
 	fileEpoch    uint64
 	packetEpoch  uint64
@@ -137,7 +136,7 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	}
 	shipper := &Shipper{
 		cfg: cfg, log: log, id: id, topic: client.Topic(pipeline.TopicEvents), kafka: client,
-		started: time.Now(), failpoints: failpoints, fileEpoch: newEpoch(), packetEpoch: newEpoch(),
+		failpoints: failpoints, fileEpoch: newEpoch(), packetEpoch: newEpoch(),
 		packetBudget: newByteBudget(int64(cfg.BufferBytes / 2)), health: newBrokerHealth(),
 		senders: map[senderKey]*sender{}, files: map[string]*fileProducer{},
 		lifecycle: lifecycle{stop: make(chan struct{})},

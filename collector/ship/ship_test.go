@@ -167,8 +167,16 @@ func TestAnyKillLosesAndDuplicatesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
+	stopped, repeats := 0, 0
 	for seed := range tortureSeeds() {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { tortureSeed(t, seed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			stoppedHere, repeatsHere := tortureSeed(t, seed)
+			stopped, repeats = stopped+stoppedHere, repeats+repeatsHere
+		})
+	}
+	// Without these the test would have shown nothing.
+	if t.Logf("%d shippers stopped at a failpoint, %d batches were repeated", stopped, repeats); stopped == 0 || repeats == 0 {
+		t.Error("no shipper stopped at a failpoint, or no batch was repeated")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,10 +92,10 @@ func safeLines(reg *prometheus.Registry) int {
 }
 
 // killChildren starts children and kills each after some lines of output, until one has come to its end.
-// Lines that a child reported as safe must be in Kafka.
-func killChildren(t *testing.T, harness *harness) {
+// Lines that a child reported as safe must be in Kafka. It returns the number of children that were killed, and
+// of lines that they had reported as safe.
+func killChildren(t *testing.T, harness *harness) (killed, safe int) {
 	rng := rand.New(rand.NewPCG(1, 9))
-	safe := 0
 	for run := 0; ; run++ {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+harness.state, "SHIP_CHILD_BROKER="+harness.kcfg.Brokers[0])
@@ -117,15 +118,18 @@ func killChildren(t *testing.T, harness *harness) {
 			}
 		}
 		cmd.Wait()
+		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
 		words := strings.Fields(last)
 		switch {
-		case len(words) == 2 && words[0] == "safe":
-			lines, _ := strconv.Atoi(words[1])
-			safe += lines
+		case status.Signal() == syscall.SIGKILL && len(words) == 2 && words[0] == "safe":
+			lines, err := strconv.Atoi(words[1])
+			if err != nil || lines < 0 {
+				t.Fatalf("process %d reported %q", run, last)
+			}
+			killed, safe = killed+1, safe+lines
 		case last == "end true 0":
-			t.Logf("%d processes, %d lines safe before a kill", run+1, safe)
-			return
-		case last != "" || run > 25:
+			return killed, safe
+		default: // it must not end by itself in any other way
 			t.Fatalf("process %d ended with %q", run, last)
 		}
 		if events, _ := harness.deduplicatedEvents(); len(events) < safe {

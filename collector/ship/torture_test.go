@@ -19,8 +19,9 @@ import (
 )
 
 // tortureSeed runs 13 shippers one after the other. All but the last are closed or killed at a random point,
-// and the broker is restarted at intervals. seed determines all random choices.
-func tortureSeed(t *testing.T, seed uint64) {
+// and the broker is restarted at intervals. seed determines all random choices. It returns the number of shippers
+// that stopped sending at a failpoint, and of batches that are in Kafka more than once.
+func tortureSeed(t *testing.T, seed uint64) (stopped, repeats int) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	harness := newHarness(t)
 	harness.cfg.BatchEvents = 5 + rng.IntN(60)
@@ -73,6 +74,9 @@ func tortureSeed(t *testing.T, seed uint64) {
 			reachedBefore.Load() <= before && reachedAfter.Load() <= after {
 			time.Sleep(time.Millisecond)
 		}
+		if reachedBefore.Load() > before || reachedAfter.Load() > after {
+			stopped++
+		}
 		if rng.IntN(3) == 0 { // some are closed in order, as far as their senders still run
 			stop, cancelStop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			shipper.Close(stop)
@@ -89,6 +93,8 @@ func tortureSeed(t *testing.T, seed uint64) {
 	}
 	harness.checkExactlyOnce(all...)
 	packets.checkDelivered(harness)
+	_, repeats = harness.deduplicatedEvents()
+	return stopped, repeats
 }
 
 // A packetLog holds the queries that all shippers of a test have shipped, and which of them were reported as

@@ -243,6 +243,59 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestFailedCompactionLosesNothing: while a new file cannot be written, or cannot get the name of the journal, the
+// old one is continued. The next process reads everything from it.
+func TestFailedCompactionLosesNothing(t *testing.T) {
+	check := func(what string, prevent func(dir string) (journalDir string)) {
+		t.Helper()
+		dir := t.TempDir()
+		journal := start(t, dir, Options{CompactAt: 1000})
+		fileID := journal.AddFile("a")
+		mustAppend(t, journal, batch(1, fileID, 0, 100))
+		dir = prevent(dir)
+		for sequence := int64(2); sequence <= 100; sequence++ {
+			mustAppend(t, journal, batch(uint64(sequence), fileID, 100*(sequence-1), 100*sequence))
+		}
+		for sequence := range uint64(41) {
+			journal.Ack(BatchID{1 << 63, 3, sequence})
+		}
+		// After each failure the journal may grow to twice its size.
+		if count := journal.Errors(); count == 0 || count > 6 {
+			t.Errorf("%s: %d errors", what, count)
+		}
+		if err := journal.Close(false); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		journal = open(t, dir, Options{})
+		state := journal.State()
+		if len(state.Batches) != 60 || state.Files[0].Checkpoint != checkpoint(4000) || journal.Unreadable() != 0 {
+			t.Errorf("%s: %d batches, files %+v, unreadable %d", what, len(state.Batches), state.Files, journal.Unreadable())
+		}
+	}
+	check("the new file cannot be created", func(dir string) string {
+		if err := os.Mkdir(filepath.Join(dir, "journal.new"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	})
+	check("the disk is full", func(dir string) string {
+		if err := os.Symlink("/dev/full", filepath.Join(dir, "journal.new")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	})
+	check("the new file cannot be renamed", func(dir string) string {
+		moved := t.TempDir()
+		if err := os.Rename(filepath.Join(dir, "journal"), filepath.Join(moved, "journal")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, "journal"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return moved
+	})
+}
+
 // A fullDisk is a file whose writes fail half-way while the disk is full.
 type fullDisk struct {
 	frame.File

@@ -73,7 +73,7 @@ type Ref struct {
 
 // Options are the settings of a Spool.
 type Options struct {
-	Limit int64 // maximum size of all segments together, in bytes
+	Limit int64 // maximum size of all segments together, in bytes; 0: batches are only read
 	Sync  bool  // sync each batch, so that it survives a power cut and not only a killed process
 	Log   *slog.Logger
 	Wrap  func(frame.File) frame.File // wraps new files in tests that simulate a full disk; nil: not wrapped
@@ -123,7 +123,6 @@ func Open(dir string, options Options, visit func(h *Header, ref Ref, readable b
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
 	for _, number := range numbers {
-		spool.nextNumber = number + 1
 		if err := spool.loadSegment(spool.segmentPath(number), visit); err != nil {
 			return nil, fmt.Errorf("read spool: %w", err)
 		}
@@ -135,7 +134,8 @@ func (s *Spool) segmentPath(number int) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%08d%s", number, segmentSuffix))
 }
 
-// segmentNumbers returns the numbers of the segments in the folder, in order.
+// segmentNumbers returns the numbers of the segments in the folder, in order, and sets nextNumber behind all numbers
+// in use. A segment that is not a regular file is reported and left out.
 func (s *Spool) segmentNumbers() ([]int, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -144,9 +144,16 @@ func (s *Spool) segmentNumbers() ([]int, error) {
 	var numbers []int
 	for _, entry := range entries {
 		digits, ok := strings.CutSuffix(entry.Name(), segmentSuffix)
-		if n, err := strconv.Atoi(digits); ok && err == nil && n > 0 && entry.Type().IsRegular() {
-			numbers = append(numbers, n)
+		number, err := strconv.Atoi(digits)
+		if !ok || err != nil || number <= 0 {
+			continue
 		}
+		s.nextNumber = max(s.nextNumber, number+1)
+		if !entry.Type().IsRegular() {
+			s.options.Log.Warn("spool segment is not a regular file and is not read", "file", filepath.Join(s.dir, entry.Name()))
+			continue
+		}
+		numbers = append(numbers, number)
 	}
 	slices.SortFunc(numbers, cmp.Compare)
 	return numbers, nil
@@ -242,8 +249,12 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 }
 
 // Append writes a batch. If the error is nil, the batch survives a killed process. The error is ErrFull if
-// the batch would exceed the limit.
+// the batch would exceed the limit. A spool with the limit 0 is off: it takes no batch, and that is no condition to
+// be reported.
 func (s *Spool) Append(header *Header, batch []byte) (Ref, error) {
+	if s.options.Limit == 0 {
+		return Ref{}, ErrFull
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ref, err := s.writeBatch(header, batch)

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -258,12 +260,72 @@ func TestSegmentOfANewerVersionIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(dir, Options{Log: slog.New(slog.DiscardHandler)}, func(*Header, Ref, bool) { t.Error("a batch was read") })
+	_, err := Open(dir, Options{Log: discard}, func(*Header, Ref, bool) { t.Error("a batch was read") })
 	if !errors.Is(err, frame.ErrNewer) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
 	}
 	if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, text) {
 		t.Errorf("the segment was changed: %v", err)
+	}
+}
+
+// TestSegmentThatCannotBeOpenedIsAnError: its batches are neither skipped nor deleted.
+func TestSegmentThatCannotBeOpenedIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "00000001.seg")
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, program, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The file of a program that runs cannot be opened for writing, by root neither.
+	running := exec.Command(path, "-test.run=^TestThatSleeps$")
+	running.Env = append(os.Environ(), "SPOOL_TEST_SLEEPS=1")
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		running.Process.Kill()
+		running.Wait()
+	}()
+	_, err = Open(dir, Options{Log: discard}, func(*Header, Ref, bool) { t.Error("a batch was read") })
+	if !errors.Is(err, unix.ETXTBSY) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+	if left := segments(t, dir, "*"); len(left) != 1 || left[0] != path {
+		t.Errorf("files %v", left)
+	}
+	_, err = Open(path, Options{Log: discard}, nil)
+	if !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("a file instead of the folder: %v", err)
+	}
+}
+
+// TestThatSleeps is the program that TestSegmentThatCannotBeOpenedIsAnError runs.
+func TestThatSleeps(*testing.T) {
+	if os.Getenv("SPOOL_TEST_SLEEPS") != "" {
+		time.Sleep(time.Minute)
+	}
+}
+
+// TestSegmentThatIsNoFileIsReported: a link is not followed and a folder is not read. They stay, and their number is
+// not given to a new segment.
+func TestSegmentThatIsNoFileIsReported(t *testing.T) {
+	dir := t.TempDir()
+	link, folder := filepath.Join(dir, "00000007.seg"), filepath.Join(dir, "00000003.seg")
+	if err := errors.Join(os.Symlink("/elsewhere", link), os.Mkdir(folder, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	spool, found := open(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if len(found) != 0 || strings.Count(log.String(), "not a regular file") != 2 {
+		t.Errorf("%d batches, log %s", len(found), log.String())
+	}
+	mustAppend(t, spool, 1, []byte("one"))
+	if left := segments(t, dir, "*"); len(left) != 3 || left[2] != filepath.Join(dir, "00000008.seg") {
+		t.Errorf("files %v", left)
 	}
 }
 
