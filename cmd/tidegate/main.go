@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	_ "golang.org/x/crypto/x509roots/fallback" // the image holds only the binary, and no certificates of authorities
 
 	"tidegate/pipeline"
 )

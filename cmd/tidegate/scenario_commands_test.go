@@ -267,8 +267,27 @@ func cmdBalanced(ts *testscript.TestScript, args []string) {
 	if counts[4] != 0 {
 		ts.Fatalf("events are lost: %s", last[0])
 	}
+	checkEngineTotals(ts, args[0])
 	if len(args) > 1 && counts[0] < parseInt(ts, args[1]) {
 		ts.Fatalf("read %d, want at least %s", counts[0], args[1])
+	}
+}
+
+// engineTotalsLine matches the totals of the engine at the end of a process.
+var engineTotalsLine = regexp.MustCompile(`(?m)^engine` +
+	` +read ([\d,]+) +stored ([\d,]+) +duplicates ([\d,]+) +rejected ([\d,]+) +unfinished ([\d,]+) `)
+
+// checkEngineTotals requires that each of the engine's totals in a file adds up: what was read is stored, a duplicate,
+// rejected, or unfinished and read again after the next start.
+func checkEngineTotals(ts *testscript.TestScript, file string) {
+	for _, line := range engineTotalsLine.FindAllStringSubmatch(ts.ReadFile(file), -1) {
+		var counts [5]int
+		for i, field := range line[1:] {
+			counts[i] = parseInt(ts, strings.ReplaceAll(field, ",", ""))
+		}
+		if counts[0] != counts[1]+counts[2]+counts[3]+counts[4] {
+			ts.Fatalf("the totals do not add up: %s", line[0])
+		}
 	}
 }
 
