@@ -36,11 +36,19 @@ var commands = [...]struct {
 	{"smbclient", httpClients},
 }
 
-// commandsIn returns the kinds of commands that a text names.
+// commandsIn returns the kinds of commands that a text names. In the name of a user agent, curl/8.5.0, there is none.
 func commandsIn(text []byte) (kinds int) {
 	for _, command := range commands {
-		if bytes.Contains(text, []byte(command.name)) {
-			kinds |= command.kind
+		for rest := text; ; {
+			_, behind, found := bytes.Cut(rest, []byte(command.name))
+			if !found {
+				break
+			}
+			if len(behind) == 0 || behind[0] != '/' {
+				kinds |= command.kind
+				break
+			}
+			rest = behind
 		}
 	}
 	return kinds
@@ -48,22 +56,6 @@ func commandsIn(text []byte) (kinds int) {
 
 // settingWords are the words of configuration files whose value follows behind a blank.
 var settingWords = [...]string{"requirepass", "masterauth", "masterpass", "sentinel", "user"}
-
-// beginsSetting reports whether a line begins with one of them, or with AUTH, as the files and logs of Redis do.
-func beginsSetting(line []byte) bool {
-	if len(line) < 6 {
-		return false
-	}
-	switch line[0] | 0x20 {
-	case 'r', 'm':
-		return bytes.HasPrefix(line, []byte("requirepass ")) || bytes.HasPrefix(line, []byte("master"))
-	case 'a':
-		return isAuthCommand(line, 0)
-	case 'c':
-		return bytes.HasPrefix(line, []byte("config set ")) || bytes.HasPrefix(line, []byte("CONFIG SET "))
-	}
-	return false
-}
 
 // isAuthCommand reports whether AUTH is at pos: a command of Redis, or of SMTP, which begins a line or a string.
 func isAuthCommand(text []byte, pos int) bool {
@@ -77,7 +69,8 @@ func isAuthCommand(text []byte, pos int) bool {
 
 // optionEnd returns the end of the name of the option that begins with the dash at pos.
 func optionEnd(text []byte, pos int) int {
-	for pos++; pos < len(text) && (folded[text[pos]] > separator || text[pos] == '-' || text[pos] == '_' || text[pos] == '.'); {
+	limit := min(len(text), pos+maxName)
+	for pos++; pos < limit && (folded[text[pos]] > separator || text[pos] == '-' || text[pos] == '_' || text[pos] == '.'); {
 		pos++
 	}
 	return pos

@@ -46,10 +46,10 @@ var secretLines = []string{
 	"postgres://app:%s@db/shop", "postgres://app:p@%s@db/shop", "postgres://app:a/%s@db:5432/shop", "postgres://app:a?%s@db:5432/shop", "url='amqp://app:x'%s@rabbit/'",
 	"redis://:%s@cache:6379/0", "https://ghp_%s@github.com/x", "jdbc:mysql://db/shop?user=app&password=%s", "jdbc:oracle:thin:app/%s@//db:1521/x", "https://u:a%%40%s@h/x",
 	`"GET /cb?code=%s&state=1 HTTP/1.1" 302`, `"GET /x?X-Amz-Signature=%s HTTP/1.1" 200`, `"GET /x?sig=%s&se=1 HTTP/1.1"`, `"GET /x?key=%s HTTP/1.1" 200`, `"GET /x?user%%5Bpassword%%5D=%s HTTP/1.1"`,
-	`"POST /bot123456:%s/sendMessage HTTP/1.1" 200`, "POST https://hooks.slack.com/services/T000/B000/%s", "https://discord.com/api/webhooks/123456/%s", `"GET /reset-password/%s1 HTTP/1.1" 200`,
+	`"POST /bot123456:%s/sendMessage HTTP/1.1" 200`, "POST https://hooks.slack.com/services/T000/B000/%s", "https://discord.com/api/webhooks/123456/%s", `"GET /reset-password/%s1 HTTP/1.1" 200`, `"GET /invite/%s1 HTTP/1.1" 200`, `"GET /verify-email/%s1?a=b HTTP/1.1" 200`, `"GET /magic-link/%s1 HTTP/1.1" 200`,
 	"to https://h/?u=https%%253A%%252F%%252Fx%%252F%%253Ftoken%%253D%s", "body: grant_type=password&username=bob&client_assertion=%s", `{"url":"/cb?code=%s\u0026state=1"}`,
 	// SQL.
-	"WITH PASSWORD '%s'", "ALTER ROLE bob WITH PASSWORD '%s'", "SET PASSWORD FOR bob = PASSWORD('%s')", "CREATE USER a IDENTIFIED BY \"%s\"", "create user a identified with x by '%s'",
+	`INSERT INTO u (a,token) VALUES (1,"%s")`, "WITH PASSWORD '%s'", "ALTER ROLE bob WITH PASSWORD '%s'", "SET PASSWORD FOR bob = PASSWORD('%s')", "CREATE USER a IDENTIFIED BY \"%s\"", "create user a identified with x by '%s'",
 	"statement: INSERT INTO u (name, password) VALUES ('a', '%s')", "SELECT 1 FROM u WHERE password NOT LIKE '%s'",
 	// Colours.
 	"\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0m%s", "\x1b[31mtoken\x1b[0m=%s", "\x1b[36mapi_key=\x1b[0m%s", "pass\x1b[1mword=%s", "\x1b[2mPOST\x1b[0m /x?code=\x1b[33m%s\x1b[0m",

@@ -94,7 +94,7 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 		member := p.classOfMember(name, class, named)
 		if isNameMember(name) && pos < len(p.text) && p.text[pos] == '"' {
 			if valueEnd := stringEnd(p.text, pos); valueEnd > 0 {
-				named = classOf(p.text[pos+1 : valueEnd-1])
+				named = classOf(nameAtEnd(p.text[pos+1 : valueEnd-1]))
 			}
 		}
 		if pos, ok = p.readValue(pos, member, nesting); !ok {
@@ -127,7 +127,7 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 		}
 		name = plain
 	}
-	own := classOf(name)
+	own := classOf(nameAtEnd(name))
 	if object.isSecret() {
 		return object
 	}

@@ -113,6 +113,15 @@ func nameBounds(text []byte, pos int) (from, end int, quoted bool) {
 	return from, end, quoted
 }
 
+// nameAtEnd returns the name at the end of text, which has no other bytes behind it.
+func nameAtEnd(text []byte) []byte {
+	from := len(text)
+	for from > 0 && folded[text[from-1]] != 0 {
+		from--
+	}
+	return text[from:]
+}
+
 // readMark reads the = or : at pos, hides the value behind it if its name is that of a secret, and returns the
 // offset at which to continue.
 func (p *namePass) readMark(pos int) int {

@@ -26,13 +26,24 @@ const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in a text.
 func (r *Redactor) hideStatements(v view) {
-	if bytes.IndexByte(v.text, '\'') < 0 && bytes.IndexByte(v.text, '"') < 0 && !bytes.Contains(v.text, []byte("0x")) ||
-		!hasSecretWord(v.text) {
+	if !hasLiteral(v.text) || !hasSecretWord(v.text) {
 		return
 	}
 	for at, statements := nextVerb(v.text, 0), 0; at >= 0 && statements < maxStatements; statements++ {
 		at = r.hideStatement(v, at)
 	}
+}
+
+// hasLiteral reports whether a text may have a literal of SQL. In a JSON document its quotes are escaped; programs
+// that do not escape them have a blank or a bracket in front of a literal.
+func hasLiteral(text []byte) bool {
+	if bytes.IndexByte(text, '\'') >= 0 || bytes.Contains(text, []byte("0x")) {
+		return true
+	}
+	if len(text) > 0 && (text[0] == '{' || text[0] == '[') {
+		return bytes.Contains(text, []byte(`\"`)) || bytes.Contains(text, []byte(` "`)) || bytes.Contains(text, []byte(`("`))
+	}
+	return bytes.IndexByte(text, '"') >= 0
 }
 
 // hideStatement reads the text as SQL from the verb at offset at on, and hides the secrets. It returns the
@@ -63,11 +74,7 @@ func (r *Redactor) hideStatement(v view, at int) (next int) {
 	return next
 }
 
-// secretWords are the words without which no statement has a secret: parts of the names of secrets, of functions
-// and clauses.
-var secretWords = [...]string{"pass", "pwd", "psw", "secret", "token", "auth", "key", "cred", "crypt", "code", "identified", "pw", "otp", "jwt", "sig", "hmac"}
-
-// hasSecretWord reports whether a text has one of secretWords.
+// hasSecretWord reports whether a text has a word without which no statement has a secret.
 func hasSecretWord(text []byte) bool { return containsWord(text, &secretWordsBy) }
 
 // A wordTable has words of lower-case letters by their first two letters, as bits.
@@ -76,7 +83,7 @@ type wordTable struct {
 	words   []string
 }
 
-var secretWordsBy, accountTablesBy = newWordTable(secretWords[:]), newWordTable(accountTables[:])
+var secretWordsBy, accountTablesBy = newWordTable(wordsOf(sqlNeedle)), newWordTable(accountTables[:])
 
 func newWordTable(words []string) (table wordTable) {
 	table.words = words
@@ -158,6 +165,9 @@ func nextVerb(data []byte, pos int) int {
 		}
 		if from > 0 && data[from-1] == '\\' && (data[from] == 'n' || data[from] == 't' || data[from] == 'r') {
 			from++ // a line break in a string
+		}
+		if from == pos {
+			continue
 		}
 		for _, verb := range verbs[data[from]|0x20] {
 			if len(verb) == pos-from && sqltoken.EqualFold(data[from:pos], verb) {

@@ -73,3 +73,14 @@ func TestSecretsInLabelsAreRedacted(t *testing.T) {
 	check("com.docker.compose.project", "shop", "shop")
 	check("token", "", "")
 }
+
+// TestLinesMayEndInAnEscape: a line that ends in an escaped line break is read to its end. Earlier, the search for
+// statements read beyond it.
+func TestLinesMayEndInAnEscape(t *testing.T) {
+	var redactor Redactor
+	for _, line := range []string{`failed: "password \n`, `x "\r`, `key 'a\t`} {
+		if out, hidden := redactor.Line([]byte(line)); hidden || string(out) != line {
+			t.Errorf("%s → %s", line, out)
+		}
+	}
+}

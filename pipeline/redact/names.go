@@ -33,13 +33,8 @@ var contained = [...]string{
 
 var containedBy = newWordTable(contained[:])
 
-// stems are in each name that has a class: most names are rejected by them.
-var stems = [...]string{
-	"pass", "pwd", "psw", "pw", "pswd", "pword", "kennwort", "secret", "token", "key", "cred", "auth", "cook", "sess", "sid", "jwt", "otp",
-	"otc", "sig", "hmac", "code", "pin", "nonce", "ticket", "bearer", "assert", "saml", "verif", "mnemonic", "seedphrase", "cvv", "cvc", "val",
-}
-
-var stemsBy = newWordTable(stems[:])
+// stems has the needles that are parts of names: a name without any has no class.
+var stems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
 
 // parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash; not
 // compass.
@@ -170,7 +165,7 @@ func isOneOf(word []byte, list []string) bool {
 // classOf returns the class of a name.
 func classOf(name []byte) class {
 	w := splitName(name)
-	if w.count == 0 || !containsWord(w.letters[:w.size], &stemsBy) && !(w.size == 1 && w.letters[0] == 'v') {
+	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], &stems) && !(w.size == 1 && w.letters[0] == 'v') {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]

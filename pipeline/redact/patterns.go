@@ -5,59 +5,58 @@ import "bytes"
 // A prefix begins a token of a known service.
 type prefix struct {
 	text string
-	mark byte // the byte of text at which the prefilter looks for it
-	min  int  // minimum number of characters behind the prefix
+	min  int // minimum number of characters behind the prefix
 }
 
 // prefixes are the fronts of tokens, as secret scanners know them.
 var prefixes = [...]prefix{
-	{"ghp_", '_', 8},
-	{"gho_", '_', 8},
-	{"ghu_", '_', 8},
-	{"ghs_", '_', 8},
-	{"ghr_", '_', 8},
-	{"github_pat_", '_', 8},
-	{"glpat-", '-', 8},
-	{"gldt-", '-', 8},
-	{"glrt-", '-', 8},
-	{"glsoat-", '-', 8},
-	{"glptt-", '-', 8},
-	{"glcbt-", '-', 8},
-	{"xoxa-", '-', 8},
-	{"xoxb-", '-', 8},
-	{"xoxp-", '-', 8},
-	{"xoxr-", '-', 8},
-	{"xoxs-", '-', 8},
-	{"xoxe-", '-', 8},
-	{"xapp-", '-', 8},
-	{"sk_live_", '_', 6},
-	{"sk_test_", '_', 6},
-	{"rk_live_", '_', 6},
-	{"rk_test_", '_', 6},
-	{"whsec_", '_', 8},
-	{"sk-ant-", '-', 8},
-	{"sk-proj-", '-', 8},
-	{"sk-", '-', 20},
-	{"npm_", '_', 20},
-	{"pypi-", '-', 20},
-	{"dop_v1_", '_', 16},
-	{"doo_v1_", '_', 16},
-	{"shpat_", '_', 8},
-	{"shpss_", '_', 8},
-	{"shpca_", '_', 8},
-	{"hf_", '_', 20},
-	{"lin_api_", '_', 16},
-	{"AKIA", 'A', 12},
-	{"ASIA", 'A', 12},
-	{"AIza", 'A', 10},
-	{"dckr_pat_", '_', 8},
-	{"tskey-", '-', 8},
-	{"AGE-SECRET-KEY-", '-', 8},
-	{"PMAK-", '-', 20},
-	{"sq0atp-", '-', 16},
-	{"sq0csp-", '-', 16},
-	{"rubygems_", '_', 20},
-	{"figd_", '_', 16},
+	{"ghp_", 8},
+	{"gho_", 8},
+	{"ghu_", 8},
+	{"ghs_", 8},
+	{"ghr_", 8},
+	{"github_pat_", 8},
+	{"glpat-", 8},
+	{"gldt-", 8},
+	{"glrt-", 8},
+	{"glsoat-", 8},
+	{"glptt-", 8},
+	{"glcbt-", 8},
+	{"xoxa-", 8},
+	{"xoxb-", 8},
+	{"xoxp-", 8},
+	{"xoxr-", 8},
+	{"xoxs-", 8},
+	{"xoxe-", 8},
+	{"xapp-", 8},
+	{"sk_live_", 6},
+	{"sk_test_", 6},
+	{"rk_live_", 6},
+	{"rk_test_", 6},
+	{"whsec_", 8},
+	{"sk-ant-", 8},
+	{"sk-proj-", 8},
+	{"sk-", 20},
+	{"npm_", 20},
+	{"pypi-", 20},
+	{"dop_v1_", 16},
+	{"doo_v1_", 16},
+	{"shpat_", 8},
+	{"shpss_", 8},
+	{"shpca_", 8},
+	{"hf_", 20},
+	{"lin_api_", 16},
+	{"AKIA", 12},
+	{"ASIA", 12},
+	{"AIza", 10},
+	{"dckr_pat_", 8},
+	{"tskey-", 8},
+	{"AGE-SECRET-KEY-", 8},
+	{"PMAK-", 20},
+	{"sq0atp-", 16},
+	{"sq0csp-", 16},
+	{"rubygems_", 20},
+	{"figd_", 16},
 }
 
 // prefixesBy has the prefixes by the byte before their mark, and by their mark.
@@ -91,6 +90,22 @@ func mayEndPrefix(text []byte, pos int) bool {
 // isTokenChar reports whether c may stand in a token of base64, base64url or hexadecimal digits.
 func isTokenChar(c byte) bool {
 	return folded[c] > separator || c == '-' || c == '_'
+}
+
+// tokenBehind reports whether a token whose prefix begins at pos is in text.
+func tokenBehind(text []byte, pos int) bool {
+	if pos > 0 && isTokenChar(text[pos-1]) {
+		return false
+	}
+	for i := range prefixes {
+		known := prefixes[i].text
+		if len(text)-pos > len(known) && string(text[pos:pos+len(known)]) == known {
+			if _, to := prefixAt(text, pos+len(known)-1); to > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // prefixAt returns the length of the token whose prefix ends with text[pos]; 0: there is none. from is where it

@@ -8,158 +8,91 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// The prefilter searches a line for the bytes next to which a secret could be (marks), eight at a time, and
-// looks at the bytes around each. Nearly all lines have no secret and are done then: what it costs is the cost
-// of redaction. It finds every line in which one of the passes finds something, and a few others.
-//
-// The names before = and : are those of the fields of a program's log, which repeat. Their classes are cached.
-
-// wordSize is the number of bytes that are searched for marks at once.
-const wordSize = 8
-
-const (
-	lowBits  = 0x0101010101010101 // times c: c in each byte
-	highBits = 0x80 * lowBits     // the highest bit of each byte
-)
-
-// findMarks returns the marks in the eight bytes at i (fewer at the end of data): $ % & ' and : to B, - _ J b,
-// \ and ESC, and " behind a blank, a backslash or a bracket. The high bit of each byte that is a mark is set; those
-// of bytes beyond ASCII, too, may be.
-//
-// In a word of ASCII, a byte XOR c plus 0x7f reaches 0x80 unless the byte is c, and no sum carries into the next
-// byte. A byte plus 0x80−low reaches 0x80 if the byte is at least low. In a word with other bytes their high
-// bits are cleared first: such a byte may look like a mark, which costs a look at it.
-func findMarks(data []byte, i int) uint64 {
-	var word uint64
-	switch rest := len(data) - i; {
-	case rest >= wordSize:
-		word = binary.LittleEndian.Uint64(data[i:])
-	case len(data) >= wordSize: // the last bytes, and zeros behind them
-		word = binary.LittleEndian.Uint64(data[len(data)-wordSize:]) >> (8 * (wordSize - rest))
-	default:
-		for j := len(data) - 1; j >= i; j-- {
-			word = word<<8 | uint64(data[j])
-		}
-	}
-	word &^= highBits
-	const notEqual = 0x7f * lowBits
-	others := (word ^ '_'*lowBits + notEqual) & (word ^ 'J'*lowBits + notEqual) & (word ^ '-'*lowBits + notEqual) &
-		(word ^ 'b'*lowBits + notEqual) & (word ^ '\x1b'*lowBits + notEqual) & (word ^ '\\'*lowBits + notEqual)
-	found := (word+(0x80-'$')*lowBits)&^(word+(0x7f-'\'')*lowBits) | (word+(0x80-':')*lowBits)&^(word+(0x7f-'B')*lowBits) | ^others
-	if quotes := ^(word ^ '"'*lowBits + notEqual) & highBits; quotes != 0 {
-		before := (^(word ^ ' '*lowBits + notEqual) | ^(word ^ '\\'*lowBits + notEqual) | ^(word ^ '('*lowBits + notEqual)) & highBits << 8
-		if i > 0 && (data[i-1] == ' ' || data[i-1] == '\\' || data[i-1] == '(') {
-			before |= 0x80
-		}
-		found |= quotes & before
-	}
-	return found & highBits
-}
+// The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that it finds.
+// Nearly all lines have no secret and are done then: what it costs is the cost of redaction. It finds every
+// line in which one of the passes finds something (FuzzPrefilter), and a few others.
 
 // mayHoldSecret reports whether a pass could find a secret in a line.
 func (r *Redactor) mayHoldSecret(data []byte) bool {
-	if beginsSetting(data) {
-		return true
+	if len(data) < minSecret {
+		return false
 	}
-	checks := lineChecks{data: data}
-	for i := 0; i < len(data); i += wordSize {
-		for marks := findMarks(data, i); marks != 0; marks &= marks - 1 {
-			pos := i + bits.TrailingZeros64(marks)/8
-			switch data[pos] {
-			case ':', '=':
-				if r.isSuspiciousMark(&checks, pos) {
-					return true
-				}
-			case '&', '?', '<', ';':
-			case '\x1b':
-				return true
-			case '\\':
-				if isEscapedLetter(data[pos+1:]) {
-					return true
-				}
-			case '_':
-				if mayEndPrefix(data, pos) && patternAt(data, pos) {
-					return true
-				}
-			case '-':
-				if (pos == 0 || dashBehind[data[pos-1]]) && checks.isSuspiciousDash(r, pos) {
-					return true
-				}
-			default:
-				if checks.isSuspicious(r, pos) {
-					return true
-				}
-			}
+	checks := lineChecks{Redactor: r, data: data}
+	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of that pair.
+	pos, last := 0, uint32(0)
+	for {
+		var found bool
+		if pos, last, found = nextWindow(data, pos, last); !found {
+			break
 		}
-	}
-	return false
-}
-
-// isEscapedLetter reports whether the bytes behind a backslash are a letter in the form \u0061, which no program
-// writes but to hide it.
-func isEscapedLetter(rest []byte) bool {
-	return len(rest) > 4 && rest[0] == 'u' && rest[1] == '0' && rest[2] == '0' && rest[3] >= '4' && rest[3] <= '7'
-}
-
-// isSuspiciousMark reports whether a secret may be behind the = or : at pos.
-func (r *Redactor) isSuspiciousMark(checks *lineChecks, pos int) bool {
-	data := checks.data
-	if data[pos] == ':' && pos > 1 && isDigit(data[pos-1]) {
-		if pos+1 < len(data) && isDigit(data[pos+1]) && data[pos-2] < 'A' {
-			return false // a time
-		}
-		if pos+1 < len(data) && isLetter(data[pos+1]) && checks.hasBot() {
+		word := binary.LittleEndian.Uint64(data[pos:])
+		if checks.examineWord(word, pos, last) {
 			return true
 		}
-		if !endsNumberedName(data, pos) {
-			return false // a time, or a number
+		pos, last = pos+wordSize, lineNeedles.pairs[pairsOf(word)>>48&anyPair]
+	}
+
+	// The end of the line, and zeros behind it.
+	var word uint64
+	if rest := len(data) - pos; len(data) >= wordSize {
+		word = binary.LittleEndian.Uint64(data[len(data)-wordSize:]) >> 1 >> (8*(wordSize-rest) - 1)
+	} else {
+		for i := len(data) - 1; i >= pos; i-- {
+			word = word<<8 | uint64(data[i])
 		}
 	}
-	if data[pos] == ':' && pos+2 < len(data) && data[pos+1] == '/' && data[pos+2] == '/' {
-		return checks.isWebhook(data[pos+3:])
+	return checks.examineWord(word, pos, last) || checks.isSuspicious()
+}
+
+const (
+	minSecret = 4 // pw=1
+	wordSize  = 8 // the number of bytes that are searched for needles at once
+)
+
+// nextWindow returns the offset, from pos on, of a word of data in which or in front of which a window begins, and the
+// entry of the pair before it. A window begins at an even offset if the entries of the pair there and of the next
+// have a bucket in common. last is the entry of the pair before pos.
+func nextWindow(data []byte, pos int, last uint32) (next int, before uint32, found bool) {
+	pairs := &lineNeedles.pairs
+	for rest := data[pos:]; len(rest) >= wordSize; rest = rest[wordSize:] {
+		word := pairsOf(binary.LittleEndian.Uint64(rest))
+		v0, v1, v2, v3 := pairs[word&anyPair], pairs[word>>16&anyPair], pairs[word>>32&anyPair], pairs[word>>48&anyPair]
+		if last>>numBuckets&v0|v0>>numBuckets&v1|v1>>numBuckets&v2|v2>>numBuckets&v3 != 0 {
+			return len(data) - len(rest), last, true
+		}
+		last = v3
 	}
-	switch class := r.names.classAt(data, pos); {
-	case class.isSecret():
-		return true
-	case class == everyday && data[pos] == '=':
-		return checks.hasParameters()
-	case class == beside:
-		return checks.hasSecretWord()
+	return len(data) - len(data[pos:])%wordSize, last, false
+}
+
+// examineWord reports whether a secret may be at a window that begins in the word at pos, or with the pair before it,
+// whose entry is last.
+func (c *lineChecks) examineWord(word uint64, pos int, last uint32) bool {
+	codes := pairsOf(word)
+	for i := pos - 2; i < pos+wordSize; i += 2 {
+		next := lineNeedles.pairs[codes&anyPair]
+		if buckets := last >> numBuckets & next; buckets != 0 && c.examine(i, buckets) {
+			return true
+		}
+		last = next
+		codes >>= 16
 	}
 	return false
 }
 
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-// endsNumberedName reports whether a name with a number at its end is before the mark at pos: password2. The T of
-// a time is no name.
-func endsNumberedName(data []byte, pos int) bool {
-	for limit := pos - 4; pos > max(0, limit) && isDigit(data[pos-1]); {
-		pos--
-	}
-	return pos > 1 && (isLetter(data[pos-1]) && !isDigit(data[pos-2]) || data[pos-1] == '_' || data[pos-1] == ']')
-}
-
-// dashBehind has the bytes behind which a dash begins an option or a private key, or ends the front of a token.
-var dashBehind = func() (table [256]bool) {
-	for c := range ' ' + 1 {
-		table[c] = true
-	}
-	for _, c := range "\"'`[(\\tT" {
-		table[c] = true
-	}
-	for _, p := range prefixes {
-		if p.mark == '-' {
-			table[p.text[len(p.text)-2]] = true
-		}
-	}
-	return table
-}()
-
-// lineChecks are the checks of a line that read all of it: each is done once at most.
+// lineChecks examine one line. Those that read all of it are done once at most.
 type lineChecks struct {
-	data                                         []byte
-	slashes, parameters, sql, command, bot, word answer
+	*Redactor
+	data []byte
+
+	nameEnd     int    // the names up to here were examined
+	isKey       bool   // the name that was examined last is a key of a JSON document
+	sqlWord     bool   // a word without which no statement has a secret, and no key
+	everyday    bool   // a parameter, if the line has any
+	namedBeside bool   // a value whose name stands beside it
+	nameAlone   bool   // the name of a secret that may stand beside a value
+	atEnd       int    // the text up to here has no URL in front of an @
+	options     answer // a short option of a command
 }
 
 // An answer is the result of a check.
@@ -182,101 +115,256 @@ func (a *answer) ask(check func() bool) bool {
 	return *a == isTrue
 }
 
-func (c *lineChecks) hasSlashes() bool {
-	return c.slashes.ask(func() bool { return bytes.Contains(c.data, []byte("//")) || bytes.Contains(c.data, []byte("jdbc:")) })
-}
-
-func (c *lineChecks) hasParameters() bool {
-	return c.parameters.ask(func() bool { return bytes.ContainsAny(c.data, "?&;#") })
-}
-
-func (c *lineChecks) hasBot() bool {
-	return c.bot.ask(func() bool { return bytes.Contains(c.data, []byte("/bot")) })
-}
-
-// holdsSQL reports whether the line has a verb of SQL and a word after which SQL may have a secret.
-func (c *lineChecks) holdsSQL() bool {
-	return c.sql.ask(func() bool { return nextVerb(c.data, 0) >= 0 && hasSecretWord(c.data) })
-}
-
-func (c *lineChecks) hasSecretWord() bool {
-	return c.word.ask(func() bool { return hasSecretWord(c.data) })
-}
-
-// hasCommand reports whether the line names a command with short options for secrets.
-func (c *lineChecks) hasCommand() bool {
-	return c.command.ask(func() bool { return commandsIn(c.data) != 0 })
-}
-
-// isWebhook reports whether the host of a URL is one whose paths are secrets.
-func (c *lineChecks) isWebhook(host []byte) bool {
-	return bytes.HasPrefix(host, []byte("hooks.")) || bytes.HasPrefix(host, []byte("discord")) ||
-		bytes.HasPrefix(host, []byte("canary.discord"))
-}
-
-// isSuspicious reports whether a secret may be next to the mark at pos.
-func (c *lineChecks) isSuspicious(r *Redactor, pos int) bool {
-	data := c.data
-	switch data[pos] {
-	case '@':
-		return c.hasSlashes()
-	case '%':
-		c := encoded(data, pos)
-		return c == '=' || c == '@' || c == '%' || c == '"' || c == ':' || c == '[' || c > 0 && folded[byte(c)] > separator
-	case '$':
-		return cryptLen(data, pos) > 0
-	case '>':
-		return pos > 0 && folded[data[pos-1]] > separator && r.names.classAt(data, pos).isSecret()
-	case '\'':
-		if pos > 0 && pos+1 < len(data) && isLetter(data[pos-1]) && isLetter(data[pos+1]) {
-			return false // an apostrophe
+// examine reports whether a secret may be at one of the needles of these buckets that have a window at pos.
+func (c *lineChecks) examine(pos int, buckets uint32) bool {
+	var front [4]byte
+	if pos >= 0 && pos+len(front) <= len(c.data) {
+		front = [4]byte(c.data[pos:])
+	} else {
+		for i := range front {
+			front[i] = byteBefore(c.data, pos+i+1)
 		}
-		return c.isQuoteBehindName(r, pos)
-	case '"':
-		// A blank, a backslash or a bracket is in front of it. In the lines of web servers a digit, ] or " is in
-		// front of that.
-		if before := byteBefore(data, pos-1); before >= '0' && before <= '9' || before == ']' || before == '"' {
-			return false
+	}
+	pairs := pairsOf(uint64(binary.LittleEndian.Uint32(front[:])))
+	codes := uint32(pairs&anyPair | pairs>>16<<pairBits)
+	if c.examineWindows(lineNeedles.whole[windowHash(codes)], codes, pos) {
+		return true
+	}
+	for ; buckets != 0; buckets &= buckets - 1 {
+		if c.examineWindows(lineNeedles.short[bits.TrailingZeros32(buckets)&(numBuckets-1)], codes, pos) {
+			return true
 		}
-		return c.isQuoteBehindName(r, pos)
-	case 'J', 'A':
-		return patternAt(data, pos) || data[pos] == 'A' && isAuthCommand(data, pos)
-	case 'B', 'b':
-		return bearerAt(data, pos) > 0
 	}
 	return false
 }
 
-// isQuoteBehindName reports whether a secret may be in the string that begins at pos: the name of one is in
-// front of it, or the line is SQL.
-func (c *lineChecks) isQuoteBehindName(r *Redactor, pos int) bool {
-	return r.names.classAt(c.data, pos).isSecret() || c.holdsSQL()
-}
-
-// isSuspiciousDash reports whether the dash at pos begins an option, a private key, or is in a token.
-func (c *lineChecks) isSuspiciousDash(r *Redactor, pos int) bool {
-	data := c.data
-	if before := byteBefore(data, pos); before > ' ' && !isQuote(before) && before != '[' && before != '(' && before != '\\' {
-		return (before == 't' || before == 'T') && pos >= 5 && bytes.EqualFold(data[pos-5:pos], []byte("reset")) || patternAt(data, pos)
-	}
-	if pos+1 == len(data) {
-		return false
-	}
-	switch next := data[pos+1]; next {
-	case '-':
-		if bytes.HasPrefix(data[pos:], keyBegin) {
+// examineWindows reports whether a secret may be at a needle that has a window of the list at pos, where these codes
+// are.
+func (c *lineChecks) examineWindows(list []window, codes uint32, pos int) bool {
+	for i := range list {
+		if w := &list[i]; (codes^w.codes)&w.mask == 0 && c.examineNeedle(w.needle, pos-w.offset) {
 			return true
 		}
-		if pos+2 == len(data) || !isLetter(data[pos+2]) {
+	}
+	return false
+}
+
+// hasNeedle reports whether text, which is long enough, begins with a needle.
+func hasNeedle(text []byte, needle string) bool {
+	text = text[:len(needle)]
+	for i := range len(needle) {
+		if c := text[i]; c != needle[i] && (c|0x20 != needle[i] || !isLetter(c)) {
 			return false
 		}
-		end := optionEnd(data, pos)
-		return end < len(data) && classOf(data[pos:end]).isSecret() || bytes.HasPrefix(data[pos:], []byte("--user"))
-	case 'p', 'u', 'a', 'w', 'P', 'U':
-		return c.hasCommand()
-	default:
-		return isLetter(next) && SecretName(data[pos:optionEnd(data, pos)])
 	}
+	return true
+}
+
+// examineNeedle reports whether a needle is at pos, and a secret may be next to it.
+func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
+	data, end := c.data, pos+len(n.text)
+	if pos < 0 || end > len(data) || !hasNeedle(data[pos:], n.text) {
+		return false
+	}
+	switch n.kind {
+	case sqlNeedle:
+		found := c.isName(pos)
+		c.sqlWord = c.sqlWord || !c.isKey
+		return found
+	case nameNeedle:
+		return c.isName(end - len(bytes.TrimLeft(data[pos:end], `"`)))
+	case bearerNeedle:
+		return bearerAt(data, pos) > 0 || c.isName(pos)
+	case tokenNeedle:
+		return tokenBehind(data, pos)
+	case jwtNeedle:
+		return jwtAt(data, pos+2) > 0
+	case keyNeedle:
+		return bytes.HasPrefix(data[pos:], keyBegin)
+	case commandNeedle:
+		return c.isCommand(n.text, pos)
+	case pathNeedle:
+		return c.isPath(pos, end)
+	case escapeNeedle:
+		return data[pos] == '\x1b' || end < len(data) && data[end] >= '4' && data[end] <= '7'
+	case byteNeedle:
+		return c.isByte(pos)
+	}
+	return false
+}
+
+// isByte reports whether a secret may be next to the byte at pos.
+func (c *lineChecks) isByte(pos int) bool {
+	data := c.data
+	switch data[pos] {
+	case '@':
+		return c.isUserInfo(pos)
+	case '%':
+		char := encoded(data, pos)
+		return char >= 0 && (bytes.IndexByte([]byte("=@%\"':["), byte(char)) >= 0 || folded[byte(char)] > separator)
+	case '$':
+		return cryptLen(data, pos) > 0
+	}
+	return false
+}
+
+// isName reports whether a secret may be next to the name that holds data[pos]. Other needles of the name are not
+// examined again.
+func (c *lineChecks) isName(pos int) bool {
+	if pos < c.nameEnd {
+		return false
+	}
+	data, from, end := c.data, pos, pos
+	for end < len(data) && end-pos < maxName && folded[data[end]] != 0 {
+		end++
+	}
+	for from > 0 && end-from < maxName && folded[data[from-1]] != 0 {
+		from--
+	}
+	c.nameEnd = end
+	quote := end
+	if quote < len(data) && data[quote] == '\\' {
+		quote++
+	}
+	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
+	class := c.names.classOf(data, from, end)
+	switch {
+	case end < len(data) && data[end] == '/' && c.isPath(from, end), c.isNamed(class, end):
+		return true
+	case class.isSecret():
+		return c.beginsElement(from) || c.isOption(from, pos, end)
+	}
+	return class == everyday && data[from] == 'A' && isAuthCommand(data, from)
+}
+
+// isNamed reports whether a mark or a string is behind a name of that class, which ends at end.
+func (c *lineChecks) isNamed(class class, end int) bool {
+	if class == noSecret {
+		return false
+	}
+	data, pos := c.data, end
+	for pos < len(data) && (data[pos] == '\\' || isQuote(data[pos])) {
+		pos++
+	}
+	quoted := pos > end
+	if quoted && pos < len(data) && (data[pos] == ']' || data[pos] == '}' || data[pos] == ')') {
+		pos++
+	}
+	if quoted && data[pos-1] == '\\' && bytes.HasPrefix(data[pos:], []byte("u00")) {
+		return class >= everyday // password\u003d…
+	}
+	blank := pos
+	pos = skipSpace(data, pos)
+	if pos == len(data) {
+		return false
+	}
+	switch mark := data[pos]; mark {
+	case '=', ':':
+		c.everyday = c.everyday || class == everyday && mark == '='
+		c.namedBeside = c.namedBeside || class == beside
+		return class.isSecret()
+	case '>':
+		return class.isSecret()
+	case '\\', '\'', '"', '`':
+		if pos > blank && (class == strong || class == prose) {
+			return true // password "…"
+		}
+	}
+	c.nameAlone = c.nameAlone || class.isSecret()
+	if pos > blank && class.isSecret() {
+		return isOneOf(data[max(0, end-len(settingWords[0])):end], settingWords[:]) // requirepass …
+	}
+	return false
+}
+
+// beginsElement reports whether a name that begins at from is that of an element of XML.
+func (c *lineChecks) beginsElement(from int) bool {
+	if from > 0 && c.data[from-1] == ':' { // its namespace
+		for from--; from > 0 && folded[c.data[from-1]] > separator; {
+			from--
+		}
+	}
+	return from > 0 && c.data[from-1] == '<'
+}
+
+// isOption reports whether an option of a command, with the name of a secret, begins in data[from:pos+1]. It
+// ends at end at the latest.
+func (c *lineChecks) isOption(from, pos, end int) bool {
+	for ; from <= pos; from++ {
+		if c.data[from] == '-' && beginsOption(c.data, from) {
+			return end < len(c.data) && SecretName(c.data[from:optionEnd(c.data, from)])
+		}
+	}
+	return false
+}
+
+// isCommand reports whether a secret may be in the arguments of the command at pos.
+func (c *lineChecks) isCommand(name string, pos int) bool {
+	if string(c.data[pos:pos+len(name)]) != name {
+		return false
+	}
+	if end := pos + len(name); end < len(c.data) && c.data[end] == '/' {
+		return false // the name of a user agent: curl/8.5.0
+	}
+	if name[0] == '-' {
+		return beginsOption(c.data, pos) && optionEnd(c.data, pos) == pos+len(name)
+	}
+	return c.options.ask(func() bool {
+		for pos := 0; ; pos++ {
+			next := bytes.IndexByte(c.data[pos:], '-')
+			if next < 0 {
+				return false
+			}
+			pos += next
+			if beginsOption(c.data, pos) && bytes.IndexByte([]byte("puawPU"), c.data[pos+1]) >= 0 {
+				return true
+			}
+		}
+	})
+}
+
+// isPath reports whether a secret may be in the path whose segment holds data[pos:end].
+func (c *lineChecks) isPath(pos, end int) bool {
+	data := c.data
+	if data[pos] == '/' {
+		pos++
+	}
+	if data[end-1] == '/' {
+		end--
+	}
+	from := pos
+	for end < len(data) && end-pos < maxName && folded[data[end]] != 0 {
+		end++
+	}
+	for from > 0 && end-from < maxName && folded[data[from-1]] != 0 {
+		from--
+	}
+	segment := data[from:end]
+	if end < len(data) && data[end] == ':' && bytes.HasPrefix(segment, []byte("bot")) {
+		return true
+	}
+	if count := secretSegment(segment); count > 0 && end < len(data) && data[end] == '/' {
+		_, to := pathSecret(data, end+1, count)
+		return to > 0
+	}
+	return false
+}
+
+// isUserInfo reports whether a URL may be in front of the @ at pos.
+func (c *lineChecks) isUserInfo(pos int) bool {
+	from := pos
+	for from > c.atEnd && c.data[from-1] > ' ' && c.data[from-1] != '"' {
+		from--
+	}
+	c.atEnd = pos
+	front := c.data[from:pos]
+	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) || bytes.Contains(front, []byte("jdbc:"))
+}
+
+// isSuspicious reports whether a secret may be in the line because of what was found in several of its places.
+func (c *lineChecks) isSuspicious() bool {
+	return c.namedBeside && c.nameAlone || c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
+		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0
 }
 
 // byteBefore returns the byte before offset pos, or 0 if there is none.
@@ -290,7 +378,7 @@ func byteBefore(data []byte, pos int) byte {
 // nameCacheSize is the number of names that are remembered.
 const nameCacheSize = 128
 
-// A nameCache holds the classes of the names before marks, by the sixteen bytes before the mark.
+// A nameCache holds the classes of names, by their bytes, or by their hash if they have more than sixteen.
 type nameCache [nameCacheSize]nameEntry
 
 type nameEntry struct {
@@ -316,30 +404,34 @@ func (cache *nameCache) find(low, high uint64) (entry *nameEntry, found bool) {
 	return entry, false
 }
 
-// classAt returns the class of the name before the mark at pos.
-func (cache *nameCache) classAt(data []byte, pos int) class {
+// classOf returns the class of the name data[from:end].
+func (cache *nameCache) classOf(data []byte, from, end int) class {
+	name := data[from:end]
 	var low, high uint64
-	if pos < 16 { // the front of the line
+	switch size := len(name); {
+	case size > 16:
+		low, high = xxh3.Hash(name), uint64(size)
+	case end >= 16: // the bytes before the name are cleared
+		low, high = binary.LittleEndian.Uint64(data[end-16:]), binary.LittleEndian.Uint64(data[end-8:])
+		if size > 8 {
+			low &= ^uint64(0) << (8 * (16 - size))
+		} else {
+			low, high = 0, high&^(1<<(8*(8-size))-1)
+		}
+	default:
 		var front [16]byte
-		copy(front[16-pos:], data[:pos])
+		copy(front[16-size:], name)
 		low, high = binary.LittleEndian.Uint64(front[:]), binary.LittleEndian.Uint64(front[8:])
-	} else {
-		low, high = binary.LittleEndian.Uint64(data[pos-16:]), binary.LittleEndian.Uint64(data[pos-8:])
 	}
 	entry, found := cache.find(low, high)
-	if found {
-		return entry.class
+	if !found {
+		entry.low, entry.high, entry.class, entry.used = low, high, classOf(name), true
 	}
-
-	// The class depends on more bytes if the name has as many: such a name is found by its hash.
-	from, end, _ := nameBounds(data, pos)
-	name := data[from:end]
-	if from <= pos-16 {
-		low, high = xxh3.Hash(name), uint64(len(name))
-		if entry, found = cache.find(low, high); found {
-			return entry.class
-		}
-	}
-	entry.low, entry.high, entry.class, entry.used = low, high, classOf(name), true
 	return entry.class
+}
+
+// classAt returns the class of the name before the mark at pos.
+func (cache *nameCache) classAt(data []byte, pos int) class {
+	from, end, _ := nameBounds(data, pos)
+	return cache.classOf(data, from, end)
 }

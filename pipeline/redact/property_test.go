@@ -3,6 +3,7 @@ package redact
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,6 +225,30 @@ func FuzzRedact(f *testing.F) {
 				t.Fatalf("Line: %q", out)
 			}
 		})
+	})
+}
+
+// FuzzPrefilter: the prefilter finds every line in which the passes find a secret.
+func FuzzPrefilter(f *testing.F) {
+	for _, form := range secretLines {
+		f.Add([]byte(replaceSecret(form, secret)))
+	}
+	for _, line := range append(ordinaryLines, linesWithoutSecrets...) {
+		f.Add([]byte(line))
+	}
+	for _, url := range secretURLs {
+		f.Add([]byte("GET " + replaceSecret(url, secret)))
+	}
+	for _, sql := range secretSQL {
+		f.Add([]byte(replaceSecret(sql, secret)))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var filtered, unfiltered Redactor
+		filtered.findLine(line)
+		unfiltered.readText(view{text: line}, 0)
+		if got, want := filtered.Findings(), unfiltered.Findings(); !slices.Equal(got, want) {
+			t.Fatalf("%q: %v with the prefilter, %v without", line, got, want)
+		}
 	})
 }
 

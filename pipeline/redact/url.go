@@ -134,8 +134,8 @@ var tokenStop = func() (table [256]bool) {
 func (r *Redactor) hideURL(v view, inLine bool) {
 	text := v.text
 	r.hideBot(v)
-	start := 0                      // offset of the name of the current parameter, or of the segment
-	query, segments := false, false // the first ? or #, or / or ; was seen
+	start := 0                                     // offset of the name of the current parameter, or of the segment
+	query, segments, matrix := false, false, false // the first ? or #, / or ; was seen
 	isForm := bytes.IndexByte(text, '&') >= 0
 	// Invariant: the secrets before i are hidden, and text[start:i] is the front of a name or of a segment.
 	for i := 0; i < len(text); {
@@ -157,7 +157,7 @@ func (r *Redactor) hideURL(v view, inLine bool) {
 			query = true
 			start = i + 1
 		case '&', ';', ' ', ',':
-			segments = segments || c == ';'
+			matrix = matrix || c == ';'
 			start = i + 1
 		case '\\':
 			if bytes.HasPrefix(text[i:], jsonAmpersand) {
@@ -167,12 +167,15 @@ func (r *Redactor) hideURL(v view, inLine bool) {
 			}
 		case '=':
 			name := text[start:i]
+			if inLine {
+				name = lastName(name)
+			}
 			start = i + 1 // the value may be a URL with parameters of its own
-			if inLine && !query && !isForm && !segments {
+			if inLine && !query && !isForm && !segments && !matrix {
 				break // no parameter; hideNamed reads it
 			}
-			if !r.isSecretParameter(name) {
-				break
+			if !r.isSecretParameter(name) || inLine && !query && !isForm && !matrix && !SecretName(name) {
+				break // an everyday word is a secret only as a parameter
 			}
 			to := start
 			for to < len(text) && !endsParameter(text, to, query) {
@@ -189,6 +192,15 @@ func (r *Redactor) hideURL(v view, inLine bool) {
 	if bytes.HasPrefix(text, []byte("jdbc:oracle:")) {
 		r.hideOraclePassword(v)
 	}
+}
+
+// lastName returns the name at the end of text, which may be percent-encoded.
+func lastName(text []byte) []byte {
+	from := len(text)
+	for from > 0 && (folded[text[from-1]] != 0 || text[from-1] == '%') {
+		from--
+	}
+	return text[from:]
 }
 
 // isSecretParameter reports whether name, which may be percent-encoded, is that of a secret.
@@ -367,26 +379,37 @@ func secretSegment(segment []byte) int {
 // hideSegments hides the segment that is the count-th from pos on, if it looks like a token, and returns the
 // offset at which to continue.
 func (r *Redactor) hideSegments(v view, pos, count int) int {
-	text := v.text
-	from := pos
+	from, to := pathSecret(v.text, pos, count)
+	if to == 0 {
+		return pos
+	}
+	r.hide(v, from, to, RulePath)
+	return to
+}
+
+// pathSecret returns the segment that is the count-th from pos on, if it looks like a token.
+func pathSecret(text []byte, pos, count int) (from, to int) {
+	from = pos
 	for n := 1; ; n++ {
-		to := from
-		for to < len(text) && bytes.IndexByte([]byte("/?#"), text[to]) < 0 {
+		to = from
+		for to < len(text) && bytes.IndexByte([]byte("/?# \t\"'"), text[to]) < 0 {
 			to++
 		}
 		if n == count {
-			if count > 1 && to-from >= 6 || isPathToken(text[from:to]) {
-				r.hide(v, from, to, RulePath)
-				return to
+			if isPathToken(text[from:to]) || count > 1 && to-from >= minWebhook {
+				return from, to
 			}
-			return pos
+			return 0, 0
 		}
 		if to == len(text) || text[to] != '/' {
-			return pos
+			return 0, 0
 		}
 		from = to + 1
 	}
 }
+
+// minWebhook is the length from which the last segment of the URL of a webhook is a secret.
+const minWebhook = 20
 
 // minPathToken is the length from which a segment with digits behind one of segmentNames is a token.
 const minPathToken = 8

@@ -1,0 +1,292 @@
+package redact
+
+import "slices"
+
+// A needle is a text without which no pass finds a secret: a part of the names of secrets, the front of a token,
+// a command with options for secrets. Needles are in lower case. At most four bytes of it are searched for.
+type needle struct {
+	text string
+	kind needleKind
+}
+
+// A needleKind says what is examined where a needle is found.
+type needleKind uint8
+
+const (
+	nameNeedle    needleKind = iota // a part of the names of secrets
+	sqlNeedle                       // the same, and a word without which no statement has a secret
+	bearerNeedle                    // the word Bearer, a name, too
+	tokenNeedle                     // the front of a token, see prefixes
+	jwtNeedle                       // the front of a JSON web token
+	keyNeedle                       // the first line of a private key
+	commandNeedle                   // a command, or an option, whose value is a secret
+	pathNeedle                      // a segment of a path behind which a secret stands
+	escapeNeedle                    // an escaped character, or a colour
+	byteNeedle                      // a byte next to which a secret may be: @ % $
+)
+
+// needles are all needles but those of prefixes and commands.
+var needles = [...]needle{
+	{"pass", sqlNeedle},
+	{"pwd", sqlNeedle},
+	{"psw", sqlNeedle},
+	{"pw", sqlNeedle},
+	{"secret", sqlNeedle},
+	{"token", sqlNeedle},
+	{"key", sqlNeedle},
+	{"cred", sqlNeedle},
+	{"auth", sqlNeedle},
+	{"crypt", sqlNeedle},
+	{"code", sqlNeedle},
+	{"identified", sqlNeedle},
+	{"otp", sqlNeedle},
+	{"jwt", sqlNeedle},
+	{"sig", sqlNeedle},
+	{"hmac", sqlNeedle},
+	{"kennwort", nameNeedle},
+	{"cook", nameNeedle},
+	{"sess", nameNeedle},
+	{"sid", nameNeedle},
+	{"otc", nameNeedle},
+	{"pin", nameNeedle},
+	{"nonce", nameNeedle},
+	{"ticket", nameNeedle},
+	{"bearer", bearerNeedle},
+	{"assert", nameNeedle},
+	{"saml", nameNeedle},
+	{"verif", nameNeedle},
+	{"mnemonic", nameNeedle},
+	{"phrase", nameNeedle},
+	{"cvv", nameNeedle},
+	{"cvc", nameNeedle},
+	{"val", nameNeedle},
+	{`"v"`, nameNeedle},
+	{`"v\`, nameNeedle},
+
+	{"eyj", jwtNeedle},
+	{"-----begin ", keyNeedle},
+	{"--user", commandNeedle},
+	{`\u00`, escapeNeedle},
+	{"\x1b[", escapeNeedle},
+	{"@", byteNeedle},
+	{"%", byteNeedle},
+	{"$", byteNeedle},
+
+	{"/bot", pathNeedle},
+	{"magic", pathNeedle},
+	{"confirm", pathNeedle},
+	{"activat", pathNeedle},
+	{"invit", pathNeedle},
+	{"unsubscribe", pathNeedle},
+	{"/sso/", pathNeedle},
+	{"/services/", pathNeedle},
+	{"hook/", pathNeedle},
+	{"hooks/", pathNeedle},
+	{"reset/", pathNeedle},
+}
+
+// codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code, letters
+// and other bytes different ones. Bytes that are rare in text share a code with others.
+func codeOf(c byte) uint32 { return uint32(c&0x1f | c>>1&0x20) }
+
+const (
+	codeBits = 6
+	anyCode  = 1<<codeBits - 1
+	pairBits = 2 * codeBits
+	anyPair  = 1<<pairBits - 1
+)
+
+// pairsOf returns the pairs of codes of eight bytes, each in sixteen bits.
+func pairsOf(word uint64) uint64 {
+	const low, high, first = 0x1f1f1f1f1f1f1f1f, 0x2020202020202020, 0x003f003f003f003f
+	codes := word&low | word>>1&high
+	return codes&first | codes>>2&(first<<codeBits)
+}
+
+// numBuckets is the number of groups of windows that are searched for at once.
+const numBuckets = 16
+
+// A window is a part of a needle that is searched for: four bytes at an even offset of the text. Bytes before or
+// behind the needle may be any.
+type window struct {
+	codes, mask uint32 // the first byte is in the lowest bits
+	needle      *needle
+	offset      int // of the window in the needle; −1: any byte is before it
+}
+
+// A needleTable finds needles. For each pair of codes it has the buckets of the windows that begin with it (the
+// upper sixteen bits), and of those that end with it (the lower). The windows themselves are found by their hash, or,
+// if they have fewer than four bytes of a needle, by their bucket.
+type needleTable struct {
+	pairs [1 << pairBits]uint32
+	whole [1 << hashBits][]window
+	short [numBuckets][]window
+}
+
+const (
+	hashBits  = 9
+	wholeMask = 1<<(2*pairBits) - 1
+)
+
+func windowHash(codes uint32) uint32 { return codes * 0x9E3779B1 >> (32 - hashBits) }
+
+var lineNeedles = newNeedleTable(allNeedles())
+
+// maxFront is the length of the longest front of a token that is a needle.
+const maxFront = 8
+
+// allNeedles returns all needles.
+func allNeedles() []needle {
+	list := needles[:]
+	fronts := map[string]bool{}
+	for _, known := range prefixes {
+		front := lowered(known.text)
+		front = front[:min(len(front), maxFront)]
+		if !fronts[front] {
+			list = append(list, needle{front, tokenNeedle})
+		}
+		fronts[front] = true
+	}
+	for _, command := range commands {
+		list = append(list, needle{command.name, commandNeedle})
+	}
+	return list
+}
+
+// wordsOf returns the needles of these kinds that are parts of names.
+func wordsOf(kinds ...needleKind) (list []string) {
+	for _, n := range needles {
+		if slices.Contains(kinds, n.kind) && n.text[0] != '"' {
+			list = append(list, n.text)
+		}
+	}
+	return list
+}
+
+func lowered(text string) string {
+	out := []byte(text)
+	for i, c := range out {
+		if c >= 'A' && c <= 'Z' {
+			out[i] = c | 0x20
+		}
+	}
+	return string(out)
+}
+
+// newNeedleTable returns the table of needles. A needle has two windows, for even and for odd offsets. Each is the
+// part of the needle, and has the bucket, by which the fewest ordinary texts look like a window and are none.
+func newNeedleTable(list []needle) *needleTable {
+	table, usual := new(needleTable), usualPairs()
+	var sums [numBuckets]bucketSums
+	for i := range list {
+		n := &list[i]
+		for parity := range 2 {
+			var best window
+			bucket, least := numBuckets-1, -1.0
+			for offset := parity - 2; offset < len(n.text)-1; offset += 2 {
+				w := n.windowAt(offset)
+				for at := range numBuckets - 1 {
+					first, second := table.added(w, at, usual)
+					cost := (sums[at].first+first)*(sums[at].second+second) - sums[at].first*sums[at].second
+					if least < 0 || cost < least {
+						best, bucket, least = w, at, cost
+					}
+				}
+			}
+			if len(n.text) == 1 {
+				best, bucket = n.windowAt(-parity), numBuckets-1
+			}
+			first, second := table.added(best, bucket, usual)
+			sums[bucket].first += first
+			sums[bucket].second += second
+			table.add(best, bucket)
+		}
+	}
+	return table
+}
+
+// bucketSums are the frequencies of the pairs with which the windows of a bucket begin, and end.
+type bucketSums struct{ first, second float64 }
+
+// windowAt returns the window at an offset of the needle.
+func (n *needle) windowAt(offset int) window {
+	w := window{needle: n, offset: offset}
+	for i := range 4 {
+		if at := offset + i; at >= 0 && at < len(n.text) {
+			w.codes |= codeOf(n.text[at]) << (codeBits * i)
+			w.mask |= anyCode << (codeBits * i)
+		}
+	}
+	return w
+}
+
+// pairsLike returns the pairs of codes that are equal to codes where mask is set.
+func pairsLike(codes, mask uint32) (list []uint32) {
+	codes, mask = codes&anyPair, mask&anyPair
+	for free := ^mask & anyPair; ; { // the subsets of the bits that are not in mask, from all to none
+		list = append(list, codes|free)
+		if free == 0 {
+			return list
+		}
+		free = (free - 1) & ^mask & anyPair
+	}
+}
+
+func (w window) firstPairs() []uint32  { return pairsLike(w.codes, w.mask) }
+func (w window) secondPairs() []uint32 { return pairsLike(w.codes>>pairBits, w.mask>>pairBits) }
+
+// added returns the frequencies of the pairs with which windows of a bucket begin and end only if w is added to it.
+func (t *needleTable) added(w window, bucket int, usual *[1 << pairBits]float64) (first, second float64) {
+	for _, pair := range w.firstPairs() {
+		if t.pairs[pair]&(1<<numBuckets<<bucket) == 0 {
+			first += usual[pair]
+		}
+	}
+	for _, pair := range w.secondPairs() {
+		if t.pairs[pair]&(1<<bucket) == 0 {
+			second += usual[pair]
+		}
+	}
+	return first, second
+}
+
+// add adds a window to a bucket.
+func (t *needleTable) add(w window, bucket int) {
+	if w.mask == wholeMask {
+		hash := windowHash(w.codes)
+		t.whole[hash] = append(t.whole[hash], w)
+	} else {
+		t.short[bucket] = append(t.short[bucket], w)
+	}
+	for _, pair := range w.firstPairs() {
+		t.pairs[pair] |= 1 << numBuckets << bucket
+	}
+	for _, pair := range w.secondPairs() {
+		t.pairs[pair] |= 1 << bucket
+	}
+}
+
+// usualText has the pairs of ordinary log lines.
+const usualText = `172.17.0.1 - - [24/Nov/2026:23:08:00 +0000] "GET /api/v1/items?page=2 HTTP/1.1" 200 5120 "-" "Mozilla/5.0 (X11; Linux x86_64)"
+level=info ts=2026-11-24T23:08:00.123Z caller=main.go:42 msg="request done" method=GET path=/healthz status=200 took=1.2ms component=server
+2026-11-24 23:08:00.123  INFO 1 --- [nio-8080-exec-1] c.e.OrderService : order 4711 was placed by customer 12 with 3 articles
+{"level":"warn","time":1764025680.123,"msg":"cache miss","user":"4711","took":0.0012,"service":"catalog","request_id":"550e8400-e29b-41d4"}
+2026/11/24 23:08:00 [error] 12#12: *1 open() "/usr/share/nginx/html/favicon.ico" failed (2: No such file or directory), client: 172.17.0.1
+I1124 23:08:00.123456       1 controller.go:5] Starting controller, waiting for caches to sync; node is ready, version 1.29.3 of the scheduler
+[2026-11-24 23:08:00,123] WARN [Broker id=1] Partition test-0 marked as failed (kafka.server.ReplicaManager), retrying in 500 milliseconds
+Setting up libssl3:amd64 (3.0.11) ... Processing triggers for man-db ... status installed, remove unpacked, configure, upgrade; reading lists
+<Debug> executeQuery: Read 1 rows, 1.00 B in 0.001 sec., 1000 rows/sec., memory tracker: Current usage 1.00 MiB, background pool, merge parts
+Traceback (most recent call last): File "/app/main.py", line 12, in module; ValueError: invalid literal for int with base 10, connection refused
+checking whether the compiler works... yes; loading configuration from /etc/app/config.yml; listening on 0.0.0.0:8080, process exited, shutdown`
+
+// usualPairs returns how often each pair of codes is in usualText. No pair is impossible.
+func usualPairs() *[1 << pairBits]float64 {
+	pairs := new([1 << pairBits]float64)
+	for pair := range pairs {
+		pairs[pair] = 0.1
+	}
+	for i := range len(usualText) - 1 {
+		pairs[codeOf(usualText[i])|codeOf(usualText[i+1])<<codeBits]++
+	}
+	return pairs
+}
