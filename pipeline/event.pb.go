@@ -832,8 +832,8 @@ func (x *Event) GetMemcached() *MemcachedCommand {
 // Tunnel is the tunnel around the packets of an event; of nested tunnels the innermost.
 type Tunnel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                                        // vxlan, geneve, gtp, gre, ipip, mpls, pppoe
-	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`                                           // VXLAN or Geneve network, GRE key, GTP endpoint, PPPoE session
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`                                        // vxlan, geneve, gtp, gre, ipip, mpls, pppoe, …: see links.Encapsulation
+	Id            uint32                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`                                           // VXLAN or Geneve network, GRE key, GTP endpoint, PPPoE session, service of a backbone bridge
 	SourceIp      []byte                 `protobuf:"bytes,3,opt,name=source_ip,json=sourceIp,proto3" json:"source_ip,omitempty"`                // outer address on the client's side, 4 or 16 bytes
 	DestinationIp []byte                 `protobuf:"bytes,4,opt,name=destination_ip,json=destinationIp,proto3" json:"destination_ip,omitempty"` // outer address on the server's side
 	unknownFields protoimpl.UnknownFields

@@ -78,12 +78,12 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "tunnel.type", Selectivity: 2, Column: word,
-		Doc: "Tunnel around the packets of the event: vxlan, geneve, gtp, gre, ipip, mpls or pppoe; of nested tunnels the innermost. The addresses and ports of the event are then those inside the tunnel, and name no container.",
+		Doc: "Tunnel around the packets of the event: vxlan, geneve, gtp, gre, ipip, mpls, pppoe, pbb, trill, fabricpath, etherip or teredo; of nested tunnels the innermost. The addresses and ports of the event are then those inside the tunnel, and name no container.",
 		Str: func(e *Event) string { return e.GetTunnel().GetType() },
 	},
 	{
 		Name: "tunnel.id", Column: u32,
-		Doc: "Network or session of the tunnel: VNI of VXLAN and Geneve, key of GRE, session of PPPoE; of GTP the endpoint of the first packet.",
+		Doc: "Network or session of the tunnel: VNI of VXLAN and Geneve, key of GRE, session of PPPoE, service of a backbone bridge (I-SID); of GTP the endpoint of the first packet.",
 		Num: func(e *Event) int64 { return int64(e.GetTunnel().GetId()) },
 	},
 	{

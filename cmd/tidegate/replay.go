@@ -43,7 +43,9 @@ have the fields tunnel.*: whoever sent the outer packet chose all that is in the
 collector does on the bridges of containers.
 
 Needs:    no configuration, no broker and no store.
-Ends:     with 1 if a capture is truncated or malformed. It prints the events before the damage, and where that is.
+Ends:     with 1 if a capture is truncated or malformed, or has a link type that is not read. It prints the events before
+          the damage, and where that is. Packets that were not decoded are counted by the header at which decoding ended:
+          in the table, or on standard error.
           A line that is not of the format of its log is an event with event.partial.`,
 		Example: `  tidegate replay shop.pcap                          counts by dataset
   tidegate replay -o jsonl shop.pcap.gz | jq .       every event
@@ -84,13 +86,14 @@ type replay struct {
 	skipTunnels bool       // do not read the packets inside tunnels
 	rules       *rules.Set // nil: none
 
-	out      *bufio.Writer
-	line     []byte            // buffer of one printed event
-	block    []*pipeline.Event // events that are not evaluated yet
-	writeErr error             // nothing is read after it
-	events   map[string]int    // by dataset
-	matches  map[string]int    // verdicts by severity, rule and title, as cells of the table
-	packets  int
+	out       *bufio.Writer
+	line      []byte            // buffer of one printed event
+	block     []*pipeline.Event // events that are not evaluated yet
+	writeErr  error             // nothing is read after it
+	events    map[string]int    // by dataset
+	matches   map[string]int    // verdicts by severity, rule and title, as cells of the table
+	packets   int
+	undecoded undecodedPackets
 }
 
 // replayBlock is the number of events that are evaluated at a time.
@@ -100,7 +103,7 @@ const replayBlock = 256
 // the errors of all files are returned.
 func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr io.Writer) error {
 	r.out = bufio.NewWriterSize(stdout, 1<<16)
-	r.events, r.matches = map[string]int{}, map[string]int{}
+	r.events, r.matches, r.undecoded = map[string]int{}, map[string]int{}, undecodedPackets{}
 
 	var errs []error
 	for _, name := range files {
@@ -119,6 +122,9 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	}
 	if err := errors.Join(r.writeErr, r.out.Flush()); err != nil {
 		return fmt.Errorf("write events: %w", err)
+	}
+	if r.printEvents {
+		r.undecoded.printSummary(stderr)
 	}
 	if len(errs) > 0 {
 		return errors.Join(append(errs, errFindings)...)
@@ -242,7 +248,9 @@ func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (
 			"read %s: a bug in the parser of %s, please report it: %v", name, protocol, value))
 	}
 	defer func() { err = errors.Join(err, parserBugs) }()
-	deps := sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent}
+	undecoded := captureUndecoded{total: r.undecoded, links: map[uint32]int{}}
+	defer func() { err = errors.Join(err, undecoded.finish(name, reg)) }()
+	deps := sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent, Undecoded: undecoded.add}
 	if !r.skipTunnels {
 		deps.Tunnels = sessions.EveryTunnel
 	}
@@ -261,6 +269,7 @@ func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (
 			return err
 		}
 		r.packets++
+		undecoded.link = packet.LinkID
 		table.Packet(packet.Iface, packet.Link, packet.At, packet.Data, packet.Length)
 	}
 }
@@ -304,6 +313,7 @@ func (r *replay) printTable() {
 	if r.packets > 0 {
 		_, _ = fmt.Fprintf(writer, "(packets)\t%s\n", formatCount(r.packets))
 	}
+	r.undecoded.printRows(writer)
 	if r.rules != nil {
 		if len(r.matches) > 0 {
 			_, _ = fmt.Fprintf(writer, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")

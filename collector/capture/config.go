@@ -21,7 +21,7 @@ type Config struct {
 	// Capture the bridges of all Docker networks, whatever their names, as if they were in interfaces and in bridges.
 	DockerBridges bool `yaml:"docker_bridges"`
 	// Names, or glob patterns of names, of interfaces on which every tunnel (VXLAN, Geneve, GTP, GRE, IP in IP, MPLS,
-	// PPPoE) is opened, such as the port of a mirror. Elsewhere only tunnels that end on this host are opened, those of
+	// PPPoE, 802.1ah, …) is opened, such as the port of a mirror. Elsewhere only tunnels that end on this host are opened, those of
 	// its VXLAN, Geneve, GRE and IP-in-IP devices and of Docker's overlay networks, and on bridges none: whoever can
 	// send a packet could have connections of others reported that never were.
 	Underlays []string `yaml:"underlays"`

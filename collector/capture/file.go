@@ -22,7 +22,8 @@ import (
 // A Packet is a frame of a capture file.
 type Packet struct {
 	At     int64           // ns since 1970
-	Link   layers.LinkType // type of the outermost header
+	Link   layers.LinkType // type of the outermost header, as package sessions takes it
+	LinkID uint32          // the same as its number in the file
 	Iface  string          // name of the interface; "" in pcap, which has no names
 	Data   []byte          // valid until the next call of Next
 	Length int             // of the frame on the wire, ≥ len(Data)
@@ -159,10 +160,12 @@ func (f *File) Next() (packet Packet, err error) {
 	}
 
 	f.packets++
-	packet = Packet{At: info.Timestamp.UnixNano(), Link: f.link, Data: data, Length: max(info.Length, len(data))}
+	packet = Packet{
+		At: info.Timestamp.UnixNano(), Link: f.link, LinkID: f.framer.link, Data: data, Length: max(info.Length, len(data)),
+	}
 	if f.pcapng != nil {
 		iface := f.framer.interfaceOf(info.InterfaceIndex)
-		packet.Link, packet.Iface = linkTypeOf(iface.link), iface.name
+		packet.Link, packet.LinkID, packet.Iface = linkTypeOf(iface.link), iface.link, iface.name
 		if packet.At = f.framer.time; packet.At == 0 { // a simple packet block has no time
 			packet.At = f.lastTime
 		}

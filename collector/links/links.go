@@ -28,13 +28,25 @@ const (
 	MPLS
 	PPPoE
 	AH    // IPsec's authentication header
-	VNTag // IEEE 802.1BR
+	VNTag // Cisco's, later IEEE 802.1BR
 	SNAP  // IP behind an LLC header instead of an EtherType
+	ETag  // IEEE 802.1BR
+	RTag  // of redundant paths, IEEE 802.1CB
+	HSR   // of redundant rings, IEC 62439-3
+	CMD   // Cisco MetaData, which has a security group
+	TTag  // Cisco's time stamp
+	PBB   // Ethernet in Ethernet, IEEE 802.1ah
+	TRILL
+	NSH        // network service header, RFC 8300
+	FabricPath // Cisco's
+	EtherIP    // Ethernet in IP, RFC 3378
+	Teredo     // IPv6 in UDP, RFC 4380
 	numEncapsulations
 )
 
 var encapsulationNames = [numEncapsulations]string{
-	"", "vxlan", "geneve", "gtp", "gre", "ipip", "mpls", "pppoe", "ah", "vntag", "snap",
+	"", "vxlan", "geneve", "gtp", "gre", "ipip", "mpls", "pppoe", "ah", "vntag", "snap", "etag", "rtag", "hsr", "cmd", "ttag",
+	"pbb", "trill", "nsh", "fabricpath", "etherip", "teredo",
 }
 
 func (e Encapsulation) String() string { return encapsulationNames[e] }
@@ -55,6 +67,9 @@ const (
 	PortGeneve     = 6081
 	PortGTP        = 2152
 	PortGRE        = 4754 // RFC 8086
+	PortVXLANGPE   = 4790 // of the draft for VXLAN with other payloads than Ethernet
+	PortMPLS       = 6635 // RFC 7510
+	PortTeredo     = 3544
 )
 
 // An OuterHeader describes a packet that has another one inside.

@@ -3,25 +3,7 @@ package sessions
 import (
 	"encoding/binary"
 
-	"github.com/google/gopacket/layers"
-
 	"tidegate/collector/links"
-)
-
-// Link types that gopacket does not name. Its LinkType has eight bits, which leave 20 of LINKTYPE_LINUX_SLL2
-// (276); no other link type has that number.
-const (
-	linkRawBSD   layers.LinkType = 14
-	linkRaw12    layers.LinkType = 12
-	linkSLL2     layers.LinkType = 276 & 0xff
-	linkIPv4     layers.LinkType = 228
-	linkIPv6     layers.LinkType = 229
-	linkPPPoE    layers.LinkType = 51
-	linkPPPHDLC  layers.LinkType = 50
-	linkPPPPlain layers.LinkType = 9
-	linkCHDLC    layers.LinkType = 104
-	linkNFLOG    layers.LinkType = 239
-	linkFDDI     layers.LinkType = 10
 )
 
 // maxNesting bounds the depth of nested tunnels, and the number of VLAN tags or MPLS labels in a row.
@@ -29,18 +11,31 @@ const maxNesting = 6
 
 // EtherTypes.
 const (
-	etherIPv4     = 0x0800
-	etherIPv6     = 0x86dd
-	etherVLAN     = 0x8100
-	etherQinQ     = 0x88a8
-	etherQinQOld  = 0x9100
-	etherMPLS     = 0x8847
-	etherMPLSMany = 0x8848
-	etherPPPoE    = 0x8864
-	etherBridged  = 0x6558 // transparent Ethernet bridging
-	etherERSPAN   = 0x88be
-	etherERSPAN3  = 0x22eb
-	etherVNTag    = 0x8926
+	etherIPv4       = 0x0800
+	etherARP        = 0x0806
+	etherTRILL      = 0x22f3
+	etherERSPAN3    = 0x22eb
+	etherBridged    = 0x6558 // transparent Ethernet bridging
+	etherVLAN       = 0x8100
+	etherIPv6       = 0x86dd
+	etherMPLS       = 0x8847
+	etherMPLSMany   = 0x8848
+	etherPPPoE      = 0x8864
+	etherJumboLLC   = 0x8870 // LLC in a frame whose length does not fit the field
+	etherQinQ       = 0x88a8
+	etherERSPAN     = 0x88be
+	etherPBB        = 0x88e7
+	etherFabricPath = 0x8903
+	etherCMD        = 0x8909
+	etherVNTag      = 0x8926
+	etherHSR        = 0x892f
+	etherETag       = 0x893f
+	etherNSH        = 0x894f
+	etherTTag       = 0x8988
+	etherQinQ9100   = 0x9100 // TPIDs of vendors before 802.1ad
+	etherQinQ9200   = 0x9200
+	etherQinQ9300   = 0x9300
+	etherRTag       = 0xf1c1
 )
 
 // A decoder reads the headers of a frame into a packet. Its state is the IP fragments that wait and the tunnels
@@ -54,47 +49,7 @@ type decoder struct {
 	frags     defragmenter
 	tunnels   tunnelGate
 	checksums checksumSource
-}
-
-// decodeFrame reads the headers of a frame into p and returns the result under which the packet is counted.
-func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire int) result {
-	// From here on len(data) ≤ wire, and every layer keeps it so: data may be cut, wire is not.
-	wire = max(wire, len(data))
-	switch link {
-	case layers.LinkTypeEthernet:
-		return d.decodeEthernet(p, data, wire, 0)
-	case layers.LinkTypeNull, layers.LinkTypeLoop:
-		return d.decodeLoopback(p, data, wire)
-	case layers.LinkTypeRaw, linkRaw12, linkRawBSD, linkIPv4, linkIPv6:
-		return d.decodeIP(p, data, wire, 0)
-	case layers.LinkTypeLinuxSLL:
-		if len(data) < 16 {
-			return resTruncated
-		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(data[14:]), data[16:], wire-16, 0)
-	case linkSLL2:
-		if len(data) < 20 {
-			return resTruncated
-		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(data), data[20:], wire-20, 0)
-	case linkCHDLC:
-		if len(data) < 4 {
-			return resTruncated
-		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(data[2:]), data[4:], wire-4, 0)
-	case linkNFLOG:
-		return d.decodeNFLOG(p, data, wire)
-	case linkFDDI:
-		if len(data) < 13 {
-			return resTruncated
-		}
-		return d.decodeSNAP(p, data[13:], wire-13, 0)
-	case linkPPPPlain, linkPPPHDLC:
-		return d.decodePPP(p, data, wire, 0)
-	case linkPPPoE:
-		return d.decodePPPoE(p, data, wire, 0)
-	}
-	return resUnknownLink
+	aggregate []byte // frames of an A-MSDU behind the one that was read; valid while Table.Packet runs
 }
 
 // decodeEthernet reads an Ethernet header, or one of IEEE 802.3 with LLC.
@@ -104,7 +59,7 @@ func (d *decoder) decodeEthernet(p *packet, data []byte, wire, depth int) result
 	}
 	typ := binary.BigEndian.Uint16(data[12:])
 	if typ <= maxLength8023 {
-		return d.decodeSNAP(p, data[14:], wire-14, depth)
+		return d.decodeLLC(p, false, data[14:], wire-14, depth)
 	}
 	return d.decodeEtherType(p, typ, data[14:], wire-14, depth)
 }
@@ -113,21 +68,82 @@ func (d *decoder) decodeEthernet(p *packet, data []byte, wire, depth int) result
 // an EtherType (IEEE 802.3).
 const maxLength8023 = 1500
 
-// decodeSNAP reads an LLC header with the SNAP extension, which has an EtherType (RFC 1042).
-func (d *decoder) decodeSNAP(p *packet, data []byte, wire, depth int) result {
-	if len(data) < 8 {
+// decodeLLC reads an LLC header (IEEE 802.2). IP is behind the SNAP extension, with an EtherType (RFC 1042), or has an
+// access point of its own. On links without EtherTypes, where isUsual is set, that is how IP is sent; on Ethernet few
+// receivers take it, so it is opened as a tunnel is.
+func (d *decoder) decodeLLC(p *packet, isUsual bool, data []byte, wire, depth int) result {
+	if len(data) < 3 {
 		return resTruncated
 	}
-	if string(data[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
-		return resNotIP
+	const ui = 3 // the control field of unnumbered information
+	switch {
+	case data[0] == 0xaa && data[1] == 0xaa && data[2] == ui:
+		return d.decodeSNAP(p, isUsual, data[3:], wire-3, depth)
+	case data[0] == 6 && data[1] == 6 && data[2] == ui:
+		if !isUsual && !d.opens(p, links.SNAP, 0, depth) {
+			return p.endAt(resTunnel, LayerTunnel, uint64(links.SNAP))
+		}
+		return d.decodeIP(p, data[3:], wire-3, depth)
 	}
-	if !d.opens(p, links.SNAP, 0, depth) {
-		return resTunnel
-	}
-	return d.decodeEtherType(p, binary.BigEndian.Uint16(data[6:]), data[8:], wire-8, depth)
+	return p.endAt(resNotIP, LayerLLC, uint64(data[0]))
 }
 
-// decodeEtherType reads the layer of the EtherType typ. It skips VLAN tags and keeps the innermost VLAN id.
+// Organisations that use EtherTypes as the protocol of SNAP.
+const (
+	ouiEthernet = 0x000000 // RFC 1042
+	ouiBridge   = 0x0000f8 // IEEE 802.1H, for the types that bridges must tell from those of RFC 1042
+	ouiApple    = 0x080007
+)
+
+// decodeSNAP reads the SNAP extension of LLC: the code of an organisation, and its number of a protocol.
+func (d *decoder) decodeSNAP(p *packet, isUsual bool, data []byte, wire, depth int) result {
+	if len(data) < 5 {
+		return resTruncated
+	}
+	oui, typ := uint64(data[0])<<16|uint64(data[1])<<8|uint64(data[2]), binary.BigEndian.Uint16(data[3:])
+	if oui != ouiEthernet && oui != ouiBridge && oui != ouiApple {
+		return p.endAt(resNotIP, LayerSNAP, oui<<16|uint64(typ))
+	}
+	if !isUsual && !d.opens(p, links.SNAP, 0, depth) {
+		return p.endAt(resTunnel, LayerTunnel, uint64(links.SNAP))
+	}
+	return d.decodeEtherType(p, typ, data[5:], wire-5, depth)
+}
+
+// A tagHeader is a header between the addresses of a frame and its EtherType that says nothing about who talks to whom.
+// It ends with the next EtherType.
+type tagHeader struct {
+	typ  uint16 // EtherType
+	size int
+	kind links.Encapsulation // NoEncapsulation: a VLAN tag
+}
+
+// Receivers that are not part of such a network do not take frames with these headers, so each is opened as a tunnel is.
+var tagHeaders = [...]tagHeader{
+	{etherVLAN, 4, links.NoEncapsulation},
+	{etherQinQ, 4, links.NoEncapsulation},
+	{etherQinQ9100, 4, links.NoEncapsulation},
+	{etherQinQ9200, 4, links.NoEncapsulation},
+	{etherQinQ9300, 4, links.NoEncapsulation},
+	{etherVNTag, 6, links.VNTag},
+	{etherETag, 8, links.ETag},
+	{etherRTag, 6, links.RTag},
+	{etherHSR, 6, links.HSR},
+	{etherCMD, 8, links.CMD},
+	{etherTTag, 8, links.TTag},
+}
+
+// tagHeaderOf returns the header of an EtherType, or nil if the type is not that of such a header.
+func tagHeaderOf(typ uint16) *tagHeader {
+	for i := range tagHeaders {
+		if tagHeaders[i].typ == typ {
+			return &tagHeaders[i]
+		}
+	}
+	return nil
+}
+
+// decodeEtherType reads the layer of the EtherType typ. It skips tags and keeps the innermost VLAN id.
 func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
@@ -140,263 +156,51 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 
 	// Each turn but the last skips one tag and continues with the EtherType behind it.
 	for range maxNesting {
-		switch typ {
-		case etherIPv4, etherIPv6:
+		if typ == etherIPv4 || typ == etherIPv6 {
 			return d.decodeIP(p, data, wire, depth)
-		case etherVLAN, etherQinQ, etherQinQOld:
-			if len(data) < 4 {
-				return resTruncated
-			}
+		}
+		tag := tagHeaderOf(typ)
+		if tag == nil {
+			return d.decodeEncapsulation(p, typ, data, wire, depth)
+		}
+		if len(data) < tag.size {
+			return resTruncated
+		}
+		if tag.kind == links.NoEncapsulation {
 			p.vlan = binary.BigEndian.Uint16(data) & 0xfff
 			d.addVLANToKey(p)
-			typ = binary.BigEndian.Uint16(data[2:])
-			data, wire = data[4:], wire-4
-		case etherVNTag:
-			if len(data) < 6 {
-				return resTruncated
-			}
-			if !d.opens(p, links.VNTag, 0, depth) {
-				return resTunnel
-			}
-			typ = binary.BigEndian.Uint16(data[4:])
-			data, wire = data[6:], wire-6
-		case etherMPLS, etherMPLSMany:
-			return d.decodeMPLS(p, data, wire, depth+1)
-		case etherPPPoE:
-			return d.decodePPPoE(p, data, wire, depth)
-		case etherBridged:
-			return d.decodeEthernet(p, data, wire, depth+1)
-		default:
-			// Behind a tag the field may be a length too. The depth bounds tags within LLC within tags.
-			if typ <= maxLength8023 {
-				return d.decodeSNAP(p, data, wire, depth+1)
-			}
-			return resNotIP
+		} else if !d.opens(p, tag.kind, 0, depth) {
+			return p.endAt(resTunnel, LayerTunnel, uint64(tag.kind))
 		}
+		typ = binary.BigEndian.Uint16(data[tag.size-2:])
+		data, wire = data[tag.size:], wire-tag.size
 	}
 	return resTooDeep
 }
 
-// decodeLoopback reads the header of the BSD loopback: an address family in the byte order of the capturing
-// host.
-func (d *decoder) decodeLoopback(p *packet, data []byte, wire int) result {
-	if len(data) < 4 {
-		return resTruncated
-	}
-	family := binary.LittleEndian.Uint32(data)
-	if family > 0xffff {
-		family = binary.BigEndian.Uint32(data)
-	}
-	switch family {
-	case 2, 10, 24, 28, 30: // AF_INET, and AF_INET6 of Linux, NetBSD, FreeBSD and macOS
-		return d.decodeIP(p, data[4:], wire-4, 0)
-	case etherIPv4, etherIPv6:
-		return d.decodeIP(p, data[4:], wire-4, 0)
-	}
-	return resNotIP
-}
-
-// decodeNFLOG reads a message of Linux's netfilter log. The message is a list of attributes in the byte order
-// of the host; one attribute holds the packet.
-func (d *decoder) decodeNFLOG(p *packet, data []byte, wire int) result {
-	const payload = 9 // NFULA_PAYLOAD
-	if len(data) < 4 {
-		return resTruncated
-	}
-
-	// Skip attributes, each padded to four bytes, up to the one of the packet.
-	for data, wire = data[4:], wire-4; len(data) >= 4; {
-		size, typ := int(binary.LittleEndian.Uint16(data)), binary.LittleEndian.Uint16(data[2:])&0x7fff
-		if size < 4 {
-			return resMalformed
-		}
-		if typ == payload {
-			return d.decodeIP(p, data[4:min(size, len(data))], min(size-4, wire-4), 0)
-		}
-		size = min((size+3)&^3, len(data))
-		data, wire = data[size:], wire-size
-	}
-	return resNotIP
-}
-
-// decodeMPLS skips the stack of labels (RFC 3032). A label has no field for the type of the payload: the
-// version in the first four bits shows an IP packet, and zeros there show the control word of an Ethernet
-// frame.
-func (d *decoder) decodeMPLS(p *packet, data []byte, wire, depth int) result {
-	// The labels of the two directions differ, so the key has none.
-	if !d.enterTunnel(p, links.MPLS, 0, depth-1) {
-		return resTunnel
-	}
-	for range maxNesting {
-		if len(data) < 5 {
-			return resTruncated
-		}
-		bottom := data[2]&1 != 0 // the S bit: the last label of the stack
-		data, wire = data[4:], wire-4
-		if !bottom {
-			continue
-		}
-		switch data[0] >> 4 {
-		case 4, 6:
-			return d.decodeIP(p, data, wire, depth)
-		case 0: // the control word of a pseudowire, RFC 4385
-			if len(data) < 4 {
-				return resTruncated
-			}
-			return d.decodeEthernet(p, data[4:], wire-4, depth)
-		}
-		return resNotIP
-	}
-	return resTooDeep
-}
-
-// decodePPPoE reads the data of a PPPoE session (RFC 2516, section 5).
-func (d *decoder) decodePPPoE(p *packet, data []byte, wire, depth int) result {
-	if len(data) < 8 {
-		return resTruncated
-	}
-	if data[0] != 0x11 || data[1] != 0 { // version 1, type 1, code 0: session data
-		return resNotIP
-	}
-	if !d.enterTunnel(p, links.PPPoE, uint32(binary.BigEndian.Uint16(data[2:])), depth) {
-		return resTunnel
-	}
-	size := int(binary.BigEndian.Uint16(data[4:]))
-	data, wire = data[6:], min(wire-6, size) // padding follows
-	return d.decodePPP(p, data[:min(len(data), max(wire, 0))], wire, depth)
-}
-
-// decodePPP reads a PPP header (RFC 1661, RFC 1662). The address and control fields may be missing, and the
-// protocol number has one or two bytes.
-func (d *decoder) decodePPP(p *packet, data []byte, wire, depth int) result {
-	if len(data) >= 2 && data[0] == 0xff && data[1] == 3 {
-		data, wire = data[2:], wire-2
-	}
-	if len(data) < 2 {
-		return resTruncated
-	}
-	typ, size := uint16(data[0]), 1
-	if data[0]&1 == 0 { // only the last byte of the number is odd
-		typ, size = binary.BigEndian.Uint16(data), 2
-	}
+// decodeEncapsulation reads the layer of an EtherType that is neither IP nor a tag.
+func (d *decoder) decodeEncapsulation(p *packet, typ uint16, data []byte, wire, depth int) result {
 	switch typ {
-	case 0x21, 0x57: // IPv4, IPv6
-		return d.decodeIP(p, data[size:], wire-size, depth)
+	case etherMPLS, etherMPLSMany:
+		return d.decodeMPLS(p, data, wire, depth+1)
+	case etherPPPoE:
+		return d.decodePPPoE(p, data, wire, depth)
+	case etherBridged:
+		return d.decodeEthernet(p, data, wire, depth+1)
+	case etherPBB:
+		return d.decodePBB(p, data, wire, depth)
+	case etherTRILL:
+		return d.decodeTRILL(p, data, wire, depth)
+	case etherFabricPath: // a tag of two bytes, which has the tree and the hops
+		return d.decodeInnerEthernet(p, links.FabricPath, 2, data, wire, depth)
+	case etherNSH:
+		return d.decodeNSH(p, data, wire, depth)
+	case etherJumboLLC:
+		return d.decodeLLC(p, false, data, wire, depth+1)
 	}
-	return resNotIP
-}
-
-// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) and an Ethernet frame. The reserved
-// fields of the header are not checked, as the RFC demands.
-func isVXLAN(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
-
-// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of data, and the EtherType of
-// its payload. headerLen is 0 if there is no such header.
-func geneveHeader(data []byte) (headerLen int, typ uint16) {
-	if len(data) < 8 || data[0]>>6 != 0 {
-		return 0, 0
+	// Behind a tag the field may be a length too. The depth bounds tags within LLC within tags.
+	if typ <= maxLength8023 {
+		return d.decodeLLC(p, false, data, wire, depth+1)
 	}
-	headerLen = 8 + int(data[0]&0x3f)*4
-	if headerLen > len(data) {
-		return 0, 0
-	}
-	switch typ = binary.BigEndian.Uint16(data[2:]); typ {
-	case etherBridged, etherIPv4, etherIPv6:
-		return headerLen, typ
-	}
-	return 0, 0
-}
-
-// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of data, with its
-// options and extensions, and the EtherType of its payload. headerLen is 0 if there is no such header.
-func gtpHeader(data []byte) (headerLen int, typ uint16) {
-	if len(data) < 9 || data[0]&0xf0 != 0x30 || data[1] != 0xff {
-		return 0, 0
-	}
-
-	// Any of the three flags (extension, sequence number, N-PDU number) adds four bytes. The extension
-	// headers follow. The first byte of an extension header is its length in units of four bytes. Its last
-	// byte is the type of the next extension header, 0 if there is none.
-	headerLen = 8
-	if data[0]&7 != 0 {
-		headerLen = 12
-		for i, next := 0, data[0]&4 != 0 && len(data) > 11 && data[11] != 0; next && i < 8; i++ {
-			if len(data) <= headerLen || data[headerLen] == 0 {
-				return 0, 0
-			}
-			headerLen += int(data[headerLen]) * 4
-			next = headerLen <= len(data) && data[headerLen-1] != 0
-		}
-	}
-	if len(data) <= headerLen {
-		return 0, 0
-	}
-
-	// The header has no field for the type of the payload; the version of IP shows it.
-	switch data[headerLen] >> 4 {
-	case 4:
-		return headerLen, etherIPv4
-	case 6:
-		return headerLen, etherIPv6
-	}
-	return 0, 0
-}
-
-// greKey returns the key in the GRE header at the front of data, 0 if there is none. The same field of PPTP differs
-// in the two directions of a call, and is no key.
-func greKey(data []byte) uint32 {
-	flags, at := data[0], 4
-	if flags&0x20 == 0 || data[1]&7 == 1 {
-		return 0
-	}
-	if flags&0x80 != 0 {
-		at += 4
-	}
-	if len(data) < at+4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(data[at:])
-}
-
-// decodeGRE reads a GRE header (RFC 2784, RFC 2890). Version 1 is the header of PPTP (RFC 2637).
-func (d *decoder) decodeGRE(p *packet, data []byte, wire, depth int) result {
-	if len(data) < 4 {
-		return resTruncated
-	}
-	flags, typ := data[0], binary.BigEndian.Uint16(data[2:])
-	if !d.enterTunnel(p, links.GRE, greKey(data), depth-1) {
-		return resTunnel
-	}
-
-	// Each flag that is set adds an optional field of four bytes.
-	headerLen := 4
-	for _, flag := range [...]byte{0x80, 0x20, 0x10} { // checksum, key, sequence
-		if flags&flag != 0 {
-			headerLen += 4
-		}
-	}
-	if data[1]&7 == 1 { // PPTP
-		if data[1]&0x80 != 0 { // acknowledgement
-			headerLen += 4
-		}
-		if len(data) < headerLen {
-			return resTruncated
-		}
-		return d.decodePPP(p, data[headerLen:], wire-headerLen, depth)
-	}
-
-	// ERSPAN has a header of its own before the mirrored frame.
-	switch typ {
-	case etherERSPAN:
-		if flags&0x10 != 0 { // type II; type I has no sequence number and no header of its own
-			headerLen += 8
-		}
-		typ = etherBridged
-	case etherERSPAN3:
-		headerLen, typ = headerLen+12, etherBridged
-	}
-	if len(data) < headerLen {
-		return resTruncated
-	}
-	return d.decodeEtherType(p, typ, data[headerLen:], wire-headerLen, depth)
+	return p.endAt(resNotIP, LayerEther, uint64(typ))
 }

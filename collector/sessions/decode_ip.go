@@ -19,7 +19,9 @@ const (
 	protoAH       = 51
 	protoICMPv6   = 58
 	protoDestOpts = 60
+	protoEtherIP  = 97
 	protoMobility = 135
+	protoMPLS     = 137
 	protoHIP      = 139
 	protoShim6    = 140
 )
@@ -113,7 +115,7 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 				return resTruncated
 			}
 			if next == protoAH && !d.opens(p, links.AH, 0, depth) {
-				return resTunnel
+				return p.endAt(resTunnel, LayerTunnel, uint64(links.AH))
 			}
 			size := 8 + int(data[1])*8
 			if next == protoAH { // counts in units of four bytes, unlike the others
@@ -164,7 +166,7 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, dep
 		return d.decodeUDP(p, data, wire, depth)
 	case protoIPIP, protoIPv6:
 		if !d.enterTunnel(p, links.IPIP, 0, depth) {
-			return resTunnel
+			return p.endAt(resTunnel, LayerTunnel, uint64(links.IPIP))
 		}
 		return d.decodeIP(p, data, wire, depth+1)
 	case protoGRE:
@@ -178,13 +180,20 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, dep
 			return resTruncated
 		}
 		if !d.opens(p, links.AH, 0, depth) {
-			return resTunnel
+			return p.endAt(resTunnel, LayerTunnel, uint64(links.AH))
 		}
 		return d.decodeTransport(p, data[0], data[size:], wire-size, depth+1)
+	case protoEtherIP: // version 3 in a header of two bytes
+		if len(data) > 0 && data[0] != 0x30 {
+			return resMalformed
+		}
+		return d.decodeInnerEthernet(p, links.EtherIP, 2, data, wire, depth)
+	case protoMPLS:
+		return d.decodeMPLS(p, data, wire, depth+1)
 	case protoICMP, protoICMPv6:
-		return resICMP
+		return p.endAt(resICMP, LayerIP, uint64(proto))
 	}
-	return resOtherProtocol
+	return p.endAt(resOtherProtocol, LayerIP, uint64(proto))
 }
 
 // decodeTCP reads a TCP header (RFC 9293).
@@ -236,6 +245,14 @@ func (d *decoder) decodeTunnel(p *packet, depth int) result {
 		if isVXLAN(p.Payload) {
 			return d.decodeInner(p, depth, links.VXLAN, networkID(p.Payload), etherBridged, 8)
 		}
+	case links.PortVXLANGPE:
+		if typ := gpeHeader(p.Payload); typ != 0 {
+			return d.decodeInner(p, depth, links.VXLAN, networkID(p.Payload), typ, 8)
+		}
+	case links.PortMPLS:
+		if depth < maxNesting && len(p.Payload) >= 5 && d.opens(p, links.MPLS, 0, depth) {
+			return d.decodeMPLS(p, p.Payload, p.Size, depth+1)
+		}
 	case links.PortGeneve:
 		if headerLen, typ := geneveHeader(p.Payload); headerLen > 0 {
 			return d.decodeInner(p, depth, links.Geneve, networkID(p.Payload), typ, headerLen)
@@ -249,6 +266,11 @@ func (d *decoder) decodeTunnel(p *packet, depth int) result {
 	case links.PortGTP:
 		if headerLen, typ := gtpHeader(p.Payload); headerLen > 0 {
 			return d.decodeInner(p, depth, links.GTP, binary.BigEndian.Uint32(p.Payload[4:]), typ, headerLen)
+		}
+	}
+	if p.dport == links.PortTeredo || p.sport == links.PortTeredo {
+		if headerLen := teredoHeader(p.Payload); headerLen >= 0 {
+			return d.decodeInner(p, depth, links.Teredo, 0, etherIPv6, headerLen)
 		}
 	}
 	return resUDP

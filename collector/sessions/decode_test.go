@@ -8,86 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"tidegate/pipeline"
 )
-
-// TestEncapsulations: a segment is decoded through every link type and tunnel.
-func TestEncapsulations(t *testing.T) {
-	inner := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")
-	ip := inner[14:]
-	wrap := func(prefix string, inner []byte) []byte { return append([]byte(prefix), inner...) }
-	outer4 := func(proto layers.IPProtocol, data []byte) []byte {
-		eth := &layers.Ethernet{
-			SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4,
-		}
-		ip := &layers.IPv4{
-			Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2},
-		}
-		return serialize(t, eth, ip, gopacket.Payload(data))
-	}
-	inUDP := func(port string, inner []byte) []byte {
-		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(inner))
-	}
-	eth := string(inner[:12])
-	check := func(name string, link layers.LinkType, frame []byte) {
-		t.Helper()
-		table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
-		var got packet
-		result := table.decoder.decodeFrame(&got, link, frame, len(frame))
-		if result != resTCP || got.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || got.sport != 4000 ||
-			got.dport != 80 || string(got.Payload) != "abc" || got.Size != 3 {
-			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[result], got.src.netip(), got.sport, got.dst.netip(),
-				got.dport, got.Payload)
-		}
-	}
-	ether := layers.LinkTypeEthernet
-	check("ethernet", ether, inner)
-	check("padding", ether, append(slices.Clone(inner), make([]byte, 20)...))
-	check("vlan", ether, wrap(eth+"\x81\x00\x00\x07\x08\x00", ip))
-	check("qinq", ether, wrap(eth+"\x88\xa8\x00\x07\x81\x00\x00\x08\x08\x00", ip))
-	check("mpls", ether, wrap(eth+"\x88\x47\x00\x01\x00\x40\x00\x02\x01\x40", ip))
-	check("pseudowire", ether, wrap(eth+"\x88\x47\x00\x02\x01\x40\x00\x00\x00\x00", inner))
-	check("pppoe", ether,
-		append(wrap(eth+"\x88\x64\x11\x00\x00\x09\x00"+string(byte(len(ip)+2))+"\x00\x21", ip), "padding"...))
-	snap := "\xaa\xaa\x03\x00\x00\x00\x08\x00"
-	check("802.3 with SNAP", ether, wrap(eth+"\x00"+string(byte(len(ip)+8))+snap, ip))
-	check("802.3 with SNAP behind a VLAN tag", ether,
-		wrap(eth+"\x81\x00\x00\x07"+"\x00"+string(byte(len(ip)+8))+snap, ip))
-	check("802.3 with SNAP behind two VLAN tags", ether,
-		wrap(eth+"\x88\xa8\x00\x07\x81\x00\x00\x08"+"\x00"+string(byte(len(ip)+8))+snap, ip))
-	check("fddi", linkFDDI, wrap("\x50"+eth+snap, ip))
-	check("null", layers.LinkTypeNull, wrap("\x02\x00\x00\x00", ip))
-	check("loop", layers.LinkTypeLoop, wrap("\x00\x00\x00\x02", ip))
-	check("raw", layers.LinkTypeRaw, ip)
-	check("sll", layers.LinkTypeLinuxSLL, wrap(strings.Repeat("\x00", 14)+"\x08\x00", ip))
-	check("sll2", linkSLL2, wrap("\x08\x00"+strings.Repeat("\x00", 18), ip))
-	check("nflog", linkNFLOG,
-		wrap("\x02\x00\x00\x00\x08\x00\x01\x00abcd"+string(byte(len(ip)+4))+"\x00\x09\x00", ip))
-	check("ip in ip", ether, outer4(layers.IPProtocolIPv4, ip))
-	check("gre", ether, outer4(layers.IPProtocolGRE, wrap("\x00\x00\x08\x00", ip)))
-	check("gre with key and sequence", ether, outer4(layers.IPProtocolGRE,
-		wrap("\x30\x00\x65\x58\x00\x00\x00\x01\x00\x00\x00\x02", inner)))
-	check("erspan", ether, outer4(layers.IPProtocolGRE,
-		wrap("\x10\x00\x88\xbe\x00\x00\x00\x01\x10\x00\x00\x00\x00\x00\x00\x00", inner)))
-	check("vxlan", ether, inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
-	check("vxlan of linux", ether, inUDP("8472", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
-	check("geneve", ether, inUDP("6081", wrap("\x01\x00\x65\x58\x00\x00\x07\x00\x00\x01\x02\x00", inner)))
-	check("gtp", ether, inUDP("2152", wrap("\x30\xff\x00\x00\x00\x00\x00\x01", ip)))
-	check("vxlan in vxlan", ether, inUDP("4789",
-		wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))))
-	tso := slices.Clone(inner[:57]) // a frame that long is not padded
-	tso[16], tso[17] = 0, 0
-	check("length left to the card", ether, tso)
-	eth6 := &layers.Ethernet{
-		SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv6,
-	}
-	ip6 := &layers.IPv6{Version: 6, NextHeader: 60, SrcIP: make([]byte, 16), DstIP: make([]byte, 16)}
-	six := serialize(t, eth6, ip6, gopacket.Payload(wrap("\x29\x00\x01\x04\x00\x00\x00\x00", ip)))
-	check("4 in 6 behind options", ether, six)
-}
 
 // TestTCPOptionsAreDecoded: reassembly reads the window scale from the options, as far as they were captured.
 func TestTCPOptionsAreDecoded(t *testing.T) {

@@ -244,6 +244,13 @@ func (f *defragmenter) expire(now int64) {
 	}
 }
 
+// close drops the datagrams that are still incomplete.
+func (f *defragmenter) close() {
+	for f.front < len(f.queue) {
+		f.removeOldest(f.metrics.fragmentsStop)
+	}
+}
+
 // removeOldest removes the first datagram of the queue. If it is incomplete, its fragments are counted in
 // dropped.
 func (f *defragmenter) removeOldest(dropped counter) {

@@ -23,11 +23,12 @@ type tableMetrics struct {
 
 	segmentsOutside, segmentsBeforeStart, segmentsLate counter
 	segmentsChecksum                                   counter
-	fragmentsTimeout, fragmentsLimit                   counter
+	fragmentsTimeout, fragmentsLimit, fragmentsStop    counter
 	conflicts, urgentBytes                             counter
 
 	spoofedPackets  counter
 	unopenedTunnels map[links.Encapsulation]counter
+	undecoded       undecodedCounters
 
 	duplicates      counter
 	duplicateEvents counter
@@ -88,6 +89,7 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 		m.unopenedTunnels[kind] = tunnels.WithLabelValues(kind.String())
 	}
 
+	m.undecoded = newUndecodedCounters(factory)
 	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",
 		"transport")
 	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
@@ -118,6 +120,7 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 		"IP fragments that were dropped because their datagram stayed incomplete, by reason.", "reason")
 	m.fragmentsTimeout = fragments.WithLabelValues("timeout")
 	m.fragmentsLimit = fragments.WithLabelValues("limit")
+	m.fragmentsStop = fragments.WithLabelValues("stop")
 
 	pending := factory.CounterVec("tidegate_sessions_nat_pending_sessions_total",
 		"Sessions whose events waited until it was decided whether the session is a duplicate, by reason.",

@@ -53,6 +53,8 @@ type packet struct {
 	tunnel   tunnel              // around the packet
 	unopened links.Encapsulation // of the packet, which was not opened
 
+	undecoded Undecoded // where decoding ended, if it did
+
 	// Segment is the rest of a TCP packet. Payload, Size and Time are also those of a UDP datagram.
 	reassembly.Segment
 }
@@ -63,6 +65,12 @@ func (p *packet) isSYN() bool { return p.Flags&(reassembly.SYN|reassembly.ACK) =
 // isSYNACK reports whether the packet answers a SYN.
 func (p *packet) isSYNACK() bool {
 	return p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.SYN|reassembly.ACK
+}
+
+// endAt notes the header at which decoding ends, and returns res.
+func (p *packet) endAt(res result, layer Layer, number uint64) result {
+	p.undecoded = Undecoded{layer, number}
+	return res
 }
 
 // A flowKey identifies a flow in a Table: both ends, the smaller first, the interface and the tunnel. VLANs are left

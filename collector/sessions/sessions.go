@@ -108,6 +108,9 @@ type Deps struct {
 	Dedup *DedupTable
 	// Memory bounds what the Tables of all workers hold together. Nil: each of their parts has its own bound.
 	Memory *memory.Budget
+	// Undecoded is called for each packet that was not decoded, with the result under which it is counted. Nil:
+	// they are counted only.
+	Undecoded func(where Undecoded, result string)
 	// Emit takes an event and owns it from then on.
 	Emit func(*pipeline.Event)
 }

@@ -146,6 +146,9 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 	p := packet{clock: t.clock.now, iface: t.ifaceIndex(ifaceName)}
 	p.Time = at
 	t.counts.results[t.handleFrame(&p, link, data, wireLen)]++
+	if t.decoder.aggregate != nil {
+		t.handleAggregate(at)
+	}
 
 	// The payload of p may be in a defragmented datagram, so its buffer is released only now.
 	if len(t.decoder.frags.complete) > 0 {
@@ -165,6 +168,11 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 	if t.deps.Senders != nil && link == layers.LinkTypeEthernet && (res == resTCP || res == resUDP) {
 		t.checkSender(p, data)
 	}
+	return t.handleDecoded(p, res)
+}
+
+// handleDecoded hands p, which was decoded with the result res, to its flow.
+func (t *Table) handleDecoded(p *packet, res result) result {
 	switch res {
 	case resTCP:
 		if t.dupFilter.isDuplicate(p) {
@@ -176,8 +184,26 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 			return resDuplicate
 		}
 		t.handleUDP(p)
+	default:
+		if p.undecoded.Layer != noLayer {
+			t.metrics.undecoded.add(p.undecoded)
+		}
+		if t.deps.Undecoded != nil && res != resFragment {
+			t.deps.Undecoded(p.undecoded, resultNames[res])
+		}
 	}
 	return res
+}
+
+// handleAggregate handles the frames of an A-MSDU behind the first one, each as a packet of its own.
+func (t *Table) handleAggregate(at int64) {
+	for t.decoder.aggregate != nil {
+		data := t.decoder.aggregate
+		t.decoder.aggregate = nil
+		p := packet{clock: t.clock.now, iface: t.ifaces.lastIndex}
+		p.Time = at
+		t.counts.results[t.handleDecoded(&p, t.decoder.decodeAggregate(&p, data, len(data), 0))]++
+	}
 }
 
 // Tick advances the clock to the packet time now while no packets come.
@@ -220,6 +246,7 @@ func (t *Table) Close() {
 		}
 		t.removeFlow(flow, keepClaims)
 	}
+	t.decoder.frags.close()
 	t.progress.Store(math.MaxInt64) // nobody waits for a Table that is closed
 	t.flushCounters()
 	t.enricher.retryUnresolved(t.clock.now, true)

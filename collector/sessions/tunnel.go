@@ -116,7 +116,9 @@ func (d *decoder) enterTunnel(p *packet, kind links.Encapsulation, id uint32, de
 		return false
 	}
 	around := tunnel{kind: kind, id: id}
-	if kind != links.MPLS && kind != links.PPPoE {
+	switch kind {
+	case links.MPLS, links.PPPoE, links.PBB, links.TRILL, links.FabricPath: // not in IP
+	default:
 		around.src, around.dst = p.src, p.dst
 	}
 	around.key = d.tunnels.tunnelKey(p.tunnel.key, &around)
