@@ -163,18 +163,22 @@ func (s *e2eSystem) killProcess(name string) {
 	delete(s.processes, name)
 }
 
-// waitExit waits until a process ends by itself, at a failpoint.
-func (s *e2eSystem) waitExit(name string) {
+// waitExit waits until a process ends by itself, at a failpoint. It calls again every few seconds, since traffic that
+// comes in one block reaches a failpoint once only.
+func (s *e2eSystem) waitExit(name string, again func()) {
 	s.t.Helper()
 	done := make(chan struct{})
 	cmd := s.processes[name]
 	go func() { _ = cmd.Wait(); close(done) }()
-	select {
-	case <-done:
-		delete(s.processes, name)
-	case <-time.After(60 * time.Second):
-		s.t.Fatalf("%s did not reach its failpoint\n%s", name, s.logTail(name))
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); again() {
+		select {
+		case <-done:
+			delete(s.processes, name)
+			return
+		case <-time.After(5 * time.Second):
+		}
 	}
+	s.t.Fatalf("%s did not reach its failpoint\n%s", name, s.logTail(name))
 }
 
 // logTail returns the end of the log of a process.

@@ -195,7 +195,7 @@ func (k *kafkaSetup) requireNoFailure() {
 func (k *kafkaSetup) waitKilled(name string) {
 	k.t.Helper()
 	cmd := k.processes[name]
-	k.waitExit(name)
+	k.waitExit(name, func() {}) // traffic is sent all the time
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 		k.t.Fatalf("%s ended with %v\n%s", name, cmd.ProcessState, k.logTail(name))
 	}

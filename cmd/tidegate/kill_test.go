@@ -35,7 +35,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 		s.killProcess("analyze")
 		s.startProcess("analyze", []string{"TIDEGATE_FAILPOINT=" + failpoint + ":2"}, "analyze")
 		sendTraffic()
-		s.waitExit("analyze")
+		s.waitExit("analyze", sendTraffic)
 		s.startProcess("analyze", nil, "analyze")
 		sendTraffic()
 	}
