@@ -191,11 +191,11 @@ func (k *kafkaSetup) requireNoFailure() {
 	}
 }
 
-// waitKilled waits until a process is killed at its failpoint.
-func (k *kafkaSetup) waitKilled(name string) {
+// waitKilled waits until a process is killed at its failpoint, and calls again as waitExit does.
+func (k *kafkaSetup) waitKilled(name string, again func()) {
 	k.t.Helper()
 	cmd := k.processes[name]
-	k.waitExit(name, func() {}) // traffic is sent all the time
+	k.waitExit(name, again)
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 		k.t.Fatalf("%s ended with %v\n%s", name, cmd.ProcessState, k.logTail(name))
 	}

@@ -47,10 +47,10 @@ func TestKafka(t *testing.T) {
 
 	// Both engines are killed; the other one takes over the partitions.
 	sendRequests()
-	setup.waitKilled("analyze-b")
+	setup.waitKilled("analyze-b", sendRequests)
 	setup.startProcess("analyze-b", []string{"TIDEGATE_FAILPOINT=" + engine.AfterIntent + ":2"}, "analyze")
 	sendRequests()
-	setup.waitKilled("analyze-b")
+	setup.waitKilled("analyze-b", sendRequests)
 	setup.killProcess("analyze")
 	setup.startProcess("analyze", nil, "analyze")
 	setup.startProcess("analyze-b", nil, "analyze")
