@@ -18,7 +18,7 @@ func TestStoppedProcessStoresNothingAfterItsPartitionIsTaken(t *testing.T) {
 			scenario := newScenario(t, database, newHarness(t, 1, kafka.AssignGroup), 1, kafka.AssignGroup)
 			execute(t, scenario.store,
 				"ALTER TABLE events MODIFY SETTING non_replicated_deduplication_window = 0",
-				"ALTER TABLE alerts MODIFY SETTING non_replicated_deduplication_window = 0")
+				"ALTER TABLE alert_revisions MODIFY SETTING non_replicated_deduplication_window = 0")
 			scenario.send(0, 8, 17)
 			child := scenario.childConfig
 			child.Failpoint, child.Passage, child.Signal = failpoint, 2, syscall.SIGSTOP
