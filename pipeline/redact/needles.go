@@ -1,6 +1,9 @@
 package redact
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
 // A needle is a text without which no pass finds a secret: a part of the names of secrets, the front of a token,
 // a command with options for secrets. Needles are in lower case. At most four bytes of it are searched for.
@@ -186,9 +189,8 @@ func newNeedleTable(list []needle) *needleTable {
 			for offset := parity - 2; offset < len(n.text)-1; offset += 2 {
 				w := n.windowAt(offset)
 				for at := range numBuckets - 1 {
-					first, second := table.added(w, at, usual)
-					cost := (sums[at].first+first)*(sums[at].second+second) - sums[at].first*sums[at].second
-					if least < 0 || cost < least {
+					next := table.sumsWith(w, at, sums[at], usual)
+					if cost := next.first*next.second - sums[at].first*sums[at].second; least < 0 || cost < least {
 						best, bucket, least = w, at, cost
 					}
 				}
@@ -196,10 +198,8 @@ func newNeedleTable(list []needle) *needleTable {
 			if len(n.text) == 1 {
 				best, bucket = n.windowAt(-parity), numBuckets-1
 			}
-			first, second := table.added(best, bucket, usual)
-			sums[bucket].first += first
-			sums[bucket].second += second
-			table.add(best, bucket)
+			sums[bucket] = table.sumsWith(best, bucket, sums[bucket], usual)
+			table.addWindow(best, bucket)
 		}
 	}
 	return table
@@ -207,6 +207,28 @@ func newNeedleTable(list []needle) *needleTable {
 
 // bucketSums are the frequencies of the pairs with which the windows of a bucket begin, and end.
 type bucketSums struct{ first, second float64 }
+
+// sumsWith returns the sums of a bucket, which are sums, after w was added to it.
+func (t *needleTable) sumsWith(w window, bucket int, sums bucketSums, usual *pairFrequencies) bucketSums {
+	return bucketSums{
+		t.sumWith(w.codes, w.mask, 1<<numBuckets<<bucket, sums.first, usual),
+		t.sumWith(w.codes>>pairBits, w.mask>>pairBits, 1<<bucket, sums.second, usual),
+	}
+}
+
+// sumWith returns the frequency of the pairs that have bit in the table, which is sum, together with those that are
+// equal to codes where mask is set.
+func (t *needleTable) sumWith(codes, mask, bit uint32, sum float64, usual *pairFrequencies) float64 {
+	if mask&anyPair == 0 {
+		return usual.all
+	}
+	for pair := range pairsLike(codes, mask) {
+		if t.pairs[pair]&bit == 0 {
+			sum += usual.each[pair]
+		}
+	}
+	return sum
+}
 
 // windowAt returns the window at an offset of the needle.
 func (n *needle) windowAt(offset int) window {
@@ -221,47 +243,28 @@ func (n *needle) windowAt(offset int) window {
 }
 
 // pairsLike returns the pairs of codes that are equal to codes where mask is set.
-func pairsLike(codes, mask uint32) (list []uint32) {
+func pairsLike(codes, mask uint32) iter.Seq[uint32] {
 	codes, mask = codes&anyPair, mask&anyPair
-	for free := ^mask & anyPair; ; { // the subsets of the bits that are not in mask, from all to none
-		list = append(list, codes|free)
-		if free == 0 {
-			return list
+	return func(yield func(uint32) bool) {
+		// The subsets of the bits that are not in mask, from all to none.
+		for free := ^mask & anyPair; yield(codes|free) && free != 0; {
+			free = (free - 1) & ^mask & anyPair
 		}
-		free = (free - 1) & ^mask & anyPair
 	}
 }
 
-func (w window) firstPairs() []uint32  { return pairsLike(w.codes, w.mask) }
-func (w window) secondPairs() []uint32 { return pairsLike(w.codes>>pairBits, w.mask>>pairBits) }
-
-// added returns the frequencies of the pairs with which windows of a bucket begin and end only if w is added to it.
-func (t *needleTable) added(w window, bucket int, usual *[1 << pairBits]float64) (first, second float64) {
-	for _, pair := range w.firstPairs() {
-		if t.pairs[pair]&(1<<numBuckets<<bucket) == 0 {
-			first += usual[pair]
-		}
-	}
-	for _, pair := range w.secondPairs() {
-		if t.pairs[pair]&(1<<bucket) == 0 {
-			second += usual[pair]
-		}
-	}
-	return first, second
-}
-
-// add adds a window to a bucket.
-func (t *needleTable) add(w window, bucket int) {
+// addWindow adds a window to a bucket.
+func (t *needleTable) addWindow(w window, bucket int) {
 	if w.mask == wholeMask {
 		hash := windowHash(w.codes)
 		t.whole[hash] = append(t.whole[hash], w)
 	} else {
 		t.short[bucket] = append(t.short[bucket], w)
 	}
-	for _, pair := range w.firstPairs() {
+	for pair := range pairsLike(w.codes, w.mask) {
 		t.pairs[pair] |= 1 << numBuckets << bucket
 	}
-	for _, pair := range w.secondPairs() {
+	for pair := range pairsLike(w.codes>>pairBits, w.mask>>pairBits) {
 		t.pairs[pair] |= 1 << bucket
 	}
 }
@@ -279,14 +282,23 @@ Setting up libssl3:amd64 (3.0.11) ... Processing triggers for man-db ... status 
 Traceback (most recent call last): File "/app/main.py", line 12, in module; ValueError: invalid literal for int with base 10, connection refused
 checking whether the compiler works... yes; loading configuration from /etc/app/config.yml; listening on 0.0.0.0:8080, process exited, shutdown`
 
+// pairFrequencies has the frequency of each pair of codes in ordinary text, and their sum.
+type pairFrequencies struct {
+	each [1 << pairBits]float64
+	all  float64
+}
+
 // usualPairs returns how often each pair of codes is in usualText. No pair is impossible.
-func usualPairs() *[1 << pairBits]float64 {
-	pairs := new([1 << pairBits]float64)
-	for pair := range pairs {
-		pairs[pair] = 0.1
+func usualPairs() *pairFrequencies {
+	usual := new(pairFrequencies)
+	for pair := range usual.each {
+		usual.each[pair] = 0.1
 	}
 	for i := range len(usualText) - 1 {
-		pairs[codeOf(usualText[i])|codeOf(usualText[i+1])<<codeBits]++
+		usual.each[codeOf(usualText[i])|codeOf(usualText[i+1])<<codeBits]++
 	}
-	return pairs
+	for _, frequency := range usual.each {
+		usual.all += frequency
+	}
+	return usual
 }

@@ -3,9 +3,8 @@ package redact
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/maphash"
 	"math/bits"
-
-	"github.com/zeebo/xxh3"
 )
 
 // The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that it finds.
@@ -378,8 +377,11 @@ func byteBefore(data []byte, pos int) byte {
 // nameCacheSize is the number of names that are remembered.
 const nameCacheSize = 128
 
-// A nameCache holds the classes of names, by their bytes, or by their hash if they have more than sixteen.
+// A nameCache holds the classes of names, by their bytes, or by their hash if they have more than sixteen. The hash has
+// a random seed: otherwise a name could be made that gives the name of a secret its class.
 type nameCache [nameCacheSize]nameEntry
+
+var nameSeed = maphash.MakeSeed()
 
 type nameEntry struct {
 	low, high uint64
@@ -410,7 +412,7 @@ func (cache *nameCache) classOf(data []byte, from, end int) class {
 	var low, high uint64
 	switch size := len(name); {
 	case size > 16:
-		low, high = xxh3.Hash(name), uint64(size)
+		low, high = maphash.Bytes(nameSeed, name), uint64(size)
 	case end >= 16: // the bytes before the name are cleared
 		low, high = binary.LittleEndian.Uint64(data[end-16:]), binary.LittleEndian.Uint64(data[end-8:])
 		if size > 8 {
