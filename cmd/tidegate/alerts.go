@@ -1,20 +1,15 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/retry"
 )
 
 // alertsCommand returns the command `tidegate alerts`.
@@ -49,9 +44,19 @@ type alertSelection struct {
 
 // addTo defines the flags on a command. limit is the default of --limit.
 func (s *alertSelection) addTo(cmd *cobra.Command, limit int) {
-	cmd.Flags().StringVar(&s.severity, "severity", "", "only alerts of this severity or a higher one: info, low, medium, high, critical")
+	cmd.Flags().StringVar(&s.severity, "severity", "",
+		"only alerts of this severity or a higher one: info, low, medium, high, critical")
 	cmd.Flags().DurationVar(&s.since, "since", 0, "only alerts with a match within this time, such as 24h")
 	cmd.Flags().IntVarP(&s.limit, "limit", "n", limit, "number of alerts, the latest ones")
+}
+
+// loadConfig returns the configuration for the store and the selection as the condition of a query.
+func (s *alertSelection) loadConfig(flags *configFlags) (cfg Config, where string, err error) {
+	if where, err = s.where(); err != nil {
+		return cfg, "", err
+	}
+	cfg, err = flags.loadConfig(roleSet{all: roleStore})
+	return cfg, where, err
 }
 
 // where returns the selection as the condition of a query.
@@ -82,11 +87,7 @@ func listAlertsCommand() *cobra.Command {
 		Short: "list alerts, the latest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			where, err := selection.where()
-			if err != nil {
-				return err
-			}
-			cfg, err := flags.loadConfig(roleSet{all: roleStore})
+			cfg, where, err := selection.loadConfig(&flags)
 			if err != nil {
 				return err
 			}
@@ -95,12 +96,13 @@ func listAlertsCommand() *cobra.Command {
 			if format != "table" {
 				columns = "*"
 			}
-			return runQuery(cmd.Context(), &cfg, fmt.Sprintf("SELECT %s FROM alerts WHERE %s ORDER BY last DESC, id LIMIT %d",
-				columns, where, selection.limit), format)
+			sql := fmt.Sprintf("SELECT %s FROM alerts WHERE %s ORDER BY last DESC, id LIMIT %d", columns, where, selection.limit)
+			return runQuery(cmd.Context(), &cfg, sql, format)
 		},
 	}
 	selection.addTo(cmd, 20)
-	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical; all but table have every column")
+	cmd.Flags().StringVarP(&format, "output", "o", "table",
+		"table, json or jsonl (one object a line), csv, tsv or vertical; all but table have every column")
 	flags.addTo(cmd)
 	return cmd
 }
@@ -112,9 +114,10 @@ var alertID = regexp.MustCompile(`^[0-9a-f]{1,32}$`)
 func showAlertCommand() *cobra.Command {
 	var flags configFlags
 	cmd := &cobra.Command{
-		Use:     "show ID",
-		Short:   "print what is known of an alert",
-		Long:    "show prints the columns of an alert that are set. ID is the id, as much of its beginning as is unique, or the fingerprint.",
+		Use:   "show ID",
+		Short: "print what is known of an alert",
+		Long: `show prints the columns of an alert that are set. ID is the id, as much of its beginning as is unique, or the
+fingerprint.`,
 		Example: `  tidegate alerts show 3f2a`,
 		Args:    oneArgument("the id of an alert"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -126,8 +129,8 @@ func showAlertCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows, err := queryRows(cmd.Context(), &cfg,
-				fmt.Sprintf("SELECT * FROM alerts WHERE startsWith(id, '%s') OR fingerprint = '%s' ORDER BY last DESC LIMIT 10", id, id))
+			rows, err := queryRows(cmd.Context(), &cfg, fmt.Sprintf(
+				"SELECT * FROM alerts WHERE startsWith(id, '%s') OR fingerprint = '%s' ORDER BY last DESC LIMIT 10", id, id))
 			if err != nil {
 				return err
 			}
@@ -155,262 +158,4 @@ func printAlert(out io.Writer, id string, rows *rowSet) error {
 	rows.printSet(out, rows.values[0])
 	_, err := fmt.Fprintf(out, "\nIts event: tidegate event %s\n", rows.text(rows.values[0], "event_id"))
 	return err
-}
-
-// eventID matches the id of an event.
-var eventID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-
-// eventCommand returns the command `tidegate event`.
-func eventCommand() *cobra.Command {
-	var flags configFlags
-	cmd := &cobra.Command{
-		Use:   "event ID",
-		Short: "print a stored event",
-		Long: `event prints the fields of an event that are set. ID is its event.id, as alerts have it in event_id.
-
-Needs:    a running store, as query does.`,
-		Example: `  tidegate event 741d3a3a-5324-66cf-e214-21504d9223b0`,
-		Args:    oneArgument("the event.id of an event"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id := strings.ToLower(args[0])
-			if !eventID.MatchString(id) {
-				return fmt.Errorf("%q is not the id of an event, such as 741d3a3a-5324-66cf-e214-21504d9223b0", args[0])
-			}
-			cfg, err := flags.loadConfig(roleSet{all: roleStore})
-			if err != nil {
-				return err
-			}
-			var names []string
-			for i := range pipeline.Fields {
-				names = append(names, "`"+pipeline.Fields[i].Name+"`")
-			}
-			rows, err := queryRows(cmd.Context(), &cfg,
-				"SELECT "+strings.Join(names, ", ")+" FROM events WHERE `event.id` = '"+id+"' LIMIT 1")
-			if err != nil {
-				return err
-			}
-			if len(rows.values) == 0 {
-				return fmt.Errorf("no event has the id %s; events are kept for clickhouse.ttl_days", id)
-			}
-			rows.printSet(&stripControlWriter{out: cmd.OutOrStdout()}, rows.values[0])
-			return nil
-		},
-	}
-	flags.addTo(cmd)
-	return cmd
-}
-
-// A rowSet is the result of a query: the names of its columns and, a row each, their values as JSON.
-type rowSet struct {
-	names  []string
-	values [][]json.RawMessage
-}
-
-// maxRowBytes bounds the result of queryRows.
-const maxRowBytes = 64 << 20
-
-// queryRows runs a query and returns its result. Times are those of RFC 3339.
-func queryRows(ctx context.Context, cfg *Config, sql string) (*rowSet, error) {
-	var out limitedBuffer
-	if err := queryStore(ctx, cfg, sql+" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0,"+
-		" output_format_json_escape_forward_slashes = 0",
-		"JSONCompactEachRowWithNames", &out); err != nil {
-		return nil, err
-	}
-	rows := &rowSet{}
-	decoder := json.NewDecoder(&out.Buffer)
-	if err := decoder.Decode(&rows.names); err != nil {
-		return nil, fmt.Errorf("read the result of a query: %w", err)
-	}
-	for decoder.More() {
-		var row []json.RawMessage
-		if err := decoder.Decode(&row); err != nil || len(row) != len(rows.names) {
-			return nil, fmt.Errorf("read the result of a query: %d columns instead of %d: %w", len(row), len(rows.names), err)
-		}
-		rows.values = append(rows.values, row)
-	}
-	return rows, nil
-}
-
-// A limitedBuffer is a buffer for at most maxRowBytes.
-type limitedBuffer struct{ bytes.Buffer }
-
-func (b *limitedBuffer) Write(data []byte) (int, error) {
-	if b.Len()+len(data) > maxRowBytes {
-		return 0, fmt.Errorf("the result is larger than %d bytes", maxRowBytes)
-	}
-	return b.Buffer.Write(data)
-}
-
-// text returns a value of a row as text, "" if there is no such column.
-func (s *rowSet) text(row []json.RawMessage, name string) string {
-	i := slices.Index(s.names, name)
-	if i < 0 {
-		return ""
-	}
-	return valueText(row[i])
-}
-
-// printSet prints a line for each value of a row that is set.
-func (s *rowSet) printSet(out io.Writer, row []json.RawMessage) {
-	width := 0
-	for i, name := range s.names {
-		if isSet(row[i]) {
-			width = max(width, len(name))
-		}
-	}
-	for i, name := range s.names {
-		if isSet(row[i]) {
-			_, _ = fmt.Fprintf(out, "%-*s  %s\n", width, name, strings.ReplaceAll(valueText(row[i]), "\n", `\n`))
-		}
-	}
-}
-
-// isSet reports whether a value is another one than that of an absent field.
-func isSet(value json.RawMessage) bool {
-	switch text := string(value); text {
-	case `""`, "0", "false", "[]", "{}", "null":
-		return false
-	default:
-		return !strings.HasPrefix(text, `"1970-01-01T00:00:00`)
-	}
-}
-
-// valueText returns a value as a person reads it: texts without quotes.
-func valueText(value json.RawMessage) string {
-	var text string
-	if json.Unmarshal(value, &text) == nil {
-		return text
-	}
-	return string(value)
-}
-
-// Times of `tidegate alerts tail`.
-const (
-	tailPause    = time.Second
-	tailOverlap  = 10 * time.Second // rows are stored some time before they can be read
-	tailInterval = 30 * time.Second // between two lines of one alert
-	tailMemory   = 10 * time.Minute
-	tailRows     = 1000 // at a time
-)
-
-// tailAlertsCommand returns the command `tidegate alerts tail`.
-func tailAlertsCommand() *cobra.Command {
-	var flags configFlags
-	var selection alertSelection
-	cmd := &cobra.Command{
-		Use:   "tail",
-		Short: "print the latest alerts, and new ones as they come",
-		Long: `tail prints a line for each alert, and another one when it has more matches, at most every 30 s.
-
-Ends:     on SIGINT or SIGTERM.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			where, err := selection.where()
-			if err != nil {
-				return err
-			}
-			cfg, err := flags.loadConfig(roleSet{all: roleStore})
-			if err != nil {
-				return err
-			}
-			tail := alertTail{
-				cfg: &cfg, where: where, out: &stripControlWriter{out: cmd.OutOrStdout()},
-				messages: &stripControlWriter{out: cmd.ErrOrStderr()},
-			}
-			return tail.follow(cmd.Context(), selection.limit)
-		},
-	}
-	selection.addTo(cmd, 10)
-	flags.addTo(cmd)
-	return cmd
-}
-
-// An alertTail prints alerts as they are stored.
-type alertTail struct {
-	cfg      *Config
-	where    string
-	out      io.Writer
-	messages io.Writer               // errors that pass
-	printed  map[string]printedAlert // by id
-}
-
-// A printedAlert is an alert of which a line was printed.
-type printedAlert struct {
-	revision uint64
-	at       time.Time
-}
-
-// storedAlert is a row of the view alerts.
-type storedAlert struct {
-	pipeline.Alert
-	Stored time.Time `json:"stored"`
-}
-
-// follow prints the latest alerts, at most limit, and then new ones until ctx ends.
-func (t *alertTail) follow(ctx context.Context, limit int) error {
-	t.printed = map[string]printedAlert{}
-	latest, err := t.print(ctx, fmt.Sprintf("ORDER BY stored DESC, id LIMIT %d", limit))
-	if err != nil {
-		return err
-	}
-	failed := false
-	for retry.Sleep(ctx, tailPause) == nil {
-		newest, err := t.print(ctx, fmt.Sprintf("AND stored > fromUnixTimestamp64Milli(%d, 'UTC') ORDER BY stored DESC, id LIMIT %d",
-			latest.Add(-tailOverlap).UnixMilli(), tailRows))
-		if ctx.Err() != nil {
-			break
-		}
-		// The store may be away for a while, as at its upgrade.
-		if err != nil && !failed {
-			_, _ = fmt.Fprintf(t.messages, "%v; retrying\n", err)
-		}
-		failed = err != nil
-		if newest.After(latest) {
-			latest = newest
-		}
-		for id, alert := range t.printed {
-			if time.Since(alert.at) > tailMemory && latest.Sub(alert.at) > tailMemory {
-				delete(t.printed, id)
-			}
-		}
-	}
-	return nil
-}
-
-// print prints the alerts of a query that were not printed before or long ago, the oldest first. It returns when the
-// newest of them was stored.
-func (t *alertTail) print(ctx context.Context, rest string) (newest time.Time, err error) {
-	var out limitedBuffer
-	err = queryStore(ctx, t.cfg, "SELECT * FROM alerts WHERE "+t.where+" "+rest+
-		" SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0,"+
-		" output_format_json_escape_forward_slashes = 0", "JSONEachRow", &out)
-	if err != nil {
-		return newest, err
-	}
-	var alerts []storedAlert
-	for decoder := json.NewDecoder(&out.Buffer); decoder.More(); {
-		var alert storedAlert
-		if err := decoder.Decode(&alert); err != nil {
-			return newest, fmt.Errorf("read an alert: %w", err)
-		}
-		alerts = append(alerts, alert)
-	}
-	if len(alerts) == tailRows {
-		_, _ = fmt.Fprintf(t.messages, "more than %d alerts within %v; `tidegate alerts list` shows all\n", tailRows, tailOverlap)
-	}
-	for _, alert := range slices.Backward(alerts) {
-		if alert.Stored.After(newest) {
-			newest = alert.Stored
-		}
-		before, known := t.printed[alert.ID]
-		if known && (alert.Revision <= before.revision || time.Since(before.at) < tailInterval) {
-			continue
-		}
-		t.printed[alert.ID] = printedAlert{alert.Revision, time.Now()}
-		if _, err := fmt.Fprintf(t.out, "%s %s\n", alert.Last.UTC().Format(time.DateTime), alertLine(&alert.Alert)); err != nil {
-			return newest, err
-		}
-	}
-	return newest, nil
 }

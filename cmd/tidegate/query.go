@@ -74,7 +74,7 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
 func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
 	clickhouseFormat, ok := queryFormats[format]
 	if !ok {
-		return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
+		return fmt.Errorf("-o %s: not one of table, json, jsonl, csv, tsv, vertical", format)
 	}
 
 	// Text from the network or a log line may control a terminal. A file gets the bytes as they are, unless it is

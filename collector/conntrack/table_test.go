@@ -93,7 +93,7 @@ func TestTableHoldsWhatAMapWouldHold(t *testing.T) {
 	}
 }
 
-// TestFloodOfConnectionsStaysWithinTheBudget: what is charged is what the heap holds, the oldest tuples are given up
+// TestFloodOfConnectionsStaysWithinTheBudget: the charge equals the size of the heap, the oldest tuples are given up
 // beyond the budget, and those of others that came meanwhile stay.
 func TestFloodOfConnectionsStaysWithinTheBudget(t *testing.T) {
 	const limit = 16 << 20

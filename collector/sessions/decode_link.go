@@ -68,11 +68,27 @@ func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire
 
 // decodePrefixed reads a frame whose headers have a fixed length.
 func (d *decoder) decodePrefixed(p *packet, link layers.LinkType, data []byte, wire int) result {
-	size, ok := map[layers.LinkType]int{
-		layers.LinkTypeLinuxSLL: 16, linkSLL2: 20, linkCHDLC: 4, linkFDDI: 13, linkATM: 0, linkENC: 12,
-		linkPPPD: 2, linkPPPDir: 1, linkCHDLCDir: 5, linkFramesDir: 1,
-	}[link]
-	if !ok {
+	var size int
+	switch link {
+	case layers.LinkTypeLinuxSLL:
+		size = 16
+	case linkSLL2:
+		size = 20
+	case linkFDDI:
+		size = 13
+	case linkENC:
+		size = 12
+	case linkCHDLCDir:
+		size = 5
+	case linkCHDLC:
+		size = 4
+	case linkPPPD:
+		size = 2
+	case linkPPPDir, linkFramesDir:
+		size = 1
+	case linkATM:
+		size = 0
+	default:
 		return p.endAt(resUnknownLink, LayerLink, uint64(link))
 	}
 	if len(data) < size {

@@ -83,7 +83,7 @@ func (u Undecoded) name() string {
 	return undecodedNames[u]
 }
 
-// layerTitles are what the numbers of the layers are.
+// layerTitles name the numbers of the layers for a person.
 var layerTitles = [numLayers]string{
 	"", "link type", "EtherType", "LLC access point", "SNAP", "PPP protocol", "loopback family", "802.11", "MPLS payload",
 	"NSH protocol", "GRE type", "IP protocol", "tunnel",

@@ -35,7 +35,7 @@ var Default = Limit{
 	Time: 20 * time.Millisecond, TimePerByte: 20 * time.Microsecond, Bytes: 4 << 20, BytesPerByte: 8 << 10,
 }
 
-// A Cost is what a run of a function took.
+// A Cost holds the CPU time and the memory of a run of a function.
 type Cost struct {
 	Time  time.Duration // CPU time of the thread
 	Bytes uint64        // allocated by the process

@@ -1,6 +1,6 @@
 package memory
 
-// A Holding is what one owner, such as a connection, holds of an account. It is a part of its owner.
+// A Holding holds the bytes of an account that one owner, such as a connection, has. It is a part of its owner.
 type Holding[T any] struct {
 	owner T
 	bytes int

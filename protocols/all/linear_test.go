@@ -11,7 +11,7 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// An exchange is what two sides send: a beginning, a unit that is repeated, and an end.
+// An exchange holds the bytes of two sides: a beginning, a unit that is repeated, and an end.
 type exchange struct {
 	name           string
 	port           uint16
