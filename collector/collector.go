@@ -54,6 +54,10 @@ type Checkpoint struct {
 // A FileProducer ships the events of one file in the order of their checkpoints. One goroutine uses it;
 // SourceGone may be called by another.
 type FileProducer interface {
+	// Wait waits while memory is short, before the event that ends at c is made. container is that of the event. Ship
+	// waits, too, but while it does, the event takes memory.
+	Wait(ctx context.Context, container *pipeline.Container, c Checkpoint) error
+
 	// Ship takes ownership of e, the event that ends at c, and waits while memory is short. c.End is positive
 	// and grows from call to call. An event whose End was shipped before, also by a process that was killed,
 	// is recognised and not sent again.

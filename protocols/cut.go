@@ -4,6 +4,7 @@ import (
 	"unicode/utf8"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 )
 
 // ellipsis stands between the head and the tail of a text that was cut.
@@ -25,6 +26,10 @@ func CutMiddle(dst, data []byte, limit int) (out []byte, cut bool) {
 	dst = append(append(dst, data[:head]...), ellipsis...)
 	return append(dst, data[tail:]...), true
 }
+
+// Redactor returns the redactor of the connections of this worker. What it returns is valid until it is used again, also
+// for another connection.
+func (c *Conn) Redactor() *redact.Redactor { return &c.set.redactor }
 
 // Text returns data as a string of valid UTF-8, like Intern. Text longer than limit bytes is cut in its middle,
 // which the tag truncated of event says.

@@ -14,7 +14,8 @@ type Holder interface {
 const EventBytes = 1100
 
 const (
-	connBytes      = 1024 // what a Conn costs without its buffers
+	connBytes      = 768  // what a Conn costs without its buffers and its parser
+	parserBytes    = 512  // what a parser costs without its state
 	holderBytes    = 4096 // a Conn that holds more can be chosen to give its state up
 	maxGivingUpRow = 16   // Conns that give their state up in a row
 )
@@ -22,8 +23,8 @@ const (
 // chargeHeld charges the memory budget with what c holds, and has large holders give up their state while the
 // budget is exceeded. It is called when c has handled its input: c itself may be one of them.
 func (c *Conn) chargeHeld(at int64) {
-	held := connBytes + cap(c.streams[0].tail) + cap(c.streams[1].tail) + cap(c.proof.bytes[0]) + cap(c.proof.bytes[1]) +
-		cap(c.beginning.bytes)
+	held := connBytes + parserBytes + cap(c.streams[0].tail) + cap(c.streams[1].tail) +
+		cap(c.proof.bytes[0]) + cap(c.proof.bytes[1]) + cap(c.beginning.bytes)
 	if c.holder != nil {
 		held += c.holder.Held()
 	}
@@ -40,6 +41,9 @@ func (c *Conn) chargeHeld(at int64) {
 // EnforceBudget has connections give up their state until the budget is kept. It is called after each input, and between
 // inputs while none come: other parts may have grown.
 func (s *Set) EnforceBudget(at int64) {
+	if s.pooled > 0 && s.holders.IsExceeded() {
+		s.dropPools()
+	}
 	s.holders.Enforce(maxGivingUpRow, func(c *Conn) { c.giveUp(at) })
 }
 
@@ -53,7 +57,7 @@ func (c *Conn) giveUp(at int64) {
 			c.releaseBuffers()
 			c.releaseBeginning()
 		}
-		c.set.holders.Charge(&c.held, c, connBytes)
+		c.set.holders.Charge(&c.held, c, connBytes+parserBytes)
 	}()
 	defer c.recoverPanic()
 	if c.state == detecting {

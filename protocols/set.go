@@ -7,6 +7,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/memory"
+	"tidegate/pipeline/redact"
 )
 
 // Info describes a connection as collector/sessions opens it.
@@ -32,20 +33,36 @@ type Set struct {
 	freeParsers [][]Parser // by protocol
 	freeConns   []*Conn
 	freeTails   [][]byte
+	pooled      int // bytes of all three, estimated
 	interned    [internSlots]string
 	cut         []byte // buffer of Conn.Text
 
-	holders memory.Holders[*Conn]
+	holders  memory.Holders[*Conn]
+	redactor redact.Redactor
 }
 
-// Bounds of the pools of a Set.
+// Bounds of the pools of a Set. The memory budget is charged with what is in them.
 const (
 	maxFreeParsers = 256 // of each protocol
 	maxFreeConns   = 1024
 	maxFreeTails   = 256
-	maxFreeTail    = 64 << 10 // bytes of one; a larger one is left to the garbage collector
+	maxFreeTail    = 16 << 10 // bytes of one; a larger one is left to the garbage collector
 	newTail        = 4 << 10  // bytes of a new one
 )
+
+// chargePool charges the memory budget with n bytes more that are in the pools.
+func (s *Set) chargePool(n int) {
+	s.pooled += n
+	s.holders.Account.Add(int64(n))
+}
+
+// dropPools leaves what is in the pools to the garbage collector.
+func (s *Set) dropPools() {
+	s.holders.Account.GaveUp(int64(s.pooled))
+	s.chargePool(-s.pooled)
+	clear(s.freeParsers)
+	s.freeConns, s.freeTails = nil, nil
+}
 
 // NewSet returns the set of a worker. list is in the order in which protocols are tried, the more specific
 // ones first. cfg must pass its Check. Sets of one registry share their counters.
@@ -65,25 +82,30 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	var conn *Conn
 	if free := len(s.freeConns); free > 0 {
 		conn, s.freeConns = s.freeConns[free-1], s.freeConns[:free-1]
+		s.chargePool(-connBytes)
 	} else {
 		conn = &Conn{set: s}
 	}
 	conn.info, conn.emit, conn.midStream, conn.lastProto = info, emit, info.MidStream, noProtocol
 	conn.startDetection()
-	s.holders.Charge(&conn.held, conn, connBytes)
+	s.holders.Charge(&conn.held, conn, connBytes+parserBytes)
 	return conn
 }
 
 // SetMemory makes account the one that is charged with what the connections hold. While its budget is exceeded, the
 // largest of them give up their state. The account before is closed; connections that are still open are not charged
 // any more. nil: nothing is charged.
-func (s *Set) SetMemory(account *memory.Account) { s.holders.SetAccount(account) }
+func (s *Set) SetMemory(account *memory.Account) {
+	s.holders.SetAccount(account)
+	account.Add(int64(s.pooled))
+}
 
 // takeParser returns a parser of proto from the pool, or a new one.
 func (s *Set) takeParser(proto int) Parser {
 	if free := s.freeParsers[proto]; len(free) > 0 {
 		parser := free[len(free)-1]
 		s.freeParsers[proto] = free[:len(free)-1]
+		s.chargePool(-parserBytes)
 		return parser
 	}
 	return s.list[proto].New()
@@ -92,6 +114,7 @@ func (s *Set) takeParser(proto int) Parser {
 func (s *Set) releaseParser(proto int, parser Parser) {
 	if len(s.freeParsers[proto]) < maxFreeParsers {
 		s.freeParsers[proto] = append(s.freeParsers[proto], parser)
+		s.chargePool(parserBytes)
 	}
 }
 
@@ -100,6 +123,7 @@ func (s *Set) takeTail() []byte {
 	if free := len(s.freeTails); free > 0 {
 		tail := s.freeTails[free-1]
 		s.freeTails = s.freeTails[:free-1]
+		s.chargePool(-cap(tail))
 		return tail
 	}
 	return make([]byte, 0, newTail)
@@ -108,6 +132,7 @@ func (s *Set) takeTail() []byte {
 func (s *Set) releaseTail(tail []byte) {
 	if cap(tail) > 0 && cap(tail) <= maxFreeTail && len(s.freeTails) < maxFreeTails {
 		s.freeTails = append(s.freeTails, tail[:0])
+		s.chargePool(cap(tail))
 	}
 }
 
@@ -120,6 +145,7 @@ func (s *Set) releaseConn(conn *Conn) {
 	*conn = Conn{set: s, pieces: conn.pieces[:0], streams: streams}
 	if len(s.freeConns) < maxFreeConns {
 		s.freeConns = append(s.freeConns, conn)
+		s.chargePool(connBytes)
 	}
 }
 

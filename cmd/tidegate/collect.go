@@ -123,7 +123,7 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 	}
 
 	live = capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
-	live.Memory = budget
+	live.Memory, live.RingsChanged = budget, p.leaveForRings
 	live.Follow(capture.Topology{
 		Links: monitor.Subscribe(), Networks: registry.Subscribe(), DockerBridges: registry.Bridges,
 	})

@@ -67,7 +67,7 @@ type metricsConfig struct {
 // collectorConfig configures the collector as a whole.
 type collectorConfig struct {
 	// Memory of the collector: packet rings, sessions, parsers, NAT mappings, containers, log lines, and events that wait
-	// for Kafka. Traffic and containers have what twice logs.buffer_bytes, shipper.buffer_bytes and 48MiB for the process
+	// for Kafka. Traffic and containers have what twice logs.buffer_bytes, shipper.buffer_bytes and 104MiB for the process
 	// leave. Beyond it the largest holder gives up what it has: sessions are evicted, events completed early, gaps given
 	// up, and counted.
 	Memory config.Size `yaml:"memory"`
@@ -75,7 +75,9 @@ type collectorConfig struct {
 
 // Parts of collectorConfig.Memory.
 const (
-	collectorProcess = 48 * config.MiB // code, metrics, work of the garbage collector
+	// collectorProcess is for the code (24 MiB), stacks and state of some 2,000 logs (12 KiB each), metrics, and what the
+	// garbage collector has not freed or cannot use: with less it takes half of the CPU time under a flood.
+	collectorProcess = 104 * config.MiB
 	minTrafficMemory = 32 * config.MiB
 )
 

@@ -95,6 +95,7 @@ type redactedFinding struct {
 // errFindings if there were any.
 func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) error {
 	var redactor redact.Redactor
+	var block redact.KeyBlock
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(make([]byte, 64<<10), maxRedactLine)
 	writer := bufio.NewWriter(out)
@@ -105,7 +106,7 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	for scanner.Scan() {
 		lines++
 		line := bytes.TrimSuffix(scanner.Bytes(), []byte("\r"))
-		redacted, hidden := redactor.NextLine(line)
+		redacted, hidden := redactor.NextLine(line, &block)
 		var findings []redact.Finding
 		if hidden {
 			hiddenLines++

@@ -148,6 +148,7 @@ type process struct {
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	detectors   *detectors.Loader
+	memoryLimit int64 // soft limit of the Go runtime and of the packet rings together; 0: not set
 
 	started        atomic.Bool   // every component runs
 	startBlocker   blocker       // the dependency for which the start waits
@@ -282,8 +283,8 @@ func (p *process) prepareStart(roles role, opt options) error {
 const (
 	// otherMemory is the memory of the embedded broker and the publisher in a process with other parts.
 	otherMemory = 256 << 20
-	// usualRings is the part of collector.memory that packet rings usually take. It is memory of the kernel.
-	usualRings = 32 << 20
+	// codeMemory is the part of collector.memory that the pages of the program take, which are not the runtime's.
+	codeMemory = 24 << 20
 )
 
 // limitMemory sets the soft limit of the Go runtime from engine.memory and collector.memory, so that the garbage
@@ -297,12 +298,20 @@ func (p *process) limitMemory(roles role) {
 		limit += int64(p.cfg.Engine.Memory)
 	}
 	if roles&roleCollector != 0 {
-		limit += int64(p.cfg.Collector.Memory) - usualRings
+		limit += int64(p.cfg.Collector.Memory) - codeMemory
 	}
 	if roles&^(roleEngine|roleCollector) != 0 {
 		limit += otherMemory
 	}
-	debug.SetMemoryLimit(limit / 16 * 15)
+	p.memoryLimit = limit
+	p.leaveForRings(0)
+}
+
+// leaveForRings lowers the soft limit by the memory of the packet rings, which are the kernel's.
+func (p *process) leaveForRings(bytes int64) {
+	if p.memoryLimit > 0 {
+		debug.SetMemoryLimit((p.memoryLimit - bytes) / 16 * 15)
+	}
 }
 
 // startPipeline starts publisher, engine and collector. The publisher starts first and so stops last: it

@@ -38,7 +38,7 @@ func Default() Config {
 	return Config{
 		Interfaces: []string{"docker0", "br-*", "eth0"},
 		Bridges:    []string{"docker0", "br-*"}, DockerBridges: true,
-		RingBytes: 8 * config.MiB, MaxRingBytes: 64 * config.MiB,
+		RingBytes: 8 * config.MiB, MaxRingBytes: 48 * config.MiB,
 	}
 }
 

@@ -52,6 +52,8 @@ type NewHandlerFunc = func(iface string, worker int, producer collector.PacketPr
 type Live struct {
 	// Memory, unless nil, is charged with the packet rings. It is set before Run.
 	Memory *memory.Budget
+	// RingsChanged, unless nil, is called with the bytes of all rings when that has changed. It is set before Run.
+	RingsChanged func(bytes int64)
 
 	cfg      Config
 	excluded []netip.AddrPort
@@ -111,7 +113,7 @@ type capturedInterface struct {
 // Run captures until ctx ends. After each change of the topology, and once a second, it starts workers on the selected
 // interfaces that have none: new interfaces, and those whose workers ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
-	l.rings.account = l.Memory.OpenFixed("rings")
+	l.rings.account, l.rings.changed = l.Memory.OpenFixed("rings"), l.RingsChanged
 	defer l.rings.account.Close()
 	state := &liveState{
 		running: map[int]capturedInterface{}, lastErrors: map[string]string{},

@@ -14,6 +14,16 @@ type ringMemory struct {
 	limit   int64 // 0: none
 	held    int64
 	account *memory.Account
+	changed func(held int64) // nil: nobody is told
+}
+
+// charge adds size bytes. m.mu is held.
+func (m *ringMemory) charge(size int64) {
+	m.held += size
+	m.account.Add(size)
+	if m.changed != nil {
+		m.changed(m.held)
+	}
 }
 
 // reserve returns the size of each of count rings that are about to be opened, at most want bytes, and charges them.
@@ -24,8 +34,7 @@ func (m *ringMemory) reserve(want int64, count int) int64 {
 	if half := (m.limit - m.held) / 2 / int64(count); m.limit > 0 && size > half && m.held+size*int64(count) > m.limit/2 {
 		size = max(half, int64(minRingBytes))
 	}
-	m.held += size * int64(count)
-	m.account.Add(size * int64(count))
+	m.charge(size * int64(count))
 	return size
 }
 
@@ -33,6 +42,5 @@ func (m *ringMemory) reserve(want int64, count int) int64 {
 func (m *ringMemory) release(size int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.held -= size
-	m.account.Add(-size)
+	m.charge(-size)
 }

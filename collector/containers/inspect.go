@@ -21,7 +21,7 @@ import (
 const (
 	maxLabels      = 128
 	maxLabelBytes  = 4096
-	maxLabelsBytes = 32 << 10 // of all labels: each event is sent in a batch that has them
+	maxLabelsBytes = 12 << 10 // of all labels: a batch has only the name of a container with more than 16 KiB
 )
 
 // callTimeout bounds one call of the API. The stream of events has no bound.
@@ -174,7 +174,7 @@ func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 		sum += size(list[kept])
 	}
 	r.metrics.dropped.WithLabelValues("too_many_labels").Add(float64(len(list) - kept))
-	list = slices.Clip(list[:kept])
+	list = slices.Clone(list[:kept]) // the others are not kept by the array
 	slices.SortFunc(list, byKey)
 	return list
 }

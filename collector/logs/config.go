@@ -29,7 +29,7 @@ type Config struct {
 	Redact bool `yaml:"redact"`
 	// Maximum number of open log files; 0: the process's limit of open files, minus a reserve of 256.
 	MaxOpenFiles int `yaml:"max_open_files"`
-	// Memory for read buffers and for lines that are not complete.
+	// Memory for read buffers, and as much again for lines that are not complete.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
 	// DrainTimeout is the time at a stop to read removed files to their end. What is left is counted.
@@ -49,7 +49,7 @@ func Default() Config {
 		MaxLineBytes:   256 * config.KiB,
 		PartialTimeout: time.Minute,
 		Redact:         true,
-		BufferBytes:    32 * config.MiB,
+		BufferBytes:    16 * config.MiB,
 		DrainTimeout:   2 * time.Second,
 	}
 }

@@ -33,10 +33,24 @@ type lineHandler struct {
 	idOnly    *pipeline.Container // used while the registry has no metadata; nil: a log of the host
 	container *pipeline.Container // container of the next lines, set by Refresh
 	found     time.Time
-	redactors [decode.NumStreams]redact.Redactor // a private key may extend over several lines of a stream
-	plain     []byte                             // buffer of plainText
-	arena     []byte
+	keys      [decode.NumStreams]redact.KeyBlock // a private key may extend over several lines of a stream
 }
+
+// lineBuffers are the buffers for one line. The handlers share them: there are thousands of logs, and as many lines at a
+// time as there are cores.
+type lineBuffers struct {
+	redactor redact.Redactor
+	plain    []byte // of plainText
+	arena    []byte
+}
+
+const (
+	// maxKeptBuffers is the size up to which lineBuffers are kept for further lines. Those of a long line with escapes
+	// take some ten times its length.
+	maxKeptBuffers = 256 << 10
+	// longLine is the length of the shortest line that may need more.
+	longLine = 8 << 10
+)
 
 var _ tail.Handler = (*lineHandler)(nil)
 
@@ -93,6 +107,18 @@ func (h *lineHandler) State() tail.State {
 func (h *lineHandler) Ship(
 	ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint,
 ) error {
+	// A log waits with its line where it is, and not with copies of it.
+	if err := producer.Wait(ctx, h.container, checkpoint); err != nil {
+		return err
+	}
+	buffers := h.source.takeBuffers()
+	event := h.newEvent(line, buffers)
+	h.source.putBuffers(buffers, len(line.Text))
+	return producer.Ship(ctx, event, checkpoint)
+}
+
+// newEvent returns the event of a line.
+func (h *lineHandler) newEvent(line *tail.Line, buffers *lineBuffers) *pipeline.Event {
 	// The fields that events of all datasets have.
 	event := pipeline.EventFromVTPool()
 	id := pipeline.LogID(h.source.collector, h.log.ID, line.File[:], uint64(line.Start))
@@ -104,17 +130,17 @@ func (h *lineHandler) Ship(
 
 	// The level is detected before secrets are redacted.
 	body := pipeline.LogLineFromVTPool()
-	text := plainText(line.Text, &h.plain)
+	text := plainText(line.Text, &buffers.plain)
 	body.Level = detectLevel(text)
 	if h.source.cfg.Redact {
 		var found bool
-		if text, found = h.redactors[line.Stream].NextLine(text); found {
+		if text, found = buffers.redactor.NextLine(text, &h.keys[line.Stream]); found {
 			h.source.metrics.redacted.Inc()
 		}
 	}
 	// Redaction and the repair of UTF-8 may lengthen a line, so that it is cut once more.
 	var cut bool
-	body.Message, cut = tail.Cut(h.internUTF8(text), int(h.source.cfg.MaxLineBytes))
+	body.Message, cut = tail.Cut(buffers.internUTF8(text), int(h.source.cfg.MaxLineBytes))
 	body.Truncated = line.Truncated || cut
 	if body.Truncated {
 		event.Tags = append(event.Tags, pipeline.TagTruncated)
@@ -125,13 +151,33 @@ func (h *lineHandler) Ship(
 	body.Offset = uint64(line.Start)
 	body.Bytes = line.Bytes
 	event.Log = body
+	return event
+}
 
-	return producer.Ship(ctx, event, checkpoint)
+// takeBuffers returns buffers for one line: those of the line before, unless they are in use.
+func (s *Source) takeBuffers() *lineBuffers {
+	if buffers := s.lastBuffers.Swap(nil); buffers != nil {
+		return buffers
+	}
+	if buffers, ok := s.buffers.Get().(*lineBuffers); ok {
+		return buffers
+	}
+	return &lineBuffers{}
+}
+
+// putBuffers releases the buffers of a line of size bytes.
+func (s *Source) putBuffers(buffers *lineBuffers, size int) {
+	if size > longLine && buffers.redactor.BufferBytes()+cap(buffers.plain) > maxKeptBuffers {
+		return
+	}
+	if !s.lastBuffers.CompareAndSwap(nil, buffers) {
+		s.buffers.Put(buffers)
+	}
 }
 
 // internUTF8 returns data as a string of valid UTF-8, which protobuf requires. Short strings are stored in
 // the arena, whose bytes are written once.
-func (h *lineHandler) internUTF8(data []byte) string {
+func (b *lineBuffers) internUTF8(data []byte) string {
 	if !utf8.Valid(data) {
 		return strings.ToValidUTF8(string(data), "\ufffd")
 	}
@@ -143,10 +189,10 @@ func (h *lineHandler) internUTF8(data []byte) string {
 	}
 
 	// A full arena is replaced, never reallocated or overwritten: strings that point into it stay valid.
-	if cap(h.arena)-len(h.arena) < len(data) {
-		h.arena = make([]byte, 0, arenaSize)
+	if cap(b.arena)-len(b.arena) < len(data) {
+		b.arena = make([]byte, 0, arenaSize)
 	}
-	n := len(h.arena)
-	h.arena = append(h.arena, data...)
-	return unsafe.String(&h.arena[n], len(data))
+	n := len(b.arena)
+	b.arena = append(b.arena, data...)
+	return unsafe.String(&b.arena[n], len(data))
 }

@@ -23,6 +23,8 @@ package logs
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,6 +57,9 @@ type Source struct {
 	metrics   sourceMetrics
 	group     *tail.Group
 	discovery *discovery
+
+	lastBuffers atomic.Pointer[lineBuffers] // nil: they are in use
+	buffers     sync.Pool                   // of further *lineBuffers
 }
 
 var _ collector.Source = (*Source)(nil)

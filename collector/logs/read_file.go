@@ -47,6 +47,11 @@ func (callbackShipper) Packets(string) collector.PacketProducer { return nil }
 // Prune implements collector.Shipper: nothing is kept.
 func (callbackShipper) Prune(func(string) bool) {}
 
+// Wait implements collector.FileProducer.
+func (callbackShipper) Wait(context.Context, *pipeline.Container, collector.Checkpoint) error {
+	return nil
+}
+
 // Ship implements collector.FileProducer.
 func (s callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Checkpoint) error {
 	s.emit(e)

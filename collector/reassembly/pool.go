@@ -20,7 +20,15 @@ func NewPool(limit int) *Pool { return &Pool{Holders: memory.Holders[*Conn]{Limi
 func (p *Pool) chargeConn(conn *Conn, n int) { p.Charge(&conn.waiting, conn, conn.waiting.Bytes()+n) }
 
 // EnforceLimit gives up gaps until the Pool is within its limit and the memory budget: all gaps of one Conn after another.
-func (p *Pool) EnforceLimit() { p.Enforce(math.MaxInt, (*Conn).giveUpAll) }
+func (p *Pool) EnforceLimit() {
+	if p.Account.Excess() > 0 {
+		p.DropFree()
+	}
+	p.Enforce(math.MaxInt, (*Conn).giveUpAll)
+}
+
+// SetAccount makes account the one that is charged with the waiting segments and the free buffers.
+func (p *Pool) SetAccount(account *memory.Account) { p.Account, p.memory = account, account }
 
 // giveUpAll gives up all gaps of c.
 func (c *Conn) giveUpAll() {
@@ -31,7 +39,17 @@ func (c *Conn) giveUpAll() {
 
 // Buffers is a pool of byte slices in three sizes.
 type Buffers struct {
-	free [len(bufferSizes)][][]byte
+	memory *memory.Account // charged with free
+	free   [len(bufferSizes)][][]byte
+}
+
+// DropFree leaves the free buffers to the garbage collector.
+func (p *Buffers) DropFree() {
+	for class, size := range bufferSizes {
+		p.memory.Add(-int64(len(p.free[class]) * size))
+		p.memory.GaveUp(int64(len(p.free[class]) * size))
+		p.free[class] = nil
+	}
 }
 
 // bufferSizes has the sizes of a short message, of an Ethernet frame, and of the largest segment that
@@ -39,7 +57,7 @@ type Buffers struct {
 var bufferSizes = [...]int{256, 2 << 10, 66 << 10}
 
 // maxFree is the number of free buffers of each size that are kept.
-var maxFree = [...]int{4096, 2048, 64}
+var maxFree = [...]int{4096, 1024, 16}
 
 // BufferOverhead is the memory charged for the bookkeeping of a buffer.
 const BufferOverhead = 96
@@ -73,6 +91,7 @@ func (p *Buffers) Get(n int) []byte {
 	if free := p.free[class]; len(free) > 0 {
 		data := free[len(free)-1]
 		p.free[class] = free[:len(free)-1]
+		p.memory.Add(-int64(bufferSizes[class]))
 		return data[:n]
 	}
 	return make([]byte, n, bufferSizes[class])
@@ -84,5 +103,6 @@ func (p *Buffers) Put(data []byte) {
 	class := sizeClass(cap(data))
 	if class < len(bufferSizes) && cap(data) == bufferSizes[class] && len(p.free[class]) < maxFree[class] {
 		p.free[class] = append(p.free[class], data)
+		p.memory.Add(int64(bufferSizes[class]))
 	}
 }

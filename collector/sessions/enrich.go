@@ -2,8 +2,10 @@ package sessions
 
 import (
 	"net/netip"
+	"slices"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 )
 
 // An enricher sets the containers of events and emits the events. An event waits while the container of one
@@ -14,13 +16,15 @@ type enricher struct {
 	senders    Senders    // nil: none
 	isHostMAC  func(mac uint64) bool
 	emit       func(*pipeline.Event)
-	limit      int // bound on unresolved; beyond it events are emitted as they are
-	unresolved []unresolvedEvent
+	limit      int               // bound on unresolved; beyond it events are emitted as they are
+	memory     *memory.Account   // charged with unresolved
+	unresolved []unresolvedEvent // oldest first
 }
 
 // An unresolvedEvent waits for container metadata.
 type unresolvedEvent struct {
 	e      *pipeline.Event
+	bytes  int
 	sender frameSender
 	due    int64 // clock: when the event waits no longer
 }
@@ -35,7 +39,24 @@ func (r *enricher) enrich(event *pipeline.Event, sender frameSender, now int64) 
 		r.emit(event)
 		return
 	}
-	r.unresolved = append(r.unresolved, unresolvedEvent{event, sender, now + resolveWait})
+	bytes := bytesOf(event)
+	r.memory.Add(int64(bytes))
+	r.unresolved = append(r.unresolved, unresolvedEvent{event, bytes, sender, now + resolveWait})
+	r.enforceBudget()
+}
+
+// enforceBudget emits the oldest events as they are while the memory budget is exceeded.
+func (r *enricher) enforceBudget() {
+	emitted := 0
+	for ; emitted < len(r.unresolved) && r.memory.Excess() > 0; emitted++ {
+		oldest := &r.unresolved[emitted]
+		r.memory.Add(-int64(oldest.bytes))
+		r.memory.GaveUp(int64(oldest.bytes))
+		r.emit(oldest.e)
+	}
+	if emitted > 0 {
+		r.unresolved = slices.Delete(r.unresolved, 0, emitted)
+	}
 }
 
 // retryUnresolved emits the waiting events whose containers are final or whose wait is over. If last is
@@ -47,6 +68,7 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 	kept := r.unresolved[:0]
 	for _, waiting := range r.unresolved {
 		if r.resolveContainers(waiting.e, waiting.sender) || last || now >= waiting.due {
+			r.memory.Add(-int64(waiting.bytes))
 			r.emit(waiting.e)
 		} else {
 			kept = append(kept, waiting)

@@ -71,13 +71,15 @@ type flow struct {
 	outbox outbox
 }
 
-// newFlow returns a flow with its stream and its activity, allocated together.
+// A flowMemory is a flow with its stream and its activity, which are allocated together.
+type flowMemory struct {
+	flow     flow
+	stream   reassembly.Conn
+	activity activity
+}
+
 func newFlow(table *Table) *flow {
-	all := &struct {
-		flow     flow
-		stream   reassembly.Conn
-		activity activity
-	}{}
+	all := &flowMemory{}
 	f := &all.flow
 	f.table, f.stream, f.activity = table, &all.stream, &all.activity
 	f.activity.progress = &table.progress

@@ -2,12 +2,15 @@ package sessions
 
 import (
 	"fmt"
+	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket/layers"
 
+	"tidegate/pipeline"
 	"tidegate/pipeline/memory"
 )
 
@@ -123,6 +126,7 @@ func TestFragmentsReleaseTheirMemory(t *testing.T) {
 	}
 	test.now += 2 * time.Minute
 	test.Tick(startTime + int64(test.now))
+	test.pool.DropFree() // buffers that are kept for others are charged, too
 	if used, cost := budget.Used(), test.decoder.frags.cost; used > idle+most || cost != 0 {
 		t.Errorf("%d bytes are charged after the time-out, %d by the fragments", used, cost)
 	}
@@ -141,5 +145,70 @@ func TestFragmentsReleaseTheirMemory(t *testing.T) {
 	test.Close()
 	if used := budget.Used(); used != 0 {
 		t.Errorf("%d bytes are charged when the Table is closed", used)
+	}
+}
+
+// TestChargeOfFlowsIsWhatTheHeapHolds: half-open connections are charged what they take, and so are the free flows that
+// they leave behind.
+func TestChargeOfFlowsIsWhatTheHeapHolds(t *testing.T) {
+	heap := func() int64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	cfg := Default()
+	cfg.MaxSessions = 1 << 20
+	before := heap()
+	budget := memory.New(1<<40, nil)
+	b := newTableTest(t, cfg, Deps{Memory: budget})
+	const count = 10_000
+	for i := range count {
+		client := fmt.Sprintf("10.1.%d.%d:%d", i>>8&255, i&255, 1024+i>>16)
+		b.segmentOn("eth0", client, "10.0.0.3:81", ">", "S", 0, 0, "")
+	}
+	check := func(what string) {
+		t.Helper()
+		held, charged := heap()-before, budget.Used()
+		t.Logf("%s: %d bytes are held for each of %d, %d charged", what, held/count, count, charged/count)
+		if held > charged*9/8+mebibyte || held < charged*2/3 {
+			t.Errorf("%s: %d bytes are held, %d charged", what, held, charged)
+		}
+	}
+	check("open")
+	runtime.KeepAlive(b)
+}
+
+// TestPendingEventsStayWithinTheBudget: events that wait for a mapping, or for the metadata of a container, are emitted
+// early when the budget is exceeded, and none is lost.
+func TestPendingEventsStayWithinTheBudget(t *testing.T) {
+	const limit = 4 * mebibyte
+	unknown := func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false }
+	for name, deps := range map[string]Deps{
+		"mapping":  {NAT: fakeNAT{}, Bridge: func(string) bool { return false }},
+		"metadata": {Containers: containersFunc(unknown), Bridge: func(string) bool { return true }},
+	} {
+		budget := memory.New(limit, nil)
+		deps.Memory = budget
+		b := newTableTest(t, Default(), deps)
+		most := int64(0)
+		for i := range 8000 {
+			client := fmt.Sprintf("10.1.%d.%d:1024", i>>8&255, i&255)
+			frame := udpFrame(b, addrPort(client), addrPort("10.0.0.3:53"), uint16(i), "query "+strings.Repeat("q", 200))
+			b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now), frame, 300)
+			b.now += time.Microsecond
+			most = max(most, budget.Used())
+		}
+		if most < limit*3/4 || most > limit+limit/16+mebibyte/2 {
+			t.Errorf("%s: at most %d bytes were charged, the limit is %d", name, most, limit)
+		}
+		b.Close()
+		if used := budget.Used(); used != 0 || b.outboxes.Used() != 0 {
+			t.Errorf("%s: %d bytes are charged after Close, %d of them for events", name, used, b.outboxes.Used())
+		}
+		if got := len(b.events); got < 8000 {
+			t.Errorf("%s: %d events came", name, got)
+		}
 	}
 }

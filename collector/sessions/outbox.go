@@ -4,13 +4,16 @@ import (
 	"slices"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
+	"tidegate/protocols"
 )
 
 // An outbox holds the events of a pending flow until it is known whether the flow is a duplicate.
 type outbox struct {
 	events   []*pipeline.Event
-	deadline int64 // clock: when resolveDedup is forced
-	retryAt  int64 // clock: when resolveDedup is called again
+	held     memory.Holding[*flow] // what they take
+	deadline int64                 // clock: when resolveDedup is forced
+	retryAt  int64                 // clock: when resolveDedup is called again
 }
 
 // outboxRetryEvery is the time, ns, between two calls of resolveDedup for a flow whose events wait.
@@ -45,17 +48,39 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 			f.outbox.retryAt = table.clock.now + min(outboxRetryEvery, int64(table.cfg.NATTimeout))
 		}
 		f.outbox.events = append(f.outbox.events, event)
+		table.outboxes.Charge(&f.outbox.held, f, f.outbox.held.Bytes()+bytesOf(event))
 
 		// All flows together may keep MaxPendingEvents. The flow that exceeds the bound is resolved now.
 		if table.outboxEvents++; table.outboxEvents > table.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
+		} else {
+			table.enforceOutboxes()
 		}
 	}
 }
 
+// bytesOf returns the memory that an event takes.
+func bytesOf(event *pipeline.Event) int { return protocols.EventBytes + event.SizeVT() }
+
+// maxResolvedInARow bounds the flows that are resolved at once because of the memory budget.
+const maxResolvedInARow = 64
+
+// enforceOutboxes resolves the flows whose events take most while the memory budget is exceeded.
+func (t *Table) enforceOutboxes() {
+	if t.outboxes.IsExceeded() {
+		t.outboxes.Enforce(maxResolvedInARow, func(f *flow) { f.resolveDedup(true, decidedByLimit) })
+	}
+}
+
+// clearOutbox counts the events of the outbox as gone.
+func (f *flow) clearOutbox() {
+	f.table.outboxEvents -= len(f.outbox.events)
+	f.table.outboxes.Charge(&f.outbox.held, f, 0)
+}
+
 // emitOutbox emits the events of the outbox. f must be primary.
 func (f *flow) emitOutbox() {
-	f.table.outboxEvents -= len(f.outbox.events)
+	f.clearOutbox()
 	for i, event := range f.outbox.events {
 		f.outbox.events[i] = nil
 		f.forwardEvent(event)
@@ -65,7 +90,7 @@ func (f *flow) emitOutbox() {
 
 // dropOutbox drops and counts the events of the outbox. f must be a duplicate, or the outbox empty.
 func (f *flow) dropOutbox() {
-	f.table.outboxEvents -= len(f.outbox.events)
+	f.clearOutbox()
 	for i, event := range f.outbox.events {
 		f.table.metrics.duplicateEvents.Inc()
 		pipeline.ReleaseEvent(event)

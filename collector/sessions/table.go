@@ -40,7 +40,8 @@ type Table struct {
 	streamConfig reassembly.Config
 	pool         *reassembly.Pool
 	memory       *memory.Account // charged with the flows
-	outboxEvents int             // events in the outboxes of all flows
+	outboxes     memory.Holders[*flow]
+	outboxEvents int // events in the outboxes of all flows
 	enricher     enricher
 	closed       bool
 
@@ -84,7 +85,12 @@ func (t *Table) clearFlows() {
 
 	// Each part has an account of its own, so that the part that has grown gives something up.
 	budget := t.deps.Memory
-	t.memory, t.pool.Account, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("reassembly"), budget.Open("fragments")
+	t.memory, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("fragments")
+	t.pool.SetAccount(budget.Open("reassembly"))
+	t.outboxes, t.enricher.memory = memory.Holders[*flow]{Account: budget.Open("pending")}, budget.Open("pending")
+	for i := range t.enricher.unresolved {
+		t.enricher.memory.Add(int64(t.enricher.unresolved[i].bytes))
+	}
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.SetMemory(budget.Open("parsers"))
 	}
@@ -98,39 +104,51 @@ func (t *Table) closeAccounts() {
 	t.memory.Close()
 	t.pool.Account.Close()
 	t.decoder.frags.memory.Close()
+	t.outboxes.Account.Close()
+	t.enricher.memory.Close()
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.SetMemory(nil)
 	}
 }
 
-// flowBytes is the memory that a flow takes: itself, its places in the map and in the heap, its claims and its event.
-const flowBytes = int64(unsafe.Sizeof(flow{})) + 768
+// flowBytes is the memory that a flow takes: itself with its stream, its places in the map and in the heap, its claims
+// and its event.
+const flowBytes = int64(unsafe.Sizeof(flowMemory{})) + 512
 
-// evictionsPerFlow bounds the flows that are evicted for a new one. There may be several: the account reports evictions
-// with a delay of some flows.
-const evictionsPerFlow = 64
-
-// enforceBudget evicts up to most flows while the memory budget is exceeded and this Table's flows are the largest part.
-func (t *Table) enforceBudget(most int) {
-	for evicted := 0; evicted < most && len(t.timers) > 0 && t.memory.Excess() > 0; evicted++ {
-		t.evictFlow()
-		t.memory.GaveUp(flowBytes)
+// enforceBudget drops the free flows and evicts others while the memory budget is exceeded and this Table's flows are the
+// largest part.
+func (t *Table) enforceBudget() {
+	for t.memory.Excess() > 0 {
+		if len(t.free) == 0 {
+			if len(t.timers) == 0 {
+				return
+			}
+			t.evictFlow()
+		}
+		freed := flowBytes * int64(len(t.free))
+		t.free = nil
+		t.memory.Add(-freed)
+		t.memory.GaveUp(freed)
 	}
 }
 
 // enforceBudgets has each part give up memory if the budget is exceeded and the part is the largest. Packets have the part
-// that they let grow do so; here a part does that no packets come to, while others grow.
+// that they let grow do so; here a part does that does not grow, while others do.
 func (t *Table) enforceBudgets() {
-	t.enforceBudget(len(t.timers))
+	t.enforceBudget()
 	t.pool.EnforceLimit()
 	t.decoder.frags.enforceLimit()
+	t.enforceOutboxes()
+	t.enricher.enforceBudget()
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.EnforceBudget(t.clock.now)
 	}
 }
 
-// flushEvery is the number of packets between two flushes of the counters.
-const flushEvery = 4096
+const (
+	flushEvery   = 4096 // packets between two flushes of the counters
+	enforceEvery = 64   // packets between two looks at the memory budget
+)
 
 // Packet handles one frame, captured on ifaceName at the packet time at. data is valid until Packet returns.
 // wireLen is the length of the frame on the wire.
@@ -154,7 +172,11 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 	if len(t.decoder.frags.complete) > 0 {
 		t.decoder.frags.releaseComplete()
 	}
-	if t.counts.pending++; t.counts.pending >= flushEvery {
+	t.counts.pending++
+	if t.counts.pending%enforceEvery == 0 {
+		t.enforceBudgets()
+	}
+	if t.counts.pending >= flushEvery {
 		t.flushCounters()
 	}
 }
@@ -277,15 +299,17 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
 	}
-	t.memory.Add(flowBytes)
-	t.enforceBudget(evictionsPerFlow)
 
-	// Take a flow from the free list, else allocate one.
+	// Take a flow from the free list, else allocate one. Beyond the budget that of an evicted flow is reused.
+	if len(t.free) == 0 && len(t.timers) > 0 && t.memory.Excess() > 0 {
+		t.evictFlow()
+	}
 	var f *flow
 	if n := len(t.free); n > 0 {
 		f, t.free = t.free[n-1], t.free[:n-1]
 	} else {
 		f = newFlow(t)
+		t.memory.Add(flowBytes)
 	}
 
 	// The key, the id and the times are set first: inferDirection and claimFirst use them.
@@ -364,15 +388,16 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 		delete(t.flows, f.key)
 	}
 	t.timers.removeFlow(f)
-	t.memory.Add(-flowBytes)
 	f.prepareReuse()
 	if len(t.free) < maxFreeFlows {
-		t.free = append(t.free, f)
+		t.free = append(t.free, f) // and stays charged
+	} else {
+		t.memory.Add(-flowBytes)
 	}
 }
 
 // maxFreeFlows is the number of removed flows that are kept for reuse.
-const maxFreeFlows = 4096
+const maxFreeFlows = 1024
 
 // replaceFlow ends and removes f, because a packet with its tuple begins a new connection.
 func (t *Table) replaceFlow(f *flow, state string) {

@@ -109,8 +109,8 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	length, known := len(b.buf), len(b.containers)
 	owner := event.Container
 	event.Container, event.Host, event.Ingested = nil, nil, 0
-	event.ContainerIndex = b.internContainer(owner)
-	source, destination := b.internEndpoint(event.Source), b.internEndpoint(event.Destination)
+	event.ContainerIndex = b.internContainer(owner, limit)
+	source, destination := b.internEndpoint(event.Source, limit), b.internEndpoint(event.Destination, limit)
 
 	// 2. Undo that if event does not fit.
 	size := event.SizeVT()
@@ -128,7 +128,7 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	// 3. Encode event behind its key and size.
 	b.buf = appendKeyAndSize(b.buf, eventKey, size)
 	at := len(b.buf)
-	b.buf = extend(b.buf, size)
+	b.buf = extend(b.buf, size, limit)
 	if _, err := event.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		b.truncate(length, known)
 		return err
@@ -139,13 +139,13 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 }
 
 // internEndpoint replaces the container of an endpoint by its index and returns the container.
-func (b *batch) internEndpoint(endpoint *pipeline.Endpoint) *pipeline.Container {
+func (b *batch) internEndpoint(endpoint *pipeline.Endpoint, limit int) *pipeline.Container {
 	if endpoint == nil {
 		return nil
 	}
 	container := endpoint.Container
 	endpoint.Container = nil
-	endpoint.ContainerIndex = b.internContainer(container)
+	endpoint.ContainerIndex = b.internContainer(container, limit)
 	return container
 }
 
@@ -157,7 +157,7 @@ func setContainer(p *pipeline.Endpoint, c *pipeline.Container) {
 
 // internContainer returns the index + 1 of container in b, and appends its metadata if it is new; 0: no
 // container.
-func (b *batch) internContainer(container *pipeline.Container) uint32 {
+func (b *batch) internContainer(container *pipeline.Container, limit int) uint32 {
 	if container == nil {
 		return 0
 	}
@@ -180,7 +180,7 @@ func (b *batch) internContainer(container *pipeline.Container) uint32 {
 	}
 	b.buf = appendKeyAndSize(b.buf, containerKey, size)
 	at := len(b.buf)
-	b.buf = extend(b.buf, size)
+	b.buf = extend(b.buf, size, limit)
 	if _, err := metadata.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a container that was measured does not fit: " + err.Error())
 	}
@@ -206,7 +206,7 @@ func (b *batch) truncate(length, containers int) {
 func (b *batch) appendHeader(header *pipeline.Batch) {
 	size := header.SizeVT()
 	at := len(b.buf)
-	b.buf = extend(b.buf, size)
+	b.buf = extend(b.buf, size, 0)
 	if _, err := header.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a header that was measured does not fit: " + err.Error())
 	}
@@ -216,10 +216,15 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 	return binary.AppendUvarint(append(buf, key), uint64(size))
 }
 
-// extend makes buf longer by size bytes, which are not cleared.
-func extend(buf []byte, size int) []byte {
+// headerRoom is more than the header of a batch takes, unless the names of host and cluster are long.
+const headerRoom = 1 << 10
+
+// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to limit and the room for the
+// header, so that a full batch has no free half.
+func extend(buf []byte, size, limit int) []byte {
 	if cap(buf)-len(buf) < size {
-		buf = append(make([]byte, 0, max(2*cap(buf), len(buf)+size, 16<<10)), buf...)
+		doubled := min(max(2*cap(buf), 16<<10), limit+headerRoom)
+		buf = append(make([]byte, 0, max(doubled, len(buf)+size)), buf...)
 	}
 	return buf[:len(buf)+size]
 }

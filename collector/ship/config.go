@@ -37,7 +37,7 @@ type Config struct {
 	ResumeTimeout time.Duration `yaml:"resume_timeout"`
 }
 
-// Default returns a configuration that sends an event within 0.2 s and uses 64 MiB of memory and 256 MiB of
+// Default returns a configuration that sends an event within 0.2 s and uses 48 MiB of memory and 256 MiB of
 // disk.
 func Default() Config {
 	return Config{
@@ -45,7 +45,7 @@ func Default() Config {
 		BatchBytes:    512 * config.KiB,
 		Linger:        150 * time.Millisecond,
 		MaxInFlight:   4,
-		BufferBytes:   64 * config.MiB,
+		BufferBytes:   48 * config.MiB,
 		SpoolBytes:    256 * config.MiB,
 		SpoolAfter:    2 * time.Second,
 		ResumeTimeout: time.Minute,

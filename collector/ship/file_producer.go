@@ -80,6 +80,24 @@ func (f *fileProducer) reopen() bool {
 	return true
 }
 
+// Wait waits while memory is short, unless the line that ends at checkpoint is one that was read again or may be.
+func (f *fileProducer) Wait(ctx context.Context, container *pipeline.Container, checkpoint collector.Checkpoint) error {
+	if f.shipper.closing.Load() || checkpoint.End <= f.lastEnd || f.unpassedRanges.Load() > 0 {
+		return nil
+	}
+	f.choosePartition(container)
+	_, err := f.waitForBatcher(ctx)
+	return err
+}
+
+// choosePartition sets the partition of f by its first line. All lines of a file go to one partition: their order is
+// kept also when the number of partitions changes.
+func (f *fileProducer) choosePartition(container *pipeline.Container) {
+	if f.partition == nil {
+		f.partition = f.router.partitionOf(container)
+	}
+}
+
 // Ship ships event, which ends at checkpoint, and waits while memory is short. An event that this process has
 // shipped before, or that is safe since an earlier process, is counted as read again and dropped.
 func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
@@ -97,14 +115,9 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 		return nil
 	}
 
-	// 2. All lines of a file go to one partition: their order is kept also when the number of partitions
-	// changes.
-	if f.partition == nil {
-		f.partition = f.router.partitionOf(event)
-	}
-
-	// 3. Wait for memory without a lock, then add the event. Producers that stop waiting together exceed the
+	// 2. Wait for memory without a lock, then add the event. Producers that stop waiting together exceed the
 	// budget by at most one event each.
+	f.choosePartition(event.Container)
 	target, err := f.waitForBatcher(ctx)
 	if err != nil {
 		pipeline.ReleaseEvent(event)

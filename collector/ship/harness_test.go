@@ -317,7 +317,11 @@ func (f *testFile) shipTo(ctx context.Context, producer collector.FileProducer) 
 	checkpoint, _ := producer.Resume()
 	for i := int(checkpoint.ReadFrom) / f.size; i < f.lines; i++ {
 		at := int64(i+1) * int64(f.size)
-		if err := producer.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+		end := collector.Checkpoint{End: at, ReadFrom: at}
+		if err := producer.Wait(ctx, f.container, end); err != nil {
+			return err
+		}
+		if err := producer.Ship(ctx, f.event(i), end); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ func (p *packetProducer) TryShip(event *pipeline.Event) bool {
 		pipeline.ReleaseEvent(event)
 		return false
 	}
-	return p.router.partitionOf(event).packets.addPacketEvent(event)
+	return p.router.partitionOf(event.Container).packets.addPacketEvent(event)
 }
 
 // Close does nothing: p holds no events.
@@ -44,16 +44,16 @@ type partitionCache struct {
 	home       *partition          // the partition of owner; nil: the cache is empty
 }
 
-// partitionOf returns the partition of event: a hash of the container's id, or of the host's id without a
+// partitionOf returns the partition of the events of container: a hash of its id, or of the host's id without a
 // container. Events of one container have one partition while the number of partitions does not change.
-func (c *partitionCache) partitionOf(event *pipeline.Event) *partition {
+func (c *partitionCache) partitionOf(container *pipeline.Container) *partition {
 	partitions := c.shipper.partitions.Load()
-	if c.home == nil || c.partitions != partitions || c.owner != event.Container {
+	if c.home == nil || c.partitions != partitions || c.owner != container {
 		key := c.shipper.host.Id
-		if event.Container != nil {
-			key = event.Container.Id
+		if container != nil {
+			key = container.Id
 		}
-		c.partitions, c.owner = partitions, event.Container
+		c.partitions, c.owner = partitions, container
 		c.home = (*partitions)[partitionFor(key, len(*partitions))]
 	}
 	return c.home

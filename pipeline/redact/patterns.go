@@ -299,7 +299,7 @@ func (r *Redactor) privateKey(text []byte, pos int) (from, to int) {
 	if i := bytes.Index(text[from:], keyEnd); i >= 0 {
 		to = from + i
 	} else {
-		r.key.begun = true
+		r.keyBegun = true
 	}
 	if len(bytes.Trim(text[from:to], " \t\r\n\\n")) == 0 {
 		return 0, 0
@@ -307,45 +307,44 @@ func (r *Redactor) privateKey(text []byte, pos int) (from, to int) {
 	return from, to
 }
 
-// A keyBlock is the state of a private key whose lines are records of a log.
-type keyBlock struct {
+// A KeyBlock is the state of a private key whose lines are records of a log. Each log has one.
+type KeyBlock struct {
 	open  bool
-	begun bool // the last line has the beginning of a key, and not its end
-	lines int  // that were hidden
+	lines int // that were hidden
 }
 
 // maxKeyLines bounds the lines that are hidden without the end of the key.
 const maxKeyLines = 256
 
-// NextLine is like Line for the next line of one log: it also hides a private key that extends over several
-// lines. A line within a key is hidden if it looks like one.
-func (r *Redactor) NextLine(data []byte) ([]byte, bool) {
-	if r.key.open || isBase64Line(data) {
-		if out, hidden := r.keyLine(data); hidden {
+// NextLine is like Line for the next line of the log that block belongs to: it also hides a private key that extends
+// over several lines. A line within a key is hidden if it looks like one.
+func (r *Redactor) NextLine(data []byte, block *KeyBlock) ([]byte, bool) {
+	if block.open || isBase64Line(data) {
+		if out, hidden := r.keyLine(data, block); hidden {
 			return out, true
 		}
 	}
-	r.key.begun = false
+	r.keyBegun = false
 	out, hidden := r.Line(data)
-	if r.key.begun {
-		r.key = keyBlock{open: true}
+	if r.keyBegun {
+		*block = KeyBlock{open: true}
 	}
 	return out, hidden
 }
 
 // keyLine returns a line of a private key, redacted, or false if data is none.
-func (r *Redactor) keyLine(data []byte) ([]byte, bool) {
+func (r *Redactor) keyLine(data []byte, block *KeyBlock) ([]byte, bool) {
 	body := bytes.TrimSpace(data)
 	switch {
 	case bytes.HasPrefix(body, keyEnd):
-		r.key.open = false
+		block.open = false
 		return data, false
-	case !r.key.open: // a whole line of base64; a restart may have come within a key
-	case r.key.lines >= maxKeyLines || !isKeyLine(body):
-		r.key.open = false
+	case !block.open: // a whole line of base64; a restart may have come within a key
+	case block.lines >= maxKeyLines || !isKeyLine(body):
+		block.open = false
 		return data, false
 	}
-	r.key.lines++
+	block.lines++
 	if len(body) == 0 {
 		return data, false
 	}

@@ -31,6 +31,7 @@ package redact
 import (
 	"cmp"
 	"slices"
+	"unsafe"
 )
 
 // Marker replaces a secret.
@@ -81,7 +82,17 @@ type Redactor struct {
 	out   []byte
 	views [maxDepth]viewBuffer
 	names nameCache
-	key   keyBlock
+
+	keyBegun bool // the last text has the beginning of a private key, and not its end
+}
+
+// BufferBytes returns the size of the buffers of r.
+func (r *Redactor) BufferBytes() int {
+	sum := cap(r.out) + cap(r.spans)*int(unsafe.Sizeof(span{}))
+	for i := range r.views {
+		sum += cap(r.views[i].text) + 4*cap(r.views[i].table)
+	}
+	return sum
 }
 
 // A span is a part of the text that will be replaced.

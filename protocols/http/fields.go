@@ -27,7 +27,7 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		return
 	}
 	body := exchange.event.Http
-	redacted, hidden := p.redactor.URL(target)
+	redacted, hidden := p.conn.Redactor().URL(target)
 	body.UrlOriginal = p.conn.Text(exchange.event, redacted, maxTarget)
 	if hidden || len(redacted) > maxTarget { // rules do not see all of it
 		p.addMarkers(exchange.event, []byte("url"), target)
@@ -109,7 +109,7 @@ func (p *parser) lower(data []byte) []byte {
 
 // url returns data as a string of up to limit bytes with its secrets redacted.
 func (p *parser) url(event *pipeline.Event, data []byte, limit int) string {
-	data, _ = p.redactor.URL(data)
+	data, _ = p.conn.Redactor().URL(data)
 	return p.conn.Text(event, data, limit)
 }
 

@@ -30,7 +30,6 @@ import (
 	"errors"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -74,11 +73,10 @@ type parser struct {
 	answeredEarly  bool // the server has answered the front
 	truncated      bool // the response head that is being parsed has no end
 
-	free     []*exchange
-	scratch  []byte
-	plain    []byte // buffer of addMarkers
-	markers  bool   // the head that is being parsed may hold forms of attacks
-	redactor redact.Redactor
+	free    []*exchange
+	scratch []byte
+	plain   []byte // buffer of addMarkers
+	markers bool   // the head that is being parsed may hold forms of attacks
 }
 
 // A sideReader is the state of one direction.
@@ -125,7 +123,7 @@ type exchange struct {
 // Reset begins a connection.
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
-	*p = parser{conn: conn, pairing: p.pairing, free: p.free, scratch: p.scratch, plain: p.plain, redactor: p.redactor}
+	*p = parser{conn: conn, pairing: p.pairing, free: p.free, scratch: p.scratch, plain: p.plain}
 }
 
 // Parse reads a head, or the available part of a body.

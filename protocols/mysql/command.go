@@ -144,7 +144,7 @@ func (p *parser) setStatement(cmd *command, text []byte, left int) {
 		text = p.text4K
 	}
 	var out []byte
-	out, cmd.hasSecrets = p.redactor.SQL(text)
+	out, cmd.hasSecrets = p.conn.Redactor().SQL(text)
 	if left == 0 || !long {
 		event.Mysql.Query = validUTF8(p.conn.Text(event, out, maxQuery))
 		return

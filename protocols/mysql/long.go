@@ -223,9 +223,9 @@ func (p *parser) finishLong() {
 func (p *parser) longText() (text []byte, hasSecrets bool) {
 	long := &p.long
 	if !long.cut { // nothing but comments was left out
-		return p.redactor.SQL(append(append(long.head, long.parts[0]...), long.parts[1]...))
+		return p.conn.Redactor().SQL(append(append(long.head, long.parts[0]...), long.parts[1]...))
 	}
-	redacted, hasSecrets := p.redactor.SQL(long.head)
+	redacted, hasSecrets := p.conn.Redactor().SQL(long.head)
 	text = append(p.text4K[:0], redacted...)
 	if len(text) > maxLongHead {
 		text = wholeRunes(text[:maxLongHead])
@@ -247,10 +247,10 @@ func (p *parser) redactTail(tail []byte) (out []byte, hasSecrets bool) {
 		case sqltoken.Literal:
 			cut := append(append([]byte{}, tail[:scanner.From]...), "'"+redact.Marker+"'"...)
 			tail = append(cut, tail[scanner.To:]...)
-			out, _ = p.redactor.SQL(tail)
+			out, _ = p.conn.Redactor().SQL(tail)
 			return out, true
 		default:
 		}
 	}
-	return p.redactor.SQL(tail)
+	return p.conn.Redactor().SQL(tail)
 }

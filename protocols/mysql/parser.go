@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -61,7 +60,6 @@ type parser struct {
 	reply       reply
 	long        longStatement
 	text4K      []byte // buffer for the text of a statement
-	redactor    redact.Redactor
 }
 
 // Reset begins a connection.
@@ -70,7 +68,7 @@ func (p *parser) Reset(conn *protocols.Conn) {
 	p.statements.reset()
 	long := longStatement{head: p.long.head, parts: p.long.parts}
 	*p = parser{
-		conn: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor,
+		conn: conn, waiting: p.waiting[:0], statements: p.statements,
 		long: long, text4K: p.text4K[:0],
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -79,9 +78,8 @@ type parser struct {
 	monitoring  bool // MONITOR: lines about commands of others come between the replies
 	replicating bool // SYNC, PSYNC: the server's side carries a stream without replies
 
-	scratch  []byte
-	text     []byte // buffer of argumentText
-	redactor redact.Redactor
+	scratch []byte
+	text    []byte // buffer of argumentText
 }
 
 // A pending is a command that waits for its reply.
@@ -106,7 +104,7 @@ const (
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
-		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], text: p.text[:0], redactor: p.redactor,
+		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], text: p.text[:0],
 		command: commandReader{arg: p.command.arg[:0], tail: p.command.tail[:0], last: p.command.last}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }

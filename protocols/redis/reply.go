@@ -188,7 +188,7 @@ func (p *parser) readScalar(kind byte, rest []byte, outermost bool) (bool, error
 	if outermost {
 		reply.null = kind == '_'
 		if kind == '-' {
-			rest, _ = p.redactor.RedisError(rest)
+			rest, _ = p.conn.Redactor().RedisError(rest)
 		}
 		reply.text = p.conn.Intern(rest[:min(len(rest), maxText)])
 	} else if reply.depth == 1 && reply.index == 0 {

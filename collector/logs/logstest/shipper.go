@@ -35,7 +35,7 @@ type Shipper struct {
 	mu     sync.Mutex
 	files  map[string]*producer
 	notify chan struct{}
-	Gate   func(name string) <-chan struct{} // Ship waits for a value from it; nil: it does not wait
+	Gate   func(name string) <-chan struct{} // Wait, or Ship, waits for a value from it; nil: they do not wait
 	errs   []string
 	pruned int
 }
@@ -49,6 +49,7 @@ type producer struct {
 	open       bool
 	sourceGone chan struct{}
 	dropped    bool
+	passed     bool // the gate was passed for the next event
 }
 
 // NewShipper returns a Shipper without any files.
@@ -97,20 +98,26 @@ func (s *Shipper) File(name string) collector.FileProducer {
 	return file
 }
 
-// Ship implements collector.FileProducer.
-func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
-	// Wait at the gate, unless the file cannot be read again.
-	if p.shipper.Gate != nil {
+// Wait implements collector.FileProducer. It waits at the gate, unless the file cannot be read again.
+func (p *producer) Wait(ctx context.Context, _ *pipeline.Container, _ collector.Checkpoint) error {
+	if p.shipper.Gate != nil && !p.passed {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-p.shipper.Gate(p.name):
 		case <-p.sourceGone:
 		}
+		p.passed = true
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	return ctx.Err()
+}
+
+// Ship implements collector.FileProducer.
+func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
+	if err := p.Wait(ctx, nil, checkpoint); err != nil {
+		return err
 	}
+	p.passed = false
 
 	// Check the contract: checkpoints grow, and events that Crash took back come again unchanged.
 	p.shipper.mu.Lock()

@@ -66,11 +66,11 @@ func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
 		events: make(chan []inotifyEvent), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
-	group.budget.maxFiles = int64(cfg.MaxOpen)
-	if group.budget.maxFiles == 0 {
+	group.budget.maxFiles, group.budget.maxMemory = int64(cfg.MaxOpen), int64(cfg.Memory)
+	group.budget.overdraft = make(chan struct{}, maxOverdrafts)
+	if cfg.MaxOpen == 0 {
 		group.budget.maxFiles = descriptorLimit()
 	}
-	group.budget.maxMemory = int64(cfg.Memory)
 	return group
 }
 

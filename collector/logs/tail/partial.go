@@ -13,8 +13,8 @@ const (
 	lineHardMax = 64 << 20
 
 	// shortLine is the number of bytes that are kept of an incomplete line when incomplete lines have used up
-	// the memory. Most lines are shorter.
-	shortLine = 32 << 10
+	// the memory. Most lines are shorter. Lines of one record are never incomplete.
+	shortLine = 8 << 10
 )
 
 // A pendingLine is a line whose end has not been read yet.
@@ -49,9 +49,8 @@ func (p *pendingLine) startLine(f *file, record *decode.Record, start int64) {
 // are counted.
 func (p *pendingLine) appendPart(part []byte, limit int, budget *budget) {
 	p.bytes += uint64(len(part))
-	if budget.pendingBytes.Load() > budget.maxMemory {
-		limit = min(limit, shortLine)
-	}
+	left := budget.maxMemory - budget.pendingBytes.Load()
+	limit = min(limit, max(shortLine, int(left/8)))
 	if !p.cut {
 		kept := min(max(0, limit-len(p.text)), len(part))
 		capacity := cap(p.text)

@@ -146,20 +146,22 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 	if f.isFullyRead() {
 		return 0, nil
 	}
-	buf := t.group.budget.getBuffer()
-	defer func() { t.group.budget.putBuffer(buf) }()
+	buffer := t.group.budget.getBuffer()
+	defer t.group.budget.putBuffer(&buffer)
 	t.handler.Refresh()
 
-	// Invariant: buf[:have] holds the bytes from f.offset on that do not form a complete record yet.
+	// Invariant: buffer.b[:have] holds the bytes from f.offset on that do not form a complete record yet.
 	have, sinceRefresh := 0, 0
 	for {
 		// 1. One incomplete record fills the buffer: enlarge the buffer, or cut the record at maxRecord.
-		if have == len(buf) {
+		if have == len(buffer.b) {
 			if have < maxRecord {
-				buf = append(buf, make([]byte, len(buf))...)
+				if err := t.group.budget.enlarge(ctx, &buffer); err != nil {
+					return total, err
+				}
 			} else {
 				t.tally.tooLong++
-				if err := t.shipPlain(ctx, f, buf[:have], f.offset, f.offset+int64(have)); err != nil {
+				if err := t.shipPlain(ctx, f, buffer.b[:have], f.offset, f.offset+int64(have)); err != nil {
 					return total, err
 				}
 				f.advanceOffset(int64(have))
@@ -169,22 +171,22 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 
 		// 2. Read. The check follows the read: had f been truncated between them, bytes of its new contents
 		// would be taken for a continuation of the old ones.
-		n, readErr := f.readAt(buf[have:], f.offset+int64(have))
+		n, readErr := f.readAt(buffer.b[have:], f.offset+int64(have))
 		if f.isTruncated() {
 			return total, errTruncated
 		}
 
 		// 3. Handle the complete records.
 		have += n
-		f.setSample(buf[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
-		used, err := t.splitRecords(ctx, f, buf[:have])
+		f.setSample(buffer.b[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
+		used, err := t.splitRecords(ctx, f, buffer.b[:have])
 		f.advanceOffset(int64(used))
 		total += int64(used)
 		t.tally.bytes += uint64(used)
 		if err != nil {
 			return total, err
 		}
-		have = copy(buf, buf[used:have])
+		have = copy(buffer.b, buffer.b[used:have])
 		f.examined = f.offset + int64(have)
 
 		// 4. Stop at the end of the file or at a read error. The rest of a final file is its last record.
@@ -194,7 +196,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 				f.readErr = readErr
 			}
 			if final && have > 0 {
-				err = t.readRemainder(ctx, f, buf[:have])
+				err = t.readRemainder(ctx, f, buffer.b[:have])
 			}
 			return total, err
 		}

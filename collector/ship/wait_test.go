@@ -1,0 +1,72 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"tidegate/collector"
+)
+
+// TestWaitEndsWhenThereIsMemory: a file waits before its next event is made while Kafka is away, not for a line that was
+// read again, and goes on when Kafka is back.
+func TestWaitEndsWhenThereIsMemory(t *testing.T) {
+	harness := newHarness(t)
+	harness.startBroker()
+	harness.cfg.BufferBytes = 4 * harness.cfg.BatchBytes
+	shipper := harness.startShipper(failpoints{})
+	file := testFiles(1, 20_000)[0]
+	harness.stopBroker()
+	producer := shipper.File(file.name)
+	full, cancel := context.WithCancel(t.Context())
+	var shipped int64
+	for i := 0; ; i++ {
+		at := int64(i+1) * int64(file.size)
+		soon, stop := context.WithTimeout(full, time.Second)
+		err := producer.Wait(soon, file.container, collector.Checkpoint{End: at, ReadFrom: at})
+		stop()
+		if errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.Ship(full, file.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+			t.Fatal(err)
+		}
+		shipped = at
+	}
+	budget := producer.(*fileProducer).partition.files.budget
+	if used := budget.used.Load(); used < budget.limit() {
+		t.Errorf("it waits at %d of %d bytes", used, budget.limit())
+	}
+	if err := producer.Wait(full, file.container, collector.Checkpoint{End: shipped, ReadFrom: shipped}); err != nil {
+		t.Errorf("a line that was read again waits: %v", err)
+	}
+	cancel()
+	next := collector.Checkpoint{End: shipped + 1}
+	if err := producer.Wait(full, file.container, next); !errors.Is(err, context.Canceled) {
+		t.Errorf("the end of the context ends the wait with %v", err)
+	}
+	harness.startBroker()
+	if err := producer.Wait(t.Context(), file.container, next); err != nil {
+		t.Errorf("with Kafka the wait ends with %v", err)
+	}
+	producer.Close(true)
+	harness.closeShipper(shipper)
+}
+
+// TestFullBatchHasNoFreeHalf: the buffer of a batch grows to the size of a batch and the room for its header.
+func TestFullBatchHasNoFreeHalf(t *testing.T) {
+	limit := int(Default().BatchBytes)
+	open := newBatch()
+	for i := 0; open.addEvent(dnsEvent(i, nil), limit) == nil; i++ {
+		if free := cap(open.buf) - len(open.buf); free > max(len(open.buf), 16<<10) {
+			t.Fatalf("%d bytes are free beside %d", free, len(open.buf))
+		}
+	}
+	if len(open.buf) < limit-1000 || cap(open.buf) > limit+headerRoom {
+		t.Errorf("a full batch has %d of %d bytes, and a buffer of %d", len(open.buf), limit, cap(open.buf))
+	}
+}
