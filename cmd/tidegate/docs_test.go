@@ -57,15 +57,30 @@ func sources(t *testing.T) []string {
 // yamlBlock matches a YAML block of a Markdown file.
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
 
+// etcFile matches a file that a configuration names.
+var etcFile = regexp.MustCompile(`/etc/tidegate/[a-z/]+\.[a-z]+`)
+
 // TestConfigurationsInDocumentsLoad requires that the example file and each configuration in a document are
 // decoded strictly and pass all checks.
 func TestConfigurationsInDocumentsLoad(t *testing.T) {
-	rules := t.TempDir()
-	// load decodes a configuration, with a folder of rules that exists.
+	etc := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(etc, "rules"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// load decodes a configuration. The files that it names exist.
 	load := func(name, text string) {
 		t.Helper()
 		cfg := defaultConfig()
-		text = strings.ReplaceAll(text, "/etc/tidegate/rules", rules)
+		for _, path := range etcFile.FindAllString(text, -1) {
+			path = strings.Replace(path, "/etc/tidegate", etc, 1)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text = strings.ReplaceAll(text, "/etc/tidegate", etc)
 		doc := config.Parse(name, []byte(text))
 		doc.Decode(&cfg)
 		doc.AddProblems(cfg.deriveAndCheck(roleSet{all: roleAll}))

@@ -125,8 +125,8 @@ func diagnose(ctx context.Context, flags *serviceFlags, roles roleSet) []diagnos
 	if err != nil {
 		list := failures("configuration", err)
 		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
-		if errors.Is(err, fs.ErrNotExist) {
-			list[len(list)-1].Remedy = "create it, or name another one"
+		if errors.Is(err, fs.ErrNotExist) { // the configuration itself
+			list[len(list)-1].Remedy = "create it (an empty file is a valid one), or name another one"
 		}
 		return list
 	}

@@ -36,6 +36,7 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("name", c.Name),
 		config.NotEmpty("path", c.Path),
+		config.File("path", c.Path),
 		config.Require(known, "severity", "%q is not one of info, low, medium, high, critical", c.Severity),
 		config.Range("confidence", c.Confidence, 0, 100),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),

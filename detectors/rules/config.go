@@ -2,7 +2,6 @@ package rules
 
 import (
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -39,7 +38,7 @@ func Default() Config {
 // Check returns every problem of c.
 func (c Config) Check() []config.Problem {
 	return slices.Concat(
-		checkFolder("dir", c.Dir),
+		config.Folder("dir", c.Dir),
 		config.Require(c.Dir != "" || c.Shipped, "dir", "is empty and rules.shipped is false: no rule would run"),
 		c.checkSeverities(),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
@@ -55,15 +54,4 @@ func (c Config) checkSeverities() (problems []config.Problem) {
 			"%q is not one of info, low, medium, high, critical", c.Severity[id])...)
 	}
 	return problems
-}
-
-func checkFolder(key, dir string) []config.Problem {
-	if dir == "" {
-		return nil
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return config.Invalid(key, "%w", err)
-	}
-	return config.Require(info.IsDir(), key, "%s is not a folder", dir)
 }

@@ -116,8 +116,10 @@ func (c Config) Check() []config.Problem {
 	for i, webhook := range c.Webhooks {
 		key := fmt.Sprintf("webhooks[%d]", i)
 		addDestination(key, webhook.HTTP)
-		exclusive := config.Exclusive("secret", webhook.Secret, "secret_file", webhook.SecretFile)
-		problems = append(problems, config.Under(key, exclusive)...)
+		problems = append(problems, config.Under(key, slices.Concat(
+			config.Exclusive("secret", webhook.Secret, "secret_file", webhook.SecretFile),
+			config.File("secret_file", webhook.SecretFile),
+		))...)
 	}
 	return problems
 }
@@ -128,7 +130,9 @@ func (h HTTP) check() []config.Problem {
 		checkURL("url", h.URL),
 		checkHeaders("headers", h.Headers),
 		config.Exclusive("password", h.Password, "password_file", h.PasswordFile),
+		config.File("password_file", h.PasswordFile),
 		config.Exclusive("token", h.Token, "token_file", h.TokenFile),
+		config.File("token_file", h.TokenFile),
 		config.Exclusive("username", h.Username, "token", h.Token+h.TokenFile),
 		config.Under("tls", h.TLS.Check()),
 	)

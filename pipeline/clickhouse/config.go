@@ -81,6 +81,8 @@ func (c Config) Check() []config.Problem {
 			"%q is not a database of tidegate's own", c.Database),
 		config.NotEmpty("username", c.Username),
 		config.Exclusive("password", c.Password, "password_file", c.PasswordFile),
+		config.File("password_file", c.PasswordFile),
+		config.File("read_password_file", c.ReadPasswordFile),
 		config.Range("ttl_days", c.TTLDays, 0, 36500),
 		config.Range("alert_ttl_days", c.AlertTTLDays, 0, 36500),
 		config.Under("tls", c.TLS.Check()),

@@ -2,8 +2,11 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -70,6 +73,37 @@ func Exclusive(key, value, otherKey, other string) []Problem {
 // Match requires a text that pattern matches. form describes that in words.
 func Match(key, value string, pattern *regexp.Regexp, form string) []Problem {
 	return Require(pattern.MatchString(value), key, "%q is not %s", value, form)
+}
+
+// File requires an existing file; an empty path is none. Whether the file may be read is not checked, because a process
+// may have the section of another one in its configuration.
+func File(key, path string) []Problem {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Invalid(key, "%s: no such file", path)
+	case err != nil:
+		return nil
+	}
+	return Require(!info.IsDir(), key, "%s is a folder", path)
+}
+
+// Folder requires an existing folder; an empty path is none.
+func Folder(key, path string) []Problem {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Invalid(key, "%s: no such folder", path)
+	case err != nil:
+		return Invalid(key, "%w", err)
+	}
+	return Require(info.IsDir(), key, "%s is not a folder", path)
 }
 
 // HostPort requires host:port with a host and a port between 1 and 65535.

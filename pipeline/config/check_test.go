@@ -40,8 +40,17 @@ func TestProblemsAreWordedAlike(t *testing.T) {
 	check(ListenAddress("addr", "x:http"), `engine.addr: "x:http" is not host:port with a port between 0 and 65535`)
 	check(Each("brokers", []string{"a:1", "b"}, HostPort), `engine.brokers[1]: "b" is not host:port`)
 	check(Glob("include", "["), `engine.include: "[" is not a glob pattern`)
-	check(Under("tls", OptionalTLS{TLS: TLS{CAFile: "x"}}.Check()), "engine.tls.enabled: is false, but other keys of tls are set")
-	check(Under("tls", TLS{CertFile: "x"}.Check()), "engine.tls.cert_file: cert_file and key_file must be set together")
+	check(Under("tls", OptionalTLS{TLS: TLS{CAFile: os.DevNull}}.Check()),
+		"engine.tls.enabled: is false, but other keys of tls are set")
+	check(Under("tls", TLS{CertFile: os.DevNull}.Check()),
+		"engine.tls.cert_file: cert_file and key_file must be set together")
+	check(Under("tls", TLS{CAFile: "a", CertFile: "b", KeyFile: "c"}.Check()), "engine.tls.ca_file: a: no such file\n"+
+		"engine.tls.cert_file: b: no such file\nengine.tls.key_file: c: no such file")
+	check(File("password_file", ""), "")
+	check(File("password_file", "/"), "engine.password_file: / is a folder")
+	check(Folder("dir", ""), "")
+	check(Folder("dir", "/no/such"), "engine.dir: /no/such: no such folder")
+	check(Folder("dir", os.DevNull), "engine.dir: "+os.DevNull+" is not a folder")
 	check(slices.Concat(AtLeast("a", 0, 1), AtLeast("b", 0, 1)), "engine.a: 0 is less than 1\nengine.b: 0 is less than 1")
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"slices"
 )
 
 // TLS holds the certificates that a connection accepts, and the one that it presents. Kafka, ClickHouse and
@@ -36,7 +37,12 @@ func (t OptionalTLS) Check() []Problem {
 
 // Check returns every problem of t.
 func (t TLS) Check() []Problem {
-	return Require((t.CertFile == "") == (t.KeyFile == ""), "cert_file", "cert_file and key_file must be set together")
+	return slices.Concat(
+		Require((t.CertFile == "") == (t.KeyFile == ""), "cert_file", "cert_file and key_file must be set together"),
+		File("ca_file", t.CAFile),
+		File("cert_file", t.CertFile),
+		File("key_file", t.KeyFile),
+	)
 }
 
 // Load reads the files that t names. An error is a Problem with the key of the file.

@@ -92,5 +92,6 @@ func (s SASL) check() []config.Problem {
 		config.NotEmpty("username", s.Username),
 		config.Require(s.Password != "" || s.PasswordFile != "", "password", "is empty; set password or password_file"),
 		config.Exclusive("password", s.Password, "password_file", s.PasswordFile),
+		config.File("password_file", s.PasswordFile),
 	)
 }

@@ -106,11 +106,16 @@ func TestCheckNamesEveryBadKey(t *testing.T) {
 	check(func(c *Config) { c.TopicPrefix = "é" }, "topic_prefix")
 	check(func(c *Config) { c.Partitions, c.ReplicationFactor, c.Assign = 0, 0, "x" }, "partitions", "replication_factor", "assign")
 	check(func(c *Config) { c.Timeout = 0 }, "timeout")
-	check(func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CertFile: "x"}} }, "tls.cert_file")
-	check(func(c *Config) { c.TLS = config.OptionalTLS{TLS: config.TLS{CAFile: "x"}} }, "tls.enabled")
+	check(func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CertFile: os.DevNull}} }, "tls.cert_file")
+	check(func(c *Config) { c.TLS = config.OptionalTLS{TLS: config.TLS{CAFile: os.DevNull}} }, "tls.enabled")
 	check(func(c *Config) { c.SASL = SASL{Username: "x"} }, "sasl.mechanism")
 	check(func(c *Config) { c.SASL = SASL{Mechanism: "gssapi"} }, "sasl.mechanism", "sasl.username", "sasl.password")
-	check(func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: "b"} }, "sasl.password_file")
+	check(func(c *Config) {
+		c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: os.DevNull}
+	}, "sasl.password_file")
+	check(func(c *Config) {
+		c.SASL = SASL{Mechanism: "plain", Username: "u", PasswordFile: "no-such-file"}
+	}, "sasl.password_file")
 }
 
 // TestExistingTopicKeepsItsPartitions: the configured number of partitions does not apply to a topic that
