@@ -80,6 +80,9 @@ func loadPackages(ctx context.Context, patterns []string) ([]*mutablePackage, er
 	}
 	var packages []*mutablePackage
 	for _, listed := range named {
+		if isTestHelper(module, listed.ImportPath) {
+			continue
+		}
 		pkg := &mutablePackage{path: listed.ImportPath, importers: testedImporters(module, listed.ImportPath)}
 		for _, name := range listed.GoFiles {
 			if err := pkg.parse(filepath.Join(listed.Dir, name)); err != nil {
@@ -150,6 +153,20 @@ func testedImporters(module []listedPackage, path string) []string {
 	}
 	slices.Sort(importers)
 	return importers
+}
+
+// isTestHelper reports whether only tests import a package.
+func isTestHelper(module []listedPackage, path string) bool {
+	byTests := false
+	for _, listed := range module {
+		if slices.Contains(listed.Imports, path) {
+			return false
+		}
+		byTests = byTests || slices.Contains(listed.TestImports, path) || slices.Contains(listed.XTestImports, path)
+	}
+	return byTests && !slices.ContainsFunc(module, func(listed listedPackage) bool {
+		return listed.ImportPath == path && len(listed.TestGoFiles)+len(listed.XTestGoFiles) > 0
+	})
 }
 
 func containsAny(paths []string, set map[string]bool) bool {

@@ -8,7 +8,7 @@
 // The sample is spread over functions: each function contributes one mutant before any contributes a second one.
 // The same commit, packages, seed and number give the same mutants. The files of the module are never touched: a
 // mutant is handed to the go command as an overlay. A mutant that does not compile is replaced by another one of
-// the same function. Generated files, log calls and texts of errors are left out.
+// the same function. Generated files, packages that only tests import, log calls and texts of errors are left out.
 //
 // A mutant that survives is either equivalent, which a person has to decide, or a hole in the tests.
 package main
@@ -43,6 +43,7 @@ func run(ctx context.Context) error {
 	least := flag.Float64("least", 0, "end with an error if fewer than this percentage is killed")
 	list := flag.Bool("list", false, "print the mutants and run nothing")
 	importers := flag.Bool("importers", true, "run the tests of the importing packages on what survives")
+	verbose := flag.Bool("v", false, "print every mutant with the tests that noticed it: a flaky test notices what it does not test")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		return fmt.Errorf("name at least one package, such as ./pipeline/alerts")
@@ -72,6 +73,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer runner.close()
+	runner.verbose = *verbose
 	began := time.Now()
 	report := runner.testAll(ctx, sampler, *count, *jobs)
 	report.print(os.Stdout, time.Since(began))

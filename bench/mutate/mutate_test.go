@@ -103,6 +103,33 @@ func TestTestsThatFailWithoutAMutantAreAnError(t *testing.T) {
 	}
 }
 
+func TestPackagesOfTestsAreNotMutated(t *testing.T) {
+	writeModule(t)
+	for name, text := range map[string]string{
+		"limittest/limittest.go": "package limittest\n\nfunc Seven() int { return 7 }\n",
+		"user/seven_test.go": "package user\n\nimport (\n\t\"testing\"\n\n\t\"example/limittest\"\n)\n\n" +
+			"func TestSeven(t *testing.T) { _ = limittest.Seven() }\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packages, err := loadPackages(t.Context(), []string{"./..."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, pkg := range packages {
+		got = append(got, pkg.path)
+	}
+	if want := []string{"example/limit", "example/user"}; !slices.Equal(got, want) {
+		t.Errorf("mutants of %q, want of %q", got, want)
+	}
+}
+
 func TestSampleIsSpreadOverFunctionsAndRepeatable(t *testing.T) {
 	writeModule(t)
 	draw := func(seed uint64) (described []string, functions []string) {

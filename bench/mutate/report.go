@@ -15,6 +15,7 @@ import (
 type report struct {
 	mu       sync.Mutex
 	wanted   int
+	verbose  bool
 	counts   map[string]map[outcome]int // by package
 	survived []*mutant
 }
@@ -38,6 +39,10 @@ func (r *report) add(m *mutant, became outcome, by string) {
 		fmt.Printf("survived  %s\n", m.describe())
 	case notTested:
 		fmt.Printf("not tested (%s)  %s\n", by, m.describe())
+	case killed, killedByImporter, timedOut:
+		if r.verbose {
+			fmt.Printf("%s  %s  (%s)\n", became, m.describe(), by)
+		}
 	}
 	built := r.built()
 	fmt.Fprintf(os.Stderr, "mutate: %d of %d, %d survived", built, r.wanted, len(r.survived))

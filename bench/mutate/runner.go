@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type runner struct {
 	folder    string                   // of the overlays
 	durations map[string]time.Duration // of the tests of a package without a mutant
 	importers bool
+	verbose   bool // the report prints every mutant
 }
 
 // newRunner runs the tests of the packages without a mutant first: they have to pass, and their durations decide
@@ -53,12 +55,12 @@ func newRunner(ctx context.Context, packages []*mutablePackage, importers bool) 
 	paths = slices.Compact(paths)
 	for i, path := range paths {
 		fmt.Fprintf(os.Stderr, "\r\x1b[Kmutate: tests without a mutant: %d of %d: %s", i+1, len(paths), path)
-		began := time.Now()
-		if out, err := testCommand(ctx, path, "", 20*time.Minute).CombinedOutput(); err != nil {
+		out, err := testCommand(ctx, path, "", 20*time.Minute).CombinedOutput()
+		if err != nil {
 			r.close()
 			return nil, fmt.Errorf("the tests of %s fail without a mutant: %w\n%s", path, err, out)
 		}
-		r.durations[path] = time.Since(began)
+		r.durations[path] = testDuration(out)
 	}
 	fmt.Fprint(os.Stderr, "\r\x1b[K")
 	for _, pkg := range packages {
@@ -83,7 +85,7 @@ func testCommand(ctx context.Context, path, overlay string, timeout time.Duratio
 
 // testAll tests mutants until count of them were built and tested, jobs at a time.
 func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) *report {
-	result := &report{wanted: count}
+	result := &report{wanted: count, verbose: r.verbose}
 	work := make(chan *mutant)
 	var workers sync.WaitGroup
 	for range max(jobs, 1) {
@@ -125,7 +127,7 @@ func (r *runner) testUntilBuilt(ctx context.Context, s *sampler, m *mutant, resu
 }
 
 // test runs the tests of the mutant's package, then those of the importers, until one fails. It returns the
-// package whose test failed.
+// package whose test failed, with the names of the tests.
 func (r *runner) test(ctx context.Context, m *mutant) (outcome, string) {
 	overlay, err := r.writeOverlay(m)
 	if err != nil {
@@ -137,7 +139,7 @@ func (r *runner) test(ctx context.Context, m *mutant) (outcome, string) {
 		paths = append(paths, m.function.pkg.importers...)
 	}
 	for i, path := range paths {
-		timeout := time.Minute + 5*r.durations[path]
+		timeout := 30*time.Second + 5*r.durations[path]
 		out, err := testCommand(ctx, path, overlay, timeout).CombinedOutput()
 		var exit *exec.ExitError
 		switch {
@@ -149,12 +151,44 @@ func (r *runner) test(ctx context.Context, m *mutant) (outcome, string) {
 		case bytes.Contains(out, []byte("panic: test timed out")):
 			return timedOut, path
 		case i == 0:
-			return killed, path
+			return killed, nameFailed(path, out)
 		default:
-			return killedByImporter, path
+			return killedByImporter, nameFailed(path, out)
 		}
 	}
 	return survived, ""
+}
+
+var passedPackage = regexp.MustCompile(`(?m)^ok\s+\S+\s+([0-9.]+s)`)
+
+// testDuration returns the duration of the tests of a package from the output of `go test`, without the build.
+func testDuration(out []byte) time.Duration {
+	match := passedPackage.FindSubmatch(out)
+	if match == nil {
+		return 0
+	}
+	duration, _ := time.ParseDuration(string(match[1]))
+	return duration
+}
+
+var failedTest = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+
+// nameFailed returns a package with the tests of it that the output of `go test` calls failed, or else with the
+// line that says how it ended.
+func nameFailed(path string, out []byte) string {
+	var names []string
+	for _, match := range failedTest.FindAllSubmatch(out, -1) {
+		names = append(names, string(match[1]))
+	}
+	if len(names) == 0 {
+		for line := range bytes.Lines(out) {
+			if bytes.HasPrefix(line, []byte("panic:")) || bytes.HasPrefix(line, []byte("fatal error:")) {
+				names = append(names, oneLine(string(line)))
+				break
+			}
+		}
+	}
+	return path + " " + strings.Join(names, " ")
 }
 
 // writeOverlay writes the mutated file and the overlay that names it. Each mutant has a folder of its own.

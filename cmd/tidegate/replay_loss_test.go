@@ -29,7 +29,8 @@ func TestLossPairsNoResponseWithAnotherRequest(t *testing.T) {
 	if testing.Short() {
 		seeds = 2
 	}
-	shares := []float64{0.002, 0.01, 0.05}
+	// A transaction of about five packets is lost with each of them, or told as partial.
+	shares, floors := []float64{0.002, 0.01, 0.05}, []int{98, 95, 81} // floors in percent
 	for seed := range seeds {
 		reported, wrong := 0, 0
 		replayWithLoss(t, path, seed, shares[seed%3], func(id string, text []byte) {
@@ -41,8 +42,8 @@ func TestLossPairsNoResponseWithAnotherRequest(t *testing.T) {
 			}
 		})
 		t.Logf("seed %d: %d of %d transactions remain, %d of them wrong", seed, reported, len(whole), wrong)
-		if reported < len(whole)/4 {
-			t.Errorf("seed %d: only %d of %d transactions", seed, reported, len(whole))
+		if floor := floors[seed%3]; reported < len(whole)*floor/100 {
+			t.Errorf("seed %d: only %d of %d transactions, want %d %%", seed, reported, len(whole), floor)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -189,6 +190,13 @@ func (a *fakeDocker) started(id string, at int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.boxes[id]["State"].(map[string]any)["StartedAt"] = time.Unix(0, at).UTC().Format(time.RFC3339Nano)
+}
+
+// finished sets the time at which a container ended, in nanoseconds.
+func (a *fakeDocker) finished(id string, at int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.boxes[id]["State"].(map[string]any)["FinishedAt"] = time.Unix(0, at).UTC().Format(time.RFC3339Nano)
 }
 
 // setMAC sets the MAC address of all endpoints of a container.
@@ -416,6 +424,59 @@ func TestAddressOfContainerWithoutConnectEvent(t *testing.T) {
 	producer.next(t)
 	check(now, "one")
 	check(now+1, "two")
+}
+
+// TestAddressOfAnEndThatWasMissed: a container that ended while nobody followed the events had its address until the
+// end that the API reports, not until the list was read again.
+func TestAddressOfAnEndThatWasMissed(t *testing.T) {
+	docker := newFakeDocker(t)
+	now := time.Now().UnixNano()
+	one := docker.addContainer(1, "one", nil, "172.17.0.2")
+	docker.started(one, now-60e9)
+	registry, _ := run(t, docker, nil)
+	_ = docker.server.Close()
+	docker.addContainer(1, "one", nil)
+	docker.started(one, now-60e9)
+	docker.finished(one, now-30e9)
+	changed := registry.Subscribe()
+	docker.serve()
+	select {
+	case <-changed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the list was not read again")
+	}
+	for at, want := range map[int64]string{
+		now - 61e9 - 1: "", now - 60e9: "one", now - 30e9: "one", now - 30e9 + 1: "", now: "",
+	} {
+		if container, _ := registry.Resolve(ip("172.17.0.2"), at); container.GetName() != want {
+			t.Errorf("%d s ago: %q, want %q", (now-at)/1e9, container.GetName(), want)
+		}
+	}
+}
+
+// TestLabelsAndAddressesAreInOrder: the API has labels and networks in objects, whose order is random. In the event
+// they are in one order, once each.
+func TestLabelsAndAddressesAreInOrder(t *testing.T) {
+	docker := newFakeDocker(t)
+	labels, addresses := map[string]string{}, []string{"fd00:18::2"}
+	for i := range 12 { // the values of later keys are shorter
+		labels[fmt.Sprintf("key-%02d", i)] = strings.Repeat("v", 40-3*i)
+		addresses = append(addresses, fmt.Sprintf("172.17.0.%d", 2+i), fmt.Sprintf("172.17.0.%d", 20-i))
+	}
+	id := docker.addContainer(1, "web", labels, addresses...)
+	registry, _ := run(t, docker, nil)
+	container := registry.ByID(id)
+	byKey := func(a, b *pipeline.Label) int { return strings.Compare(a.Key, b.Key) }
+	if len(container.GetLabels()) != 12 || !slices.IsSortedFunc(container.Labels, byKey) {
+		t.Errorf("labels %v", container.GetLabels())
+	}
+	var want []string
+	for i := range 19 {
+		want = append(want, fmt.Sprintf("172.17.0.%d", 2+i))
+	}
+	if want = append(want, "fd00:18::2"); !slices.Equal(container.GetIp(), want) {
+		t.Errorf("addresses %v, want %v", container.GetIp(), want)
+	}
 }
 
 // TestAddressOfTwoContainersNamesNone: two networks may use the same addresses.

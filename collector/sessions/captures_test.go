@@ -78,6 +78,9 @@ func playCapture(
 // Table after Close.
 func TestEveryCapture(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*"))
+	if len(files) < 500 {
+		t.Fatalf("%d captures in %s, want at least 500", len(files), sharedData(t))
+	}
 	total := map[result]float64{}
 	for _, path := range files {
 		if filepath.Ext(path) == ".tsv" {

@@ -84,7 +84,7 @@ func fragments(t testing.TB, frame []byte, size int) [][]byte {
 			binary.BigEndian.PutUint16(data[20:], field)
 		} else {
 			next := data[20]
-			data[20] = protoFragment
+			data[20] = 44 // the Fragment header, RFC 8200 section 4.5
 			field := uint16(off)
 			if more {
 				field |= 1

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/net/publicsuffix"
 
 	"tidegate/detectors/classifier"
@@ -66,12 +67,31 @@ func TestOnlyAddressQueriesAreEvaluated(t *testing.T) {
 	}
 }
 
-func TestShadowHasNoVerdicts(t *testing.T) {
-	domains := shipped(t, classifier.Config{Enabled: true, Shadow: true})
-	event := lookup("xjq7kvw2zt9hpb4m.example", "A")
-	domains.Evaluate([]*pipeline.Event{event})
-	if len(event.Verdicts) != 0 {
-		t.Errorf("got %v", event.Verdicts)
+// TestShadowCountsButHasNoVerdicts: a shadow counts the names that it would have flagged, and only those.
+func TestShadowCountsButHasNoVerdicts(t *testing.T) {
+	for _, shadow := range []bool{false, true} {
+		reg := prometheus.NewRegistry()
+		cfg := classifier.Default()
+		cfg.Enabled, cfg.Shadow = true, shadow
+		domains, err := classifier.New(cfg, models.GeneratedDomains, reg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events := []*pipeline.Event{lookup("xjq7kvw2zt9hpb4m.example", "A"), lookup("wikipedia.org", "A")}
+		domains.Evaluate(events)
+		if got := len(events[0].Verdicts); (got == 0) != shadow || len(events[1].Verdicts) != 0 {
+			t.Errorf("shadow %t: %d verdicts of the generated name, %d of the other", shadow, got, len(events[1].Verdicts))
+		}
+		want := fmt.Sprintf(`
+# HELP tidegate_detectors_classifier_flagged_total Domains that the classifier scored at or above its threshold; `+
+			`shadow is true for those that got no verdict.
+# TYPE tidegate_detectors_classifier_flagged_total counter
+tidegate_detectors_classifier_flagged_total{shadow="%t"} 1
+`, shadow)
+		name := "tidegate_detectors_classifier_flagged_total"
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), name); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -160,7 +160,7 @@ func TestBombsBecomeDeadLetters(t *testing.T) {
 	})
 	stop()
 	tooLarge := 0
-	for _, message := range harness.read(pipeline.TopicDeadLetter, 0) {
+	for _, message := range harness.readDeadLetters(sent) {
 		for _, header := range message.Headers {
 			if header.Key == "reason" && string(header.Value) == "too_large" {
 				tooLarge++

@@ -123,7 +123,7 @@ func TestInvalidBatchBecomesADeadLetter(t *testing.T) {
 	checkExactlyOnce(t, store.rows, 6)
 
 	want := []string{"decode", "decode", "schema", "batch_id", "partition", "event_id", "too_many_events"}
-	for i, message := range harness.read(pipeline.TopicDeadLetter, 0) {
+	for i, message := range harness.readDeadLetters(len(want)) {
 		headers := map[string]string{}
 		for _, header := range message.Headers {
 			headers[header.Key] = string(header.Value)
@@ -179,7 +179,7 @@ func TestRejectedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 	if ledger.Rejected != 20 || ledger.Rows != 140 || ledger.Verdicts != 14 {
 		t.Errorf("ledger %+v", ledger)
 	}
-	for i, message := range harness.read(pipeline.TopicDeadLetter, 0) {
+	for i, message := range harness.readDeadLetters(2) {
 		var batch pipeline.Batch
 		if err := batch.UnmarshalVT(message.Value); err != nil || batch.Sequence != []uint64{6, 12}[i] {
 			t.Errorf("letter %d: sequence %d, %v", i, batch.Sequence, err)

@@ -240,6 +240,16 @@ func (h *harness) read(name string, partition int) []kafkago.Message {
 	return out
 }
 
+// readDeadLetters returns the messages of the dead-letter topic, of which there have to be want.
+func (h *harness) readDeadLetters(want int) []kafkago.Message {
+	h.Helper()
+	letters := h.read(pipeline.TopicDeadLetter, 0)
+	if len(letters) != want {
+		h.Fatalf("%d dead letters, want %d", len(letters), want)
+	}
+	return letters
+}
+
 // start runs an engine until the returned function is called.
 func (h *harness) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
 	h.Helper()

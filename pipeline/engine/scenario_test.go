@@ -218,23 +218,35 @@ func (s *scenario) checkStoredOnce(t *testing.T) {
 	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)),"+
 		" uniqExact(_partition, _epoch, _sequence, `event.ingested`) - uniqExact(_partition, _epoch, _sequence) FROM events",
 		&rows, &distinct, &withVerdicts, &times)
-	matches := 0 // the events that badLineDetector matches
-	for i := range s.events {
-		if i%10 == 3 {
-			matches++
-		}
-	}
+	matches := s.matches()
 	if rows != uint64(s.events) || distinct != rows || withVerdicts != uint64(matches) || times != 0 {
 		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches",
 			rows, distinct, withVerdicts, times, s.events, matches)
 	}
 }
 
+// matches returns the number of the events that badLineDetector matches.
+func (s *scenario) matches() (count int) {
+	for i := range s.events {
+		if i%10 == 3 {
+			count++
+		}
+	}
+	return count
+}
+
 // checkAlerts checks that the alerts in the store and on the topic are those of a grouper that groups all
-// verdicts in one run.
+// verdicts in one run, and that they count each verdict once.
 func (s *scenario) checkAlerts(t *testing.T) {
 	t.Helper()
 	want := s.expectedAlerts(t)
+	counted := uint64(0)
+	for _, alert := range want {
+		counted += uint64(alert.Count)
+	}
+	if counted != uint64(s.matches()) {
+		t.Errorf("the alerts count %d verdicts, want %d", counted, s.matches())
+	}
 	if diff := cmp.Diff(want, s.storedAlerts(t)); diff != "" {
 		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", diff)
 	}
@@ -344,7 +356,7 @@ func TestEachEventIsStoredOnceWhenKilledAtRandomAmongDuplicates(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var last [][]byte // the last 20 batches
 	for range 8 {
-		cmd, _ := startChild(t, scenario.childConfig)
+		cmd, out := startChild(t, scenario.childConfig)
 		for range 10 {
 			partition := rnd.IntN(2)
 			data := encode(t, scenario.batch(partition, 1+rnd.IntN(60)))
@@ -363,7 +375,7 @@ func TestEachEventIsStoredOnceWhenKilledAtRandomAmongDuplicates(t *testing.T) {
 			time.Sleep(time.Duration(rnd.IntN(25)) * time.Millisecond)
 		}
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		waitKilled(t, cmd, out) // and has not ended by itself before
 	}
 	scenario.finish(t)
 }

@@ -3,6 +3,7 @@ package protocoltest
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,10 +19,10 @@ func CheckProperties(t *testing.T, list []protocols.Protocol, conversation Conve
 	t.Run("recognised", func(t *testing.T) { conversation.checkRecognised(t, list, whole, want) })
 	t.Run("any split gives the same events", func(t *testing.T) { conversation.checkAnySplit(t, list, whole) })
 	t.Run("what is not partial is true behind a gap", func(t *testing.T) { conversation.checkAnyGap(t, list, whole) })
-	t.Run("from the middle", func(t *testing.T) { conversation.checkMidStream(t, list) })
+	t.Run("from the middle", func(t *testing.T) { conversation.checkMidStream(t, list, whole) })
 	t.Run("roles flipped", func(t *testing.T) { conversation.checkFlipped(t, list) })
-	t.Run("one side only", func(t *testing.T) { conversation.checkOneSide(t, list) })
-	t.Run("the server's packet first", func(t *testing.T) { conversation.checkServerFirst(t, list) })
+	t.Run("one side only", func(t *testing.T) { conversation.checkOneSide(t, list, whole) })
+	t.Run("the server's packet first", func(t *testing.T) { conversation.checkServerFirst(t, list, whole) })
 	t.Run("state without replies is bounded", func(t *testing.T) { conversation.checkMemory(t, list) })
 }
 
@@ -53,6 +54,8 @@ func field(event, name string) string {
 	value, _, _ := strings.Cut(rest, " ")
 	return value
 }
+
+var eventID = regexp.MustCompile(`event\.id=\S+ `)
 
 // lines returns events one a line, for a message.
 func lines(events []string) string { return "\t" + strings.Join(events, "\n\t") }
@@ -146,19 +149,16 @@ func piece(step Step, from, to int) []Step {
 
 // checkEvents checks the events of a conversation with losses against whole, its events without losses. An
 // event that is not partial must have no field that the event of whole with the same ID lacks. Fields may be
-// missing, because the lost bytes may be those of a login or of a prepared statement. An event without an
-// outcome is accepted too: a reply that is lost as a whole leaves no gap behind the last bytes that were
-// seen.
+// missing, because the lost bytes may be those of a login or of a prepared statement. So may the whole reply:
+// a reply that is lost to its end leaves no gap behind the last bytes that were seen.
 func checkEvents(t *testing.T, what string, got, whole []string) bool {
+	t.Helper()
 	byID := map[string]string{}
 	for _, event := range whole {
 		byID[field(event, "event.id")] = event
 	}
 	for _, event := range got {
-		if field(event, "event.partial") == "true" || field(event, "event.outcome") == "" {
-			continue
-		}
-		if isSubset(event, byID[field(event, "event.id")]) {
+		if isPartial(event) || isSubset(event, byID[field(event, "event.id")]) {
 			continue
 		}
 		t.Errorf("%s: this event is neither true nor partial:\n\t%s\nwhole:\n%s", what, event, lines(whole))
@@ -167,8 +167,15 @@ func checkEvents(t *testing.T, what string, got, whole []string) bool {
 	return true
 }
 
-// isSubset reports whether complete holds every field of event with the same value.
+// isPartial reports whether an event says that bytes of it are missing.
+func isPartial(event string) bool { return field(event, "event.partial") == "true" }
+
+// isSubset reports whether complete holds every field of event with the same value. An event without an outcome
+// may be a query whose answer is missing: the answer overrides dns.type and adds to dns.header_flags.
 func isSubset(event, complete string) bool {
+	if field(event, "event.outcome") == "" {
+		event = overriddenByAnswer.ReplaceAllString(event, "")
+	}
 	complete = " " + complete + " "
 	for pair := range strings.SplitSeq(event, " ") {
 		if !strings.Contains(complete, " "+pair+" ") {
@@ -178,8 +185,11 @@ func isSubset(event, complete string) bool {
 	return true
 }
 
-// checkMidStream plays c from each step and from several bytes of each step, as a connection without a SYN.
-func (c Conversation) checkMidStream(t *testing.T, list []protocols.Protocol) {
+var overriddenByAnswer = regexp.MustCompile(` dns\.type="query"| dns\.header_flags=\[[^]]*\]`)
+
+// checkMidStream plays c as a connection without a SYN, from each step and from several bytes of each step. From
+// the first byte of a step on, an event that is not partial must be one of whole, in everything but its ID.
+func (c Conversation) checkMidStream(t *testing.T, list []protocols.Protocol, whole []string) {
 	c.MidStream = true
 	for i, step := range c.Steps {
 		for _, at := range []int{0, 1, len(step.Data) / 2, len(step.Data) - 1} {
@@ -188,14 +198,32 @@ func (c Conversation) checkMidStream(t *testing.T, list []protocols.Protocol) {
 			}
 			rest := c
 			rest.Steps = slices.Concat(piece(step, at, len(step.Data)), c.Steps[i+1:])
-			rest.mustPlay(t, list)
+			got := rest.mustPlay(t, list)
+			if at > 0 {
+				continue // a parser cannot know that the first byte is not the first one of a message
+			}
+			for _, event := range got {
+				// Its ID is another one, because offsets count from the first byte that was seen.
+				content := eventID.ReplaceAllString(event, "")
+				if !isPartial(event) && !slices.ContainsFunc(whole, func(w string) bool { return isSubset(content, w) }) {
+					t.Errorf("from step %d: this event is neither true nor partial:\n\t%s\nwhole:\n%s",
+						i, event, lines(whole))
+					return
+				}
+			}
 		}
 	}
 
-	// Nothing is missing if the capture holds the first byte.
-	if got := c.mustPlay(t, list); len(got) == 0 {
+	// No request is missing if the capture holds the first byte.
+	got := c.mustPlay(t, list)
+	if len(got) == 0 {
 		t.Errorf("picked up in mid-stream, at its first byte: no events")
 	}
+	checkEvents(t, "picked up in mid-stream, at its first byte", got, whole)
+	if c.Steps[0].Dir == protocols.Server && len(whole) > 0 {
+		whole = whole[1:] // a login is recognised by its greeting, which is looked for behind a SYN only
+	}
+	checkRequests(t, "picked up in mid-stream, at its first byte", got, whole)
 }
 
 // checkFlipped opens the connection with client and server exchanged. The events must be the same.
@@ -211,29 +239,70 @@ func (c Conversation) checkFlipped(t *testing.T, list []protocols.Protocol) {
 	}
 }
 
-// checkOneSide plays the steps of one side only.
-func (c Conversation) checkOneSide(t *testing.T, list []protocols.Protocol) {
+// checkOneSide plays the steps of one side only. Every request is told. An event that is not partial is one of
+// whole, without the fields of the other side; a handshake without its answer has no end, so that its length is
+// another one.
+func (c Conversation) checkOneSide(t *testing.T, list []protocols.Protocol, whole []string) {
+	measures := regexp.MustCompile(` event\.duration=\S+| (source|destination)\.bytes=\S+`)
+	unmeasured := func(events []string) (all []string) {
+		for _, event := range events {
+			if field(event, "event.dataset") == `"tls"` {
+				event = measures.ReplaceAllString(event, "")
+			}
+			all = append(all, event)
+		}
+		return all
+	}
 	for _, dir := range []protocols.Dir{protocols.Client, protocols.Server} {
 		one := c
 		one.Steps = slices.DeleteFunc(slices.Clone(c.Steps), func(step Step) bool { return step.Dir != dir })
-		one.mustPlay(t, list)
-		one.MidStream = true
-		one.mustPlay(t, list)
+		for _, one.MidStream = range []bool{false, true} {
+			what := fmt.Sprintf("side %d only, in mid-stream %t", dir, one.MidStream)
+			got := one.mustPlay(t, list)
+			checkEvents(t, what, unmeasured(got), unmeasured(whole))
+			if dir == protocols.Client {
+				checkRequests(t, what, got, whole)
+			}
+		}
 	}
 }
 
 // checkServerFirst plays the first step of the server before all others, as a capture with reordered packets
-// has it.
-func (c Conversation) checkServerFirst(t *testing.T, list []protocols.Protocol) {
+// has it. No request may be missing. Which reply is whose cannot be known then: collector/reassembly delivers the
+// request first.
+func (c Conversation) checkServerFirst(t *testing.T, list []protocols.Protocol, whole []string) {
 	first := slices.IndexFunc(c.Steps, func(step Step) bool { return step.Dir == protocols.Server })
-	if first <= 0 {
+	if first <= 0 || c.UDP {
 		return
 	}
 	c.Steps = slices.Concat([]Step{c.Steps[first]}, c.Steps[:first], c.Steps[first+1:])
 	for i := range c.Steps {
 		c.Steps[i].At = int64(i + 1)
 	}
-	c.mustPlay(t, list)
+	checkRequests(t, "the server's packet first", c.mustPlay(t, list), whole)
+}
+
+// checkRequests checks that no request of whole is missing in got, up to one whose answer decides how to read
+// what follows: CONNECT, or the handshake of TLS.
+func checkRequests(t *testing.T, what string, got, whole []string) {
+	t.Helper()
+	told := map[string]bool{}
+	for _, event := range got {
+		told[field(event, "event.id")] = true
+	}
+	for _, event := range whole {
+		if field(event, "event.dataset") == `"tls"` {
+			return
+		}
+		isRequest := field(event, "source.bytes") != ""
+		if isRequest && !told[field(event, "event.id")] {
+			t.Errorf("%s: no event of this request:\n\t%s\ngot:\n%s", what, event, lines(got))
+			return
+		}
+		if field(event, "http.request.method") == `"CONNECT"` {
+			return
+		}
+	}
 }
 
 // checkMemory repeats the steps of the client without any reply. The memory of the requests that wait must be
