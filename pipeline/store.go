@@ -69,20 +69,23 @@ type BatchFilter struct {
 
 // NewestRows describes the newest stored rows of a partition.
 type NewestRows struct {
-	Highest     int64 // the highest offset of a row
-	HighestTime int64 // block time of that row, ns since 1970
+	Highest  int64 // the highest offset of a row, maybe of an earlier log
+	LastTime int64 // the latest block time of a row, ns since 1970: that of the last block
 
 	// The newest row below the end of the log, by block time. It shows whether the log is the one that the rows were
 	// read from: its message must be at its offset.
-	HasKnown bool // there is one
-	Known    int64
-	KnownID  BatchID
+	HasKnown  bool // there is one
+	Known     int64
+	KnownTime int64 // block time of the row
+	KnownID   BatchID
 }
 
 // A StoredBlock describes the stored rows of a block.
 type StoredBlock struct {
 	Start, End  int64 // the first offset of its rows, and the one behind the last
 	HasVerdicts bool  // a row has a verdict
+	// EarlierEnd is the offset behind the last row of the block before it, by block time; 0 if there is none.
+	EarlierEnd int64
 }
 
 // An AlertFilter selects alerts of a partition of the events topic, and those that name no topic.

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
@@ -38,6 +39,8 @@ type Store struct {
 	driver  driver.Conn
 	log     *slog.Logger
 	metrics storeMetrics
+
+	warnProcesses sync.Once // that the user may not read the running queries
 }
 
 type storeMetrics struct {

@@ -49,17 +49,18 @@ func (s *Store) NewestRows(
 		var count uint64
 		var collector string
 		err := s.driver.QueryRow(ctx, `
-			SELECT count(), max(o), toUnixTimestamp64Nano(argMax(i, o)),
-				countIf(o < ?) > 0, tupleElement(argMaxIf((o, UUIDStringToNum(toString(c)), e, q), (i, o), o < ?) AS known, 1),
-				tupleElement(known, 2), tupleElement(known, 3), tupleElement(known, 4)
+			SELECT count(), max(o), toUnixTimestamp64Nano(max(i)), countIf(o < ?) > 0,
+				tupleElement(
+					argMaxIf((o, toUnixTimestamp64Nano(i), UUIDStringToNum(toString(c)), e, q), (i, o), o < ?) AS known, 1),
+				tupleElement(known, 2), tupleElement(known, 3), tupleElement(known, 4), tupleElement(known, 5)
 			FROM (
 				SELECT _offset AS o, `+"`event.ingested`"+` AS i, _collector AS c, _epoch AS e, _sequence AS q
 				FROM `+s.cfg.table("events")+`
 				WHERE _topic = ? AND _partition = ?`+where+`
 				GROUP BY o, i, c, e, q
 			)`, end, end, from.Topic, from.Partition).Scan(
-			&count, &newest.Highest, &newest.HighestTime, &newest.HasKnown,
-			&newest.Known, &collector, &newest.KnownID.Epoch, &newest.KnownID.Sequence)
+			&count, &newest.Highest, &newest.LastTime, &newest.HasKnown,
+			&newest.Known, &newest.KnownTime, &collector, &newest.KnownID.Epoch, &newest.KnownID.Sequence)
 		if err != nil {
 			return newest, false, describeError(err, s.cfg)
 		}
@@ -78,6 +79,17 @@ func (s *Store) StoredBlock(
 	err = s.driver.QueryRow(ctx, "SELECT min(_offset), max(_offset) + 1, max(notEmpty(`verdict.rule`)) = 1 FROM "+
 		s.cfg.table("events")+" WHERE _topic = ? AND _partition = ? AND `event.ingested` = fromUnixTimestamp64Nano(?)",
 		from.Topic, from.Partition, blockTime).Scan(&block.Start, &block.End, &block.HasVerdicts)
+	if err != nil {
+		return block, describeError(err, s.cfg)
+	}
+	err = s.driver.QueryRow(ctx, `
+		SELECT if(count() = 0, 0, argMax(o, (i, o)) + 1)
+		FROM (
+			SELECT _offset AS o, `+"`event.ingested`"+` AS i
+			FROM `+s.cfg.table("events")+`
+			WHERE _topic = ? AND _partition = ? AND i < fromUnixTimestamp64Nano(?)
+			GROUP BY o, i
+		)`, from.Topic, from.Partition, blockTime).Scan(&block.EarlierEnd)
 	return block, describeError(err, s.cfg)
 }
 

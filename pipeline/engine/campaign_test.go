@@ -45,9 +45,9 @@ var faults = []fault{
 	{"failing view", func(t *testing.T, s *scenario, _ *rand.Rand) {
 		t.Helper()
 		execute(t, s.store,
-			"CREATE MATERIALIZED VIEW failing ENGINE = MergeTree ORDER BY n AS SELECT toUInt32(message) AS n FROM events")
+			"CREATE MATERIALIZED VIEW IF NOT EXISTS failing ENGINE = MergeTree ORDER BY n AS SELECT toUInt32(message) AS n FROM events")
 		s.runUntilClosed(t)
-		execute(t, s.store, "DROP VIEW failing")
+		execute(t, s.store, "DROP VIEW IF EXISTS failing")
 	}},
 	{"dead letters without a topic", func(t *testing.T, s *scenario, _ *rand.Rand) {
 		t.Helper()
@@ -59,7 +59,7 @@ var faults = []fault{
 	{"stop and go on", func(t *testing.T, s *scenario, rnd *rand.Rand) {
 		t.Helper()
 		child := s.childConfig
-		child.Failpoint, child.Passage, child.Signal = AfterIntent, 1+int32(rnd.IntN(2)), syscall.SIGSTOP
+		child.Failpoint, child.Passage, child.Stop = AfterIntent, 1+int32(rnd.IntN(2)), true
 		cmd, out := startChild(t, child)
 		waitUntil(t, "a stopped process", func() bool { return isStopped(cmd.Process.Pid) })
 		time.Sleep(1200 * time.Millisecond)
@@ -80,9 +80,13 @@ func killAtRandom(t *testing.T, s *scenario, rnd *rand.Rand) {
 func (s *scenario) waitStored(t *testing.T, partition int) {
 	t.Helper()
 	from := pipeline.TopicPartition{Topic: s.client.Topic(pipeline.TopicEvents), Partition: int32(partition)}
-	if _, ok, err := s.store.NewestRows(t.Context(), from, 0); err != nil {
-		t.Fatal(err)
-	} else if !ok {
+	hasRows := false
+	waitUntil(t, "an answer of the store", func() bool {
+		var err error
+		_, hasRows, err = s.store.NewestRows(t.Context(), from, 0)
+		return err == nil
+	})
+	if !hasRows {
 		s.runUntilClosed(t)
 	}
 }
@@ -112,6 +116,19 @@ func TestEachEventIsStoredOnceThroughACampaignOfFaults(t *testing.T) {
 		fault := faults[(i+rnd.IntN(2)*rnd.IntN(len(faults)))%len(faults)]
 		t.Logf("%d: %s, %d events", i, fault.name, scenario.events)
 		fault.apply(t, scenario, rnd)
+		isClosed := true
+		for partition := range scenario.partitions {
+			offset, intent := scenario.committed(partition)
+			t.Logf("   partition %d: %d messages, committed %d %q", partition, len(scenario.read(pipeline.TopicEvents, partition)), offset, intent)
+			isClosed = isClosed && scenario.isClosed(partition, int64(len(scenario.read(pipeline.TopicEvents, partition))))
+		}
+		if isClosed {
+			scenario.checkStoredOnce(t)
+			scenario.checkAlerts(t)
+			if t.Failed() {
+				t.FailNow()
+			}
+		}
 	}
 	scenario.finish(t)
 }

@@ -32,9 +32,19 @@ func (DiscardStore) NewestRows(
 	return rows, false, nil
 }
 
+// RunningInserts returns 0.
+func (DiscardStore) RunningInserts(context.Context, pipeline.TopicPartition) (int, error) {
+	return 0, nil
+}
+
 // StoredBlock describes a block without rows.
 func (DiscardStore) StoredBlock(context.Context, pipeline.TopicPartition, int64) (pipeline.StoredBlock, error) {
 	return pipeline.StoredBlock{}, nil
+}
+
+// StoredVerdicts calls nothing.
+func (DiscardStore) StoredVerdicts(context.Context, pipeline.BlockID, func(*pipeline.Event, int64)) error {
+	return nil
 }
 
 // StoredBatches returns no batches.

@@ -47,6 +47,11 @@
 // again. A log that was replaced (the topic was created anew, or its end was lost) ends the fetcher. The worker then
 // starts again, at the beginning of the new log.
 //
+// A committed offset that was set back, or lost, does not say whether the last stored block is complete. Its alerts are
+// then raised from its rows. Offsets may be those of an earlier log, so the last block is the one with the latest block
+// time, and the block times of a partition ascend. Before a worker looks for rows it waits for the inserts of earlier
+// owners that the store has not finished. See resume.go.
+//
 // # Errors of an insert
 //
 // After an insert that fails, the worker asks the store for the rows. If they are stored, the insert was
@@ -66,9 +71,9 @@
 //
 // # Files
 //
-// worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go,
-// decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and rejection.go, alerts.go, store.go and
-// discard_store.go (the store's interface), lag.go, metrics.go.
+// worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go (forming a
+// block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and
+// rejection.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go, metrics.go.
 package engine
 
 import (

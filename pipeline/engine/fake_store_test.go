@@ -38,6 +38,7 @@ type fakeRow struct {
 	message  string
 	rules    []string
 	group    string
+	event    *pipeline.Event // its time and verdicts, if it has some
 }
 
 var (
@@ -63,6 +64,12 @@ func (i *fakeInserter) Append(e *pipeline.Event, at pipeline.Position, _ string)
 	row := fakeRow{
 		Position: at, id: fmt.Sprintf("%x", e.Id), ingested: e.Ingested,
 		message: strings.Clone(e.GetLog().GetMessage()), group: strings.Clone(e.GetContainer().GetName()),
+	}
+	if len(e.Verdicts) > 0 {
+		row.event = &pipeline.Event{
+			Id: slices.Clone(e.Id), Timestamp: e.Timestamp, Ingested: e.Ingested, Dataset: e.Dataset,
+			Verdicts: slices.Clone(e.Verdicts),
+		}
 	}
 	for _, v := range e.Verdicts {
 		row.rules = append(row.rules, v.Rule)
@@ -123,25 +130,34 @@ func (s *fakeStore) ExistingRows(_ context.Context, block pipeline.BlockID) (map
 func (s *fakeStore) NewestRows(
 	_ context.Context, from pipeline.TopicPartition, end int64,
 ) (newest pipeline.NewestRows, ok bool, err error) {
-	knownTime := int64(0)
 	for _, row := range s.snapshot() {
 		if row.Partition != from.Partition {
 			continue
 		}
 		if !ok || row.Offset >= newest.Highest {
-			newest.Highest, newest.HighestTime, ok = row.Offset, row.ingested, true
+			newest.Highest, ok = row.Offset, true
 		}
-		if row.Offset < end && row.ingested >= knownTime {
-			newest.HasKnown, newest.Known, newest.KnownID, knownTime = true, row.Offset, row.BatchID, row.ingested
+		newest.LastTime = max(newest.LastTime, row.ingested)
+		if row.Offset < end && row.ingested >= newest.KnownTime {
+			newest.HasKnown, newest.Known = true, row.Offset
+			newest.KnownTime, newest.KnownID = row.ingested, row.BatchID
 		}
 	}
 	return newest, ok, nil
 }
 
+func (s *fakeStore) RunningInserts(context.Context, pipeline.TopicPartition) (int, error) {
+	return 0, nil
+}
+
 func (s *fakeStore) StoredBlock(
 	_ context.Context, from pipeline.TopicPartition, blockTime int64,
 ) (block pipeline.StoredBlock, err error) {
+	earlier := int64(0) // time of the block before
 	for _, row := range s.snapshot() {
+		if row.Partition == from.Partition && row.ingested < blockTime && row.ingested >= earlier {
+			block.EarlierEnd, earlier = row.Offset+1, row.ingested
+		}
 		if row.Partition != from.Partition || row.ingested != blockTime {
 			continue
 		}
@@ -152,6 +168,18 @@ func (s *fakeStore) StoredBlock(
 		block.HasVerdicts = block.HasVerdicts || len(row.rules) > 0
 	}
 	return block, nil
+}
+
+// StoredVerdicts returns events with the values that tests check.
+func (s *fakeStore) StoredVerdicts(
+	_ context.Context, block pipeline.BlockID, add func(event *pipeline.Event, offset int64),
+) error {
+	for _, row := range s.snapshot() {
+		if row.Partition == block.Partition && row.ingested == block.Time && row.event != nil {
+			add(row.event, row.Offset)
+		}
+	}
+	return nil
 }
 
 // selects reports whether a filter selects a row.

@@ -3,8 +3,10 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 
@@ -18,9 +20,22 @@ import (
 func execute(t *testing.T, store *clickhouse.Store, statements ...string) {
 	t.Helper()
 	for _, statement := range statements {
-		var out bytes.Buffer
-		if err := clickhouse.Query(t.Context(), store.Config(), statement, "TSV", &out); err != nil {
-			t.Fatalf("%s: %v", statement, err)
+		answer(t, store, statement)
+	}
+}
+
+// answer returns the result of sql as TSV. It waits for a store that restarts: the embedded ClickHouse aborts now and
+// then when a client is killed while it reads an answer.
+func answer(t *testing.T, store *clickhouse.Store, sql string) *bytes.Buffer {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		out := &bytes.Buffer{}
+		err := clickhouse.Query(t.Context(), store.Config(), sql, "TSV", out)
+		if err == nil {
+			return out
+		}
+		if !strings.Contains(err.Error(), "does not answer") || time.Now().After(end) {
+			t.Fatalf("%s: %v", sql, err)
 		}
 	}
 }

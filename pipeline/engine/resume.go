@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/retry"
 )
 
 // A startPoint is where a worker begins, and what the store holds of the partition.
@@ -14,16 +15,37 @@ type startPoint struct {
 	offset    int64 // of the first message to process
 	isLost    bool  // the group has no committed offset
 	open      intent
-	hasIntent bool // open is the intent of a block that must be replayed first
+	hasIntent bool  // open is the intent of a block that must be replayed first
+	first     int64 // offset of the first message of the log
+	isOther   bool  // the log is another one than the stored rows were read from
 	stored    pipeline.NewestRows
 	hasRows   bool // the store holds rows of the partition
 }
 
-// hasRowsBehind reports whether rows are stored at the start or behind it, other than those of the open intent.
+// hasRowsBehind reports whether rows may be stored at the start or behind it, other than those of the open intent.
 // In normal operation there are none: an offset is committed before the rows behind it are inserted. There are
-// some after the offset was set back or lost.
+// some after the offset was set back or lost, and some may be of an earlier log.
 func (s startPoint) hasRowsBehind() bool {
-	return s.hasRows && s.stored.Highest >= s.offset && !(s.hasIntent && s.open.time == s.stored.HighestTime)
+	isOpen := s.hasIntent && s.open.time == s.stored.LastTime && s.open.end > s.stored.Highest
+	return s.hasRows && s.stored.Highest >= s.offset && !isOpen
+}
+
+// lastBlockIsOpen reports whether the committed offset leaves open if the last stored block is complete: its rows are
+// stored, but its alerts may not be. Each block before the last one is complete, since a block is stored after the
+// alerts of the one before it. The last block is the one with the latest block time, since offsets may be those of
+// earlier logs.
+func (s startPoint) lastBlockIsOpen() bool {
+	switch {
+	case !s.hasRows:
+		return false
+	case s.hasIntent && s.open.time >= s.stored.LastTime:
+		return false // the last block is the one of the intent, which is replayed, or one before it
+	case s.isLost || s.isOther:
+		return true
+	}
+	// The offset behind a block is committed when the block is complete.
+	isKnown := s.stored.HasKnown && s.stored.KnownTime == s.stored.LastTime
+	return !isKnown || s.stored.Known >= s.offset
 }
 
 // resume determines the offset to start at and restores the worker's state as of that offset. found reports
@@ -49,7 +71,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	if err := w.completeLastBlock(ctx, &start); err != nil {
 		return open, false, err
 	}
-	w.nextOffset = start.offset
+	w.nextOffset, w.lastTime = start.offset, max(start.stored.LastTime, start.open.time)
 	w.setNextOffset(w.partition.ID, w.nextOffset)
 	if err := w.restoreState(ctx, start); err != nil {
 		return open, false, err
@@ -62,9 +84,12 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 // findStart returns the point to start at, given the committed offset (-1: none) and its intent, if found. It
 // compares the committed offset with the bounds of the log and with the stored rows.
 func (w *worker) findStart(ctx context.Context, committed int64, open intent, found bool) (startPoint, error) {
-	start := startPoint{offset: committed, isLost: committed < 0, open: open, hasIntent: found}
 	first, end, err := w.partition.Bounds(ctx)
+	start := startPoint{offset: committed, isLost: committed < 0, open: open, hasIntent: found, first: first}
 	if err != nil {
+		return start, err
+	}
+	if err := w.waitForInserts(ctx); err != nil {
 		return start, err
 	}
 	if err := w.withRetry(ctx, "query the newest rows", func() (err error) {
@@ -73,46 +98,87 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 	}); err != nil {
 		return start, err
 	}
-	isOther, err := w.isOtherLog(ctx, start, first)
-	if err != nil {
+	if start.isOther, err = w.isOtherLog(ctx, start); err != nil {
 		return start, err
 	}
 
 	// The log is another one than the rows were read from, or it is shorter than what is stored: the topic was deleted
 	// and created again, or the log was truncated. So offsets do not identify the messages of all rows.
-	w.topicRecreated = isOther || start.hasRows && start.stored.Highest >= end
+	w.topicRecreated = start.isOther || start.hasRows && start.stored.Highest >= end
 
 	switch {
-	case isOther || committed > end:
+	case start.isOther || committed > end:
 		// The log is read from its beginning, and the duplicate filter drops the batches that were processed.
 		w.log.Error("log is not the one that was read before, reading it from its beginning; the topic was recreated "+
 			"or the end of the log was lost; duplicate batches are dropped",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
 		w.topicRecreated = true
+		w.countLostBlock(start, end)
 		start.offset, start.hasIntent = first, false
 		// The committed offset is that of another log: no later start may take it for one of this log.
 		if err := w.partition.Commit(ctx, first, ""); err != nil {
 			return start, err
 		}
 		w.logReplaced, w.intentClosed = false, true
-	case committed < 0 && start.hasRows && !w.topicRecreated:
+	case committed < 0 && start.stored.HasKnown:
 		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues after
-		// the stored rows.
-		start.offset = max(first, start.stored.Highest+1)
+		// the rows that were stored last of this log.
+		start.offset = max(first, start.stored.Known+1)
 	case committed < 0:
 		start.offset = first
 	}
 	return start, nil
 }
 
+// Bounds of waitForInserts.
+const (
+	maxInsertWait    = 30 * time.Second
+	insertWaitLookup = 50 * time.Millisecond
+)
+
+// waitForInserts waits until the store has finished the inserts of earlier owners of the partition: of a process that
+// was killed, or lost the partition. Their rows would be stored after the worker has looked for them: a block whose
+// intent is lost would be stored twice, or without its alerts.
+func (w *worker) waitForInserts(ctx context.Context) error {
+	for began := time.Now(); ; {
+		running := 0
+		if err := w.withRetry(ctx, "query the running inserts", func() (err error) {
+			running, err = w.deps.Store.RunningInserts(ctx, w.source)
+			return err
+		}); err != nil || running == 0 {
+			return err
+		}
+		if time.Since(began) > maxInsertWait {
+			w.log.Error("store still works on inserts of an earlier owner of the partition, going on without them",
+				"topic", w.source.Topic, "inserts", running, "waited", maxInsertWait)
+			return nil
+		}
+		if err := retry.Sleep(ctx, insertWaitLookup); err != nil {
+			return err
+		}
+	}
+}
+
+// countLostBlock counts the messages of the block of an intent as lost if none of its rows is stored and the log ends
+// before its end, so that it is a block of an earlier log.
+func (w *worker) countLostBlock(start startPoint, end int64) {
+	isStored := start.hasRows && start.stored.LastTime >= start.open.time
+	if !start.hasIntent || isStored || start.open.end <= end || w.logReplaced { // the fetcher has counted the lost ones
+		return
+	}
+	w.metrics.lost.Add(uint64(start.open.end - start.offset))
+	w.log.Error("messages of an unfinished block were deleted with their log",
+		"topic", w.source.Topic, "from", start.offset, "end", start.open.end)
+}
+
 // isOtherLog reports whether the log is another one than the stored rows were read from: no row has an offset below its
 // end, or the message at the offset of the newest such row is another one. A message that retention has deleted does
 // not show it.
-func (w *worker) isOtherLog(ctx context.Context, start startPoint, first int64) (bool, error) {
+func (w *worker) isOtherLog(ctx context.Context, start startPoint) (bool, error) {
 	if w.logReplaced {
 		return true, nil
 	}
-	if !start.hasRows || start.stored.HasKnown && start.stored.Known < first {
+	if !start.hasRows || start.stored.HasKnown && start.stored.Known < start.first {
 		return false, nil
 	}
 	if !start.stored.HasKnown {
@@ -126,61 +192,75 @@ func (w *worker) isOtherLog(ctx context.Context, start startPoint, first int64) 
 }
 
 // completeLastBlock completes the last stored block of the partition where the committed offset does not say whether
-// its alerts were raised, because the offset lies before the block or is not there. Blocks before the last one are
-// complete: a block is stored after the alerts of the one before it.
+// its alerts were raised: the offset lies before the block, or is lost, or the log of the block is not there any more.
 //
 // An intent that is older than the last block is void, since its block is complete.
 func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error {
-	isUnknown := start.hasRowsBehind() || start.hasRows && start.isLost
-	if w.topicRecreated || !isUnknown || start.hasIntent && start.open.time > start.stored.HighestTime {
+	if !start.lastBlockIsOpen() {
 		return nil
 	}
-	w.log.Warn("committed offset is lost or before the stored rows; messages whose rows are stored are not stored again",
-		"topic", w.source.Topic, "offset", start.offset, "highest_stored", start.stored.Highest)
-	start.hasIntent, w.intentClosed = false, false
-	if w.completedTime == start.stored.HighestTime {
-		return nil
+	if !start.isOther {
+		w.log.Warn("committed offset is lost or before the stored rows; stored messages are not stored again",
+			"topic", w.source.Topic, "offset", start.offset, "highest_stored", start.stored.Highest)
+		start.hasIntent, w.intentClosed = false, false
 	}
-
-	// Where no row has a verdict there is no alert. Alerts that are stored are stored all, and at most not published.
-	block := pipeline.BlockID{TopicPartition: w.source, Time: start.stored.HighestTime}
-	var published []*pipeline.Alert
 	var stored pipeline.StoredBlock
 	if err := w.withRetry(ctx, "query the last block", func() (err error) {
-		if stored, err = w.deps.Store.StoredBlock(ctx, w.source, block.Time); err != nil || !stored.HasVerdicts {
-			return err
-		}
-		block.Start, block.End = stored.Start, stored.End
-		published, err = w.deps.Store.AlertsOfBlock(ctx, block)
+		stored, err = w.deps.Store.StoredBlock(ctx, w.source, start.stored.LastTime)
 		return err
 	}); err != nil {
 		return err
 	}
-	if len(published) > 0 {
-		if err := w.publishAlerts(ctx, published); err != nil {
-			return err
-		}
-	} else if stored.HasVerdicts {
-		if err := w.raiseLastAlerts(ctx, *start, block); err != nil {
+	if start.isLost && !start.isOther {
+		// The block may have dead letters, which are written last. Its messages that are stored are duplicates.
+		start.offset = max(start.first, min(start.offset, stored.Start, stored.EarlierEnd))
+	}
+	if w.completedTime == start.stored.LastTime {
+		return nil
+	}
+
+	// Where no row has a verdict there is no alert.
+	if stored.HasVerdicts {
+		last := &block{from: stored.Start, end: stored.End, time: start.stored.LastTime, replayed: true}
+		if err := w.completeAlerts(ctx, last); err != nil {
 			return err
 		}
 	}
-	w.completedTime = start.stored.HighestTime
+	w.completedTime = start.stored.LastTime
 	return nil
 }
 
-// raiseLastAlerts evaluates the last stored block again, as a replay does, and raises its alerts.
-func (w *worker) raiseLastAlerts(ctx context.Context, start startPoint, block pipeline.BlockID) error {
-	start.offset, start.hasIntent = block.Start, true
-	start.open = intent{end: block.End, time: block.Time, shard: w.cfg.Shard, bundle: bundleVersion(w.currentBundle())}
-	w.nextOffset = start.offset
-	if err := w.restoreState(ctx, start); err != nil {
+// completeAlerts raises the alerts of a stored block from its rows, if they are not stored, and publishes them: alerts
+// that are stored are stored all, but may not be published.
+func (w *worker) completeAlerts(ctx context.Context, last *block) error {
+	id := w.blockID(last)
+	var revisions []*pipeline.Alert
+	isStored := false
+	if err := w.withRetry(ctx, "query the alerts of the last block", func() (err error) {
+		if revisions, err = w.deps.Store.AlertsOfBlock(ctx, id); err != nil || len(revisions) > 0 {
+			isStored = true
+			return err
+		}
+		if err := w.restoreGrouper(ctx, id, id.Time); err != nil {
+			return err
+		}
+		isStored = false
+		err = w.deps.Store.StoredVerdicts(ctx, id, func(event *pipeline.Event, offset int64) {
+			w.grouper.AddVerdicts(event, 0, offset)
+		})
+		revisions, _ = w.grouper.Flush()
+		return err
+	}); err != nil {
 		return err
 	}
-	defer w.startFetcher(ctx)()
-	w.isCompleting = true
-	defer func() { w.isCompleting = false }()
-	return w.replayBlock(ctx, start.open)
+	if !isStored {
+		w.log.Warn("raising alerts of rows whose alerts are missing", "topic", w.source.Topic, "alerts", len(revisions))
+		if err := w.insertAlerts(ctx, last, revisions, insertToken{block: id}); err != nil {
+			return err
+		}
+	}
+	w.deps.Failpoint(AfterAlertsInsert)
+	return w.publishAlerts(ctx, revisions)
 }
 
 // restoreState restores the duplicate filter and the grouper from everything that is stored of the partition. It

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -40,10 +41,10 @@ type childConfig struct {
 	Brokers   []string
 	Assign    string
 	Store     clickhouse.Config
-	Rows      int            // the most rows of a block
-	Failpoint string         // the child kills itself there; "": nowhere
-	Passage   int32          // the passage of Failpoint at which it does so, from 1
-	Signal    syscall.Signal // the signal that it sends to itself; 0: SIGKILL
+	Rows      int    // the most rows of a block
+	Failpoint string // the child kills itself there; "": nowhere
+	Passage   int32  // the passage of Failpoint at which it does so, from 1
+	Stop      bool   // it stops itself there instead, until it gets SIGCONT
 }
 
 // runChild runs an engine until it gets SIGTERM, or kills the process with SIGKILL at the failpoint.
@@ -72,8 +73,8 @@ func runChild(spec string) {
 	var passed atomic.Int32
 	failpoint := func(name string) {
 		if name == child.Failpoint && passed.Add(1) == child.Passage {
-			if child.Signal != 0 {
-				_ = syscall.Kill(os.Getpid(), child.Signal)
+			if child.Stop {
+				stopUntilContinued()
 				return
 			}
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -86,6 +87,16 @@ func runChild(spec string) {
 	fail(err)
 	fail(engine.Run(ctx))
 	os.Exit(0)
+}
+
+// stopUntilContinued stops this process until it gets SIGCONT. It waits for that signal, because SIGSTOP stops the
+// threads of a process one after the other: the one that has sent it may run on and begin the next step.
+func stopUntilContinued() {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	<-continued
 }
 
 // openStore opens the store, and waits for up to a minute until it answers, as `tidegate analyze` does at its
@@ -103,8 +114,26 @@ func openStore(ctx context.Context, cfg clickhouse.Config) (*clickhouse.Store, e
 	}
 }
 
+// A childOutput collects the output of a child while it runs.
+type childOutput struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer // guarded by mu
+}
+
+func (o *childOutput) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(b)
+}
+
+func (o *childOutput) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}
+
 // startChild starts a child and returns it with its output.
-func startChild(t *testing.T, child childConfig) (*exec.Cmd, *bytes.Buffer) {
+func startChild(t *testing.T, child childConfig) (*exec.Cmd, *childOutput) {
 	t.Helper()
 	spec, err := json.Marshal(child)
 	if err != nil {
@@ -112,7 +141,7 @@ func startChild(t *testing.T, child childConfig) (*exec.Cmd, *bytes.Buffer) {
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "TIDEGATE_ENGINE_TEST_CHILD="+string(spec), "TIDEGATE_TEST_LOG=1")
-	out := &bytes.Buffer{}
+	out := &childOutput{}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -140,7 +169,7 @@ func isStopped(pid int) bool {
 }
 
 // waitKilled waits until a child has killed itself at its failpoint.
-func waitKilled(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
+func waitKilled(t *testing.T, cmd *exec.Cmd, out *childOutput) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -200,11 +229,7 @@ func (s *scenario) finish(t *testing.T) {
 // queryRow scans the one row of the result of sql into the targets.
 func queryRow(t *testing.T, store *clickhouse.Store, sql string, targets ...any) {
 	t.Helper()
-	var out bytes.Buffer
-	if err := clickhouse.Query(t.Context(), store.Config(), sql, "TSV", &out); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fmt.Fscan(&out, targets...); err != nil {
+	if _, err := fmt.Fscan(answer(t, store, sql), targets...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
@@ -247,12 +272,44 @@ func (s *scenario) checkAlerts(t *testing.T) {
 	if counted != uint64(s.matches()) {
 		t.Errorf("the alerts count %d verdicts, want %d", counted, s.matches())
 	}
-	if diff := cmp.Diff(want, s.storedAlerts(t)); diff != "" {
+	if diff := diffAlerts(want, s.storedAlerts(t)); diff != "" {
 		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, s.publishedAlerts(t)); diff != "" {
+	if diff := diffAlerts(want, s.publishedAlerts(t)); diff != "" {
 		t.Errorf("alerts on the topic differ from those without kills (-want +got):\n%s", diff)
 	}
+}
+
+// diffAlerts returns how two sets of alerts differ: a line for each that is in one of them, or in both and not equal,
+// in the order of their windows.
+func diffAlerts(want, got map[string]pipeline.Alert) string {
+	type line struct {
+		at   time.Time
+		text string
+	}
+	var lines []line
+	collect := func(sign string, list, others map[string]pipeline.Alert) {
+		for id, alert := range list {
+			if !cmp.Equal(alert, others[id]) {
+				start, last := alert.WindowStart.Format(time.TimeOnly), alert.Last.Format(time.TimeOnly)
+				text := fmt.Sprintf("%s partition %d, %s, %s to %s: count %d, offset %d, first event %s, revision %d, id %s",
+					sign, alert.Partition, alert.Group, start, last,
+					alert.Count, alert.Offset, alert.EventID, alert.Revision, id)
+				lines = append(lines, line{alert.WindowStart, text})
+			}
+		}
+	}
+	collect("-", want, got)
+	collect("+", got, want)
+	if len(lines) == 0 {
+		return ""
+	}
+	slices.SortFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
+	var out strings.Builder
+	for _, line := range lines[:min(len(lines), 60)] {
+		out.WriteString(line.text + "\n")
+	}
+	return out.String()
 }
 
 // expectedAlerts groups the verdicts of all messages on the topic, duplicates left out, by one grouper per
@@ -290,13 +347,15 @@ func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 	t.Helper()
 	stored := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
-		list, err := s.store.NewestAlerts(t.Context(), pipeline.AlertFilter{
-			TopicPartition: pipeline.TopicPartition{Topic: "tidegate.events", Partition: int32(partition)},
-			Lookback:       365 * 24 * time.Hour,
+		var list []*pipeline.Alert
+		waitUntil(t, "an answer of the store", func() (ok bool) {
+			var err error
+			list, err = s.store.NewestAlerts(t.Context(), pipeline.AlertFilter{
+				TopicPartition: pipeline.TopicPartition{Topic: "tidegate.events", Partition: int32(partition)},
+				Lookback:       365 * 24 * time.Hour,
+			})
+			return err == nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, alert := range list {
 			if len(alert.Tags) == 0 {
 				alert.Tags = nil
@@ -392,7 +451,8 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 	from := pipeline.TopicPartition{Topic: "tidegate.events"}
 	newest, ok, err := store.NewestRows(ctx, from, 3)
 	if id := (pipeline.BatchID{Collector: testCollector, Epoch: 7, Sequence: 3}); !ok || err != nil ||
-		newest.Highest != 3 || !newest.HasKnown || newest.Known != 2 || newest.KnownID != id {
+		newest.Highest != 3 || newest.LastTime != newest.KnownTime ||
+		!newest.HasKnown || newest.Known != 2 || newest.KnownID != id {
 		t.Errorf("newest rows %+v %v %v", newest, ok, err)
 	}
 	if newest, ok, err := store.NewestRows(ctx, from, 0); !ok || err != nil || newest.Highest != 3 || newest.HasKnown {
@@ -436,9 +496,9 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 	if err != nil || !slices.Equal(ranges, wantRanges) {
 		t.Errorf("ranges %+v, %v", ranges, err)
 	}
-	if block, err := store.StoredBlock(ctx, from, newest.HighestTime); err != nil || newest.HighestTime != at[1] ||
-		block != (pipeline.StoredBlock{Start: 2, End: 4, HasVerdicts: true}) {
-		t.Errorf("the last block of %d is %+v, %v", newest.HighestTime, block, err)
+	if block, err := store.StoredBlock(ctx, from, newest.LastTime); err != nil || newest.LastTime != at[1] ||
+		block != (pipeline.StoredBlock{Start: 2, End: 4, HasVerdicts: true, EarlierEnd: 2}) {
+		t.Errorf("the last block of %d is %+v, %v", newest.LastTime, block, err)
 	}
 
 	all, err := store.NewestAlerts(ctx, pipeline.AlertFilter{TopicPartition: from, Lookback: time.Hour})

@@ -21,7 +21,7 @@ func TestStoppedProcessStoresNothingAfterItsPartitionIsTaken(t *testing.T) {
 				"ALTER TABLE alert_revisions MODIFY SETTING non_replicated_deduplication_window = 0")
 			scenario.send(0, 8, 17)
 			child := scenario.childConfig
-			child.Failpoint, child.Passage, child.Signal = failpoint, 2, syscall.SIGSTOP
+			child.Failpoint, child.Passage, child.Stop = failpoint, 2, true
 			stopped, out := startChild(t, child)
 			waitUntil(t, "a stopped process", func() bool { return isStopped(stopped.Process.Pid) })
 
@@ -29,7 +29,9 @@ func TestStoppedProcessStoresNothingAfterItsPartitionIsTaken(t *testing.T) {
 			scenario.send(0, 4, 17)
 			scenario.waitClosed(1, 12)
 			_ = stopped.Process.Signal(syscall.SIGCONT)
-			time.Sleep(2 * time.Second)
+			waitUntil(t, "the end of the stopped process's block", func() bool {
+				return strings.Contains(out.String(), "partition lost")
+			})
 			_ = stopped.Process.Signal(syscall.SIGTERM)
 			_ = survivor.Process.Signal(syscall.SIGTERM)
 			if err := stopped.Wait(); err != nil {

@@ -48,13 +48,12 @@ type worker struct {
 	// logReplaced is set when the fetcher has found that the partition has another log than before, until the worker
 	// has started again.
 	logReplaced bool
-	// isCompleting is set while completeLastBlock replays a block, which has no intent.
-	isCompleting bool
 	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored already,
 	// and do not belong to the state before it. Its Time is 0 if there is none.
 	openBlock pipeline.BlockID
 	// completedTime is the time of a block whose alerts completeLastBlock has completed.
 	completedTime int64
+	lastTime      int64 // the latest block time of the partition
 }
 
 // throttles limit how often the warnings of a worker are logged.
@@ -196,9 +195,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	}
 	block := &w.block
 	block.end, block.time, block.replayed = open.end, open.time, true
-	if !w.isCompleting {
-		block.intent = open.String()
-	}
+	block.intent = open.String()
 
 	// Another bundle may produce other verdicts. Rows are still stored once, but alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
@@ -224,8 +221,22 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 // processNewBlock processes the block that was just gathered.
 func (w *worker) processNewBlock(ctx context.Context) error {
 	block := &w.block
-	block.time, block.bundle = time.Now().UnixNano(), w.currentBundle()
+	w.lastTime = nextBlockTime(w.lastTime, time.Now().UnixNano())
+	block.time, block.bundle = w.lastTime, w.currentBundle()
 	return w.processBlock(ctx, block)
+}
+
+// maxClockStep bounds how far a block time may lie ahead of the clock.
+const maxClockStep = 10 * time.Minute
+
+// nextBlockTime returns the time of a block after one with the time last. The block times of a partition ascend, so
+// that the last block is the one with the latest time, also where a clock is set back or the next engine's clock is
+// behind. A clock that was ahead by more than maxClockStep is not followed.
+func nextBlockTime(last, now int64) int64 {
+	if last >= now && last-now < int64(maxClockStep) {
+		return last + 1
+	}
+	return now
 }
 
 // processBlock takes a gathered block through all stages. It may continue for stopGrace after ctx has ended.

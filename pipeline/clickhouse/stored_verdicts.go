@@ -1,0 +1,116 @@
+package clickhouse
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tidegate/pipeline"
+)
+
+// verdictColumns are the columns that storedVerdict reads, in its order.
+var verdictColumns = []string{
+	"_offset", "@timestamp", "event.ingested", "event.id", "event.dataset", "event.demo",
+	"source.ip", "source.port", "destination.ip", "destination.port",
+	"host.name", "host.id", "orchestrator.cluster.name", "container.id", "container.name", "container.image.name",
+	"verdict.detector", "verdict.rule", "verdict.version", "verdict.severity", "verdict.score", "verdict.evidence",
+	"verdict.group", "verdict.title", "verdict.tags",
+}
+
+// A storedVerdict holds a row of the table events, as far as alerts need it.
+type storedVerdict struct {
+	offset                       int64
+	at, ingested                 time.Time
+	id                           uuid.UUID
+	dataset                      string
+	demo                         bool
+	sourceIP, destinationIP      string
+	sourcePort, destinationPort  uint16
+	host                         pipeline.Host
+	container                    pipeline.Container
+	detectors, rules, versions   []string
+	severities, evidence, groups []string
+	titles, tags                 []string
+	scores                       []uint8
+}
+
+// StoredVerdicts calls addEvent with each event of a block that has verdicts, in the order of the log, and with the
+// offset of its message. The events have the values of verdictColumns only. The rows of the block are read whatever
+// became of its messages: retention or the end of a topic may have removed them, and other rules may be loaded.
+func (s *Store) StoredVerdicts(
+	ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, offset int64),
+) error {
+	names := make([]string, len(verdictColumns))
+	for i, name := range verdictColumns {
+		names[i] = quoteName(name)
+	}
+	rows, err := s.driver.Query(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+s.cfg.table("events")+
+		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?"+
+		" AND `event.ingested` = fromUnixTimestamp64Nano(?) AND notEmpty(`verdict.rule`) ORDER BY _offset, _index",
+		block.Topic, block.Partition, block.Start, block.End, block.Time)
+	if err != nil {
+		return describeError(err, s.cfg)
+	}
+	defer rows.Close()
+
+	for rows.Next() {
+		var row storedVerdict
+		if err := rows.Scan(&row.offset, &row.at, &row.ingested, &row.id, &row.dataset, &row.demo,
+			&row.sourceIP, &row.sourcePort, &row.destinationIP, &row.destinationPort,
+			&row.host.Name, &row.host.Id, &row.host.Cluster,
+			&row.container.Id, &row.container.Name, &row.container.Image,
+			&row.detectors, &row.rules, &row.versions, &row.severities, &row.scores, &row.evidence,
+			&row.groups, &row.titles, &row.tags); err != nil {
+			return describeError(err, s.cfg)
+		}
+		addEvent(row.event(), row.offset)
+	}
+	return describeError(rows.Err(), s.cfg)
+}
+
+// event returns the event of the row. A column that was added to the table after the row was stored is empty.
+func (r *storedVerdict) event() *pipeline.Event {
+	event := &pipeline.Event{
+		Id: r.id[:], Timestamp: r.at.UnixNano(), Ingested: r.ingested.UnixNano(),
+		Dataset:     pipeline.DatasetByName(r.dataset),
+		Source:      storedEndpoint(r.sourceIP, r.sourcePort),
+		Destination: storedEndpoint(r.destinationIP, r.destinationPort),
+		Host:        &r.host,
+	}
+	if r.container.Id != "" || r.container.Name != "" {
+		r.container.Demo = r.demo
+		event.Container = &r.container
+	}
+	for i, rule := range r.rules {
+		verdict := &pipeline.Verdict{
+			Detector: elementAt(r.detectors, i), Rule: rule, Version: elementAt(r.versions, i),
+			Severity: pipeline.SeverityByName(elementAt(r.severities, i)), Score: uint32(elementAt(r.scores, i)),
+			Evidence: elementAt(r.evidence, i), Group: elementAt(r.groups, i), Title: elementAt(r.titles, i),
+		}
+		if tags := elementAt(r.tags, i); tags != "" {
+			verdict.Tags = strings.Split(tags, ",")
+		}
+		event.Verdicts = append(event.Verdicts, verdict)
+	}
+	return event
+}
+
+// elementAt returns the element of a list at an index, or the zero value if the list is shorter.
+func elementAt[E any](list []E, i int) (element E) {
+	if i < len(list) {
+		element = list[i]
+	}
+	return element
+}
+
+// storedEndpoint returns an endpoint, or nil if it has no address.
+func storedEndpoint(ip string, port uint16) *pipeline.Endpoint {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil {
+		return nil
+	}
+	return &pipeline.Endpoint{Ip: addr.AsSlice(), Port: uint32(port)}
+}
