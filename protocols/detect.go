@@ -442,7 +442,8 @@ func (c *Conn) endDetection() {
 }
 
 // syncOnPort selects the protocol of the server's port if a message of it starts within the client's bytes, whose
-// beginning is not of it: the server may have answered that with an error.
+// beginning is not of it: the server may have answered that with an error. If they are the first ones of the client,
+// the parser reads them all: Redis answers each line of nonsense, so none may be missing when replies are paired.
 func (c *Conn) syncOnPort(client Dir) bool {
 	data := c.streams[client].tail
 	if len(data) == 0 || c.info.Transport == pipeline.Transport_UDP {
@@ -451,8 +452,9 @@ func (c *Conn) syncOnPort(client Dir) bool {
 	for i := range c.set.list {
 		if protocol := &c.set.list[i]; protocol.TCP && c.hasPort(i) && c.refuted&(1<<i) == 0 {
 			if skip, match := protocol.Sync(Client, data); match == Yes && skip < len(data) {
-				c.streams[client].partial = true
-				c.selectProtocol(i, client, true)
+				lost := c.midStream || c.redetects > 0 && c.beginning.bytes == nil
+				c.streams[client].partial = lost
+				c.selectProtocol(i, client, lost)
 				c.replayPieces()
 				return true
 			}

@@ -14,7 +14,7 @@ package protocols
 //   - Requests were lost (LostRequests): their replies may still come and be paired with requests that were
 //     sent later, so Expect returns uncertain. The uncertainty ends with a reply for which no request waits,
 //     since it answered a lost request. If requests are not pipelined, it also ends with the first request
-//     after a reply.
+//     after a reply. When they turn out to be pipelined later, that was wrong, and the uncertainty begins again.
 //   - Too many requests wait (Evict): the replies to an evicted request are skipped when they come.
 //
 // Invariants: a reply is paired only with a request that was seen before it. If the client does not pipeline,
@@ -27,6 +27,7 @@ type Pairing[T any] struct {
 	repliesLost  bool // replies were lost, and none was seen since
 	requestsLost bool // requests were lost at any time
 	uncertain    bool // the reply to a lost request may still come
+	assumed      bool // uncertain ended only because no requests were pipelined so far
 	replied      bool // a reply was seen since requests were lost
 	pipelined    bool // more than one request waited at a time
 }
@@ -48,8 +49,11 @@ func (p *Pairing[T]) First() *T {
 // Expect appends a request, and reports whether it may be paired with the reply to another request. If
 // RepliesLost, the caller calls Flush first.
 func (p *Pairing[T]) Expect(request T) (uncertain bool) {
-	if p.Len() == 0 && p.replied && !p.pipelined {
-		p.uncertain = false
+	switch {
+	case p.Len() == 0 && p.replied && !p.pipelined && p.uncertain:
+		p.uncertain, p.assumed = false, true
+	case p.Len() > 0 && p.assumed:
+		p.uncertain, p.assumed = true, false
 	}
 	if p.head > 32 && p.head > len(p.queue)/2 { // reuse the free front instead of growing the slice
 		kept := copy(p.queue, p.queue[p.head:])
@@ -71,7 +75,7 @@ func (p *Pairing[T]) Reply() (request *T, skipped bool) {
 		return nil, true
 	}
 	if p.Len() == 0 {
-		p.uncertain = false
+		p.uncertain, p.assumed = false, false
 	}
 	return p.First(), false
 }
@@ -109,7 +113,9 @@ func (p *Pairing[T]) RepliesLost() bool { return p.repliesLost }
 func (p *Pairing[T]) FoundReplies() { p.repliesLost, p.replied = false, true }
 
 // LostRequests records that requests, or parts of them, were lost.
-func (p *Pairing[T]) LostRequests() { p.requestsLost, p.uncertain, p.replied = true, true, false }
+func (p *Pairing[T]) LostRequests() {
+	p.requestsLost, p.uncertain, p.assumed, p.replied = true, true, false, false
+}
 
 // RequestsLost reports whether requests were lost at any time. If so, a reply without a request may answer a
 // lost one.
@@ -121,7 +127,7 @@ func (p *Pairing[T]) Pipelined() bool { return p.pipelined }
 // Flush calls emit for each waiting request, oldest first, and empties the queue. It is called when the
 // client has received every reply, or when the connection ends.
 func (p *Pairing[T]) Flush(emit func(T)) {
-	p.repliesLost, p.uncertain, p.skip = false, false, 0
+	p.repliesLost, p.uncertain, p.assumed, p.skip = false, false, false, 0
 	for p.Len() > 0 {
 		emit(p.Pop())
 	}

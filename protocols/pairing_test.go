@@ -154,6 +154,35 @@ func TestWrongPairOfAPipelineIsMarked(t *testing.T) {
 	}
 }
 
+// TestUncertaintyBeginsAgainWithAPipeline: the requests that were lost were pipelined, and their replies come one at a
+// time between further requests, as if the client waited for each. When a second request waits, that was wrong.
+func TestUncertaintyBeginsAgainWithAPipeline(t *testing.T) {
+	var pairing Pairing[int]
+	pairing.LostRequests() // three of them
+	expect := func(request int, want bool) {
+		t.Helper()
+		if got := pairing.Expect(request); got != want {
+			t.Errorf("request %d: uncertain is %v, want %v", request, got, want)
+		}
+	}
+	reply := func(want int) {
+		t.Helper()
+		if waiting, _ := pairing.Reply(); waiting == nil && want != 0 || waiting != nil && pairing.Pop() != want {
+			t.Errorf("the reply is not paired with %d", want)
+		}
+	}
+	expect(4, true)
+	reply(4)
+	expect(5, false)
+	expect(6, true)
+	reply(5)
+	reply(6)
+	expect(7, true)
+	reply(7)
+	reply(0) // the reply to 5, for which no request waits
+	expect(8, false)
+}
+
 // TestPairingQueueIsBoundedAndReset makes random calls in random order.
 func TestPairingQueueIsBoundedAndReset(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 4))

@@ -7,5 +7,6 @@
 //
 // The servers, the clients and the capture share a network namespace of their own. The number of connections and
 // the seed are set by TIDEGATE_DIFFERENTIAL ("20000" or "20000,7"); the failing cases of a run are printed with the
-// bytes that were sent, and the capture is kept in the folder TIDEGATE_KEEP.
+// bytes that were sent, and the capture is kept in the folder TIDEGATE_KEEP. TIDEGATE_SERVERS ("redis,mariadb") leaves
+// out the other servers.
 package differential

@@ -33,13 +33,21 @@ func TestLongInlineCommandsAreTold(t *testing.T) {
 }
 
 // TestErrorsBeforeALongLineInACapture: a client of a real Redis sent errors by the dozen before the first command, an
-// inline command of 40 KiB, all before the first answer. The command is told, and so is that something behind it is not.
+// inline command of 40 KiB, all before the first answer. Everything is told, with its own reply.
 func TestErrorsBeforeALongLineInACapture(t *testing.T) {
 	var all strings.Builder
 	for _, event := range protocoltest.Capture(t, Protocols, "../../collector/differential/testdata/redis_errors_before_a_long_line.pcap") {
+		if r := event.Redis; r == nil || event.Partial || r.ReplyType == "" {
+			t.Errorf("not a whole command with its reply: %s", shortened(protocoltest.Text(event)))
+		} else if strings.HasPrefix(r.Error, "ERR unknown command") && !strings.Contains(strings.ToUpper(r.Error), "'"+r.Command+"'") {
+			t.Errorf("the reply is that of another command: %s", protocoltest.Text(event))
+		}
 		all.WriteString(protocoltest.Text(event) + "\n")
 	}
-	for _, want := range []string{`redis.args=["m91x0q"`, `redis.command="NONSENSE"`, `tags=["parsing_stopped" "truncated"]`} {
+	for _, want := range []string{
+		`redis.args=["m91x0q"`, `redis.command="NONSENSE"`, `redis.args=["m91x9q"`,
+		`redis.command="QUIT" redis.reply_type="simple_string" redis.reply="OK"`,
+	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("no event has %s; the events are\n%s", want, shortened(all.String()))
 		}

@@ -287,15 +287,63 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		if match := detectCommand(data[at:]); match == protocols.Yes && knownCommand(data[at:]) || match == protocols.More {
 			return at, match
 		}
-		found := bytes.Index(data[at+1:], []byte("\n*"))
+		if match := resyncInline(data, at); match != protocols.No {
+			return at, match
+		}
+		found := bytes.IndexByte(data[at:], '\n')
 		if found < 0 {
 			break
 		}
-		at += found + 2
+		at += found + 1
 	}
 	// A command may begin with the next byte, or with the last one.
 	if size := len(data); size > 0 && data[size-1] == '\n' {
 		return size, protocols.No
 	}
 	return max(0, len(data)-1), protocols.More
+}
+
+// longInline is the length from which on a line without its end counts as an inline command, if it has the name of one.
+const longInline = 4 << 10
+
+// resyncInline reports whether an inline command begins at data[at:], the start of a line. A value may be a text with
+// such lines, so the next line must not contradict. At the start of data, which is usually that of a packet, the line
+// alone decides.
+func resyncInline(data []byte, at int) protocols.Match {
+	match, length := matchInline(data[at:])
+	if match != protocols.Yes || at == 0 {
+		return match
+	}
+	next := data[at+length:]
+	if len(next) == 0 || next[0] == '*' || next[0] == '\r' || next[0] == '\n' {
+		return protocols.Yes
+	}
+	if match, _ := matchInline(next); match == protocols.No {
+		return protocols.No
+	}
+	return protocols.Yes
+}
+
+// matchInline matches the line at the front of data with an inline command whose name Redis has, and returns the length
+// of the line.
+func matchInline(data []byte) (match protocols.Match, length int) {
+	line, whole := data[:min(len(data), longInline)], len(data) >= longInline
+	if end := bytes.IndexByte(line, '\n'); end >= 0 {
+		line, whole = line[:end], true
+		length = end + 1
+	} else {
+		length = len(data)
+	}
+	line = bytes.TrimRight(line, "\r")
+	var buf [64]byte
+	word, rest := nextWord(line[:min(len(line), 64)], buf[:0])
+	switch named := isCommandWord(word); {
+	case !printable(line):
+		return protocols.No, length
+	case whole && named:
+		return protocols.Yes, length
+	case whole, len(line) > 64 && !named, len(rest) > 0 && !named:
+		return protocols.No, length
+	}
+	return protocols.More, length
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -252,6 +253,57 @@ func TestGapCostsTheAffectedCommandsOnly(t *testing.T) {
 
 	// A gap in an array: its elements are not read as replies.
 	same(t, play(false, short, cmd("LRANGE l 0 -1"), "<*3\r\n$1\r\na\r\n", "<gap 7", "<$1\r\nc\r\n", cmd("GET b"), "<:2\r\n"), "LRANGE l 0 -1, no reply partial", "GET b = 2")
+}
+
+// TestNonsenseBeforeManyBytesTakesItsReplies: what the client sends first is nonsense, and more than what a detection
+// examines comes before the first reply. Each line of nonsense gets a reply, so it is an event, and the commands behind
+// it have their own replies.
+func TestNonsenseBeforeManyBytesTakesItsReplies(t *testing.T) {
+	const wrong = "-ERR unknown command 'nonsense'\r\n"
+	value := strings.Repeat("v", 6000)
+	for _, count := range []int{1, 20, 150} {
+		sent := strings.Repeat("nonsense a b\r\n", count) + resp("MULTI") + resp("SET", "k", value)
+		var want []string
+		for range count {
+			want = append(want, "NONSENSE a b ! ERR unknown command 'nonsense'")
+		}
+		cut := value[:maxArg-argTail] + "…" + value[:argTail]
+		want = append(want, "MULTI = OK", "SET k "+cut+" = QUEUED", "EXEC = array of 9", "QUIT = OK")
+		answers := []string{"<" + strings.Repeat(wrong, count), "<+OK\r\n+QUEUED\r\n", cmd("EXEC"), "<*1\r\n+OK\r\n", cmd("QUIT"), "<+OK\r\n"}
+		same(t, play(false, short, append([]string{">" + sent}, answers...)...), want...)
+		var steps []string
+		for at := range len(sent) {
+			steps = append(steps, ">"+sent[at:at+1])
+		}
+		same(t, play(false, short, append(steps, answers...)...), want...)
+	}
+}
+
+// TestInlineCommandsBehindAGapAreFound: the rest of a line that was cut is skipped, and so is a text whose lines are no
+// commands.
+func TestInlineCommandsBehindAGapAreFound(t *testing.T) {
+	front := cmd("GET a")
+	check := func(sent []string, want ...string) {
+		t.Helper()
+		same(t, play(false, short, slices.Concat([]string{front, "<:1\r\n", ">gap 9"}, sent)...), append([]string{"GET a = 1"}, want...)...)
+	}
+	check([]string{">FLUSHALL\r\n", "<+OK\r\n"}, "FLUSHALL = OK partial")
+	check([]string{">FLUSHALL\nxx garbage\n", "<+OK\r\n-ERR x\r\n"}, "FLUSHALL = OK partial", "XX garbage ! ERR x partial")
+	check([]string{">of a line\r\nset a b\r\n", "<+OK\r\n"}, "SET a b = OK partial")
+	check([]string{">of a line\r\n \"SE\\x54\"\ta b\n", "<+OK\r\n"}, "SET a b = OK partial")
+	check([]string{">of a line", ">\r\nse", ">t a b\r\n", "<+OK\r\n"}, "SET a b = OK partial")
+	check([]string{">of a line\r\nset a b\r\n" + resp("PING"), "<+OK\r\n", "<+PONG\r\n"}, "SET a b = OK partial", "PING = PONG partial")
+	check([]string{">x\r\nset a b\r\nget c\r\n", "<+OK\r\n", "<:1\r\n"}, "SET a b = OK partial", "GET c = 1 partial")
+	long := strings.Repeat("v", 9000)
+	check([]string{">x\r\nset a ", ">" + long[:4500], ">" + long[4500:], ">\r\n", "<+OK\r\n"},
+		"SET a "+long[:maxArg-argTail]+"…"+long[:argTail]+" = OK partial")
+
+	// A text within a value, whose lines begin with words that are names of commands too.
+	text := "lines\r\nget this and that,\r\nand so on,\r\nsort of.\r\n\x00\x01\r\nThe end\r\n"
+	check([]string{">" + text + resp("PING"), "<+OK\r\n", "<+PONG\r\n"}, "PING = OK partial", " = PONG partial")
+
+	// A connection that is older than the capture.
+	same(t, play(true, short, ">set a b\r\n", "<+OK\r\n", ">get a\r\n", "<$1\r\nb\r\n"), "SET a b = OK", "GET a = bulk_string of 1")
 }
 
 func TestMidStreamAndFlippedRolesAreRead(t *testing.T) {
