@@ -14,8 +14,8 @@ import (
 )
 
 // A fence lists what this process may open: files and folders with their access rights, and TCP ports to listen on.
-// It is enforced by Landlock (docs.kernel.org/userspace-api/landlock.html) for this process and all that it
-// starts, and can never be lifted again.
+// It is enforced by Landlock (docs.kernel.org/userspace-api/landlock.html) and by a filter of system calls, for this
+// process and all that it starts, and can never be lifted again.
 //
 // The reason: libchdb gives every user of SQL the function file(), which reads any file that the process can
 // open, without a grant. Whoever may query the store would read the host, and the password of the store's
@@ -23,6 +23,7 @@ import (
 type fence struct {
 	paths []fencedPath
 	ports []uint64 // that the process may listen on; it may connect to none
+	calls syscallFilter
 }
 
 // A fencedPath is a file or a folder with all that lies in it.
@@ -48,10 +49,10 @@ const (
 const minLandlock = 2
 
 // storeFence returns the fence of the server in the folder dir with the command line args: its own data, the
-// configuration, the library with those that it needs, and the few files by which it measures its memory.
-// The passwords in dir are outside.
-func storeFence(library, dir string, args []string) fence {
-	f := fence{paths: []fencedPath{
+// configuration, the library with the system's libraries that it needs, and the few files by which it measures its
+// memory. The passwords in dir are outside.
+func storeFence(library, dir string, systemLibraries, args []string) fence {
+	f := fence{calls: storeFilter(), paths: []fencedPath{
 		{filepath.Join(dir, "data"), accessWrite},
 		{filepath.Join(dir, "work"), accessWrite},
 		{filepath.Join(dir, "child.lock"), accessWrite},
@@ -59,28 +60,26 @@ func storeFence(library, dir string, args []string) fence {
 		{filepath.Join(dir, "users.xml"), accessRead},
 		{library, accessExecute},
 		{"/proc/self/exe", accessExecute},
-		{"/lib", accessExecute},
-		{"/lib64", accessExecute},
-		{"/usr/lib", accessExecute},
-		{"/usr/lib64", accessExecute},
-		{"/etc/ld.so.cache", accessRead},
 		{"/usr/share/zoneinfo", accessRead},
 		{"/dev/null", accessWrite},
 		{"/dev/urandom", accessRead},
 		// Memory and cores, of the process, its cgroup and the host.
-		{"/proc/self/maps", accessRead}, // glibc finds the stack of the first thread there
 		{"/proc/self/statm", accessRead},
-		{"/proc/self/status", accessRead},
-		{"/proc/self/auxv", accessRead},
 		{"/proc/self/cgroup", accessRead},
 		{"/proc/meminfo", accessRead},
-		{"/proc/cpuinfo", accessRead},
-		{"/proc/stat", accessRead},
 		{"/proc/sys/vm/overcommit_memory", accessRead},
-		{"/sys/fs/cgroup", accessRead},
-		{"/sys/devices/system/cpu", accessRead},
+		{"/sys/devices/system/cpu/online", accessRead},
+		{"/sys/devices/system/cpu/possible", accessRead},
 		{"/sys/kernel/mm/transparent_hugepage", accessRead},
 	}}
+	for _, file := range systemLibraries {
+		f.paths = append(f.paths, fencedPath{file, accessExecute})
+	}
+	if membership, err := os.ReadFile("/proc/self/cgroup"); err == nil {
+		for _, file := range cgroupFiles(string(membership)) {
+			f.paths = append(f.paths, fencedPath{file, accessRead})
+		}
+	}
 	for _, argument := range args {
 		for _, flag := range []string{"--http_port=", "--tcp_port="} {
 			if port, err := strconv.ParseUint(strings.TrimPrefix(argument, flag), 10, 16); err == nil {
@@ -102,13 +101,35 @@ func landlockVersion() int {
 
 // errNoLandlock is returned where the kernel cannot enforce the fence.
 var errNoLandlock = errors.New("this kernel cannot keep the embedded ClickHouse from reading the files of the " +
-	"host: it needs Landlock of Linux 5.19 or later, switched on (the kernel option lsm=landlock,…). Give the " +
-	"address of a ClickHouse server in clickhouse.addr, or set embedded.store.allow_unfenced if everybody who " +
-	"may query the store may also read every file that tidegate may read")
+	"host: it needs Landlock of Linux 5.19 or later, switched on (the kernel option lsm=landlock,…), which a " +
+	"container's profile may forbid. Give the address of a ClickHouse server in clickhouse.addr, or set " +
+	"embedded.store.allow_unfenced if everybody who may query the store may also read every file that tidegate may read")
 
-// enforce puts the calling thread behind the fence, and so each program that the thread executes. The caller
-// must hold the thread (runtime.LockOSThread).
-func (f fence) enforce() error {
+// enforce puts the calling thread behind the fence, and so each program that the thread executes. Where the kernel has
+// only one half of the fence, allowPart means that this half is enough. enforce reports whether system calls are
+// filtered. The caller must hold the thread (runtime.LockOSThread).
+func (f fence) enforce(allowPart bool) (filtered bool, err error) {
+	if err := f.restrictFiles(); err != nil && (!allowPart || !errors.Is(err, errNoLandlock)) {
+		return false, err
+	}
+	err = f.calls.install(false)
+	if allowPart && errors.Is(err, errNoSeccomp) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// giveUpPrivileges makes the programs that the calling thread executes gain no privileges, without which the kernel
+// lets only root restrict a thread.
+func giveUpPrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	}
+	return nil
+}
+
+// restrictFiles restricts the calling thread to the paths and ports of the fence.
+func (f fence) restrictFiles() error {
 	version := landlockVersion()
 	if version < minLandlock {
 		return errNoLandlock
@@ -133,8 +154,8 @@ func (f fence) enforce() error {
 			}
 		}
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("PR_SET_NO_NEW_PRIVS: %w", err)
+	if err := giveUpPrivileges(); err != nil {
+		return err
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
 		return fmt.Errorf("landlock_restrict_self: %w", errno)

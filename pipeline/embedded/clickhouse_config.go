@@ -15,24 +15,34 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// writeConfig writes the server's configuration: config.xml and users.xml at each start, the passwords at the
-// first.
+// writeConfig writes the server's configuration at each start, and the passwords at the first.
 func (s *StoreServer) writeConfig() error {
-	storePassword, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
+	_, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
 		return err
 	}
-	analystPassword, created, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
+	_, s.newPassword, err = readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	if err != nil {
-		return err
-	}
-	s.newPassword = created
-	users := usersXML(s.cfg, storePassword, analystPassword)
-	if err := writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), users); err != nil {
 		return err
 	}
 	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
+
+// writeUsers writes the definition of the users, which a child reads once, at its start. removeUsers removes it then:
+// it holds the hashes of the passwords, and whoever may query the store can read what the child can.
+func (s *StoreServer) writeUsers() error {
+	storePassword, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
+	if err != nil {
+		return err
+	}
+	analystPassword, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
+	if err != nil {
+		return err
+	}
+	return writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), usersXML(s.cfg, storePassword, analystPassword))
+}
+
+func (s *StoreServer) removeUsers() { _ = os.Remove(filepath.Join(s.cfg.Dir, "users.xml")) }
 
 // readOrCreatePassword returns the password in the file at path. It generates one at the first start. Only
 // this user can read the file.
@@ -65,7 +75,8 @@ const (
 )
 
 // configXML returns the configuration of a small server: caches of a fraction of the memory, few background
-// threads. The limits on dropping are off, because enforceDiskCap drops parts of any size.
+// threads, no client in the server. ThreadStatus would log for each thread of each query that it finds no metrics of
+// threads in /proc, which is outside of the fence. The limits on dropping are off, because enforceDiskCap drops parts of any size.
 func (s *StoreServer) configXML() string {
 	mergeLimit := ""
 	if s.cfg.MaxDiskBytes > 0 {
@@ -75,6 +86,8 @@ func (s *StoreServer) configXML() string {
 	return fmt.Sprintf(`<clickhouse>
  <users_config>users.xml</users_config>
  <timezone>UTC</timezone>
+ <logger><levels><ThreadStatus>none</ThreadStatus></levels></logger>
+ <enable_webterminal>0</enable_webterminal>
  <max_server_memory_usage>%d</max_server_memory_usage>
  <mark_cache_size>%d</mark_cache_size>
  <index_mark_cache_size>%d</index_mark_cache_size>

@@ -71,9 +71,10 @@ type StoreConfig struct {
 	Library string `yaml:"library"`
 	// Path of the program tidegate-clickhouse, which loads the library; empty: beside the program tidegate.
 	Program string `yaml:"program"`
-	// Run the ClickHouse process where the kernel has no Landlock (Linux before 5.19, or switched off). Whoever
-	// may query the store can then read every file that the process can read. Without Landlock and without
-	// this setting the store is not started.
+	// Run the ClickHouse process where the kernel has no Landlock (Linux before 5.19, or switched off) or no seccomp
+	// filters, with the one that it has. Whoever may query the store can then read every file that the process can
+	// read (without Landlock), or send what it reads to any address (without seccomp). Without them and without this
+	// setting the store is not started.
 	AllowUnfenced bool `yaml:"allow_unfenced"`
 	// User id of the ClickHouse process where tidegate runs as root; 0: that of tidegate.
 	UID int `yaml:"uid"`

@@ -93,7 +93,8 @@ func (b breakout) scalarAttempts(t *testing.T, admin clickhouse.Config) (attempt
 	settings := list(t, admin, "SELECT name FROM system.settings WHERE type LIKE '%String%'")
 	formats := list(t, admin, "SELECT name FROM system.formats WHERE is_input")
 	if len(functions) < 1000 || len(settings) < 50 || len(formats) < 50 {
-		t.Fatalf("the server lists %d functions, %d settings, %d formats: too few to be all", len(functions), len(settings), len(formats))
+		t.Fatalf("the server lists %d functions, %d settings, %d formats: too few to be all",
+			len(functions), len(settings), len(formats))
 	}
 	add := func(format string, args ...any) { attempts = append(attempts, []string{fmt.Sprintf(format, args...)}) }
 	for _, function := range functions {
@@ -193,7 +194,10 @@ func TestStoreReadsNoFileOfTheHost(t *testing.T) {
 		}
 		// The passwords lie in the folder of the store, and the kernel shows much of the host in files.
 		for _, path := range []string{
-			admin.PasswordFile, "/etc/passwd", "/proc/self/environ", "/proc/1/cmdline", "/proc/self/root/etc/passwd", "/proc/self/mem",
+			admin.PasswordFile, filepath.Join(filepath.Dir(admin.PasswordFile), "users.xml"), "/etc/passwd", "/etc/ld.so.cache",
+			"/proc/self/environ", "/proc/1/cmdline", "/proc/self/root/etc/passwd", "/proc/self/mem", "/proc/self/maps",
+			"/proc/self/status", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "/proc/stat", "/proc/cpuinfo",
+			"/usr/lib/os-release", "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs",
 		} {
 			if got, err := query(cfg, "SELECT file('"+path+"')"); err == nil {
 				t.Errorf("the %s reads %s: %q", user, path, got)
@@ -216,13 +220,7 @@ func TestUnfencedStoreReadsFilesOfTheHost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a ClickHouse")
 	}
-	cfg := storeConfig(t.TempDir())
-	cfg.Program = filepath.Join(t.TempDir(), "unfenced")
-	script := "#!/bin/sh\nshift\nexec " + embedded.ProgramPath() + " load \"$@\"\n"
-	if err := os.WriteFile(cfg.Program, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	server := startStore(t, cfg, nil)
+	server := startStore(t, unfenced(t, storeConfig(t.TempDir())), nil)
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
 	admin, analyst := usersOf(t, server)
 	b := newBreakout(t, filepath.Dir(admin.PasswordFile))

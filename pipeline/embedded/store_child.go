@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -66,9 +65,9 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 	if err == nil {
 		s.setChild(child)
 		ended := make(chan error, 1)
-		go func() { ended <- child.command.Wait() }()
-		defer child.terminal.close()
+		go func() { ended <- child.wait() }()
 		if err = s.awaitReady(ctx, ended); err == nil {
+			s.removeUsers()
 			if first != nil {
 				first <- nil
 			}
@@ -81,6 +80,7 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 		_ = child.command.Process.Kill()
 		<-ended
 		s.setChild(nil)
+		s.removeUsers()
 	}
 	if first != nil {
 		first <- fmt.Errorf("start the embedded ClickHouse: %w", err)
@@ -88,25 +88,46 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 	return false, err
 }
 
-// A storeChild is a running child.
+// A storeChild is a running child with what it is connected to.
 type storeChild struct {
 	command  *exec.Cmd
 	terminal *terminal
+	output   *childOutput
 }
 
 func (s *StoreServer) startChild() (*storeChild, error) {
+	if err := s.writeUsers(); err != nil {
+		return nil, err
+	}
 	session, input, err := openTerminal()
 	if err != nil {
 		return nil, err
 	}
 	defer input.Close()
-	command := s.childCommand()
-	command.Stdin = input
-	if err := command.Start(); err != nil {
+	output, console, err := copyOutput(s.console)
+	if err != nil {
 		session.close()
 		return nil, err
 	}
-	return &storeChild{command, session}, nil
+
+	child := &storeChild{s.childCommand(), session, output}
+	child.command.Stdin, child.command.Stdout, child.command.Stderr = input, console, console
+	err = child.command.Start()
+	_ = console.Close()
+	if err != nil {
+		session.close()
+		output.close()
+		return nil, err
+	}
+	return child, nil
+}
+
+// wait returns when the child has ended and its last line is in the log.
+func (c *storeChild) wait() error {
+	err := c.command.Wait()
+	c.terminal.close()
+	c.output.close()
+	return err
 }
 
 func (s *StoreServer) childCommand() *exec.Cmd {
@@ -125,9 +146,7 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 		args = append(args, "--tcp_port="+strconv.Itoa(s.cfg.TCPPort))
 	}
 	cmd := exec.Command(s.cfg.Program, args...)
-	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work"), "TERM=dumb"}
-	cmd.Stdout, cmd.Stderr = s.console, s.console
-	cmd.WaitDelay = time.Second
+	cmd.Env = []string{"TZ=UTC", "HOME=" + filepath.Join(s.cfg.Dir, "work"), "TERM=dumb"}
 	// A session of its own: an interrupt at our terminal reaches only us, and the child has no part of it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	return cmd
