@@ -103,6 +103,7 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 	})
 
 	monitor := links.NewMonitor(p.cfg.Capture.Underlays, registry.Overlays, p.log, p.reg)
+	monitor.KnownMAC = registry.HasMAC
 	p.lifecycle.startComponent("links", monitor.Run)
 
 	// Each worker of the capture has a parser set and a session table of its own. They share the budget with the
@@ -116,7 +117,8 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC, NAT: tracker, Bridge: isBridge,
+			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC,
+			HasMovedMAC: monitor.HasMovedMAC, NAT: tracker, Bridge: isBridge,
 			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup, Memory: budget,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)

@@ -234,9 +234,8 @@ func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) 
 	}
 }
 
-// readKernelTable stores every entry of the kernel's table. It uses a netlink connection of its own, because
-// a connection that listens cannot send requests. Entries that are missing in the table were destroyed while
-// no events were read, so they expire.
+// readKernelTable stores every entry of the kernel's table. Entries that are missing in the table were destroyed
+// while no events were read, so they expire.
 func (t *Tracker) readKernelTable() error {
 	// Every entry that store does not refresh after start is missing in the table.
 	start := t.now()

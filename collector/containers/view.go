@@ -88,6 +88,9 @@ func (r *Registry) CheckSender(ip netip.Addr, mac MAC, at int64) (real *pipeline
 	return real, true
 }
 
+// HasMAC reports whether a container has an Ethernet address, or had it a while ago.
+func (r *Registry) HasMAC(mac MAC) bool { return len(r.view.Load().byMAC[mac]) > 0 }
+
 // Status returns the status of a container. The collector's own container is excluded also without an API.
 func (r *Registry) Status(id string) Status {
 	if c, ok := r.view.Load().byID[id]; ok {

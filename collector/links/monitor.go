@@ -31,10 +31,14 @@ type Overlay struct {
 
 // A Monitor follows the interfaces of the network namespace in which Run is called.
 type Monitor struct {
+	// KnownMAC, unless nil, reports whether an Ethernet address is that of a container. It is set before Run.
+	KnownMAC func(mac uint64) bool
+
 	log       *slog.Logger
 	underlays []string         // patterns of the names of interfaces on which every tunnel is known
 	overlays  func() []Overlay // of Docker; nil: none
 	view      atomic.Pointer[view]
+	bridges   *forwarding
 
 	reads, failures prometheus.Counter
 	known           prometheus.Gauge
@@ -55,6 +59,7 @@ func NewMonitor(underlays []string, overlays func() []Overlay, log *slog.Logger,
 			"Failures to read the list of network interfaces, or to follow its changes."),
 		known: factory.Gauge("tidegate_links_tunnels", "Tunnels of the kernel and of Docker that end on this host."),
 	}
+	monitor.bridges = newForwarding(factory)
 	monitor.view.Store(&view{})
 	return monitor
 }
@@ -103,6 +108,10 @@ func (m *Monitor) IsHostMAC(mac uint64) bool {
 	return macs == nil || macs[mac]
 }
 
+// HasMovedMAC reports whether mac, its first byte in the upper ones, has moved from one port of a bridge to another
+// about a time, in ns since 1970: two containers have sent with it.
+func (m *Monitor) HasMovedMAC(mac uint64, at int64) bool { return m.bridges.hasMoved(mac, at) }
+
 // groups are the notifications that a Monitor subscribes to: changes of interfaces and of their addresses.
 const groups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1)
 
@@ -143,8 +152,18 @@ func (m *Monitor) follow(ctx context.Context, backoff *retry.Backoff) error {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer func() { _ = requests.Close() }()
+	neighbours, err := openNeighbours()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(ctx, func() { _ = changes.Close() })
 	defer stop()
+	m.bridges.known = m.KnownMAC
+	var reader sync.WaitGroup
+	reader.Go(func() { cancel(m.bridges.run(ctx, neighbours)) })
+	defer reader.Wait()
+	defer cancel(nil)
 
 	pause := settleAfter
 	for {
@@ -164,6 +183,8 @@ func (m *Monitor) follow(ctx context.Context, backoff *retry.Backoff) error {
 			pause = settleAfter
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			pause = rereadEvery
+		case ctx.Err() != nil: // also when the bridges cannot be followed any more
+			return context.Cause(ctx)
 		default:
 			return fmt.Errorf("receive changes of interfaces: %w", err)
 		}

@@ -15,6 +15,9 @@ type enricher struct {
 	containers Containers // nil: none
 	senders    Senders    // nil: none
 	isHostMAC  func(mac uint64) bool
+	// hasMovedMAC, unless nil, is Deps.HasMovedMAC. For the first packets of a sender it is true only a moment later.
+	hasMovedMAC func(mac uint64, at int64) bool
+
 	emit       func(*pipeline.Event)
 	limit      int               // bound on unresolved; beyond it events are emitted as they are
 	memory     *memory.Account   // charged with unresolved
@@ -100,6 +103,9 @@ func (r *enricher) resolveContainers(event *pipeline.Event, sender frameSender) 
 		var endFinal bool
 		end.Container, endFinal = r.containers.Resolve(ip, event.Timestamp)
 		if sender.mac != 0 && addrOf(ip) == sender.ip {
+			if r.hasMovedMAC != nil && r.hasMovedMAC(sender.mac, event.Timestamp) {
+				event.AddTag(pipeline.TagMACMoved)
+			}
 			if real, spoofed := r.realSender(ip, sender.mac, event.Timestamp); spoofed {
 				end.Container = real
 				event.AddTag(pipeline.TagSourceSpoofed)

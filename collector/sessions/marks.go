@@ -13,6 +13,7 @@ const (
 	markConflict marks = 1 << iota // bytes were sent twice and differ
 	markUrgent                     // urgent data
 	markChecksum                   // packets with wrong checksums
+	markMovedMAC                   // another container sends with the Ethernet address of an end
 )
 
 // tagEvent adds the marks of f to the event.
@@ -25,6 +26,19 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 	}
 	if f.marks&markChecksum != 0 {
 		event.AddTag(pipeline.TagBadChecksum)
+	}
+	if f.marks&markMovedMAC != 0 {
+		event.AddTag(pipeline.TagMACMoved)
+	}
+}
+
+// markPacket adds the marks of a packet to f.
+func (f *flow) markPacket(p *packet) {
+	if p.conflict {
+		f.marks |= markConflict
+	}
+	if p.movedMAC {
+		f.marks |= markMovedMAC
 	}
 }
 

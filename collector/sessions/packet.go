@@ -50,6 +50,7 @@ type packet struct {
 	conflict     bool // its fragments overlap and differ
 
 	mac      uint64              // source of a frame on a bridge; 0: not known
+	movedMAC bool                // two containers send with mac
 	tunnel   tunnel              // around the packet
 	unopened links.Encapsulation // of the packet, which was not opened
 

@@ -29,6 +29,7 @@ func (t *Table) checkSender(p *packet, frame []byte) {
 		return
 	}
 	p.mac = uint64(binary.BigEndian.Uint32(frame[6:]))<<16 | uint64(binary.BigEndian.Uint16(frame[10:]))
+	p.movedMAC = t.enricher.hasMovedMAC != nil && t.enricher.hasMovedMAC(p.mac, p.Time)
 	cached := &t.senders[(p.src.lo^p.mac*0x9e3779b97f4a7c15>>32)%uint64(len(t.senders))]
 	if cached.src != p.src || cached.mac != p.mac || p.clock >= cached.until {
 		cached.src, cached.mac, cached.until = p.src, p.mac, p.clock+senderAge

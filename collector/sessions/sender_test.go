@@ -96,6 +96,33 @@ func TestSpoofedPacketsDoNotTouchTheConnection(t *testing.T) {
 	}
 }
 
+// TestEventsOfAMovedMACAreMarked: events are marked if two containers have sent with the MAC address of an end, also if
+// that is known only after the packet, unless they are emitted by then.
+func TestEventsOfAMovedMACAreMarked(t *testing.T) {
+	for name, knownAt := range map[string]int{"before": 0, "after the packet": 1, "never": 2} {
+		host := newBridgeHost(t)
+		moved := false
+		host.deps.HasMovedMAC = func(mac uint64, _ int64) bool { return moved && mac == 0x020000000002 }
+		for i, client := range []string{"172.17.0.2:4000", "172.17.0.4:4000"} {
+			moved = knownAt == 0
+			mac := addrPort(client).Addr().As4()[3]
+			frame := udpFrame(t, addrPort(client), addrPort("198.51.100.1:53"), uint16(i), "query")
+			host.send("docker0", from(mac, frame))
+		}
+		moved = knownAt < 2
+		host.tableOf("docker0").Close()
+		for _, event := range host.events {
+			want := (knownAt == 0 || knownAt == 1 && event.Session != nil) && event.Source.Ip[3] == 2
+			if got := slices.Contains(event.Tags, pipeline.TagMACMoved); got != want {
+				t.Errorf("known %s: %s of %v: marked %v", name, event.Dataset, event.Source.Ip, got)
+			}
+		}
+		if len(host.events) < 2 {
+			t.Errorf("known %s: %d events", name, len(host.events))
+		}
+	}
+}
+
 // BenchmarkCheckSender measures what the check of a packet on a bridge costs.
 func BenchmarkCheckSender(b *testing.B) {
 	host := newBridgeHost(b)

@@ -92,6 +92,8 @@ type Deps struct {
 	// IsHostMAC reports whether an Ethernet address, its first byte in the upper ones, is one of this host,
 	// which routes the packets of containers. Nil: none is.
 	IsHostMAC func(mac uint64) bool
+	// HasMovedMAC reports whether two containers have sent with an Ethernet address about a time, ns. Nil: none have.
+	HasMovedMAC func(mac uint64, at int64) bool
 	// NAT is the connection tracker. Nil: no connection is translated.
 	NAT NAT
 	// Bridge reports whether containers are attached to an interface (docker0, br-…). The copy of a

@@ -67,7 +67,8 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 			Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout,
 		},
 		enricher: enricher{
-			containers: deps.Containers, senders: deps.Senders, isHostMAC: deps.IsHostMAC, emit: deps.Emit,
+			containers: deps.Containers, senders: deps.Senders, isHostMAC: deps.IsHostMAC,
+			hasMovedMAC: deps.HasMovedMAC, emit: deps.Emit,
 			limit: cfg.MaxPendingEvents,
 		},
 	}

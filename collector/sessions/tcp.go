@@ -51,9 +51,7 @@ func (t *Table) handleTCP(p *packet) {
 	if isNew {
 		flow.openProtocol(p.startSeq())
 	}
-	if p.conflict {
-		flow.marks |= markConflict
-	}
+	flow.markPacket(p)
 
 	// Segment may call the parser, and an event of the parser may make the flow a duplicate.
 	flow.measureClientRTT(p, dir)

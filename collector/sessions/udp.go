@@ -37,9 +37,7 @@ func (t *Table) handleUDP(p *packet) {
 		return
 	}
 
-	if p.conflict {
-		flow.marks |= markConflict
-	}
+	flow.markPacket(p)
 	flow.stats.addPayload(dir, p.Time)
 	if cut := p.Size - len(p.Payload); cut > 0 { // cut by the capture; the parser still gets the front
 		side.missing += uint64(cut)
