@@ -2,58 +2,6 @@ package redact
 
 import "bytes"
 
-// Commands have options whose value is a secret, and no name says so.
-const (
-	sqlClients   = 1 << iota // mysql -pSECRET
-	sshPass                  // sshpass -p SECRET
-	redisClients             // redis-cli -a SECRET
-	httpClients              // curl -u user:SECRET
-	ldapClients              // ldapsearch -w SECRET
-)
-
-// commands are the commands with such options.
-var commands = [...]struct {
-	name string
-	kind int
-}{
-	{"mysql", sqlClients},
-	{"mariadb", sqlClients},
-	{"mytop", sqlClients},
-	{"sshpass", sshPass},
-	{"redis-cli", redisClients},
-	{"keydb-cli", redisClients},
-	{"valkey-cli", redisClients},
-	{"curl", httpClients},
-	{"wget", httpClients},
-	{"ldapsearch", ldapClients},
-	{"ldapmodify", ldapClients},
-	{"mongo", sshPass},
-	{"mongodump", sshPass},
-	{"docker login", sshPass},
-	{"helm registry login", sshPass},
-	{"http ", httpClients},
-	{"xh ", httpClients},
-	{"smbclient", httpClients},
-}
-
-// commandsIn returns the kinds of commands that a text names. In the name of a user agent, curl/8.5.0, there is none.
-func commandsIn(text []byte) (kinds int) {
-	for _, command := range commands {
-		for rest := text; ; {
-			_, behind, found := bytes.Cut(rest, []byte(command.name))
-			if !found {
-				break
-			}
-			if len(behind) == 0 || behind[0] != '/' {
-				kinds |= command.kind
-				break
-			}
-			rest = behind
-		}
-	}
-	return kinds
-}
-
 // settingWords are the words of configuration files whose value follows behind a blank.
 var settingWords = [...]string{"requirepass", "masterauth", "masterpass", "sentinel", "user"}
 
@@ -80,25 +28,41 @@ func optionEnd(text []byte, pos int) int {
 // passwd 'X', AUTH X.
 func (r *Redactor) hideFlags(v view) {
 	text := v.text
-	kinds := -1 // not looked at
+	var by *command // the command that was named last
 	for i := 0; i < len(text); {
 		next := i + 1
 		switch c := text[i]; {
 		case c == '-' && beginsOption(text, i):
-			if kinds < 0 {
-				kinds = commandsIn(text)
-			}
-			next = r.hideOption(v, i, kinds)
+			next = r.hideOption(v, i, by)
 		case isQuote(c) && i > 1 && (text[i-1] == ' ' || text[i-1] == '\t' || text[i-1] == '\\'):
 			next = r.hideBehindWord(v, i)
 		case (c == 'r' || c == 'm') && (i == 0 || folded[text[i-1]] == 0):
 			next = r.hideSetting(v, i)
 		case c == 'A' && isAuthCommand(text, i):
 			next = r.hideAuth(v, i)
+		case (c == '|' || c == ';') && i+1 < len(text) && text[i+1] == ' ':
+			by = nil
 		}
-		i = max(next, i+1)
+		if next <= i+1 {
+			next = i + 1
+			if found := commandAt(text, i); found != nil {
+				by = found
+			}
+			if mayBePositional[text[i]] {
+				next = r.hidePositional(v, i)
+			}
+		}
+		i = next
 	}
 }
+
+// mayBePositional has the first bytes of the commands of positionalSecrets.
+var mayBePositional = func() (table [256]bool) {
+	for _, known := range positionalSecrets {
+		table[known.command[0]] = true
+	}
+	return table
+}()
 
 // beginsOption reports whether the dash at pos begins an option of a command.
 func beginsOption(text []byte, pos int) bool {
@@ -109,40 +73,82 @@ func beginsOption(text []byte, pos int) bool {
 	return before <= ' ' || isQuote(before) || before == '[' || before == '(' || before == ','
 }
 
-// hideOption hides the value of the option at pos, and returns the offset at which to continue.
-func (r *Redactor) hideOption(v view, pos, kinds int) int {
+// hideOption hides the value of the option at pos of the command by, which may be nil, and returns the offset at which
+// to continue.
+func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	text := v.text
 	end := optionEnd(text, pos)
 	name := text[pos:end]
-	if end < len(text) && (text[end] == '=' || text[end] == ':') {
-		return end // hideNamed reads it
-	}
 	long := len(name) > 2 && (name[1] == '-' || SecretName(name))
 	switch {
-	case len(name) > 2 && name[1] == 'p' && kinds&sqlClients != 0:
-		value := readValue(text, pos+2, true)
-		r.hide(v, value.from, value.to, RuleFlag)
-		return max(value.to, end)
+	case by != nil && name[1] != '-' && !bytes.HasPrefix(name, []byte("-password")):
+		if next := r.hideShortOption(v, pos, end, by); next > 0 {
+			return next
+		}
+	case end < len(text) && (text[end] == '=' || text[end] == ':'):
+		if isOneOf(name, userOptions[:]) {
+			return r.hideArgument(v, end+1, true, true)
+		}
+	}
+	switch {
+	case end < len(text) && (text[end] == '=' || text[end] == ':'):
+		return end // hideNamed reads it
 	case long && SecretName(name):
-		return r.hideArgument(v, end, false)
-	case string(name) == "--user" || string(name) == "-u" && kinds&httpClients != 0 || string(name) == "-U" && kinds&httpClients != 0:
-		return r.hideArgument(v, end, true)
-	case string(name) == "-p" && kinds&sshPass != 0, string(name) == "-a" && kinds&redisClients != 0, string(name) == "-w" && kinds&ldapClients != 0:
-		return r.hideArgument(v, end, false)
-	case string(name) == "-p" && kinds&sqlClients != 0 && end < len(text) && isQuote(text[end]) && text[end] != byteBefore(text, pos):
-		value := readValue(text, end, true)
-		r.hide(v, value.from, value.to, RuleFlag)
-		return max(value.to, end)
+		return r.hideArgument(v, end, false, false)
+	case isOneOf(name, userOptions[:]):
+		return r.hideArgument(v, end, true, false)
+	case isOneOf(name, passwordSources[:]):
+		return r.hidePasswordSource(v, end)
 	}
 	return end
 }
 
-// hideArgument hides the argument behind an option that ends at pos. In a list of arguments it is the next
-// string. With user, the argument is user:password, and the user is kept.
-func (r *Redactor) hideArgument(v view, pos int, user bool) int {
+// hideShortOption hides the value of the option of one letter at pos, and returns the offset at which to continue; 0:
+// its value is no secret. The word ends at end.
+func (r *Redactor) hideShortOption(v view, pos, end int, by *command) int {
+	text, letter, behind := v.text, v.text[pos+1], pos+2
+	user := hasOption(by.user, letter)
+	apart := hasOption(by.apart, letter)
+	secret := user || apart || hasOption(by.secret, letter)
+	if !secret && !hasOption(by.joined, letter) || apart && end > behind || behind == len(text) {
+		return 0
+	}
+	switch c := text[behind]; {
+	case c == ' ' || c == '\t' || isQuote(c) && c == byteBefore(text, pos):
+		if !secret {
+			return 0
+		}
+		return r.hideArgument(v, behind, user, false)
+	case c == '\\' && behind+1 < len(text) && isQuote(text[behind+1]) && byteBefore(text, pos) == text[behind+1], c == ',', c == ']':
+		return 0
+	}
+	if next := r.hideArgument(v, behind, user, true); next > behind {
+		return next
+	}
+	return end
+}
+
+// passwordSources are options of openssl, whose value may be pass:SECRET.
+var passwordSources = [...]string{"-pass", "-passin", "-passout"}
+
+// hidePasswordSource hides the password in the argument behind an option of passwordSources that ends at pos.
+func (r *Redactor) hidePasswordSource(v view, pos int) int {
+	value := readArgument(v.text, pos)
+	const front = "pass:"
+	if value.to-value.from <= len(front) || string(v.text[value.from:value.from+len(front)]) != front {
+		return pos
+	}
+	r.hide(v, value.from+len(front), value.to, RuleFlag)
+	return max(value.to, pos)
+}
+
+// hideArgument hides the argument behind an option that ends at pos, or, if joined, at pos. In a list of arguments it
+// is the next string. With user, the argument is user:password, and the user is kept.
+func (r *Redactor) hideArgument(v view, pos int, user, joined bool) int {
 	text := v.text
 	start := pos
-	if start < len(text) && isQuote(text[start]) { // "--token", "X"
+	if joined {
+	} else if start < len(text) && isQuote(text[start]) { // "--token", "X"
 		quote := text[start]
 		start = skipBlanks(text, start+1)
 		if start < len(text) && text[start] == ',' {
@@ -154,24 +160,29 @@ func (r *Redactor) hideArgument(v view, pos int, user bool) int {
 	} else if start == len(text) || text[start] != ' ' && text[start] != '\t' {
 		return pos
 	}
-	value := readValue(text, start, false)
-	if !value.quoted { // the string that holds the command may end here
-		value.to -= len(text[value.from:value.to]) - len(bytes.TrimRight(text[value.from:value.to], "\"'`,]\\"))
-	}
+	value := readArgument(text, start)
 	from := value.from
 	if user {
-		colon := bytes.IndexByte(text[from:value.to], ':')
+		colon := userEnd(text[from:value.to])
 		if colon < 0 {
 			return pos
 		}
 		from += colon + 1
 	}
 	content := text[from:max(from, value.to)]
-	if isPlaceholder(content) || text[value.from] == '-' && !user || !value.quoted && isProseWord(content) {
+	if isPlaceholder(content) || text[value.from] == '-' && !user && !joined || !value.quoted && !joined && isProseWord(content) {
 		return pos
 	}
 	r.hide(v, from, value.to, RuleFlag)
 	return max(value.to, pos)
+}
+
+// userEnd returns the offset of the byte behind the user in user:password, or user%password; −1: there is none.
+func userEnd(argument []byte) int {
+	if i := bytes.IndexByte(argument, ':'); i >= 0 {
+		return i
+	}
+	return bytes.IndexAny(argument, "%,")
 }
 
 // hideBehindWord hides the string that begins at pos if the word before it is the name of a secret: passwd 'X'.
@@ -189,7 +200,7 @@ func (r *Redactor) hideBehindWord(v view, pos int) int {
 	for from > 0 && nameEnd-from < maxName && folded[text[from-1]] != 0 {
 		from--
 	}
-	if nameEnd == end || !passwordWord(text[from:nameEnd]) {
+	if nameEnd == end || !passwordWord(text[from:nameEnd]) && !isIdentifiedBy(text[:nameEnd]) {
 		return pos + 1
 	}
 	value := readValue(text, end, false)
@@ -198,6 +209,12 @@ func (r *Redactor) hideBehindWord(v view, pos int) int {
 	}
 	r.hide(v, value.from, value.to, RuleName)
 	return value.next
+}
+
+// isIdentifiedBy reports whether text ends with the words in front of a password of SQL.
+func isIdentifiedBy(text []byte) bool {
+	const words = "identified by"
+	return len(text) >= len(words) && bytes.EqualFold(text[len(text)-len(words):], []byte(words))
 }
 
 // passwordWord reports whether a word in front of a string says that the string is a password.

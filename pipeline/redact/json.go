@@ -134,42 +134,62 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 	if named.isSecret() && own == beside {
 		return named
 	}
-	if !own.isSecret() {
-		return noSecret
-	}
 	return own
 }
 
 // isNameMember reports whether a member names the value beside it.
 func isNameMember(name []byte) bool {
-	return isOneOf(bytes.ToLower(name), []string{"name", "key", "k", "header", "field", "variable"})
+	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable"})
+}
+
+// An arrayPass is the state of readArray: what the elements so far say about the next one.
+type arrayPass struct {
+	by     *command // the command among the elements
+	option bool     // the last element is an option for a secret
+	named  class    // the class of the last element, if it is a name
+	index  int      // of the next element
+}
+
+// classOfElement returns the class of the string p.text[from:to] of an array of that class.
+func (a *arrayPass) classOfElement(p *jsonPass, from, to int, array class) class {
+	text, element := p.text[from:to], array
+	switch {
+	case a.option:
+		element = strong
+	case a.index%2 == 1 && a.named.isSecret() && isValueOfPair(text, a.named, a.index == 1 && endsList(p.text, to+1)):
+		element = a.named
+	}
+	if a.named = noSecret; len(text) < maxName {
+		if a.index%2 == 0 {
+			a.named = pairClass(text)
+		}
+		if found := commandIn(text); found != nil {
+			a.by = found
+		}
+	}
+	a.option = element == array && isSecretOption(text, a.by)
+	if a.by != nil && len(text) > 2 && text[0] == '-' && (hasOption(a.by.joined, text[1]) || hasOption(a.by.secret, text[1])) {
+		p.hide(p.view, from+2, to, RuleFlag) // -pSECRET
+	}
+	return element
 }
 
 // readArray reads the elements of an array up to its end. The string behind the option of a command is its
 // value.
 func (p *jsonPass) readArray(pos int, class class, nesting int) (end int, ok bool) {
-	kinds, option := 0, false // the commands among the elements; the last element is an option for a secret
+	var state arrayPass
 	pos = skipSpace(p.text, pos)
 	if pos < len(p.text) && p.text[pos] == ']' {
 		return pos + 1, true
 	}
 	for {
 		element := class
-		if option {
-			element = strong
-		}
-		option = false
 		if pos < len(p.text) && p.text[pos] == '"' {
 			if to := stringEnd(p.text, pos); to > 0 {
-				text := p.text[pos+1 : to-1]
-				if len(text) < maxName {
-					kinds |= commandsIn(text)
-				}
-				option = element == class && isSecretOption(text, kinds)
-				if kinds&sqlClients != 0 && len(text) > 2 && string(text[:2]) == "-p" {
-					p.hide(p.view, pos+3, to-1, RuleFlag) // -pSECRET
-				}
+				element = state.classOfElement(p, pos+1, to-1, class)
 			}
+		} else {
+			state.option = false
 		}
 		if pos, ok = p.readValue(pos, element, nesting); !ok {
 			return pos, false
@@ -177,29 +197,13 @@ func (p *jsonPass) readArray(pos int, class class, nesting int) (end int, ok boo
 		pos = skipSpace(p.text, pos)
 		switch {
 		case pos < len(p.text) && p.text[pos] == ',':
-			pos = skipSpace(p.text, pos+1)
+			pos, state.index = skipSpace(p.text, pos+1), state.index+1
 		case pos < len(p.text) && p.text[pos] == ']':
 			return pos + 1, true
 		default:
 			return pos, false
 		}
 	}
-}
-
-// isSecretOption reports whether an argument is an option whose value, a secret, is the next argument.
-func isSecretOption(text []byte, kinds int) bool {
-	if len(text) < 2 || text[0] != '-' || optionEnd(text, 0) != len(text) {
-		return false
-	}
-	switch string(text) {
-	case "-a":
-		return kinds&redisClients != 0
-	case "-p":
-		return kinds&sshPass != 0
-	case "-w":
-		return kinds&ldapClients != 0
-	}
-	return len(text) > 2 && SecretName(text)
 }
 
 // readString hides the secrets of the string text[from:to], whose name has that class.
@@ -215,6 +219,8 @@ func (p *jsonPass) readString(from, to int, class class) {
 			rule = RuleHeader
 		}
 		p.hide(p.view, afterScheme(p.text, from, to), to, rule)
+	case class == everyday && isUserAndPassword(content): // {"auths":{"registry":{"auth":"…"}}}
+		p.hide(p.view, from, to, RuleName)
 	case len(content) < 6:
 	default:
 		v := p.part(from, to)

@@ -33,9 +33,14 @@ func (r *Redactor) readText(v view, depth int) {
 		return
 	}
 	r.hideNamed(v)
+	r.hidePairs(v)
 	r.hideFlags(v)
+	r.hidePiped(v)
+	r.hideRedis(v)
+	r.hidePhrases(v)
 	r.hidePatterns(v)
 	r.hideURLs(v)
+	r.hideBareUserInfo(v)
 	r.hideStatements(v)
 	if depth == maxDepth {
 		return
@@ -54,6 +59,9 @@ type namePass struct {
 	view
 	quotesTo int  // the text up to here was searched for double quotes
 	inString bool // a string in double quotes is open there
+
+	beside   class // of the name that stands beside a value: name=DB_PASSWORD value=X
+	besideTo int   // where it ends
 }
 
 // hideNamed hides the values behind = and : with the names of secrets, and the texts of elements of XML.
@@ -129,11 +137,19 @@ func (p *namePass) readMark(pos int) int {
 	if pos == 0 || text[pos] == ':' && text[pos-1] >= '0' && text[pos-1] <= '9' && (pos < 2 || text[pos-2] <= '9') {
 		return pos + 1 // a time, or an address
 	}
-	if !p.names.classAt(text, pos).isSecret() {
+	class := p.names.classAt(text, pos)
+	if !class.isSecret() && class != beside && class != everyday {
+		p.noteName(pos)
 		return pos + 1
 	}
 	name, quoted := nameBefore(text, pos)
-	class := classOf(name)
+	if class == beside && p.beside.isSecret() && pos-p.besideTo < maxName {
+		class = p.beside
+	}
+	if !class.isSecret() && !isSessionName(name) {
+		p.noteName(pos)
+		return pos + 1
+	}
 
 	// The mark may have several characters: =>, :=, ==, ::.
 	mark, start := text[pos], pos+1
@@ -169,6 +185,26 @@ func (p *namePass) readMark(pos int) int {
 	return max(value.next, start)
 }
 
+// noteName keeps the class of the value behind the mark at pos if it names a value beside it.
+func (p *namePass) noteName(pos int) {
+	name, _ := nameBefore(p.text, pos)
+	if len(name) > len("variable") || !isNameMember(name) {
+		return
+	}
+	value := readValue(p.text, pos+1, false)
+	if named := nameAtEnd(value.of(p.text)); len(named) > 0 && len(named) == value.to-value.from {
+		p.beside, p.besideTo = classOf(named), value.to
+	}
+}
+
+// minSession is the length from which the value of a session is that of a cookie, not a number.
+const minSession = 12
+
+// isSessionName reports whether name, an everyday word, is that of a cookie, or of the credentials of a registry.
+func isSessionName(name []byte) bool {
+	return len(name) < 8 && isOneFold(name, []string{"session", "sess", "sid", "auth"})
+}
+
 // isPrefix reports whether the bracket at pos begins the name of a method, as in {bcrypt}$2a$10$….
 func isPrefix(text []byte, pos int) bool {
 	if text[pos] != '{' {
@@ -188,8 +224,14 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 	if isPlaceholder(content) {
 		return true
 	}
+	if class == everyday {
+		return !isUserAndPassword(content) && (len(content) < minSession || !looksGenerated(content, minSession))
+	}
 	if class == countable && isCount(content, 20) || class == prose && isCount(content, 3) {
 		return true
+	}
+	if string(name) == "PASS" && mark == ':' && p.isFollowed(value) {
+		return true // PASS: TestName (0.00s)
 	}
 	if folded[name[0]] == 'p' && len(name) == 3 && (content[0] == '/' || len(content) > 1 && content[1] == ':') {
 		return true // PWD=/usr/src/app
@@ -205,16 +247,22 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 	if isProseWord(content) {
 		return true
 	}
-	if class != prose || isHeaderName(name) {
+	if class != prose && class != countable || isHeaderName(name) {
 		return false
 	}
 	before, _ := nameBefore(p.text, pos-len(name))
-	if isOneOf(bytes.ToLower(before), []string{"unexpected", "invalid", "unknown", "illegal", "unrecognized", "bad", "expected", "next"}) {
+	if isOneFold(before, []string{"unexpected", "invalid", "unknown", "illegal", "unrecognized", "bad", "expected", "next"}) {
 		return true
 	}
 	last := len(bytes.TrimSpace(p.text[value.to:])) == 0
 	first := pos < maxName && len(bytes.TrimLeft(p.text[:max(0, pos-len(name))], " -\t{[(\"'")) == 0
 	return !looksRandom(content) && !(last && first)
+}
+
+// isFollowed reports whether further words are behind a value in its line.
+func (p *namePass) isFollowed(value valueRange) bool {
+	behind := skipBlanks(p.text, value.next)
+	return !value.quoted && behind < len(p.text) && p.text[behind] > ' '
 }
 
 // isHeaderName reports whether name has a dash, an underscore or a capital, as X-Auth-Token and Cookie have.
@@ -393,7 +441,9 @@ func (p *namePass) readElement(pos int) int {
 		return pos + 1
 	}
 	name, _, _ := bytes.Cut(text[from:pos], []byte(" "))
-	if len(name) == 0 || name[0] == '/' || !SecretName(name) {
+	named := p.beside.isSecret() && p.besideTo <= pos &&
+		(p.besideTo > from || pos-p.besideTo < maxName && isOneFold(name, []string{"value"})) // <entry key="password">
+	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' || !named && !SecretName(name) {
 		return pos + 1
 	}
 	end := bytes.IndexByte(text[pos+1:], '<')

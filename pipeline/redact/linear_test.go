@@ -33,6 +33,14 @@ func TestRedactionTakesLinearTime(t *testing.T) {
 		"-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "bearer ", "Bearer a", "AUTH a ", "'", "select '", "select password '", "select \"", "insert into u (", "(", "((", "identified by ", "identified by '",
 		"/*", "/* password='", "-- ", "<", "<password>", "<password>x", "/bot1:", "/services/", "/reset-password/", "a&b=", "?a=b&", ";a=", "{\"a\":", "[", "[\"a\",", "{", "{\"password\":[", "\"", "\" ", " \"", "a\"",
 		"requirepass ", "master", "user:pass@", "postgres://", "postgres://a:b/c", "@a/", "@", "'@", "x'y@", "jdbc:oracle:", "= ", ": ", "    ", "\t", "é=", "\xff", "password\xff=", "value:", "\"value\":1,", "0x", "password=0x", ",password=a", "password=a,b=",
+		"password is a ", "password for a: ", "set password ", "token a1b2c3d4 ", "password: |",
+		"('password', 'a'), ", "['a',", "\"a\",", "\\\"a\\\",", "login a/b ", "a:b@", "a:b1c2d3e4@h:1 ",
+		"root:x@tcp(", "scp a:b1c2d3@h ", "echo a | passwd --stdin ", "echo a|", "|", "CONFIG SET a b ",
+		"config set ", "\"AUTH\" \"a\" ", "] \"AUTH\" ", "] \"SET\" \"token\" \"", "HELLO 3 AUTH ", "user a on >b ",
+		"MIGRATE ", "curl -u ", "curl -ua:b ", "mysql -p'", "htpasswd -b ", "vault login ", "net use ",
+		"openssl -passin pass:", "name=password value=a ", "<a name=\"password\" value=\"", "<value>",
+		"LS0tLS1CRUdJTi", "hvs.", "SG.", "Basic ", "Basic YTpi", "%20password%20", "%2520", "session=a", "PASS: a ",
+		"authorization bearer ", "identified by '", "secret_a_", "dapi0",
 	} {
 		for _, front := range []string{"", "{\"a\":\"", "password=", "select a ", "?"} {
 			line := []byte(front + strings.Repeat(part, size/len(part)))

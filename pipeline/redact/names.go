@@ -28,7 +28,7 @@ var contained = [...]string{
 	"accesskey", "signingkey", "encryptionkey", "masterkey", "sharedkey", "accountkey", "licensekey", "licencekey",
 	"appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential", "sessionid", "sessid", "sessiontoken",
 	"authcode", "authorizationcode", "clientassertion", "samlresponse", "samlassertion", "oauthverifier",
-	"codeverifier", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
+	"codeverifier", "dockerconfigjson", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
 }
 
 var containedBy = newWordTable(contained[:])

@@ -16,16 +16,22 @@ type needle struct {
 type needleKind uint8
 
 const (
-	nameNeedle    needleKind = iota // a part of the names of secrets
-	sqlNeedle                       // the same, and a word without which no statement has a secret
-	bearerNeedle                    // the word Bearer, a name, too
-	tokenNeedle                     // the front of a token, see prefixes
-	jwtNeedle                       // the front of a JSON web token
-	keyNeedle                       // the first line of a private key
-	commandNeedle                   // a command, or an option, whose value is a secret
-	pathNeedle                      // a segment of a path behind which a secret stands
-	escapeNeedle                    // an escaped character, or a colour
-	byteNeedle                      // a byte next to which a secret may be: @ % $
+	nameNeedle       needleKind = iota // a part of the names of secrets
+	sqlNeedle                          // the same, and a word without which no statement has a secret
+	bearerNeedle                       // the word Bearer, a name, too
+	basicNeedle                        // the word Basic
+	tokenNeedle                        // the front of a token, see prefixes
+	jwtNeedle                          // the front of a JSON web token
+	pemNeedle                          // base64 of the first line of a private key
+	keyNeedle                          // the first line of a private key
+	commandNeedle                      // a command, or an option, whose value is a secret
+	positionalNeedle                   // a command with a secret among its arguments
+	phraseNeedle                       // words in front of a secret
+	pipeNeedle                         // a command that reads a secret
+	loginNeedle                        // a word behind which user/password may stand
+	pathNeedle                         // a segment of a path behind which a secret stands
+	escapeNeedle                       // an escaped character, or a colour
+	byteNeedle                         // a byte next to which a secret may be: @ % $
 )
 
 // needles are all needles but those of prefixes and commands.
@@ -55,6 +61,7 @@ var needles = [...]needle{
 	{"nonce", nameNeedle},
 	{"ticket", nameNeedle},
 	{"bearer", bearerNeedle},
+	{"basic ", basicNeedle},
 	{"assert", nameNeedle},
 	{"saml", nameNeedle},
 	{"verif", nameNeedle},
@@ -67,8 +74,24 @@ var needles = [...]needle{
 	{`"v\`, nameNeedle},
 
 	{"eyj", jwtNeedle},
+	{"ls0tls1crudjti", pemNeedle},
 	{"-----begin ", keyNeedle},
 	{"--user", commandNeedle},
+	{"--proxy-user", commandNeedle},
+	{"setuser", phraseNeedle},
+	{"on >", phraseNeedle},
+	{"off >", phraseNeedle},
+	{"identified by ", phraseNeedle},
+	{"dockerconfig", nameNeedle},
+	{"chpasswd", pipeNeedle},
+	{"passwd --stdin", pipeNeedle},
+	{"sudo -s", pipeNeedle},
+	{"-stdin", pipeNeedle},
+	{"cryptsetup", pipeNeedle},
+	{"--with-token", pipeNeedle},
+	{"login ", loginNeedle},
+	{"logon ", loginNeedle},
+	{"sqlplus ", loginNeedle},
 	{`\u00`, escapeNeedle},
 	{"\x1b[", escapeNeedle},
 	{"@", byteNeedle},
@@ -83,6 +106,8 @@ var needles = [...]needle{
 	{"unsubscribe", pathNeedle},
 	{"/sso/", pathNeedle},
 	{"/services/", pathNeedle},
+	{"workflows/", pathNeedle},
+	{"triggers/", pathNeedle},
 	{"hook/", pathNeedle},
 	{"hooks/", pathNeedle},
 	{"reset/", pathNeedle},
@@ -119,11 +144,11 @@ type window struct {
 
 // A needleTable finds needles. For each pair of codes it has the buckets of the windows that begin with it (the
 // upper sixteen bits), and of those that end with it (the lower). The windows themselves are found by their hash, or,
-// if they have fewer than four bytes of a needle, by their bucket.
+// if they have fewer than four bytes of a needle, by their second byte.
 type needleTable struct {
 	pairs [1 << pairBits]uint32
 	whole [1 << hashBits][]window
-	short [numBuckets][]window
+	short [1 << codeBits][]window
 }
 
 const (
@@ -152,6 +177,9 @@ func allNeedles() []needle {
 	}
 	for _, command := range commands {
 		list = append(list, needle{command.name, commandNeedle})
+	}
+	for _, known := range positionalSecrets {
+		list = append(list, needle{known.command, positionalNeedle})
 	}
 	return list
 }
@@ -190,7 +218,11 @@ func newNeedleTable(list []needle) *needleTable {
 				w := n.windowAt(offset)
 				for at := range numBuckets - 1 {
 					next := table.sumsWith(w, at, sums[at], usual)
-					if cost := next.first*next.second - sums[at].first*sums[at].second; least < 0 || cost < least {
+					cost := next.first*next.second - sums[at].first*sums[at].second
+					if usual.hasWindow(w) {
+						cost += usual.all
+					}
+					if least < 0 || cost < least {
 						best, bucket, least = w, at, cost
 					}
 				}
@@ -259,7 +291,11 @@ func (t *needleTable) addWindow(w window, bucket int) {
 		hash := windowHash(w.codes)
 		t.whole[hash] = append(t.whole[hash], w)
 	} else {
-		t.short[bucket] = append(t.short[bucket], w)
+		for code := range t.short {
+			if (uint32(code)<<codeBits^w.codes)&w.mask&(anyCode<<codeBits) == 0 {
+				t.short[code] = append(t.short[code], w)
+			}
+		}
 	}
 	for pair := range pairsLike(w.codes, w.mask) {
 		t.pairs[pair] |= 1 << numBuckets << bucket
@@ -286,6 +322,15 @@ checking whether the compiler works... yes; loading configuration from /etc/app/
 type pairFrequencies struct {
 	each [1 << pairBits]float64
 	all  float64
+	four [1 << fourBits / 64]uint64 // hashes of the groups of four bytes in ordinary text
+}
+
+const fourBits = 14
+
+// hasWindow reports whether ordinary text has the four bytes of a window, or others with their hash.
+func (f *pairFrequencies) hasWindow(w window) bool {
+	hash := w.codes * 0x9E3779B1 >> (32 - fourBits)
+	return w.mask == wholeMask && f.four[hash>>6]&(1<<(hash&63)) != 0
 }
 
 // usualPairs returns how often each pair of codes is in usualText. No pair is impossible.
@@ -296,6 +341,12 @@ func usualPairs() *pairFrequencies {
 	}
 	for i := range len(usualText) - 1 {
 		usual.each[codeOf(usualText[i])|codeOf(usualText[i+1])<<codeBits]++
+	}
+	codes := uint32(0) // of the last four bytes
+	for i := range len(usualText) {
+		codes = codes>>codeBits | codeOf(usualText[i])<<(3*codeBits)
+		hash := codes * 0x9E3779B1 >> (32 - fourBits)
+		usual.four[hash>>6] |= 1 << (hash & 63)
 	}
 	for _, frequency := range usual.each {
 		usual.all += frequency

@@ -1,135 +1,9 @@
 package redact
 
-import "bytes"
-
-// A prefix begins a token of a known service.
-type prefix struct {
-	text string
-	min  int // minimum number of characters behind the prefix
-}
-
-// prefixes are the fronts of tokens, as secret scanners know them.
-var prefixes = [...]prefix{
-	{"ghp_", 8},
-	{"gho_", 8},
-	{"ghu_", 8},
-	{"ghs_", 8},
-	{"ghr_", 8},
-	{"github_pat_", 8},
-	{"glpat-", 8},
-	{"gldt-", 8},
-	{"glrt-", 8},
-	{"glsoat-", 8},
-	{"glptt-", 8},
-	{"glcbt-", 8},
-	{"xoxa-", 8},
-	{"xoxb-", 8},
-	{"xoxp-", 8},
-	{"xoxr-", 8},
-	{"xoxs-", 8},
-	{"xoxe-", 8},
-	{"xapp-", 8},
-	{"sk_live_", 6},
-	{"sk_test_", 6},
-	{"rk_live_", 6},
-	{"rk_test_", 6},
-	{"whsec_", 8},
-	{"sk-ant-", 8},
-	{"sk-proj-", 8},
-	{"sk-", 20},
-	{"npm_", 20},
-	{"pypi-", 20},
-	{"dop_v1_", 16},
-	{"doo_v1_", 16},
-	{"shpat_", 8},
-	{"shpss_", 8},
-	{"shpca_", 8},
-	{"hf_", 20},
-	{"lin_api_", 16},
-	{"AKIA", 12},
-	{"ASIA", 12},
-	{"AIza", 10},
-	{"dckr_pat_", 8},
-	{"tskey-", 8},
-	{"AGE-SECRET-KEY-", 8},
-	{"PMAK-", 20},
-	{"sq0atp-", 16},
-	{"sq0csp-", 16},
-	{"rubygems_", 20},
-	{"figd_", 16},
-}
-
-// prefixesBy has the prefixes by the byte before their mark, and by their mark.
-var prefixesBy = func() (by [256][]int) {
-	for i, p := range prefixes {
-		last := p.text[len(p.text)-1]
-		by[last] = append(by[last], i)
-	}
-	return by
-}()
-
-// prefixPairs has, for the byte before the last one of a prefix, the bytes before that: most underscores and
-// dashes are rejected by these two bytes.
-var prefixPairs = func() (pairs [128][2]uint64) {
-	for _, p := range prefixes {
-		last, before := p.text[len(p.text)-2], p.text[len(p.text)-3]
-		pairs[last][before>>6] |= 1 << (before & 63)
-	}
-	return pairs
-}()
-
-// mayEndPrefix reports whether a prefix may end with text[pos], by the two bytes before it.
-func mayEndPrefix(text []byte, pos int) bool {
-	if pos < 2 || text[pos-1] >= 128 || text[pos-2] >= 128 {
-		return false
-	}
-	before := text[pos-2]
-	return prefixPairs[text[pos-1]][before>>6]&(1<<(before&63)) != 0
-}
-
-// isTokenChar reports whether c may stand in a token of base64, base64url or hexadecimal digits.
-func isTokenChar(c byte) bool {
-	return folded[c] > separator || c == '-' || c == '_'
-}
-
-// tokenBehind reports whether a token whose prefix begins at pos is in text.
-func tokenBehind(text []byte, pos int) bool {
-	if pos > 0 && isTokenChar(text[pos-1]) {
-		return false
-	}
-	for i := range prefixes {
-		known := prefixes[i].text
-		if len(text)-pos > len(known) && string(text[pos:pos+len(known)]) == known {
-			if _, to := prefixAt(text, pos+len(known)-1); to > 0 {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// prefixAt returns the length of the token whose prefix ends with text[pos]; 0: there is none. from is where it
-// begins.
-func prefixAt(text []byte, pos int) (from, to int) {
-	if !mayEndPrefix(text, pos) {
-		return 0, 0
-	}
-	for _, i := range prefixesBy[text[pos]] {
-		known := &prefixes[i]
-		from = pos + 1 - len(known.text)
-		if from < 0 || string(text[from:pos+1]) != known.text || from > 0 && isTokenChar(text[from-1]) {
-			continue
-		}
-		to = pos + 1
-		for to < len(text) && isTokenChar(text[to]) {
-			to++
-		}
-		if to-pos-1 >= known.min {
-			return from, to
-		}
-	}
-	return 0, 0
-}
+import (
+	"bytes"
+	"encoding/base64"
+)
 
 // minJWT is the minimum length of a JSON web token.
 const minJWT = 20
@@ -216,20 +90,54 @@ func bearerEnd(text []byte, from int) int {
 	return from
 }
 
-// patternAt reports whether a token is at the mark at pos.
-func patternAt(text []byte, pos int) bool {
-	switch text[pos] {
-	case 'J':
-		return jwtAt(text, pos) > 0
-	case 'A': // the prefixes with an A end behind it
-		if pos+3 >= len(text) {
+// basicAt returns the credentials behind the word Basic, RFC 7617, whose first letter is at pos; to is 0 if there are
+// none. They are base64 of a user, a colon and a password.
+func basicAt(text []byte, pos int) (from, to int) {
+	const word = "basic "
+	if pos+len(word) > len(text) || text[pos+1]|0x20 != 'a' || !bytes.EqualFold(text[pos:pos+len(word)], []byte(word)) {
+		return 0, 0
+	}
+	from = skipBlanks(text, pos+len(word))
+	to = base64End(text, from)
+	if !isUserAndPassword(text[from:to]) {
+		return 0, 0
+	}
+	return from, to
+}
+
+// base64End returns the end of the characters of base64 from pos on.
+func base64End(text []byte, pos int) int {
+	for pos < len(text) && (folded[text[pos]] > separator || bytes.IndexByte([]byte("+/=-_"), text[pos]) >= 0) {
+		pos++
+	}
+	return pos
+}
+
+// isUserAndPassword reports whether data is base64 of a text with a colon in its first bytes.
+func isUserAndPassword(data []byte) bool {
+	var plain [3 * maxName / 4]byte
+	front := data[:min(len(data), maxName)&^3]
+	if len(front) < 4 || len(data) > 16*maxName {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(plain[:], front)
+	if err != nil {
+		if n, err = base64.URLEncoding.Decode(plain[:], front); err != nil {
 			return false
 		}
-		_, to := prefixAt(text, pos+3)
-		return to > 0
 	}
-	if text[pos] != '_' && text[pos] != '-' {
-		return false
+	for _, c := range plain[:n] {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return bytes.IndexByte(plain[:n], ':') >= 0
+}
+
+// patternAt reports whether text[pos] is the last byte of the front of a token.
+func patternAt(text []byte, pos int) bool {
+	if text[pos] == 'J' && jwtAt(text, pos) > 0 {
+		return true
 	}
 	_, to := prefixAt(text, pos)
 	return to > 0
@@ -247,16 +155,18 @@ func (r *Redactor) hidePatterns(v view) {
 				next = to
 				break
 			}
-			fallthrough
-		case '_', 'A', 'a':
-			if from, to := prefixAt(text, i); to > 0 {
-				r.hide(v, from, to, RulePattern)
+			next = r.hideToken(v, i)
+		case 'L':
+			if to := encodedKeyEnd(text, i); to > 0 {
+				r.hide(v, i, to, RulePrivateKey)
 				next = to
 			}
 		case 'J':
 			if to := jwtAt(text, i); to > 0 {
 				r.hide(v, i-2, to, RulePattern)
 				next = to
+			} else {
+				next = r.hideToken(v, i)
 			}
 		case '$':
 			if n := cryptLen(text, i); n > 0 {
@@ -267,10 +177,46 @@ func (r *Redactor) hidePatterns(v view) {
 			if from := bearerAt(text, i); from > 0 {
 				next = bearerEnd(text, from)
 				r.hide(v, from, next, RulePattern)
+			} else if from, to := basicAt(text, i); to > 0 {
+				r.hide(v, from, to, RulePattern)
+				next = to
+			} else {
+				next = r.hideToken(v, i)
+			}
+		default:
+			if mayEndPrefix(text, i) {
+				next = r.hideToken(v, i)
 			}
 		}
 		i = next
 	}
+}
+
+// encodedBegin is base64 of the front of a PEM block, RFC 7468.
+const encodedBegin = "LS0tLS1CRUdJTi"
+
+// encodedKeyEnd returns the end of the base64 of a private key in PEM that begins at pos, as Secrets of Kubernetes have
+// it; 0: there is none.
+func encodedKeyEnd(text []byte, pos int) int {
+	if len(text)-pos < maxName || string(text[pos:pos+len(encodedBegin)]) != encodedBegin {
+		return 0
+	}
+	var plain [3 * maxName / 4]byte
+	n, _ := base64.StdEncoding.Decode(plain[:], text[pos:pos+maxName])
+	if !bytes.Contains(plain[:n], keyWords) {
+		return 0
+	}
+	return base64End(text, pos)
+}
+
+// hideToken hides the token whose prefix ends at pos, and returns the offset at which to continue.
+func (r *Redactor) hideToken(v view, pos int) int {
+	from, to := prefixAt(v.text, pos)
+	if to == 0 {
+		return pos + 1
+	}
+	r.hide(v, from, to, RulePattern)
+	return to
 }
 
 var (

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
-	"math/bits"
 )
 
 // The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that it finds.
@@ -70,7 +69,7 @@ func (c *lineChecks) examineWord(word uint64, pos int, last uint32) bool {
 	codes := pairsOf(word)
 	for i := pos - 2; i < pos+wordSize; i += 2 {
 		next := lineNeedles.pairs[codes&anyPair]
-		if buckets := last >> numBuckets & next; buckets != 0 && c.examine(i, buckets) {
+		if last>>numBuckets&next != 0 && c.examine(i) {
 			return true
 		}
 		last = next
@@ -92,6 +91,7 @@ type lineChecks struct {
 	nameAlone   bool   // the name of a secret that may stand beside a value
 	atEnd       int    // the text up to here has no URL in front of an @
 	options     answer // a short option of a command
+	percent     bool   // a percent-encoded byte
 }
 
 // An answer is the result of a check.
@@ -114,8 +114,8 @@ func (a *answer) ask(check func() bool) bool {
 	return *a == isTrue
 }
 
-// examine reports whether a secret may be at one of the needles of these buckets that have a window at pos.
-func (c *lineChecks) examine(pos int, buckets uint32) bool {
+// examine reports whether a secret may be at one of the needles that have a window at pos.
+func (c *lineChecks) examine(pos int) bool {
 	var front [4]byte
 	if pos >= 0 && pos+len(front) <= len(c.data) {
 		front = [4]byte(c.data[pos:])
@@ -129,12 +129,7 @@ func (c *lineChecks) examine(pos int, buckets uint32) bool {
 	if c.examineWindows(lineNeedles.whole[windowHash(codes)], codes, pos) {
 		return true
 	}
-	for ; buckets != 0; buckets &= buckets - 1 {
-		if c.examineWindows(lineNeedles.short[bits.TrailingZeros32(buckets)&(numBuckets-1)], codes, pos) {
-			return true
-		}
-	}
-	return false
+	return c.examineWindows(lineNeedles.short[codes>>codeBits&anyCode], codes, pos)
 }
 
 // examineWindows reports whether a secret may be at a needle that has a window of the list at pos, where these codes
@@ -174,22 +169,48 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		return c.isName(end - len(bytes.TrimLeft(data[pos:end], `"`)))
 	case bearerNeedle:
 		return bearerAt(data, pos) > 0 || c.isName(pos)
+	case basicNeedle:
+		_, to := basicAt(data, pos)
+		return to > 0
 	case tokenNeedle:
 		return tokenBehind(data, pos)
 	case jwtNeedle:
 		return jwtAt(data, pos+2) > 0
+	case pemNeedle:
+		return encodedKeyEnd(data, pos) > 0
 	case keyNeedle:
 		return bytes.HasPrefix(data[pos:], keyBegin)
 	case commandNeedle:
 		return c.isCommand(n.text, pos)
+	case positionalNeedle:
+		known, _ := positionalAt(data, pos)
+		return known != nil
+	case phraseNeedle:
+		return true
+	case pipeNeedle:
+		return bytes.IndexByte(data[:pos], '|') >= 0
+	case loginNeedle:
+		_, to := loginSecret(data, end-1)
+		return to > 0
 	case pathNeedle:
 		return c.isPath(pos, end)
 	case escapeNeedle:
-		return data[pos] == '\x1b' || end < len(data) && data[end] >= '4' && data[end] <= '7'
+		return data[pos] == '\x1b' || end < len(data) && data[end] >= '4' && data[end] <= '7' || isEscapedRule(data, pos, end)
 	case byteNeedle:
 		return c.isByte(pos)
 	}
 	return false
+}
+
+// isEscapedRule reports whether the escape data[pos:end+2] is the > in front of a password of a user of Redis.
+func isEscapedRule(data []byte, pos, end int) bool {
+	if end+1 >= len(data) || data[end] != '3' || data[end+1]|0x20 != 'e' {
+		return false
+	}
+	for limit := pos - maxDepth; pos > max(0, limit) && data[pos-1] == '\\'; {
+		pos--
+	}
+	return bytes.HasSuffix(data[:pos], []byte("on ")) || bytes.HasSuffix(data[:pos], []byte("off "))
 }
 
 // isByte reports whether a secret may be next to the byte at pos.
@@ -200,6 +221,7 @@ func (c *lineChecks) isByte(pos int) bool {
 		return c.isUserInfo(pos)
 	case '%':
 		char := encoded(data, pos)
+		c.percent = c.percent || char >= 0
 		return char >= 0 && (bytes.IndexByte([]byte("=@%\"':["), byte(char)) >= 0 || folded[byte(char)] > separator)
 	case '$':
 		return cryptLen(data, pos) > 0
@@ -227,13 +249,17 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
 	class := c.names.classOf(data, from, end)
+	if class == noSecret && from+1 < end && byteBefore(data, from) == '\\' && bytes.IndexByte([]byte("nrtbf"), data[from]) >= 0 {
+		from++ // an escaped line break in front of the name
+		class = c.names.classOf(data, from, end)
+	}
 	switch {
 	case end < len(data) && data[end] == '/' && c.isPath(from, end), c.isNamed(class, end):
 		return true
 	case class.isSecret():
 		return c.beginsElement(from) || c.isOption(from, pos, end)
 	}
-	return class == everyday && data[from] == 'A' && isAuthCommand(data, from)
+	return class == everyday && data[from] == 'A' && (isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
 }
 
 // isNamed reports whether a mark or a string is behind a name of that class, which ends at end.
@@ -250,6 +276,7 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		pos++
 	}
 	if quoted && data[pos-1] == '\\' && bytes.HasPrefix(data[pos:], []byte("u00")) {
+		c.namedBeside = c.namedBeside || class == beside
 		return class >= everyday // password\u003d…
 	}
 	blank := pos
@@ -261,19 +288,19 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	case '=', ':':
 		c.everyday = c.everyday || class == everyday && mark == '='
 		c.namedBeside = c.namedBeside || class == beside
-		return class.isSecret()
+		return class.isSecret() || class == everyday && isSessionName(nameAtEnd(data[max(0, end-maxName):end]))
 	case '>':
+		c.namedBeside = c.namedBeside || class == beside
 		return class.isSecret()
 	case '\\', '\'', '"', '`':
-		if pos > blank && (class == strong || class == prose) {
-			return true // password "…"
+		if pos > blank && class > beside {
+			return true // password "…", "AUTH" "…"
 		}
+	case ',', '|':
+		return class.isSecret()
 	}
 	c.nameAlone = c.nameAlone || class.isSecret()
-	if pos > blank && class.isSecret() {
-		return isOneOf(data[max(0, end-len(settingWords[0])):end], settingWords[:]) // requirepass …
-	}
-	return false
+	return pos > blank && class.isSecret() // set password …
 }
 
 // beginsElement reports whether a name that begins at from is that of an element of XML.
@@ -297,30 +324,35 @@ func (c *lineChecks) isOption(from, pos, end int) bool {
 	return false
 }
 
-// isCommand reports whether a secret may be in the arguments of the command at pos.
+// isCommand reports whether a secret may be in the arguments of the command, or the option, at pos.
 func (c *lineChecks) isCommand(name string, pos int) bool {
-	if string(c.data[pos:pos+len(name)]) != name {
-		return false
-	}
-	if end := pos + len(name); end < len(c.data) && c.data[end] == '/' {
-		return false // the name of a user agent: curl/8.5.0
-	}
 	if name[0] == '-' {
-		return beginsOption(c.data, pos) && optionEnd(c.data, pos) == pos+len(name)
+		end := pos + len(name)
+		return string(c.data[pos:end]) == name && beginsOption(c.data, pos) && optionEnd(c.data, pos) == end
 	}
-	return c.options.ask(func() bool {
+	return commandAt(c.data, pos) != nil && c.options.ask(func() bool {
 		for pos := 0; ; pos++ {
 			next := bytes.IndexByte(c.data[pos:], '-')
 			if next < 0 {
 				return false
 			}
 			pos += next
-			if beginsOption(c.data, pos) && bytes.IndexByte([]byte("puawPU"), c.data[pos+1]) >= 0 {
+			if beginsOption(c.data, pos) && shortOptions[c.data[pos+1]] {
 				return true
 			}
 		}
 	})
 }
+
+// shortOptions has the letters of the options of commands.
+var shortOptions = func() (table [256]bool) {
+	for _, known := range commands {
+		for _, letter := range []byte(known.secret + known.joined + known.apart + known.user) {
+			table[letter] = true
+		}
+	}
+	return table
+}()
 
 // isPath reports whether a secret may be in the path whose segment holds data[pos:end].
 func (c *lineChecks) isPath(pos, end int) bool {
@@ -357,13 +389,33 @@ func (c *lineChecks) isUserInfo(pos int) bool {
 	}
 	c.atEnd = pos
 	front := c.data[from:pos]
+	if _, to := bareUserInfo(c.data, pos); to > 0 {
+		return true
+	}
 	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) || bytes.Contains(front, []byte("jdbc:"))
 }
 
 // isSuspicious reports whether a secret may be in the line because of what was found in several of its places.
 func (c *lineChecks) isSuspicious() bool {
-	return c.namedBeside && c.nameAlone || c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
-		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0
+	return c.namedBeside && c.nameAlone || c.everyday && (bytes.ContainsAny(c.data, "?&;#") || bytes.Contains(c.data, []byte(`\u00`))) ||
+		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 || c.percent && c.mayDecodedHoldSecret()
+}
+
+// mayDecodedHoldSecret reports whether a pass could find a secret in the line without its percent-encoding.
+func (c *lineChecks) mayDecodedHoldSecret() bool {
+	if c.encodings == maxDepth {
+		return false
+	}
+	plain := c.plain[:0]
+	for i := 0; i < len(c.data); {
+		var width int
+		plain, width = decodePercent(plain, c.data, i)
+		i += width
+	}
+	c.plain = plain
+	c.encodings++
+	defer func() { c.encodings-- }()
+	return c.mayHoldSecret(plain)
 }
 
 // byteBefore returns the byte before offset pos, or 0 if there is none.

@@ -12,9 +12,13 @@
 // each from the front to the end:
 //
 //	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go)
-//	flags     --password …, mysql -p…, passwd '…'           (flags.go)
-//	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go)
-//	URLs      user:password@, ?code=…, /reset-password/…    (url.go)
+//	pairs     ["password", "…"], ['Cookie', '…']            (pairs.go)
+//	flags     --password …, mysql -p…, passwd '…'           (flags.go, commands.go)
+//	pipes     echo … | passwd --stdin                       (pipes.go)
+//	Redis     CONFIG SET requirepass …, lines of MONITOR    (redis_line.go)
+//	phrases   set password … for bob, the password is …     (phrases.go, generated.go)
+//	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go, tokens.go)
+//	URLs      user:password@, ?code=…, /reset-password/…    (url.go, userinfo.go)
 //	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go)
 //
 // Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
@@ -83,12 +87,15 @@ type Redactor struct {
 	views [maxDepth]viewBuffer
 	names nameCache
 
+	plain     []byte // a line without its percent-encoding
+	encodings int    // how often plain was decoded
+
 	keyBegun bool // the last text has the beginning of a private key, and not its end
 }
 
 // BufferBytes returns the size of the buffers of r.
 func (r *Redactor) BufferBytes() int {
-	sum := cap(r.out) + cap(r.spans)*int(unsafe.Sizeof(span{}))
+	sum := cap(r.out) + cap(r.plain) + cap(r.spans)*int(unsafe.Sizeof(span{}))
 	for i := range r.views {
 		sum += cap(r.views[i].text) + 4*cap(r.views[i].table)
 	}

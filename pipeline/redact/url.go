@@ -25,6 +25,9 @@ func (r *Redactor) readURL(v view, depth int) {
 	if depth > 0 { // a document in a parameter
 		r.hideNamedQuoted(v)
 	}
+	if depth == 1 && r.mayHoldSecret(v.text) { // a text in a parameter
+		r.readText(v, depth)
+	}
 	if depth < maxDepth && hasPercent(v.text) {
 		r.readURL(r.decoded(v, depth, decodePercent), depth+1)
 	}
@@ -46,8 +49,12 @@ func mayHoldURLSecret(text []byte) bool {
 				return true
 			}
 			slash = i + 1
-		case '_', '-', 'J', 'A', '$':
+		case 'J':
 			if patternAt(text, i) {
+				return true
+			}
+		default:
+			if _, to := prefixAt(text, i); to > 0 {
 				return true
 			}
 		}
@@ -357,7 +364,7 @@ var segmentNames = map[string]int{
 	"set-password": 1, "forgot-password": 1, "magic-link": 1, "magic": 1, "verify-email": 1, "confirm-email": 1, "activate": 1,
 	"activation": 1, "invite": 1, "invitation": 1, "unsubscribe": 1, "token": 1, "tokens": 1, "apikey": 1, "api-key": 1, "confirm": 1,
 	"verify": 1, "sso": 1, "services": 3, "webhooks": 2, "secret": 1, "access_token": 1, "reset": 1, "otp": 1, "session": 1, "auth": 1,
-	"confirmation": 1, "bottoken": 1, "hook": 1, "webhook": 1,
+	"workflows": 2, "triggers": 3, "incomingwebhook": 1, "confirmation": 1, "bottoken": 1, "hook": 1, "webhook": 1,
 }
 
 // secretSegment returns how many segments behind a segment of a path the secret stands; 0: it has none. A bot's

@@ -14,7 +14,7 @@ var proseWords = [...]string{
 	"a", "an", "and", "or", "the", "is", "was", "has", "not", "must", "should", "cannot", "can't", "for", "of", "to", "in", "with", "from",
 	"by", "at", "as", "it", "if", "when", "too", "does", "did", "do", "will", "may", "please", "enter", "confirm", "type", "error", "errors",
 	"invalid", "valid", "expired", "expires", "unknown", "changed", "change", "reset", "updated", "update", "created", "deleted",
-	"accepted", "rejected", "denied", "failed", "failure", "success", "successful", "incorrect", "wrong", "correct", "mismatch",
+	"accepted", "rejected", "denied", "failed", "failure", "success", "successful", "succeeded", "incorrect", "wrong", "correct", "mismatch",
 	"mismatched", "verified", "verify", "sent", "given", "provided", "found", "using", "used", "read", "write", "ok", "okay", "unexpected",
 	"unable", "no", "only", "authentication", "login", "access", "user", "users", "unauthorized", "forbidden", "malformed", "rotated",
 	"refreshed", "revoked", "issued", "generated", "saved", "stored", "loaded", "loading", "parsing", "validating", "checking", "received",
@@ -122,7 +122,17 @@ func isProseWord(value []byte) bool {
 		return false
 	}
 	value = bytes.TrimRight(value, ",.;:!?)")
-	return len(value) < 16 && isOneOf(bytes.ToLower(value), proseWords[:])
+	return isOneFold(value, proseWords[:])
+}
+
+// isOneFold reports whether word is one of the words of list, which are in lower case, in any case.
+func isOneFold(word []byte, list []string) bool {
+	for _, other := range list {
+		if len(other) == len(word) && equalLower(word, other) {
+			return true
+		}
+	}
+	return false
 }
 
 // valueRange is a value in a text: its bytes, and where reading continues behind it.
@@ -149,6 +159,9 @@ func readValue(text []byte, pos int, inString bool) valueRange {
 	}
 
 	end := pos
+	if end < len(text) && text[end] == '|' {
+		end++ // a part of the password
+	}
 	for end < len(text) && !endsUnquoted(text, end, inString) {
 		end++
 	}

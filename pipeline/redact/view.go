@@ -92,6 +92,9 @@ func decodeEscape(out, text []byte, i int) ([]byte, int) {
 		}
 		return append(out, '\\'), 1
 	default:
+		if folded[c] > separator { // no escape: a path of Windows, a regular expression
+			return append(out, '\\'), 1
+		}
 		return append(out, c), 2
 	}
 }

@@ -1,0 +1,223 @@
+package redact
+
+import "bytes"
+
+// A command has options whose value is a secret, and no name says so. Each string has the letters of its options.
+type command struct {
+	name   string
+	secret string // -p SECRET, and -pSECRET
+	joined string // -pSECRET only
+	apart  string // -p SECRET only
+	user   string // -u user:SECRET, and -uuser:SECRET
+}
+
+// commands are the commands with such options. A blank at the end of a name is one of the text.
+var commands = [...]command{
+	{name: "mysql", joined: "p"},
+	{name: "mariadb", joined: "p"},
+	{name: "mytop", joined: "p"},
+	{name: "sshpass", secret: "p"},
+	{name: "redis-cli", secret: "a"},
+	{name: "keydb-cli", secret: "a"},
+	{name: "valkey-cli", secret: "a"},
+	{name: "redis-benchmark", secret: "a"},
+	{name: "curl", user: "uU"},
+	{name: "wget", user: "uU"},
+	{name: "smbclient", user: "U"},
+	{name: "lftp", user: "u"},
+	{name: "http ", user: "au"},
+	{name: "xh ", user: "a"},
+	{name: "ldapsearch", secret: "w"},
+	{name: "ldapmodify", secret: "w"},
+	{name: "ldapadd", secret: "w"},
+	{name: "ldapwhoami", secret: "w"},
+	{name: "ldapdelete", secret: "w"},
+	{name: "ldappasswd", secret: "wsa"},
+	{name: "mongo", secret: "p"},
+	{name: "docker login", secret: "p"},
+	{name: "podman login", secret: "p"},
+	{name: "nerdctl login", secret: "p"},
+	{name: "buildah login", secret: "p"},
+	{name: "skopeo login", secret: "p"},
+	{name: "oras login", secret: "p"},
+	{name: "registry login", secret: "p"}, // helm
+	{name: "auth login", secret: "p"},     // crane
+	{name: "az login", secret: "p"},
+	{name: "oc login", secret: "p"},
+	{name: "cf login", secret: "p"},
+	{name: "twine upload", secret: "p"},
+	{name: "unzip", secret: "P"},
+	{name: "zip ", secret: "P"},
+	{name: "7z ", joined: "p"},
+	{name: "openssl", apart: "kK"},
+	{name: "ssh-keygen", secret: "NP"},
+	{name: "sqlcmd", secret: "P"},
+	{name: "isql", secret: "P"},
+	{name: "bcp ", secret: "P"},
+	{name: "cqlsh", secret: "p"},
+	{name: "cypher-shell", secret: "p"},
+	{name: "mosquitto_", secret: "P"}, //nolint:misspell // the name of a program
+	{name: "ipmitool", secret: "P"},
+	{name: "snmp", secret: "AX"},
+	{name: "useradd", secret: "p"},
+	{name: "usermod", secret: "p"},
+	{name: "rdesktop", secret: "p"},
+}
+
+// commandAt returns the command whose name is at pos, or nil. The name is a word: the name of a user agent,
+// curl/8.5.0, is none. The names of tools of databases may have further letters: mysqldump.
+func commandAt(text []byte, pos int) *command {
+	if before := byteBefore(text, pos); folded[before] > separator || before == '_' || before == '-' {
+		return nil
+	}
+	for _, i := range commandsBy[text[pos]] {
+		known := &commands[i]
+		end := pos + len(known.name)
+		if end > len(text) || string(text[pos:end]) != known.name {
+			continue
+		}
+		for end < len(text) && (isLetter(text[end]) || text[end] == '_' || text[end] == '-') && text[end-1] != ' ' {
+			end++
+		}
+		if end == len(text) || text[end-1] == ' ' || text[end] <= ' ' || isQuote(text[end]) || text[end] == '\\' || text[end] == '.' {
+			return known
+		}
+	}
+	return nil
+}
+
+// commandsBy has the commands by the first byte of their names.
+var commandsBy = func() (by [256][]int) {
+	for i, c := range commands {
+		by[c.name[0]] = append(by[c.name[0]], i)
+	}
+	return by
+}()
+
+// commandIn returns the last command that a text names, or nil.
+func commandIn(text []byte) (last *command) {
+	for pos := range text {
+		if found := commandAt(text, pos); found != nil {
+			last = found
+		}
+	}
+	return last
+}
+
+// hasOption reports whether option, the p of -p, is one of the letters.
+func hasOption(letters string, option byte) bool {
+	for i := range len(letters) {
+		if letters[i] == option {
+			return true
+		}
+	}
+	return false
+}
+
+// isSecretOption reports whether an argument is an option whose value, a secret, is the next argument.
+func isSecretOption(text []byte, by *command) bool {
+	if len(text) < 2 || text[0] != '-' || optionEnd(text, 0) != len(text) {
+		return false
+	}
+	if len(text) == 2 {
+		return by != nil && (hasOption(by.secret, text[1]) || hasOption(by.apart, text[1]))
+	}
+	return SecretName(text)
+}
+
+// userOptions are the long options whose value is user:password.
+var userOptions = [...]string{"--user", "--proxy-user", "--creds", "--src-creds", "--dest-creds", "--basic-auth"}
+
+// netUse is a command of Windows, whose options begin with a slash.
+const netUse = "net use"
+
+// A positionalSecret is a secret among the arguments of a command that are no options.
+type positionalSecret struct {
+	command string
+	before  int  // the number of arguments before it
+	prose   bool // sentences have the words, too: the argument must look generated
+}
+
+var positionalSecrets = [...]positionalSecret{
+	{"rabbitmqctl add_user", 1, false},
+	{"rabbitmqctl change_password", 1, false},
+	{"rabbitmqctl authenticate_user", 1, false},
+	{"vault login", 0, true},
+	{"mc alias set", 3, false},
+	{"mc config host add", 3, false},
+	{"wpa_passphrase", 1, false},
+	{"htpasswd -b", 2, false},
+	{"htpasswd -nb", 1, false},
+	{"htpasswd -cb", 2, false},
+	{"htpasswd -bc", 2, false},
+	{"htpasswd -bn", 1, false},
+	{"sentinel auth-pass", 1, false},
+	{netUse, 0, true},
+}
+
+// positionalAt returns the command at pos that has a secret among its arguments, and where these begin; nil if there is
+// none.
+func positionalAt(text []byte, pos int) (found *positionalSecret, arguments int) {
+	if folded[byteBefore(text, pos)] > separator {
+		return nil, 0
+	}
+	for i := range positionalSecrets {
+		known := &positionalSecrets[i]
+		end := pos + len(known.command)
+		if end >= len(text) || string(text[pos:end]) != known.command {
+			continue
+		}
+		for end < len(text) && isLetter(text[end]) { // htpasswd -nbB
+			end++
+		}
+		if end < len(text) && text[end] == ' ' {
+			return known, end
+		}
+	}
+	return nil, 0
+}
+
+// hidePositional hides the argument that is a secret of the command at pos, and returns the offset at which to
+// continue.
+func (r *Redactor) hidePositional(v view, pos int) int {
+	text := v.text
+	known, end := positionalAt(text, pos)
+	if known == nil {
+		return pos + 1
+	}
+	for n, limit := 0, end+maxPhrase; end < min(len(text), limit); {
+		value := readArgument(text, end)
+		end = max(value.next, value.from+1)
+		word := value.of(text)
+		if len(word) == 0 || text[value.from] == '|' {
+			break
+		}
+		if word[0] == '-' || isSetting(word) ||
+			known.command == netUse && (word[0] == '/' || word[0] == '\\' || word[len(word)-1] == ':') {
+			continue
+		}
+		if n == known.before {
+			if !isPlaceholder(word) && !isProseWord(word) && (!known.prose || looksGenerated(word, len("secret"))) {
+				r.hide(v, value.from, value.to, RuleFlag)
+			}
+			break
+		}
+		n++
+	}
+	return end
+}
+
+// isSetting reports whether an argument is name=value.
+func isSetting(argument []byte) bool {
+	i := bytes.IndexByte(argument, '=')
+	return i > 0 && i+1 < len(argument) && argument[i+1] != '=' && shapeOf(argument[:i]).letters == i
+}
+
+// readArgument returns the argument of a command behind pos. The string that holds the command may end with it.
+func readArgument(text []byte, pos int) valueRange {
+	value := readValue(text, pos, false)
+	if !value.quoted {
+		value.to = value.from + len(bytes.TrimRight(text[value.from:value.to], "\"'`,]\\"))
+	}
+	return value
+}

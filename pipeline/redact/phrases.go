@@ -1,0 +1,349 @@
+package redact
+
+import "bytes"
+
+// maxPhraseWords bounds the words of a sentence between the name of a secret and the secret.
+const maxPhraseWords = 12
+
+// linkWords are the words in front of a secret in a sentence: password is X, token set to X.
+var linkWords = [...]string{"is", "was", "to", "as", "are", "be", "=", "->", "=>", "value", "changed", "now"}
+
+// assigningWords are the words in front of a name that is given a value behind a blank: ENV DB_PASSWORD X.
+var assigningWords = [...]string{"env", "set", "setx", "setenv", "config", "export", "arg", "env:", "put", "requirepass"}
+
+// headingWords are the words in front of the name of a secret in a heading: Initial admin password for bob: X.
+var headingWords = [...]string{
+	"a", "the", "your", "my", "new", "temporary", "temp", "initial", "default", "generated", "random", "root",
+	"admin", "administrator",
+	"user", "current", "old", "one-time", "login", "database", "db", "auto-generated", "bootstrap",
+	"superuser", "access", "api",
+}
+
+// levelWords are the levels of log lines, behind which a message begins.
+var levelWords = [...]string{"info", "warn", "warning", "debug", "error", "trace", "notice", "fatal", "note"}
+
+// A phrasePass hides the secrets of sentences, whose names have no mark behind them.
+type phrasePass struct {
+	*Redactor
+	view
+}
+
+// A secretName is the name of a secret in a sentence.
+type secretName struct {
+	from, end int
+	class     class
+	technical bool // a word that is none of prose: db_password, PASSWORD
+	password  bool // not that of a token, whose words prose has more often
+}
+
+// hidePhrases hides the secrets that stand behind their names in a sentence: set password X for bob, the password for
+// bob is: X.
+func (r *Redactor) hidePhrases(v view) {
+	pass := phrasePass{r, v}
+	text := v.text
+	for i := 0; i < len(text); {
+		if folded[text[i]] == 0 {
+			i++
+			continue
+		}
+		from := i
+		for i < len(text) && folded[text[i]] != 0 {
+			i++
+		}
+		if i == len(text) || text[i-1] == '.' {
+			continue
+		}
+		switch text[i] {
+		case ' ', '\t', '|', ',', '>', '/':
+		default:
+			continue
+		}
+		if isLoginWord(text[from:i]) {
+			i = pass.hideLogin(i)
+			continue
+		}
+		if class := r.names.classOf(text, from, i); class >= prose && text[from] != '-' {
+			i = pass.readName(newSecretName(text, from, i, class))
+		}
+	}
+}
+
+// newSecretName returns the name text[from:end].
+func newSecretName(text []byte, from, end int, class class) secretName {
+	name := secretName{from: from, end: end, class: class}
+	s := shapeOf(text[from:end])
+	name.technical = class == strong && (s.separators > 0 || s.humps > 0 || isUpper(text[from:end]))
+	word := text[from:end]
+	name.password = class != header && containsWord(word, &passwordWordsBy) && string(word) != "pass"
+	return name
+}
+
+var passwordWordsBy = newWordTable([]string{"pass", "pwd", "psw", "pw", "kennwort"})
+
+// isUpper reports whether a name has no small letters.
+func isUpper(name []byte) bool {
+	for _, c := range name {
+		if c >= 'a' && c <= 'z' {
+			return false
+		}
+	}
+	return true
+}
+
+// readName hides the secret behind name, and returns the offset at which to continue.
+func (p *phrasePass) readName(name secretName) int {
+	text, end := p.text, name.end
+	switch {
+	case text[end] == '|' || text[end] == ',':
+		return p.hideCandidate(name, end+1, len("secret"))
+	case text[end] == '>':
+		if text[end-1] == '-' {
+			return p.hideCandidate(name, end+1, len("secret"))
+		}
+		return end
+	case text[end] == '/':
+		return end
+	case name.class == header:
+		return p.hideCredentials(end)
+	}
+	start := skipBlanks(text, end)
+	word := wordAt(text, start)
+	if len(word) == 0 && start == len(text) {
+		return end
+	}
+	if p.isAssigned(name, start, word) {
+		value := readArgument(text, start)
+		if value.from < value.to && !isPlaceholder(value.of(text)) && !isProseWord(value.of(text)) {
+			p.hide(p.view, value.from, value.to, RuleName)
+			return value.next
+		}
+		return end
+	}
+	if next := p.hideCandidate(name, start, name.minimum()); next > start {
+		return next
+	}
+	if bytes.EqualFold(text[name.from:name.end], []byte("pass")) {
+		return end // a verb
+	}
+	return p.readSentence(name, start)
+}
+
+// minimum returns the minimum length of a secret of that name that stands directly behind it.
+func (n *secretName) minimum() int {
+	if n.password {
+		return len("secret")
+	}
+	return len("secrets!")
+}
+
+// wordAt returns the word at pos, without the punctuation behind it. It ends with the string that holds it.
+func wordAt(text []byte, pos int) []byte {
+	end := pos
+	for end < len(text) && end-pos <= maxScanned && text[end] > ' ' && text[end] != '"' && text[end] != '\\' {
+		end++
+	}
+	return bytes.TrimRight(text[pos:end], ",.;:!?)]}>\"'`")
+}
+
+// hideCandidate hides the word at pos if it looks like a secret of that name, and returns the offset behind it, or pos.
+func (p *phrasePass) hideCandidate(name secretName, pos, atLeast int) int {
+	word := wordAt(p.text, pos)
+	if !looksGenerated(word, atLeast) || !name.password && !hasDigitInside(word) {
+		return pos
+	}
+	p.hide(p.view, pos, pos+len(word), RuleName)
+	return pos + len(word)
+}
+
+// hasDigitInside reports whether a word has a letter behind a digit, or is longer than the words of prose.
+func hasDigitInside(word []byte) bool {
+	s := shapeOf(word)
+	return s.digitInside || len(word) >= 18
+}
+
+// isAssigned reports whether word, which begins at start, is given to name as a value: ENV PASSWORD X; db_password X.
+func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
+	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
+	if !name.technical && !command || len(word) == 0 {
+		return false
+	}
+	front := p.text[max(0, name.from-maxName):name.from]
+	last := lastWord(front)
+	for len(last) > 0 && last[0] == '-' { // set -x NAME value
+		front = front[:len(bytes.TrimRight(front, " \t"))-len(last)]
+		last = lastWord(front)
+	}
+	if isOneFold(last, assigningWords[:]) {
+		return true
+	}
+	if !endsPreamble(last) || !p.isLastWord(start) {
+		return false
+	}
+	if command {
+		return !bytes.ContainsAny(word, "./:")
+	}
+	first := p.text[name.from]
+	return first >= 'a' && first <= 'z' && word[0] != '('
+}
+
+// readSentence hides the secret in the words from start on, the first of which is no secret: … is X, … for bob: X. It
+// returns the offset at which to continue.
+func (p *phrasePass) readSentence(name secretName, start int) int {
+	text := p.text
+	limit := min(len(text), start+maxPhrase)
+	for pos, words := start, 0; pos < limit && words < maxPhraseWords; words++ {
+		end := pos
+		for end < limit && text[end] > ' ' {
+			end++
+		}
+		word := text[pos:end]
+		if len(word) == 0 || isQuote(word[0]) {
+			break
+		}
+		colon := word[len(word)-1] == ':'
+		if last := word[len(word)-1]; last == '.' || last == '!' || last == '?' || last == ';' {
+			break
+		}
+		pos = skipBlanks(text, end)
+		if pos >= limit || !colon && !isOneFold(word, linkWords[:]) {
+			continue
+		}
+		if colon && isOneFold(word[:len(word)-1], harmless[:]) {
+			break // signature algorithm: …
+		}
+		if next := p.hideStated(name, pos, colon); next > pos {
+			return next
+		}
+		if colon && p.isHeading(name, words) && p.isLastWord(pos) {
+			value := readArgument(text, pos)
+			if !isPlaceholder(value.of(text)) && !isProseWord(value.of(text)) {
+				p.hide(p.view, value.from, value.to, RuleName)
+				return value.next
+			}
+		}
+	}
+	return name.end
+}
+
+// hideStated hides the word at pos, behind a colon or a link word, if it is a secret, and returns the offset behind it,
+// or pos.
+func (p *phrasePass) hideStated(name secretName, pos int, colon bool) int {
+	text := p.text
+	open := pos
+	for open < len(text) && text[open] == '\\' {
+		open++
+	}
+	if open < len(text) && isQuote(text[open]) {
+		value := readValue(text, pos, false)
+		word := value.of(text)
+		isWord := len(word) >= minSecret && bytes.IndexByte(word, ' ') < 0 && !isPlaceholder(word) && !isProseWord(word)
+		if name.password && isWord {
+			p.hide(p.view, value.from, value.to, RuleName)
+			return value.next
+		}
+		return pos
+	}
+	atLeast := len("secret")
+	if colon && name.password {
+		atLeast = minSecret
+	}
+	return p.hideCandidate(name, pos, atLeast)
+}
+
+// isHeading reports whether the text in front of a colon is a heading, not a message: Initial password for bob: X.
+// words is the number of words between name and colon.
+func (p *phrasePass) isHeading(name secretName, words int) bool {
+	if !name.password || words > 2 {
+		return false
+	}
+	front := p.text[max(0, name.from-maxName):name.from]
+	for {
+		last := lastWord(front)
+		if endsPreamble(last) {
+			return true
+		}
+		if !isOneFold(last, headingWords[:]) {
+			return false
+		}
+		front = front[:len(bytes.TrimRight(front, " \t"))-len(last)]
+	}
+}
+
+// lastWord returns the word at the end of text, in front of blanks.
+func lastWord(text []byte) []byte {
+	text = bytes.TrimRight(text, " \t")
+	if i := bytes.LastIndexAny(text, " \t\n\"'"); i >= 0 {
+		text = text[i+1:]
+	}
+	return text
+}
+
+// endsPreamble reports whether a message begins behind a word: there is none, or it is punctuation, a level, a time, or
+// the name of a component.
+func endsPreamble(word []byte) bool {
+	if len(word) == 0 || isOneFold(word, levelWords[:]) || isDigitAt(word, 0) {
+		return true
+	}
+	return bytes.IndexByte([]byte(":]>|-#*"), word[len(word)-1]) >= 0
+}
+
+// isLastWord reports whether the word at pos is the last of its line.
+func (p *phrasePass) isLastWord(pos int) bool {
+	for pos < len(p.text) && p.text[pos] > ' ' && p.text[pos] != '"' {
+		pos++
+	}
+	end := skipBlanks(p.text, pos)
+	return end == len(p.text) || p.text[end] == '"' || p.text[end] == '\n' || p.text[end] == '\r'
+}
+
+// hideCredentials hides the word behind a scheme behind pos: Authorization Bearer X.
+func (p *phrasePass) hideCredentials(pos int) int {
+	start := skipBlanks(p.text, pos)
+	n := schemeLength(p.text[start:])
+	if n == 0 || !isScheme(p.text[start:start+n]) {
+		return pos
+	}
+	value := readArgument(p.text, start+n)
+	if word := value.of(p.text); len(word) < minBearer || !looksGenerated(word, minBearer) {
+		return pos
+	}
+	p.hide(p.view, value.from, value.to, RuleHeader)
+	return max(value.next, pos)
+}
+
+// isLoginWord reports whether user/password may stand behind a word.
+func isLoginWord(word []byte) bool {
+	return isOneFold(word, []string{"login", "logon", "sqlplus", "credentials"})
+}
+
+// hideLogin hides the password of user/password behind pos, and returns the offset at which to continue.
+func (p *phrasePass) hideLogin(pos int) int {
+	from, to := loginSecret(p.text, pos)
+	if to == 0 {
+		return pos
+	}
+	p.hide(p.view, from, to, RuleName)
+	return to
+}
+
+// loginSecret returns the password of user/password behind pos; to is 0 if there is none. A host may be behind it.
+func loginSecret(text []byte, pos int) (from, to int) {
+	start := skipBlanks(text, pos)
+	from = start
+	for from < len(text) && folded[text[from]] > separator {
+		from++
+	}
+	if from == start || start == pos || from == len(text) || text[from] != '/' {
+		return 0, 0
+	}
+	from++
+	word := wordAt(text, from)
+	if at := bytes.LastIndexByte(word, '@'); at > 0 {
+		word = word[:at]
+		return from, from + len(word)
+	}
+	if bytes.IndexByte(word, '/') >= 0 && len(word) < 12 || !looksGenerated(word, len("secret")) {
+		return 0, 0
+	}
+	return from, from + len(word)
+}
