@@ -1,6 +1,10 @@
 package rules
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"tidegate/pipeline/log4j"
+)
 
 // lowerASCII returns text with A to Z in lower case. Unicode's rules would make the Kelvin sign a k, which no
 // index over bytes can follow; names, addresses, URLs and statements are compared by their ASCII letters
@@ -72,6 +76,22 @@ func unescapeRound(data []byte, plus bool) []byte {
 		out = append(out, char)
 	}
 	return out
+}
+
+// lookups returns text with the lookups of Log4j resolved.
+func lookups(text string) string {
+	var b []byte
+	return lookupsInto(&b, text)
+}
+
+// lookupsInto is lookups without allocation, as lowerInto.
+func lookupsInto(buf *[]byte, text string) string {
+	if !log4j.MayHold(text) {
+		return text
+	}
+	data := log4j.Resolve((*buf)[:0], unsafe.Slice(unsafe.StringData(text), len(text)))
+	*buf = data
+	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
 // hexDigit returns the value of a hexadecimal digit, -1 for other bytes.

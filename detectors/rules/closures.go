@@ -12,7 +12,7 @@ import (
 
 // An expression is compiled to closures: each node becomes a Go function of the node's kind, which calls the
 // functions of the node's arguments. Kinds are known at compile time, so evaluation neither boxes values nor
-// checks types. It allocates only where + joins texts, or where lower or unescape changes a computed text.
+// checks types. It allocates only where + joins texts, or where lower, unescape or lookups changes a computed text.
 // docs/adr/0009-rules-behind-an-index.md compares the time with that of expr's virtual machine;
 // TestVerdictsAreThoseOfTheVirtualMachine compares the verdicts.
 type (
@@ -249,7 +249,7 @@ func (n *node) textClosure() textFunc {
 		return func(v *eventValues) string { return left(v) + right(v) }
 	}
 	of, change := n.args[0].textClosure(), map[operation]func(string) string{
-		opLower: lowerASCII, opUnescape: unescape, opTrim: strings.TrimSpace,
+		opLower: lowerASCII, opUnescape: unescape, opLookups: lookups, opTrim: strings.TrimSpace,
 	}[n.op]
 	return func(v *eventValues) string { return change(of(v)) }
 }

@@ -566,6 +566,27 @@ func TestUnescapeDecodesTwice(t *testing.T) {
 	check("%00", "\x00")
 }
 
+// TestLookupsAreResolved: the value of a slot and that of a computed text are the same, and a text without a lookup
+// stays.
+func TestLookupsAreResolved(t *testing.T) {
+	set, err := compileText(t, ruleYAML("slot", `lookups(url.query) contains "${jndi:"`)+ruleYAML("computed", `lookups(url.query + "x") contains "${jndi:"`)+
+		ruleYAML("element", `any(http.request.x_forwarded_for, lower(lookups(unescape(#))) contains "${jndi:")`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(text string, want int) {
+		t.Helper()
+		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlQuery: text, XForwardedFor: []string{"", text}}}
+		if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) != want {
+			t.Errorf("%q: %s match, want %d rules", text, fired(event), want)
+		}
+	}
+	check("a=${${env:A:-j}ndi:ldap://x}", 3)
+	check("a=${lower:jndi}:", 0)
+	check("a=${HOME}", 0)
+	check("", 0)
+}
+
 // FuzzCompile checks that any file yields either a set that can be tested, or an error with a text.
 func FuzzCompile(f *testing.F) {
 	f.Add([]byte(ruleYAML("r", `url.query contains "a"`)))

@@ -17,8 +17,8 @@ const (
 
 // functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
-	"all", "any", "cidr", "count", "glob", "has", "hour", "label", "len", "lower", "none", "one", "trim", "unescape",
-	"weekday",
+	"all", "any", "cidr", "count", "glob", "has", "hour", "label", "len", "lookups", "lower", "none", "one", "trim",
+	"unescape", "weekday",
 }
 
 // An expression is a compiled condition. It is immutable; the state of an evaluation is in eventValues.

@@ -97,13 +97,15 @@ func (g generator) event() *pipeline.Event {
 func (g generator) subject() string {
 	field := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name",
 		`label("app")`, "http.request.method")
-	switch g.IntN(5) {
+	switch g.IntN(6) {
 	case 0:
 		return "lower(" + field + ")"
 	case 1:
 		return "unescape(" + field + ")"
 	case 2:
 		return "lower(unescape(" + field + "))"
+	case 3:
+		return "lower(lookups(" + field + "))"
 	}
 	return field
 }

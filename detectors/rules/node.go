@@ -40,6 +40,7 @@ const (
 
 	opLower
 	opUnescape
+	opLookups
 	opTrim
 	opLength
 
@@ -63,8 +64,8 @@ const (
 var operators = [...]string{
 	opNot: "not", opAnd: "and", opOr: "or", opNegate: "-", opAdd: "+", opSubtract: "-", opMultiply: "*", opDivide: "/", opModulo: "%",
 	opEqual: "==", opNotEqual: "!=", opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">=",
-	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opTrim: "trim",
-	opLength: "len", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
+	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opLookups: "lookups",
+	opTrim: "trim", opLength: "len", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
@@ -106,7 +107,7 @@ func (t *slotTable) render(n *node) string {
 		return "not (" + arg(0) + ")"
 	case opNegate:
 		return "-" + arg(0)
-	case opLower, opUnescape, opTrim, opLength:
+	case opLower, opUnescape, opLookups, opTrim, opLength:
 		return operators[n.op] + "(" + arg(0) + ")"
 	case opAny, opAll, opNone, opOne, opCount:
 		return operators[n.op] + "(" + t.list[n.slot].label + ", " + arg(0) + ")"

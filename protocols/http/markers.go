@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/log4j"
 )
 
 // maxMarkers is the number of markers of one request that are kept.
@@ -23,7 +24,7 @@ var forms = [...]form{
 		"etc/passwd", "etc/shadow", "etc/hosts", "proc/self", "win.ini", "boot.ini", "web-inf/web.xml", ".ssh/id_",
 		"wp-config.php", "/root/.", "var/log/", "var/run/secrets",
 	}},
-	{"jndi", []string{"${jndi:", "${lower:", "${upper:", "${::-", "${env:"}},
+	{"jndi", []string{log4j.JNDI}}, // in the text with its lookups resolved
 	{"script", []string{"<script", "javascript:", "onerror=", "onload=", "<svg", "<iframe"}},
 	{"sql", []string{
 		"union select", "union all select", "union/**/select", "' or '", "' or 1", "\" or \"", "or 1=1", "sleep(", "benchmark(",
@@ -90,6 +91,11 @@ func (p *parser) addMarkers(event *pipeline.Event, where, value []byte) {
 	p.plain = append(p.plain[:0], value...)
 	p.plain = unescape(unescape(p.plain))
 	found := formsIn(p.plain)
+	if bytes.IndexByte(p.plain, '$') >= 0 {
+		size := len(p.plain)
+		p.plain = log4j.Resolve(p.plain, p.plain)
+		found |= formsIn(unescape(p.plain[size:]))
+	}
 	for i := range forms {
 		if found&(1<<i) == 0 || len(body.RequestMarkers) >= maxMarkers {
 			continue
