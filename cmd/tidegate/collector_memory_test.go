@@ -181,6 +181,7 @@ type forger struct {
 	fd     int
 	buf    []byte
 	random *rand.Rand
+	next   map[uint32]uint32 // sequence numbers by connection
 	sent   int
 }
 
@@ -202,7 +203,7 @@ func (f *floodNet) flood(stop *atomic.Bool) (sent int) {
 			f.t.Error(err)
 			return
 		}
-		forger := &forger{fd: fd, random: rand.New(rand.NewPCG(3, 4))}
+		forger := &forger{fd: fd, random: rand.New(rand.NewPCG(3, 4)), next: map[uint32]uint32{}}
 		for round := 0; !stop.Load(); round++ {
 			forger.sendRound(round)
 		}
@@ -211,21 +212,50 @@ func (f *floodNet) flood(stop *atomic.Bool) (sent int) {
 	return sent
 }
 
-// sendRound sends one packet of each kind.
+// sendRound sends one packet of each kind: SYNs from anywhere, commands and requests that wait for answers that never
+// come, with short and with long texts, the halves of heads and messages, and fragments.
 func (f *forger) sendRound(round int) {
-	address := func(net byte, i int) netip.Addr { return netip.AddrFrom4([4]byte{10, net, byte(i >> 8), byte(i)}) }
-	const syn, ack = 2, 16
+	const syn = 2
 	anybody := f.random.IntN(1 << 24)
-	f.tcp(address(byte(100+anybody>>16&63), anybody), uint16(f.random.IntN(1<<16)), 80, syn, 0, "")
-	requests := strings.Repeat("GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 40)
-	f.tcp(address(2, round%3000), 2000, 80, ack, uint32(round/3000*len(requests)), requests)
-	f.tcp(address(3, round%300), 3000, 6379, ack, uint32(round/300*1400), strings.Repeat("*1\r\n$4\r\nPING\r\n", 100))
-	f.tcp(address(4, round%3000), 4000, 8080, ack, uint32(round/3000*3000), strings.Repeat("g", 1400))
+	f.tcp(floodAddress(byte(100+anybody>>16&63), anybody), uint16(f.random.IntN(1<<16)), 80, syn, 0, "")
+	f.stream(2, 3000, round, 80, strings.Repeat("GET /a HTTP/1.1\r\nHost: x\r\n\r\n", 40))
+	f.stream(3, 300, round, 6379, blockingRead+strings.Repeat("*1\r\n$4\r\nPING\r\n", 99))
+	f.stream(4, 3000, round, 8080, strings.Repeat("g", 1400))
+	f.stream(7, 1000, round, 6379, strings.Repeat(longCommand, 3))
+	f.stream(8, 1000, round, 80, longRequestPart(round/1000))
+	f.stream(9, 3000, round, 53, "\x20\x00\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"+strings.Repeat("\x03abc", 300))
+
 	query := wire.BigEndian.AppendUint16(nil, uint16(round))
 	query = append(query, "\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"...)
 	query = fmt.Appendf(query, "\x07q%06d\x07example\x00\x00\x01\x00\x01", round%1000000)
-	f.udp(address(5, round%3000), 5000, 53, uint16(round), 0, query)
-	f.udp(address(6, round%3000), 6000, 9999, uint16(round/3000), 0x2000, []byte(strings.Repeat("f", 1392)))
+	f.udp(floodAddress(5, round%3000), 5000, 53, uint16(round), 0, query)
+	f.udp(floodAddress(6, round%3000), 6000, 9999, uint16(round/3000), 0x2000, []byte(strings.Repeat("f", 1392)))
+}
+
+// blockingRead is a command that Redis answers when there is something to read; the commands behind it wait.
+const blockingRead = "*3\r\n$5\r\nBLPOP\r\n$1\r\nk\r\n$1\r\n0\r\n"
+
+// longCommand is a command of 16 arguments.
+var longCommand = "*16\r\n$4\r\nMGET\r\n" + strings.Repeat("$20\r\nkkkkkkkkkkkkkkkkkkkk\r\n", 15)
+
+// longRequestPart returns one of the six segments of a request whose target has 8 KB.
+func longRequestPart(number int) string {
+	const size = 1400
+	request := "GET /" + strings.Repeat("u", 6*size-30) + " HTTP/1.1\r\nHost: x\r\n\r\n"
+	at := number % 6 * size
+	return request[at:min(at+size, len(request))]
+}
+
+func floodAddress(net byte, i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, net, byte(i >> 8), byte(i)})
+}
+
+// stream sends a segment on one of count connections in turn, each one in sequence.
+func (f *forger) stream(net byte, count, round int, port uint16, payload string) {
+	const ack = 16
+	key := uint32(net)<<16 | uint32(round%count)
+	f.tcp(floodAddress(net, round%count), 2000, port, ack, f.next[key], payload)
+	f.next[key] += uint32(len(payload))
 }
 
 // ip writes the headers of Ethernet and IPv4.

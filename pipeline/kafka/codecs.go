@@ -17,8 +17,8 @@ const (
 	// maxInflated bounds the records of one batch after decompression. Batches, alerts and dead letters of
 	// ours are below 4 MiB. A hostile batch of 2 MiB, which the topics accept, could become 60 GB.
 	maxInflated = 16 << 20
-	// maxWindow bounds how far back a zstd frame may refer, and so the memory of a decoder.
-	maxWindow = 32 << 20
+	// maxWindow bounds how far back a zstd frame may refer, and so the memory of a decoder that reads a stream.
+	maxWindow = maxInflated
 )
 
 // ErrUnreadable is the error of a record batch that can never be read: it is not in the format of its codec,

@@ -209,10 +209,16 @@ func (r *recordReader) bytes() []byte {
 	return out
 }
 
-// scratchBuffers are the buffers into which record batches are decompressed. Their number bounds the memory
-// that decompression takes in the process, and the CPUs that it takes.
+// maxDecoders bounds the record batches that are decompressed at a time, and with maxInflated the memory that
+// decompression takes in the process, whatever the number of CPUs: 128 MiB of batches of the largest size.
+const maxDecoders = 8
+
+// numDecoders returns the number of record batches that are decompressed at a time with a number of CPUs.
+func numDecoders(cpus int) int { return min(max(2, cpus), maxDecoders) }
+
+// scratchBuffers are the buffers into which record batches are decompressed.
 var scratchBuffers = sync.OnceValue(func() chan []byte {
-	count := max(2, runtime.GOMAXPROCS(0))
+	count := numDecoders(runtime.GOMAXPROCS(0))
 	buffers := make(chan []byte, count)
 	for range count {
 		buffers <- nil
@@ -223,9 +229,10 @@ var scratchBuffers = sync.OnceValue(func() chan []byte {
 // keptScratch is the size up to which a scratch buffer is kept for the next batch.
 const keptScratch = 4 << 20
 
-// zstdDecoder decompresses whole frames. It refuses those that are larger than maxInflated.
+// zstdDecoder decompresses whole frames. It refuses those that are larger than maxInflated. The window that a frame
+// states is not allocated, since the output is the window, and of the size that it states only what its data can hold.
 var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
-	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(max(2, runtime.GOMAXPROCS(0))),
+	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(numDecoders(runtime.GOMAXPROCS(0))),
 		zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxInflated))
 	if err != nil {
 		panic(err) // an option is wrong

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"testing"
 	"time"
 
@@ -192,15 +193,44 @@ func TestSnappyStatesNoMoreThanItHas(t *testing.T) {
 	}
 }
 
+// TestZstdStatesNoMoreThanItHas: a window or a size of 16 MiB in a few bytes of zstd costs no memory, and however many
+// CPUs there are, what is decompressed at a time is bounded in sum.
+func TestZstdStatesNoMoreThanItHas(t *testing.T) {
+	boundCodecs()
+	frame := func(header ...byte) []byte { return append([]byte{0x28, 0xb5, 0x2f, 0xfd}, header...) }
+	empty := []byte{1, 0, 0}                   // the last block, raw, of no bytes
+	run := []byte{0x03, 0x00, 0x10, 'a'}       // the last block, 128 KiB of one byte
+	window := frame(0x00, 0x70)                // of 16 MiB
+	size := frame(0xa0, 0, 0, 0, 1)            // 16 MiB in a single segment
+	both := frame(0x80, 0x70, 0xff, 0xff, 255) // 16 MiB, and a size that is cut
+	for _, data := range [][]byte{
+		slices.Concat(window, empty), slices.Concat(window, run), slices.Concat(size, empty), slices.Concat(size, run),
+		slices.Concat(size, run, size, run), slices.Concat(both, empty), size, window,
+	} {
+		lineartest.Limit{Time: time.Second, Bytes: 2 << 20}.Check(t, len(data), func() {
+			out, _ := inflate(compress.Zstd, data)
+			if len(out) > 128<<10 {
+				t.Errorf("%x became %d bytes", data, len(out))
+			}
+		})
+	}
+	if out, err := inflate(compress.Zstd, slices.Concat(window, run)); len(out) != 128<<10 || err != nil {
+		t.Errorf("a run of 128 KiB became %d bytes, %v", len(out), err)
+	}
+	if few, many := numDecoders(1), numDecoders(256); few != 2 || many*maxInflated > 128<<20 {
+		t.Errorf("%d decoders with one CPU, %d with 256", few, many)
+	}
+}
+
 // FuzzRecords: no batch panics or takes much memory; offsets and values lie within the batch.
 func FuzzRecords(f *testing.F) {
 	f.Add(storedBatch(f, 0, 3, 10))
 	f.Add(storedBatch(f, kafka.Zstd, 3, 10))
 	f.Add(storedBatch(f, kafka.Snappy, 3, 10))
 	boundCodecs()
-	// A frame of zstd may state any size up to maxInflated, in a batch of little more than its header.
+	// Four bytes of zstd may become 128 KiB, which are allocated, decompressed and cloned.
 	limit := lineartest.Limit{
-		Time: 20 * time.Millisecond, TimePerByte: 200 * time.Microsecond, Bytes: 4 << 20, BytesPerByte: maxInflated / batchHeaderSize,
+		Time: 20 * time.Millisecond, TimePerByte: 200 * time.Microsecond, Bytes: 4 << 20, BytesPerByte: 128 << 10,
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lineartest.CheckRepeated(t, limit, data, func(data []byte) {
