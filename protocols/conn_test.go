@@ -349,3 +349,37 @@ func TestConfigCheckReportsEveryProblem(t *testing.T) {
 		t.Error(errs)
 	}
 }
+
+// TestServerThatAsksIsTheClient: behind a reverse tunnel the side that opened the connection serves. The roles are
+// exchanged if the first bytes of the connection are a request of the server, not if bytes of the client wait.
+func TestServerThatAsksIsTheClient(t *testing.T) {
+	check := func(steps []string, flipped bool, want ...string) {
+		t.Helper()
+		var log []string
+		parser := &toy{log: &log}
+		sided := Protocol{
+			Name: "sided", TCP: true, New: func() Parser { return parser },
+			Detect: func(dir Dir, data []byte) Match {
+				first := [...]string{"ask", "reply"}[dir]
+				switch {
+				case bytes.HasPrefix(data, []byte(first)):
+					return Yes
+				case strings.HasPrefix(first, string(data)):
+					return More
+				}
+				return No
+			},
+			Sync: func(_ Dir, data []byte) (int, Match) { return len(data), No },
+		}
+		conn := NewSet([]Protocol{sided}, Default(), nil).Open(Info{}, nil)
+		run(conn, steps...)
+		if got := strings.Join(log, ", "); got != strings.Join(want, ", ") || conn.Flipped() != flipped {
+			t.Errorf("%q: %s, flipped %t; want %s, %t", steps, got, conn.Flipped(), strings.Join(want, ", "), flipped)
+		}
+	}
+	check(steps(">ask a\n", "<reply b\n"), false, ">ask a@0", "<reply b@1")
+	check(steps("<reply b\n", ">ask a\n"), false, "<reply b@0", ">ask a@1")
+	check(steps("<ask a\n", ">reply b\n"), true, ">ask a@0", "<reply b@1")
+	check(steps(">as", "<ask a\n", ">k b\n"), false, "<ask a@1", ">ask b@0")
+	check(steps("<ask", ">reply b\n", "< a\n"), true, "<reply b@1", ">ask a@0")
+}

@@ -59,16 +59,11 @@ type kafkaSetup struct {
 	rotation sync.RWMutex   // locked while no log may be rotated
 }
 
-// kafkaJars returns the folder of the jars of Kafka, which deploy/setup-test.sh fetches. Without them the
-// test is skipped, or fails if CI is set.
+// kafkaJars returns the folder of the jars of Kafka, which deploy/setup-test.sh fetches.
 func kafkaJars(t *testing.T) string {
 	t.Helper()
-	missing := t.Skipf
-	if os.Getenv("CI") != "" {
-		missing = t.Fatalf
-	}
 	if _, err := exec.LookPath("java"); err != nil {
-		missing("Apache Kafka needs java: %v", err)
+		t.Fatalf("Apache Kafka needs java, which deploy/setup-test.sh installs: %v", err)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -80,17 +75,17 @@ func kafkaJars(t *testing.T) string {
 	}
 	dir = filepath.Join(dir, "kafka-"+kafkaVersion)
 	if !fileExists(filepath.Join(dir, "complete")) {
-		missing("Apache Kafka %s is not in %s; deploy/setup-test.sh fetches it", kafkaVersion, dir)
+		t.Fatalf("Apache Kafka %s is not in %s; deploy/setup-test.sh fetches it", kafkaVersion, dir)
 	}
 	return filepath.Join(dir, "libs")
 }
 
 // newKafkaSetup starts everything but the collector.
 func newKafkaSetup(t *testing.T) *kafkaSetup {
-	jars := kafkaJars(t)
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
+	jars := kafkaJars(t)
 	host := &dockerHost{
 		t: t, dir: t.TempDir(),
 		hostNamespace: fmt.Sprintf("tgkafka%d", os.Getpid()), outsideNamespace: fmt.Sprintf("tgkout%d", os.Getpid()),

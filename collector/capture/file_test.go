@@ -242,6 +242,9 @@ func TestSharedCaptures(t *testing.T) {
 		}
 		count += len(packets)
 	}
+	if len(files) < 500 || count < 29_000 {
+		t.Errorf("%d files with %d packets, want at least 500 with 29,000", len(files), count)
+	}
 	t.Logf("%d files, %d packets", len(files), count)
 }
 

@@ -86,7 +86,7 @@ func (n *liveNet) startNginx() (requests func() []string) {
 	n.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
-		n.Skip("nginx is not installed")
+		n.Fatal("nginx is not installed; deploy/setup-test.sh installs it")
 	}
 	dir := n.TempDir()
 	config := fmt.Sprintf(`daemon off; worker_processes 1; pid %[1]s/pid; error_log %[1]s/error.log; user root;

@@ -212,3 +212,26 @@ func TestPendingEventsStayWithinTheBudget(t *testing.T) {
 		}
 	}
 }
+
+// TestClosedTableReleasesItsMemory: flows, bytes that wait and fragments of a Table count against the budget until it
+// is closed. The workers of an interface that is gone take nothing from the others.
+func TestClosedTableReleasesItsMemory(t *testing.T) {
+	budget := memory.New(1<<30, nil)
+	test := newTableTest(t, Default(), Deps{Memory: budget})
+	for i := range 500 {
+		client := fmt.Sprintf("10.1.0.1:%d", 1024+i)
+		test.segmentOn("eth0", client, "10.0.0.3:81", ">", "S", 0, 0, "")
+		test.segmentOn("eth0", client, "10.0.0.3:81", "<", "SA", 0, 0, "")
+		test.segmentOn("eth0", client, "10.0.0.3:81", ">", "A", 5000, 0, strings.Repeat("waits", 250))
+		datagram := udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i), strings.Repeat("y", 3000))
+		part := fragments(t, datagram, 1400)[0]
+		test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now), part, len(part))
+	}
+	if used := budget.Used(); used < 500*(1250+1400) {
+		t.Errorf("%d bytes are in use while the Table is open", used)
+	}
+	test.Close()
+	if used := budget.Used(); used != 0 {
+		t.Errorf("%d bytes are in use after Close", used)
+	}
+}

@@ -296,6 +296,28 @@ func TestPortsUsedAgain(t *testing.T) {
 	test.wantParserLog(">abc close >def close")
 }
 
+// TestAnswerOnAClosedConnection: the answer to a SYN that was not captured begins another session, the repeated answer
+// of the connection that has ended does not, and neither does a reset.
+func TestAnswerOnAClosedConnection(t *testing.T) {
+	for _, isRepeated := range []bool{false, true} {
+		test := newTableTest(t, Default(), Deps{}).handshake()
+		test.segment(">", "A", 0, 0, "abc")
+		test.closeOrderly(3, 0)
+		test.setTime(3 * time.Second) // the session has ended, and its ports are remembered
+		test.Tick(startTime + int64(test.now))
+		test.segment("<", "RA", 1, 4, "")
+		want := 1
+		if !isRepeated {
+			test.isn = [2]uint32{77777, 88888}
+			want = 2
+		}
+		test.segment("<", "SA", 0, 0, "")
+		if got := len(test.closeSessions()); got != want {
+			t.Errorf("repeated %t: %d sessions, want %d", isRepeated, got, want)
+		}
+	}
+}
+
 // TestStartIsTheNumberOfTheSYN: whether the SYN or its answer was captured first, the id of the session has the number
 // of the client's SYN.
 func TestStartIsTheNumberOfTheSYN(t *testing.T) {

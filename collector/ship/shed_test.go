@@ -24,3 +24,25 @@ func TestEveryDatasetIsShedWhereItsRowSays(t *testing.T) {
 		}
 	}
 }
+
+// TestBatchThatIsBeingJournaledIsNotSpooled: the head of the queue may have its sequence and be on its way into the
+// journal. Only the batches behind it may go to the spool instead.
+func TestBatchThatIsBeingJournaledIsNotSpooled(t *testing.T) {
+	head, readable, unreadable := &batch{}, &batch{}, &batch{}
+	head.unreadable.Store(true)
+	unreadable.unreadable.Store(true)
+	queue := batcher{queue: []*batch{head, readable, unreadable}, headTaken: true}
+	if got := queue.takeUnreadable(); got != unreadable {
+		t.Error("the batch with lines that cannot be read again was not taken")
+	}
+	if got := queue.takeUnreadable(); got != nil {
+		t.Error("the head or a batch with lines that can be read again was taken")
+	}
+	queue.headTaken = false
+	if got := queue.takeUnreadable(); got != head {
+		t.Error("the head was not taken though nothing works on it")
+	}
+	if len(queue.queue) != 1 || queue.queue[0] != readable {
+		t.Errorf("%d batches are left, want the one with lines that can be read again", len(queue.queue))
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 
@@ -83,7 +84,15 @@ func publish(t *testing.T, client *kafka.Client, values ...any) {
 // run runs a publisher until the returned function is called.
 func run(t *testing.T, cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert)) func() {
 	t.Helper()
-	publisher, err := NewPublisher(cfg, client, onAlert, discardLog, nil)
+	return runMeasured(t, cfg, client, onAlert, nil)
+}
+
+// runMeasured is run with the metrics of the publisher in reg.
+func runMeasured(
+	t *testing.T, cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), reg prometheus.Registerer,
+) func() {
+	t.Helper()
+	publisher, err := NewPublisher(cfg, client, onAlert, discardLog, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +221,35 @@ func webhookConfig(url string) Config {
 	cfg.Throttle = 20 * time.Millisecond
 	cfg.Webhooks = []Webhook{{HTTP: HTTP{Name: "hook", URL: url}, Secret: "s3cret"}}
 	return cfg
+}
+
+// TestPartitionThatIsNotAssignedHasNoGauges: the numbers of a partition that this process delivered are those of
+// another process afterwards.
+func TestPartitionThatIsNotAssignedHasNoGauges(t *testing.T) {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	reg := prometheus.NewRegistry()
+	stop := runMeasured(t, webhookConfig(hook.URL), client, nil, reg)
+	publish(t, client, alertOf("r", "a", 1))
+	gauges := func() (names []string) {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			switch name := strings.TrimPrefix(family.GetName(), "tidegate_alerts_"); name {
+			case "open", "pending", "failing":
+				names = append(names, fmt.Sprint(name, len(family.GetMetric())))
+			}
+		}
+		return names
+	}
+	waitUntil(t, "the gauges of a partition", func() bool {
+		return slices.Equal(gauges(), []string{"failing1", "open1", "pending1"})
+	})
+	stop()
+	if left := gauges(); len(left) > 0 {
+		t.Errorf("left are %q", left)
+	}
 }
 
 func TestWebhookGetsEachRevisionOnceAlsoOverARestart(t *testing.T) {

@@ -115,3 +115,22 @@ func TestFetcherStaysWithItsLog(t *testing.T) {
 		}
 	}
 }
+
+// TestLogIsReplacedAfterRepeatedAnswers: after a change of its leader a partition may know its end a moment too late.
+// An offset behind the end belongs to another log only if several answers in a row say so; the end itself never does.
+func TestLogIsReplacedAfterRepeatedAnswers(t *testing.T) {
+	partition, client := newPartition(t)
+	produceOne(t, client, partition.Topic(), 10)
+	for next, isBehind := range map[int64]bool{10: false, 11: true, 500: true} {
+		loop := &fetchLoop{partition: partition, next: next}
+		for answer := range 2 * answersBehindEnd {
+			err := loop.skipExpired(t.Context(), kafkago.OffsetOutOfRange)
+			if want := isBehind && answer+1 >= answersBehindEnd; errors.Is(err, ErrLogReplaced) != want || err == nil {
+				t.Errorf("offset %d, answer %d: %v, want a replaced log: %t", next, answer+1, err, want)
+			}
+			if !loop.identity.isInDoubt || loop.pending.Lost != 0 || loop.next != next {
+				t.Errorf("offset %d, answer %d: no doubt, or %d records are lost", next, answer+1, loop.pending.Lost)
+			}
+		}
+	}
+}

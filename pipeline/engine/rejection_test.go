@@ -9,6 +9,9 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
@@ -197,4 +200,79 @@ func retriesOf(t *testing.T, engine *Engine, operation string) float64 {
 		t.Fatal(err)
 	}
 	return metric.GetCounter().GetValue()
+}
+
+// TestDeadLetterThatNoTopicTakesIsCountedAsLost: the topic rejects every record, however short. The message is counted
+// under a reason of its own, and the partition goes on. A dead letter that was written has the reason of its message.
+func TestDeadLetterThatNoTopicTakesIsCountedAsLost(t *testing.T) {
+	for _, rejects := range []bool{false, true} {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cluster.Close)
+		harness, store := harnessAt(t, cluster.ListenAddrs(), 1, kafka.AssignStatic), newFakeStore()
+		harness.produce(0, []byte("garbage"))
+		harness.send(0, 1, 10)
+		if rejects {
+			cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				cluster.KeepControl()
+				response, isRejected := rejectTopic(request, harness.client.Topic(pipeline.TopicDeadLetter))
+				return response, nil, isRejected
+			})
+		}
+		engine, stop := harness.start(store, testBundle, nil)
+		harness.waitClosed(1, 2)
+		stop()
+		checkExactlyOnce(t, store.rows, 10)
+		counted := func(reason string) float64 {
+			var value dto.Metric
+			if err := engine.metrics.deadLetters.WithLabelValues(reason).Write(&value); err != nil {
+				t.Fatal(err)
+			}
+			return value.GetCounter().GetValue()
+		}
+		want, written := [2]float64{1, 0}, 1 // decode, unwritable; dead letters
+		if rejects {
+			want, written = [2]float64{0, 1}, 0
+		}
+		if got := [2]float64{counted("decode"), counted("unwritable")}; got != want || engine.Ledger().DeadLettered != 1 {
+			t.Errorf("rejected %t: %v counted, want %v; ledger %+v", rejects, got, want, engine.Ledger())
+		}
+		harness.readDeadLetters(written)
+	}
+}
+
+// rejectTopic returns the response to a request that produces to a topic only: every record is too large.
+func rejectTopic(request kmsg.Request, topic string) (response kmsg.Response, isRejected bool) {
+	produce := request.(*kmsg.ProduceRequest)
+	rejection := produce.ResponseKind().(*kmsg.ProduceResponse)
+	for _, requested := range produce.Topics {
+		if requested.Topic != topic {
+			return nil, false
+		}
+		result := kmsg.NewProduceResponseTopic()
+		result.Topic, result.TopicID = requested.Topic, requested.TopicID
+		for _, partition := range requested.Partitions {
+			partitionResult := kmsg.NewProduceResponseTopicPartition()
+			partitionResult.Partition, partitionResult.ErrorCode = partition.Partition, kerr.MessageTooLarge.Code
+			result.Partitions = append(result.Partitions, partitionResult)
+		}
+		rejection.Topics = append(rejection.Topics, result)
+	}
+	return rejection, true
+}
+
+// TestBlockIsFullAtEitherBound: rows and bytes bound a block each for itself.
+func TestBlockIsFullAtEitherBound(t *testing.T) {
+	w := &worker{Engine: &Engine{cfg: Config{BlockRows: 100, BlockBytes: 1000}}}
+	for _, test := range []struct {
+		rows  int
+		bytes int64
+		want  bool
+	}{{0, 0, false}, {99, 999, false}, {100, 0, true}, {0, 1000, true}, {200, 2000, true}} {
+		if got := w.isFull(&block{rows: test.rows, bytes: test.bytes}); got != test.want {
+			t.Errorf("%d rows, %d bytes: full is %t, want %t", test.rows, test.bytes, got, test.want)
+		}
+	}
 }

@@ -343,6 +343,9 @@ func TestMessagesAreThoseOfTshark(t *testing.T) {
 			same++
 		}
 	}
+	if rows < 600 {
+		t.Errorf("tshark finds %d messages in %d captures, want at least 600", rows, len(files))
+	}
 	t.Logf("%d of %d captures equal, %d messages", same, len(files), rows)
 }
 

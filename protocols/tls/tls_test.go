@@ -456,6 +456,9 @@ func TestHellosAreThoseOfTshark(t *testing.T) {
 			same++
 		}
 	}
+	if hellos < 450 {
+		t.Errorf("tshark finds %d hellos in %d captures, want at least 450", hellos, len(files))
+	}
 	t.Logf("%d of %d captures equal, %d hellos", same, len(files), hellos)
 }
 

@@ -398,3 +398,108 @@ func TestACopyThatCannotBeOpenedKeepsItsCheckpoint(t *testing.T) {
 		t.Errorf("the checkpoint of %s is given up, its file is there", name)
 	}
 }
+
+// TestRemovedLogIsReadWhenEveryFileIsDone: the log of a removed container has files that are not read to their end,
+// and ends when they are. It is asked as often as the reader has read something.
+func TestRemovedLogIsReadWhenEveryFileIsDone(t *testing.T) {
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", "line\n")
+	tailer := tailerOf(dockerd, ship)
+	defer tailer.group.closeTailer(tailer)
+	if !tailer.hasNoFiles() {
+		t.Error("no file was looked for yet")
+	}
+	tailer.scanFolder()
+	if tailer.hasNoFiles() {
+		t.Error("the log has a file")
+	}
+	if tailer.allRead() {
+		t.Error("the folder exists, more may come")
+	}
+	tailer.folderGone.Store(true)
+	for range 2 {
+		if tailer.allRead() {
+			t.Error("the file was not read")
+		}
+	}
+	for _, file := range tailer.files {
+		file.done = true
+	}
+	if !tailer.allRead() {
+		t.Error("every file was read")
+	}
+}
+
+// TestClosedWatcherFreesItsInstance: inotify instances of a user are few (128), and its reader has to end.
+func TestClosedWatcherFreesItsInstance(t *testing.T) {
+	watcher, err := newWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watcher.watchRoot(t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		watcher.readEvents(t.Context(), make(chan []inotifyEvent))
+	}()
+	watcher.closeWatcher()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the reader of a closed watcher still reads")
+	}
+	if err := watcher.watchRoot(t.TempDir()); err == nil {
+		t.Error("the closed watcher still has its instance")
+	}
+}
+
+// TestFolderThatCannotBeWatchedIsPolledAndCounted: the watch is counted as an error, and the tailer has no watch.
+func TestFolderThatCannotBeWatchedIsPolledAndCounted(t *testing.T) {
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	tailer := tailerOf(dockerd, ship)
+	group := tailer.group
+	errors := func() float64 { return testutil.ToFloat64(group.metrics.errors.WithLabelValues("watch")) }
+	if group.watchTailer(tailer) || errors() != 0 {
+		t.Errorf("without inotify the folder is watched, or %v errors", errors())
+	}
+	watcher, err := newWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.closeWatcher()
+	group.watch = watcher
+	missing := newTailer(group, discover.DockerLog("gone", filepath.Join(t.TempDir(), "missing"), "gone-json.log"),
+		shippingHandler{}, 0)
+	if group.watchTailer(missing) || errors() != 1 {
+		t.Errorf("a missing folder is watched, or %v errors, want 1", errors())
+	}
+	if !group.watchTailer(tailer) || errors() != 1 || tailer.folder.Load() == nil {
+		t.Errorf("the folder is not watched, or %v errors, want 1", errors())
+	}
+}
+
+// TestFileIsUnchangedForTheTimeSinceItsLastWrite: a rotated file whose first record is incomplete may be a copy that
+// is still being made, until nobody has written to it for a while.
+func TestFileIsUnchangedForTheTimeSinceItsLastWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "copy")
+	if err := os.WriteFile(path, []byte(`{"log":"hal`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	copied := &file{file: opened}
+	for age, want := range map[time.Duration]bool{0: false, time.Hour: false, 3 * time.Hour: true} {
+		written := time.Now().Add(-age)
+		if err := os.Chtimes(path, written, written); err != nil {
+			t.Fatal(err)
+		}
+		if got := copied.unchangedFor(2 * time.Hour); got != want {
+			t.Errorf("written %s ago: unchanged for two hours is %t, want %t", age, got, want)
+		}
+	}
+}
