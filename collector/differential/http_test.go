@@ -125,7 +125,7 @@ func goSubject() *subject {
 }
 
 const pythonServer = `
-import http.server, json, os, sys
+import http.server, json, os, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def answer(self):
@@ -136,7 +136,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD": self.wfile.write(b"yes\n")
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer
     def log_message(self, *args): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self): socketserver.TCPServer.server_bind(self)  # without a look-up of the host's name
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 `
 
 func pythonSubject() *subject {

@@ -139,7 +139,7 @@ func (l *lab) start(output, name string, args ...string) *exec.Cmd {
 // waitTCP waits until a server accepts connections.
 func (l *lab) waitTCP(port int) {
 	l.t.Helper()
-	for range 600 {
+	for range 2400 {
 		conn, err := net.Dial("tcp", address(port))
 		if err == nil {
 			conn.Close()

@@ -151,6 +151,43 @@ func (a *automaton) layOut(t *trie) {
 	}
 }
 
+// An automaton serves lists of minAutomaton texts or more. Its table has a row for each byte of the texts, so the bytes
+// of a list are bounded; a list with more is searched text by text.
+const (
+	minAutomaton  = 8
+	maxAutomatonB = 8 << 10
+)
+
+// useAutomaton reports whether an automaton finds texts exactly and faster than one search for each of them.
+func useAutomaton(texts []string) bool {
+	var seen [256]bool
+	size, distinct := 0, 0
+	for _, text := range texts {
+		if text == "" {
+			return false
+		}
+		size += len(text)
+		for i := range len(text) {
+			if !seen[text[i]] {
+				seen[text[i]] = true
+				distinct++
+			}
+		}
+	}
+	return len(texts) >= minAutomaton && size <= maxAutomatonB && distinct < maxClasses-1
+}
+
+// hasAny reports whether one of the literals is in text.
+func (a *automaton) hasAny(text string) bool {
+	state := int32(0)
+	for i := range len(text) {
+		if state = a.next[state+int32(a.class[text[i]])]; state >= a.firstOutput {
+			return true
+		}
+	}
+	return false
+}
+
 // rarestPart returns the literalBytes of a literal that are least likely in ordinary text.
 func rarestPart(literal string) string {
 	if len(literal) <= literalBytes {

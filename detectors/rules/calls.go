@@ -67,7 +67,7 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	return out
 }
 
-// textFunction resolves a function from text to text. lower, unescape and lookups of a slot become slots of their own,
+// textFunction resolves a function from text to text. lower, unescape, lookups and sql of a slot become slots of their own,
 // so that they are computed once for all rules.
 func (r *resolver) textFunction(call ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
@@ -113,6 +113,8 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.textFunction(callNode, id.Value, opUnescape, unescaped, callNode.Arguments)
 	case "lookups":
 		return r.textFunction(callNode, id.Value, opLookups, resolved, callNode.Arguments)
+	case "sql":
+		return r.textFunction(callNode, id.Value, opSQL, simplified, callNode.Arguments)
 	case "has":
 		return r.has(callNode)
 	case "label":

@@ -12,7 +12,7 @@ import (
 
 // An expression is compiled to closures: each node becomes a Go function of the node's kind, which calls the
 // functions of the node's arguments. Kinds are known at compile time, so evaluation neither boxes values nor
-// checks types. It allocates only where + joins texts, or where lower, unescape or lookups changes a computed text.
+// checks types. It allocates only where + joins texts, or where a function changes a computed text.
 // docs/adr/0009-rules-behind-an-index.md compares the time with that of expr's virtual machine;
 // TestVerdictsAreThoseOfTheVirtualMachine compares the verdicts.
 type (
@@ -150,6 +150,9 @@ func (n *node) constantsClosure() flagFunc {
 		return func(v *eventValues) bool { return holds(value(v), part) }
 	}
 	holds, value := anyOf(n.texts, textRelations[n.op]), of.textClosure()
+	if n.op == opContainsAny && useAutomaton(n.texts) {
+		holds = newAutomaton(n.texts, false).hasAny
+	}
 	return func(v *eventValues) bool { return holds(value(v)) }
 }
 
@@ -249,7 +252,8 @@ func (n *node) textClosure() textFunc {
 		return func(v *eventValues) string { return left(v) + right(v) }
 	}
 	of, change := n.args[0].textClosure(), map[operation]func(string) string{
-		opLower: lowerASCII, opUnescape: unescape, opLookups: lookups, opTrim: strings.TrimSpace,
+		opLower: lowerASCII, opUnescape: unescape, opLookups: lookups, opSQL: simplifySQL,
+		opTrim: strings.TrimSpace,
 	}[n.op]
 	return func(v *eventValues) string { return change(of(v)) }
 }

@@ -566,6 +566,28 @@ func TestUnescapeDecodesTwice(t *testing.T) {
 	check("%00", "\x00")
 }
 
+// TestSQLIsSimplified: comments, white space, case and numbers make no difference.
+func TestSQLIsSimplified(t *testing.T) {
+	check := func(in, want string) {
+		t.Helper()
+		if got := simplifySQL(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	check("", "")
+	check("OR/**/12 = (SELECT", "or 0=(select")
+	check("1'\t UNION\nall\r\nSelect a , 1.5", "0'union all select a,0.0")
+	check("-1/*!50000union*//*x*/ select", "-0 union select")
+	check("a/*b", "a/*b")
+	check("or 0x41='x1'", "or 0='x1'")
+	check("é 1é", "é 0")
+	check(" a ", "a")
+	check(`" OR "a" = "a`, `'or'a'='a`)
+	check(strings.Repeat("/* ", 1000), strings.Repeat("/*", 1000))
+	lineartest.CheckRepeated(t, lineartest.Default, "/*union/**/ or 1=1", func(in string) { simplifySQL(in) })
+	lineartest.CheckRepeated(t, lineartest.Default, "/*/", func(in string) { simplifySQL(in) })
+}
+
 // TestLookupsAreResolved: the value of a slot and that of a computed text are the same, and a text without a lookup
 // stays.
 func TestLookupsAreResolved(t *testing.T) {

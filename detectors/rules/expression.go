@@ -17,7 +17,7 @@ const (
 
 // functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
-	"all", "any", "cidr", "count", "glob", "has", "hour", "label", "len", "lookups", "lower", "none", "one", "trim",
+	"all", "any", "cidr", "count", "glob", "has", "hour", "label", "len", "lookups", "lower", "none", "one", "sql", "trim",
 	"unescape", "weekday",
 }
 

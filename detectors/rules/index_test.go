@@ -97,7 +97,7 @@ func (g generator) event() *pipeline.Event {
 func (g generator) subject() string {
 	field := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name",
 		`label("app")`, "http.request.method")
-	switch g.IntN(6) {
+	switch g.IntN(7) {
 	case 0:
 		return "lower(" + field + ")"
 	case 1:
@@ -106,6 +106,8 @@ func (g generator) subject() string {
 		return "lower(unescape(" + field + "))"
 	case 3:
 		return "lower(lookups(" + field + "))"
+	case 4:
+		return "sql(unescape(" + field + "))"
 	}
 	return field
 }

@@ -41,6 +41,7 @@ const (
 	opLower
 	opUnescape
 	opLookups
+	opSQL
 	opTrim
 	opLength
 
@@ -64,7 +65,7 @@ const (
 var operators = [...]string{
 	opNot: "not", opAnd: "and", opOr: "or", opNegate: "-", opAdd: "+", opSubtract: "-", opMultiply: "*", opDivide: "/", opModulo: "%",
 	opEqual: "==", opNotEqual: "!=", opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">=",
-	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opLookups: "lookups",
+	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opLookups: "lookups", opSQL: "sql",
 	opTrim: "trim", opLength: "len", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
@@ -107,7 +108,7 @@ func (t *slotTable) render(n *node) string {
 		return "not (" + arg(0) + ")"
 	case opNegate:
 		return "-" + arg(0)
-	case opLower, opUnescape, opLookups, opTrim, opLength:
+	case opLower, opUnescape, opLookups, opSQL, opTrim, opLength:
 		return operators[n.op] + "(" + arg(0) + ")"
 	case opAny, opAll, opNone, opOne, opCount:
 		return operators[n.op] + "(" + t.list[n.slot].label + ", " + arg(0) + ")"

@@ -38,25 +38,26 @@ func (k kind) isList() bool { return k == textList || k == numberList }
 type derivation uint8
 
 const (
-	raw       derivation = iota // the field itself
-	hasValue                    // has(field)
-	labelText                   // label("key")
-	lowered                     // lower(slot)
-	unescaped                   // unescape(slot)
-	resolved                    // lookups(slot)
-	length                      // len(slot)
-	hourOf                      // hour("zone")
-	weekdayOf                   // weekday("zone")
+	raw        derivation = iota // the field itself
+	hasValue                     // has(field)
+	labelText                    // label("key")
+	lowered                      // lower(slot)
+	unescaped                    // unescape(slot)
+	resolved                     // lookups(slot)
+	simplified                   // sql(slot)
+	length                       // len(slot)
+	hourOf                       // hour("zone")
+	weekdayOf                    // weekday("zone")
 )
 
-// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups or len of a
-// field. All rules of a set share the slots. A slot is computed at most once for each event, when the index
+// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql or len
+// of a field. All rules of a set share the slots. A slot is computed at most once for each event, when the index
 // or a rule first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
 	how   derivation
-	of    int            // lowered, unescaped, resolved and length: the slot of their argument
+	of    int            // lowered, unescaped, resolved, simplified and length: the slot of their argument
 	key   string         // labelText: the key of the label
 	zone  *time.Location // hourOf, weekdayOf
 	kind  kind
@@ -162,7 +163,7 @@ type slotValue struct {
 	address     netip.Addr
 	texts       []string
 	numbers     []int64
-	buffer      []byte // holds text where lower, unescape or lookups changed it
+	buffer      []byte // holds text where a function changed it
 }
 
 func newEventValues(t *slotTable) *eventValues {
@@ -206,7 +207,7 @@ func (v *eventValues) slot(index int) *slotValue {
 	return value
 }
 
-// computeSlot computes the value of slot i. The argument of lower, unescape, lookups and len is another slot, which
+// computeSlot computes the value of slot i. The argument of a function is another slot, which
 // slot may compute in turn; that chain ends at a field, because an argument is added to the table before its
 // function.
 func (v *eventValues) computeSlot(i int, value *slotValue) {
@@ -234,6 +235,8 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 		value.text = unescapeInto(&value.buffer, v.slot(def.of).text)
 	case resolved:
 		value.text = lookupsInto(&value.buffer, v.slot(def.of).text)
+	case simplified:
+		value.text = simplifySQLInto(&value.buffer, v.slot(def.of).text)
 	case length:
 		of := v.slot(def.of)
 		switch v.table.list[def.of].kind {
