@@ -46,3 +46,18 @@ func TestBatchThatIsBeingJournaledIsNotSpooled(t *testing.T) {
 		t.Errorf("%d batches are left, want the one with lines that can be read again", len(queue.queue))
 	}
 }
+
+// TestRangeBehindSafeLinesBeginsBehindThem: lines that are safe or whose batch is known belong to no new range, so that
+// the next process knows them by the range that they are in.
+func TestRangeBehindSafeLinesBeginsBehindThem(t *testing.T) {
+	file := &fileProducer{}
+	first := file.newRange(&batch{})
+	file.currentRange = first
+	file.skipTo(70)
+	if file.currentRange != nil {
+		t.Error("a line behind the safe ones would be added to the range before them")
+	}
+	if second := file.newRange(&batch{}); first.after != 0 || second.after != 70 {
+		t.Errorf("ranges begin behind %d and %d, want 0 and 70", first.after, second.after)
+	}
+}

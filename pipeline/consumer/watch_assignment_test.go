@@ -26,6 +26,8 @@ func lookOften(t *testing.T) {
 type assignments struct {
 	mu  sync.Mutex
 	ids map[int]int // number of calls by partition
+
+	generation int // with which the last partition commits
 }
 
 // start runs the consumer until the test ends.
@@ -38,6 +40,7 @@ func (a *assignments) start(t *testing.T, cfg Config) {
 		done <- Run(ctx, cfg, quiet, func(ctx context.Context, p *Partition) error {
 			a.mu.Lock()
 			a.ids[p.ID]++
+			a.generation = p.generation
 			a.mu.Unlock()
 			<-ctx.Done()
 			return nil
@@ -73,6 +76,13 @@ func TestStaticAssignmentReadsPartitionsThatAreAdded(t *testing.T) {
 	read := &assignments{}
 	read.start(t, partition.cfg)
 	read.wait(t, 1)
+
+	// A group without members is generation -1: a broker rejects every other one.
+	read.mu.Lock()
+	if read.generation != -1 {
+		t.Errorf("it commits with generation %d", read.generation)
+	}
+	read.mu.Unlock()
 
 	direct, err := kgo.NewClient(kgo.SeedBrokers(client.Brokers()...))
 	if err != nil {

@@ -121,3 +121,14 @@ func FuzzRotatedNames(f *testing.F) {
 		})
 	})
 }
+
+func TestOnlyAFolderIsAFolder(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !isDir(dir) || isDir(file) || isDir(filepath.Join(dir, "missing")) {
+		t.Errorf("folder %t, file %t, missing %t", isDir(dir), isDir(file), isDir(filepath.Join(dir, "missing")))
+	}
+}
