@@ -31,6 +31,28 @@ func fired(event *pipeline.Event) string {
 	return strings.Join(ids, " ")
 }
 
+// TestExpressionCutByACommentIsAnError: YAML ends a plain scalar at a blank and #. The rest of an expression must not be
+// lost; other comments are allowed.
+func TestExpressionCutByACommentIsAnError(t *testing.T) {
+	check := func(when string, want bool) {
+		t.Helper()
+		_, err := compileText(t, "- id: a\n  title: t\n  severity: low\n  when: "+when+"\n")
+		if got := err != nil && strings.Contains(err.Error(), "YAML takes what follows the blank and # for a comment"); got != want {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	check(`any(dns.answers.data, # endsWith ".example")`, true)
+	check(`redis.key == "a" # or redis.key == "b"`, true)
+	check("redis.key\n    == \"a\" # or redis.key == \"b\"", true)
+	check(`any(redis.args, # in ["a"])`, true)
+	check(`any(redis.args, #== "a")`, true)
+	check(`redis.key == "a"  # the key of the shop`, false)
+	check("redis.key == \"a\"\n  # or redis.key == \"b\"", false)
+	check(`'any(redis.args, # endsWith ".example")'`, false)
+	check(">\n    any(redis.args, # endsWith \".example\")", false)
+	check(`'redis.key == "a"' # or so`, false)
+}
+
 func TestShippedRulesPassTheirTests(t *testing.T) {
 	set, err := LoadFS(shipped.Files, "rules", nil, nil)
 	if err != nil {

@@ -137,6 +137,7 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 // checkLimits reports expressions and templates that are too long.
 func (r *parsedRule) checkLimits() {
 	withinLimit(r.when, maxExpression)
+	checkComment(r.when)
 	withinLimit(r.alert, maxText)
 	for i, exception := range r.exceptions {
 		if i == maxTexts {
@@ -144,6 +145,7 @@ func (r *parsedRule) checkLimits() {
 			break
 		}
 		withinLimit(exception, maxExpression)
+		checkComment(exception)
 	}
 }
 

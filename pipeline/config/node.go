@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
 )
 
 // A Node is one value of a Document: a scalar, a list or a mapping.
@@ -251,6 +252,24 @@ func (t *Text) DecodeNode(node Node) {
 		return
 	}
 	*t = Text{Value: value, node: node}
+}
+
+// Comment returns the comment behind t in its line, with its #, if t is a plain scalar; else "". YAML ends a plain
+// scalar at a blank and #, also where the author meant a part of the text.
+func (t Text) Comment() string {
+	scalar, ok := t.node.raw().(*ast.StringNode)
+	if !ok || scalar.Token == nil || scalar.Token.Type != token.StringType {
+		return ""
+	}
+	next := scalar.Token.Next
+	if next == nil || next.Type != token.CommentType {
+		return ""
+	}
+	last := scalar.Token.Position.Line + strings.Count(strings.TrimSpace(scalar.Token.Origin), "\n")
+	if next.Position.Line != last {
+		return ""
+	}
+	return "#" + next.Value
 }
 
 // IsSet reports whether the file has this text.

@@ -77,6 +77,10 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	}
 	if p.recordBytes += recordHeader + length; p.recordBytes > maxRecordBytes {
 		p.conn.Count("no_handshake")
+		if p.event != nil { // what follows of the handshake is not read
+			p.event.Partial = true
+			p.event.AddTag(pipeline.TagTruncated)
+		}
 		p.finishHandshake()
 		return recordHeader + length, nil
 	}

@@ -294,7 +294,7 @@ func TestHandshakeIsBounded(t *testing.T) {
 		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: record})
 	}
 	events := play(steps)
-	if len(events) != 1 || events[0].Destination.Bytes > maxRecordBytes {
+	if len(events) != 1 || events[0].Destination.Bytes > maxRecordBytes || !events[0].Partial {
 		t.Errorf("%q", lines(events))
 	}
 }
@@ -504,15 +504,23 @@ func TestHelloInTinyRecordsIsTold(t *testing.T) {
 	steps := converse(t, client, server)
 	hello := steps[0].Data[recordHeader:]
 	hello = append([]byte{}, hello...)
-	// An extension of padding makes it as long as a hello with a post-quantum key share.
-	const padding = 1500
+	for _, records := range []int{1900, 5000, 20_000} {
+		tellsTinyRecords(t, steps, hello, records)
+	}
+}
+
+// tellsTinyRecords checks the events of steps with a hello that is padded to size bytes, one in each record.
+func tellsTinyRecords(t *testing.T, steps []protocoltest.Step, hello []byte, size int) {
+	t.Helper()
+	steps, hello = slices.Clone(steps), slices.Clone(hello)
+	padding := size - len(hello) - 4 // in an extension with its head
 	at := 4 + 2 + 32
 	at += 1 + int(hello[at])
 	at += 2 + int(hello[at])<<8 + int(hello[at+1])
 	at += 1 + int(hello[at])
-	size := int(hello[at])<<8 + int(hello[at+1]) + 4 + padding
-	hello[at], hello[at+1] = byte(size>>8), byte(size)
-	hello = append(hello, 0, 21, padding>>8, padding&0xff)
+	extensions := int(hello[at])<<8 + int(hello[at+1]) + 4 + padding
+	hello[at], hello[at+1] = byte(extensions>>8), byte(extensions)
+	hello = append(hello, 0, 21, byte(padding>>8), byte(padding))
 	hello = append(hello, make([]byte, padding)...)
 	body := len(hello) - 4
 	hello[1], hello[2], hello[3] = byte(body>>16), byte(body>>8), byte(body)
@@ -527,8 +535,8 @@ func TestHelloInTinyRecordsIsTold(t *testing.T) {
 	if len(got) != 1 || len(want) != 1 || got[0][:strings.IndexByte(got[0], ' ')] != want[0][:strings.IndexByte(want[0], ' ')] {
 		t.Errorf("in tiny records %q, in one %q", got, want)
 	}
-	if events := play(steps); len(events) != 1 || events[0].Tls.ServerName == "" || !events[0].Tls.Established {
-		t.Errorf("got %q", got)
+	if events := play(steps); len(events) != 1 || events[0].Tls.ServerName == "" || !events[0].Tls.Established || events[0].Partial {
+		t.Errorf("%d records: got %q", size, got)
 	}
 }
 
