@@ -219,12 +219,15 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 // headerRoom is more than the header of a batch takes, unless the names of host and cluster are long.
 const headerRoom = 1 << 10
 
-// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to limit and the room for the
-// header, so that a full batch has no free half.
+// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to half of limit; beyond that
+// it becomes limit and the room for the header at once, so that a full batch is not copied once more for its last bytes.
 func extend(buf []byte, size, limit int) []byte {
 	if cap(buf)-len(buf) < size {
-		doubled := min(max(2*cap(buf), 16<<10), limit+headerRoom)
-		buf = append(make([]byte, 0, max(doubled, len(buf)+size)), buf...)
+		grown := max(2*cap(buf), 16<<10, len(buf)+size)
+		if whole := limit + headerRoom; grown > limit/2 && len(buf)+size <= whole {
+			grown = whole
+		}
+		buf = append(make([]byte, 0, grown), buf...)
 	}
 	return buf[:len(buf)+size]
 }

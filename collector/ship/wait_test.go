@@ -3,10 +3,12 @@ package ship
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"tidegate/collector"
+	"tidegate/pipeline"
 )
 
 // TestWaitEndsWhenThereIsMemory: a file waits before its next event is made while Kafka is away, not for a line that was
@@ -57,15 +59,24 @@ func TestWaitEndsWhenThereIsMemory(t *testing.T) {
 	harness.closeShipper(shipper)
 }
 
-// TestFullBatchHasNoFreeHalf: the buffer of a batch grows to the size of a batch and the room for its header.
+// TestFullBatchHasNoFreeHalf: the buffer of a batch doubles up to half of a batch, and then grows to the size of a batch
+// and the room for its header, which needs no further one.
 func TestFullBatchHasNoFreeHalf(t *testing.T) {
 	limit := int(Default().BatchBytes)
-	open := newBatch()
+	open := &batch{containers: map[*pipeline.Container]uint32{}}
+	var sizes []int
 	for i := 0; open.addEvent(dnsEvent(i, nil), limit) == nil; i++ {
-		if free := cap(open.buf) - len(open.buf); free > max(len(open.buf), 16<<10) {
+		if free := cap(open.buf) - len(open.buf); free > max(len(open.buf), 16<<10)+headerRoom {
 			t.Fatalf("%d bytes are free beside %d", free, len(open.buf))
 		}
+		if len(sizes) == 0 || cap(open.buf) != sizes[len(sizes)-1] {
+			sizes = append(sizes, cap(open.buf))
+		}
 	}
+	if want := []int{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, limit + headerRoom}; !slices.Equal(sizes, want) {
+		t.Errorf("the buffers had %d bytes", sizes)
+	}
+	open.appendHeader(&pipeline.Batch{Host: &pipeline.Host{Id: "host", Name: "a name"}})
 	if len(open.buf) < limit-1000 || cap(open.buf) > limit+headerRoom {
 		t.Errorf("a full batch has %d of %d bytes, and a buffer of %d", len(open.buf), limit, cap(open.buf))
 	}
