@@ -616,6 +616,28 @@ func TestChangesHaveActionAndOutcome(t *testing.T) {
 	check("die", "die", 0, map[string]string{"exitCode": "x"})
 }
 
+// TestLabelsExcludeNoLogByDefault: the labels of a container, which are those of its image, switch its log off only if
+// the operator has named them.
+func TestLabelsExcludeNoLogByDefault(t *testing.T) {
+	labels := map[string]string{"tidegate.exclude": "true", "tidegate.logs": "false", "exclude": "yes"}
+	check := func(want int, excluded ...string) {
+		t.Helper()
+		docker := newFakeDocker(t)
+		id := docker.addContainer(3, "web", labels, "172.17.0.4")
+		registry, _ := run(t, docker, func(c *Config) { c.ExcludeLabels = append(c.ExcludeLabels, excluded...) })
+		if registry.Status(id).Excluded != (want == 0) || len(registry.Logs()) != want {
+			t.Errorf("%q: %d logs are read, want %d", excluded, len(registry.Logs()), want)
+		}
+		if count := testutil.ToFloat64(registry.metrics.excluded); count != float64(1-want) {
+			t.Errorf("%q: %v exclusions are counted", excluded, count)
+		}
+	}
+	check(1)
+	check(1, "tidegate.exclude=yes", "other")
+	check(0, "tidegate.exclude=true")
+	check(0, "tidegate.exclude")
+}
+
 func TestExclusion(t *testing.T) {
 	docker := newFakeDocker(t)
 	self := docker.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
