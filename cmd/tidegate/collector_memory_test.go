@@ -170,8 +170,8 @@ func (f *floodNet) waitFor(what string, holds func(metrics string) bool) (text s
 		if text = f.metrics(); holds(text) {
 			return text
 		}
-		if time.Since(start) > 3*time.Minute {
-			f.t.Fatalf("it takes more than three minutes until %s", what)
+		if time.Since(start) > 5*time.Minute {
+			f.t.Fatalf("it takes more than five minutes until %s", what)
 		}
 	}
 }
