@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,12 @@ func converseDNS(random *rand.Rand, marker string) (conversation, error) {
 		query, form := dnsQuery(random, uint16(i+1), fmt.Sprintf("%s%dq", marker, i))
 		forms = append(forms, form)
 		c.written = append(c.written, query...)
-		if _, err := conn.Write(query); err != nil {
+		if chance(random, 15) {
+			name, err := sendFragments(random, c.port, query)
+			if forms = append(forms, name); err != nil {
+				return c, err
+			}
+		} else if _, err := conn.Write(query); err != nil {
 			return c, err
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
@@ -77,6 +83,60 @@ func converseDNS(random *rand.Rand, marker string) (conversation, error) {
 	}
 	c.form = strings.Join(forms, ", ")
 	return c, nil
+}
+
+// sendFragments sends a query in fragments of IPv4, and returns their form. The kernel drops a datagram with fragments
+// that overlap.
+func sendFragments(random *rand.Rand, port uint32, query []byte) (form string, err error) {
+	datagram := binary.BigEndian.AppendUint16(nil, uint16(port))
+	for _, field := range []uint16{dnsPort, uint16(8 + len(query)), 0} { // 0: without a checksum
+		datagram = binary.BigEndian.AppendUint16(datagram, field)
+	}
+	datagram = append(datagram, query...)
+	id := uint16(1 + random.IntN(1<<16-1))
+	size := 8 * (1 + random.IntN(3))
+	var fragments [][]byte
+	for at := 0; at < len(datagram); at += size {
+		fragments = append(fragments, ipFragment(id, at, datagram[at:min(at+size, len(datagram))], at+size < len(datagram)))
+	}
+	switch random.IntN(5) {
+	case 0:
+		slices.Reverse(fragments)
+		form = "fragments backwards"
+	case 1:
+		random.Shuffle(len(fragments), func(i, j int) { fragments[i], fragments[j] = fragments[j], fragments[i] })
+		form = "fragments shuffled"
+	case 2:
+		fragments = slices.Insert(fragments, 1, fragments[0])
+		form = "a fragment twice"
+	case 3:
+		overlapping := ipFragment(id, 8, []byte(strings.Repeat("Z", 16)), true)
+		fragments = slices.Insert(fragments, random.IntN(len(fragments)), overlapping)
+		form = "fragments that overlap"
+	default:
+		form = "fragments"
+	}
+	for _, fragment := range fragments {
+		if err := sendRaw(fragment); err != nil {
+			return form, err
+		}
+	}
+	return form, nil
+}
+
+// ipFragment returns a packet of IPv4 with a part of a UDP datagram at an offset.
+func ipFragment(id uint16, offset int, part []byte, more bool) []byte {
+	out := make([]byte, 20, 20+len(part))
+	out[0], out[8], out[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(out[2:], uint16(20+len(part)))
+	binary.BigEndian.PutUint16(out[4:], id)
+	flags := uint16(offset / 8)
+	if more {
+		flags |= 1 << 13
+	}
+	binary.BigEndian.PutUint16(out[6:], flags)
+	copy(out[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+	return append(out, part...)
 }
 
 func converseDNSOverTCP(random *rand.Rand, marker string) (conversation, error) {

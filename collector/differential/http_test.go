@@ -159,12 +159,13 @@ func pythonSubject() *subject {
 type httpDialect struct {
 	spaces []string // between the words of the request line
 	chunks bool     // the server reads chunked bodies
+	folds  bool     // the server reads fields of several lines
 }
 
 var (
 	looseHTTP  = httpDialect{spaces: []string{" ", " ", " ", "  ", "    "}, chunks: true}
-	strictHTTP = httpDialect{spaces: []string{" "}, chunks: true}
-	pythonHTTP = httpDialect{spaces: []string{" ", " ", "\t", "\v", "\f", " \t "}}
+	strictHTTP = httpDialect{spaces: []string{" "}, chunks: true, folds: true}
+	pythonHTTP = httpDialect{spaces: []string{" ", " ", "\t", "\v", "\f", " \t "}, folds: true}
 )
 
 // converseHTTP sends some requests on one connection and reads until the server closes it or has answered.
@@ -246,6 +247,12 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 			"x-lower: 1", "X-UPPER: 1", "uSeR-aGeNt: mixed", "Expect: 100-continue", "Connection: keep-alive, X-Empty", "TE: trailers", "Cookie: a=b; c=d", "X-Colon: a: b: c", "Accept-Encoding: gzip", "Via: 1.1 GET / HTTP/1.1"))
 	}
 
+	// A field may go on in the next line (obs-fold).
+	if dialect.folds && chance(random, 20) {
+		form("folded")
+		headers = append(headers, "X-Folded: a"+lineEnd+pick(random, " ", "\t", " \t ")+"b: c", "User-Agent:"+lineEnd+" folded/1.0")
+	}
+
 	// 4. The body.
 	var body string
 	if method == "POST" || method == "PUT" {
@@ -255,7 +262,12 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 			headers = append(headers, "Transfer-Encoding: chunked")
 			body = chunked(random, content)
 		} else {
-			headers = append(headers, fmt.Sprint("Content-Length: ", len(content)))
+			fold := " "
+			if dialect.folds && chance(random, 10) {
+				form("folded length")
+				fold = lineEnd + pick(random, " ", "\t")
+			}
+			headers = append(headers, fmt.Sprint("Content-Length:", fold, len(content)))
 			body = content
 		}
 	}

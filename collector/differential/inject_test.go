@@ -105,6 +105,10 @@ func injectPacket(conn *net.TCPConn, random *rand.Rand, request string) (string,
 	if err != nil {
 		return "", err
 	}
+	stamp, err := timestamp(conn)
+	if err != nil {
+		return "", err
+	}
 	client, server := conn.LocalAddr().(*net.TCPAddr).Port, nginxInjectPort
 	other := []byte(strings.Replace(request, "GET /", "PUT /", 1))
 	segments := []struct {
@@ -120,6 +124,7 @@ func injectPacket(conn *net.TCPConn, random *rand.Rand, request string) (string,
 		{"SYN of the server", server, client, segment{seq: receiveNext + 7, ack: sendNext, flags: flagSYN | flagACK}},
 		{"data with a wrong checksum", client, server, segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: other, wrongSum: true}},
 		{"FIN outside of the window", client, server, segment{seq: sendNext - 1<<30, ack: receiveNext, flags: flagFIN | flagACK}},
+		{"data with an old timestamp", client, server, segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: other, stamp: stamp - 1<<24}},
 		{"data outside of the window", client, server, segment{seq: sendNext + 1<<29, ack: receiveNext, flags: flagACK, payload: other}},
 		{"keep-alive probe with a byte", client, server, segment{seq: sendNext - 1, ack: receiveNext, flags: flagACK, payload: []byte("X")}},
 		{"keep-alive probe of the server", server, client, segment{seq: receiveNext - 1, ack: sendNext, flags: flagACK, payload: []byte("X")}},
@@ -161,17 +166,37 @@ func sequenceNumbers(conn *net.TCPConn) (sendNext, receiveNext uint32, err error
 	return sendNext, receiveNext, errors.Join(err, optErr)
 }
 
+// timestamp returns the time that the client sends in its segments now.
+func timestamp(conn *net.TCPConn) (stamp uint32, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		var value int
+		value, optErr = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_TIMESTAMP)
+		stamp = uint32(value)
+	})
+	return stamp, errors.Join(err, optErr)
+}
+
 // A segment is a TCP segment between two ports of 127.0.0.1.
 type segment struct {
 	seq, ack uint32
 	flags    byte
 	payload  []byte
 	wrongSum bool
+	stamp    uint32 // the timestamp of its option, if it is not 0
 }
 
 // encode returns the segment with an IPv4 header.
 func (s segment) encode(from, to int) []byte {
-	const ipHead, tcpHead = 20, 20
+	const ipHead = 20
+	tcpHead := 20
+	if s.stamp != 0 {
+		tcpHead += 12
+	}
 	out := make([]byte, ipHead+tcpHead, ipHead+tcpHead+len(s.payload))
 	out = append(out, s.payload...)
 	out[0], out[8], out[9] = 0x45, 64, unix.IPPROTO_TCP
@@ -182,7 +207,11 @@ func (s segment) encode(from, to int) []byte {
 	binary.BigEndian.PutUint16(tcp[2:], uint16(to))
 	binary.BigEndian.PutUint32(tcp[4:], s.seq)
 	binary.BigEndian.PutUint32(tcp[8:], s.ack)
-	tcp[12], tcp[13] = tcpHead/4<<4, s.flags
+	tcp[12], tcp[13] = byte(tcpHead/4<<4), s.flags
+	if s.stamp != 0 {
+		copy(tcp[20:], []byte{1, 1, 8, 10})
+		binary.BigEndian.PutUint32(tcp[24:], s.stamp)
+	}
 	binary.BigEndian.PutUint16(tcp[14:], 512)
 
 	sum := uint32(unix.IPPROTO_TCP) + uint32(len(tcp))

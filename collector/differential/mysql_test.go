@@ -4,6 +4,7 @@ package differential
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -67,12 +68,22 @@ func mariadbSubject() *subject {
 				id, _ := strconv.ParseUint(string(text[place[2]:place[3]]), 10, 64)
 				statement := strings.TrimSuffix(string(text[place[1]:end]), "\n")
 				if port, ok := ports[id]; ok {
+					// Of several statements in one command the log has the whole text, then each one behind the first.
+					if before := logged[port]; len(before) > 0 && isLaterStatement(before[len(before)-1].text, statement) {
+						continue
+					}
 					logged[port] = append(logged[port], executed{text: statement})
 				}
 			}
 			return logged
 		},
 	}
+}
+
+// isLaterStatement reports whether statement is one of text behind its first ;.
+func isLaterStatement(text, statement string) bool {
+	_, rest, several := strings.Cut(text, ";")
+	return several && statement != "" && strings.Contains(rest, statement)
 }
 
 // markerText finds the marker of a statement.
@@ -87,24 +98,30 @@ func sameStatement(e observed, logged executed) bool {
 		marker := markerText.FindString(logged.text)
 		return marker != "" && strings.Contains(e.text, marker)
 	}
-	squeeze := func(text string) string { return strings.Join(strings.Fields(text), " ") }
+	// The log leaves out a ; at the end of several statements.
+	squeeze := func(text string) string { return strings.TrimSuffix(strings.Join(strings.Fields(text), " "), ";") }
 	return squeeze(e.text) == squeeze(logged.text)
 }
 
 // converseMySQL logs in and sends statements. It returns the id of the connection too.
 func converseMySQL(random *rand.Rand, marker string) (c conversation, id uint64, err error) {
-	conn, local, err := dial(mysqlPort)
+	tcp, local, err := dial(mysqlPort)
 	if err != nil {
 		return conversation{}, 0, err
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() { _ = tcp.Close() }()
 	c.port = local
-	if id, err = logIn(conn); err != nil {
+	compressed := chance(random, 5)
+	if id, err = logIn(tcp, compressed); err != nil {
 		return c, id, err
 	}
 
+	conn := net.Conn(tcp)
 	var forms []string
-	if chance(random, 20) {
+	if compressed {
+		conn, forms = &compressedConn{Conn: tcp, random: random}, []string{"compressed"}
+	}
+	if !compressed && chance(random, 20) {
 		count := pick(random, 1, 20, 120)
 		forms = append(forms, fmt.Sprint(count, " unknown commands"))
 		for range count {
@@ -118,8 +135,16 @@ func converseMySQL(random *rand.Rand, marker string) (c conversation, id uint64,
 	for i := range pick(random, 1, 3, 6) {
 		command, form := mysqlCommand(random, fmt.Sprintf("%s%dq", marker, i))
 		packet := mysqlPacket(0, command)
+		if compressed && len(packet) >= 1<<24 {
+			continue // more than a frame holds
+		}
 		c.written = append(c.written, packet...)
-		name, err := writeSegments(conn, random, packet)
+		name := "whole"
+		if compressed {
+			_, err = conn.Write(packet)
+		} else {
+			name, err = writeSegments(conn, random, packet)
+		}
 		forms = append(forms, form, name)
 		c.form = strings.Join(forms, ", ")
 		if err == nil {
@@ -136,7 +161,16 @@ func converseMySQL(random *rand.Rand, marker string) (c conversation, id uint64,
 // mysqlCommand returns COM_QUERY or COM_STMT_PREPARE with a statement that contains marker.
 func mysqlCommand(random *rand.Rand, marker string) ([]byte, string) {
 	statement, form := "", ""
-	switch random.IntN(9) {
+	switch random.IntN(10) {
+	case 7:
+		statement, form = "SELECT 1; SELECT '"+marker+"'"+pick(random, "", ";", "; SELECT 3"), "several statements"
+	case 8:
+		if chance(random, 6) {
+			// Longer than one packet of the protocol: 16 MiB less a byte.
+			statement, form = "SELECT '"+marker+"' /* "+strings.Repeat("c", 1<<24)+" */", "two packets"
+			break
+		}
+		fallthrough
 	case 0:
 		statement, form = "/* "+strings.Repeat("c", pick(random, 10, 5000, 9000))+" */ SELECT '"+marker+"'", "comment in front"
 	case 1:
@@ -154,15 +188,72 @@ func mysqlCommand(random *rand.Rand, marker string) ([]byte, string) {
 	default:
 		statement, form = "SELECT '"+marker+"'", "plain"
 	}
-	if chance(random, 15) && form != "syntax error" {
+	if chance(random, 15) && form != "syntax error" && form != "several statements" && form != "two packets" {
 		return append([]byte{0x16}, statement...), form + " prepared"
 	}
 	return append([]byte{0x03}, statement...), form
 }
 
-func mysqlPacket(sequence byte, payload []byte) []byte {
-	size := len(payload)
-	return append([]byte{byte(size), byte(size >> 8), byte(size >> 16), sequence}, payload...)
+// mysqlPacket returns payload in packets: one of 16 MiB less a byte is followed by another one.
+func mysqlPacket(sequence byte, payload []byte) (packets []byte) {
+	const most = 1<<24 - 1
+	for {
+		size := min(len(payload), most)
+		packets = append(packets, byte(size), byte(size>>8), byte(size>>16), sequence)
+		packets = append(packets, payload[:size]...)
+		if payload = payload[size:]; size < most {
+			return packets
+		}
+		sequence++
+	}
+}
+
+// A compressedConn carries packets in the frames of the compressed protocol. Each command is one Write.
+type compressedConn struct {
+	net.Conn
+	random *rand.Rand
+	unread bytes.Buffer
+}
+
+// Write sends data in one frame, of zlib or, as short ones are, as it is.
+func (c *compressedConn) Write(data []byte) (int, error) {
+	body, size := data, 0
+	if chance(c.random, 70) {
+		var out bytes.Buffer
+		writer := zlib.NewWriter(&out)
+		_, _ = writer.Write(data)
+		_ = writer.Close()
+		body, size = out.Bytes(), len(data)
+	}
+	frame := append(mysqlPacket(0, body)[:4:4], byte(size), byte(size>>8), byte(size>>16))
+	_, err := c.Conn.Write(append(frame, body...))
+	return len(data), err
+}
+
+// Read returns bytes of the packets in the frames of the server.
+func (c *compressedConn) Read(data []byte) (int, error) {
+	for c.unread.Len() == 0 {
+		var head [7]byte
+		if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
+			return 0, err
+		}
+		body := make([]byte, int(head[0])|int(head[1])<<8|int(head[2])<<16)
+		if _, err := io.ReadFull(c.Conn, body); err != nil {
+			return 0, err
+		}
+		if head[4] == 0 && head[5] == 0 && head[6] == 0 {
+			c.unread.Write(body)
+			continue
+		}
+		reader, err := zlib.NewReader(bytes.NewReader(body))
+		if err == nil {
+			_, err = c.unread.ReadFrom(reader)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return c.unread.Read(data)
 }
 
 // readMySQLPacket returns the payload of the next packet.
@@ -176,39 +267,52 @@ func readMySQLPacket(conn net.Conn) ([]byte, error) {
 	return payload, err
 }
 
-// readMySQLReply reads the reply to a command: OK, an error, a result set of text, or that of COM_STMT_PREPARE
-// for a statement without parameters.
+// readMySQLReply reads the replies to a command, one for each of its statements.
 func readMySQLReply(conn net.Conn) error {
+	for {
+		if more, err := readMySQLResult(conn); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// moreResults is the flag of the server's status that says that the result of another statement follows.
+const moreResults = 8
+
+// readMySQLResult reads the reply to a statement: OK, an error, a result set of text, or that of COM_STMT_PREPARE
+// for a statement without parameters.
+func readMySQLResult(conn net.Conn) (more bool, err error) {
 	first, err := readMySQLPacket(conn)
 	if err != nil || len(first) == 0 {
-		return errors.Join(err, io.ErrUnexpectedEOF)
+		return false, errors.Join(err, io.ErrUnexpectedEOF)
 	}
 	ends := 2 // EOF packets: behind the columns and behind the rows
 	switch {
 	case first[0] == 0xff:
-		return nil
+		return false, nil
 	case first[0] == 0 && len(first) == 12: // COM_STMT_PREPARE: id, columns, parameters, warnings
 		if binary.LittleEndian.Uint16(first[5:]) == 0 {
-			return nil
+			return false, nil
 		}
 		ends = 1
 	case first[0] == 0:
-		return nil
+		return len(first) > 3 && first[3]&moreResults != 0, nil
 	}
 	for ends > 0 {
 		packet, err := readMySQLPacket(conn)
 		if err != nil {
-			return err
+			return false, err
 		}
-		if len(packet) > 0 && packet[0] == 0xfe && len(packet) < 9 {
+		if len(packet) > 4 && packet[0] == 0xfe && len(packet) < 9 {
 			ends--
+			more = packet[3]&moreResults != 0
 		}
 	}
-	return nil
+	return more, nil
 }
 
 // logIn reads the greeting and sends the login of a user without a password. It returns the connection's id.
-func logIn(conn net.Conn) (id uint64, err error) {
+func logIn(conn net.Conn, compressed bool) (id uint64, err error) {
 	greeting, err := readMySQLPacket(conn)
 	if err != nil {
 		return 0, err
@@ -218,8 +322,12 @@ func logIn(conn net.Conn) (id uint64, err error) {
 		return 0, fmt.Errorf("greeting %q", greeting)
 	}
 	id = uint64(binary.LittleEndian.Uint32(greeting[at+1:]))
-	const protocol41, secureConnection = 1 << 9, 1 << 15
-	login := binary.LittleEndian.AppendUint32(nil, protocol41|secureConnection|1)
+	const protocol41, secureConnection, severalStatements, severalResults = 1 << 9, 1 << 15, 1 << 16, 1 << 17
+	capabilities := uint32(protocol41 | secureConnection | severalStatements | severalResults | 1)
+	if compressed {
+		capabilities |= 1 << 5
+	}
+	login := binary.LittleEndian.AppendUint32(nil, capabilities)
 	login = binary.LittleEndian.AppendUint32(login, 64<<20)
 	login = append(append(login, 33), make([]byte, 23)...)
 	login = append(login, "root\x00\x00"...)
