@@ -39,6 +39,12 @@ func (o *options) logs(ctx context.Context) error {
 			if err := o.logStage(ctx, path, stage, lines, size); err != nil {
 				return fmt.Errorf("stage %s: %w", stage, err)
 			}
+			if stage != "lines" || o.filedPath == "" {
+				continue
+			}
+			if err := o.filed(ctx, path, lines, size); err != nil {
+				return fmt.Errorf("file.d: %w", err)
+			}
 		}
 	}
 	return nil

@@ -4,7 +4,7 @@
 //
 //	traffic   writes a capture and its truth (package traffic)
 //	capture   packets → sessions → protocols → batches → Kafka; each stage includes the one before
-//	logs      log file of a container → lines → batches → Kafka
+//	logs      log file of a container → lines → batches → Kafka; with -filed the same file by file.d, in turn
 //	engine    Kafka → decode → detectors → columns → store; without detectors and with 10 to 10,000 rules
 //	peers     the same work by other code: expr in a loop, gopacket's reassembly
 //	whole     a command as a process: its CPU time and its peak memory (tidegate replay, tshark)
@@ -42,6 +42,7 @@ type options struct {
 	name       string // name of the figure of whole
 	cpuProfile string
 	memProfile string
+	filedPath  string // binary of file.d, which logs measures in turn with ours; empty: it is not measured
 	seed       uint64
 	reorder    float64
 	duplicate  float64
@@ -77,6 +78,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flagSet.StringVar(&o.name, "name", "", "name of the figure of whole")
 	flagSet.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile here")
 	flagSet.StringVar(&o.memProfile, "memprofile", "", "write a profile of allocations here")
+	flagSet.StringVar(&o.filedPath, "filed", os.Getenv("FILED"), "binary of file.d, which reads the same log in turn")
 	flagSet.Uint64Var(&o.seed, "seed", 1, "seed of the generated traffic")
 	flagSet.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
 	flagSet.Float64Var(&o.duplicate, "dup", 0, "share of segments that are seen twice")

@@ -23,8 +23,11 @@ func redactCommand() *cobra.Command {
 		Use:   "redact [FILE]",
 		Short: "show which parts of log lines are hidden as secrets, and why",
 		Long: `redact reads log lines from a file, or from standard input, and prints those in which the collector would hide
-something: the number of the line, the rules that apply, and the redacted text. Nothing leaves this host, and
-no configuration, broker or store is needed.
+something: the number of the line, each rule that applies with the column at which it hides, and the redacted
+text. Nothing leaves this host, and no configuration, broker or store is needed.
+
+Input:    plain text; records of Docker's json-file driver and of CRI (containerd, CRI-O), of which the messages
+          are read and the columns count; each of them compressed with gzip, too
 
 Rules:    name         the value behind the name of a secret: password=…, {"token":"…"}
           header       Authorization, Cookie and the like
@@ -39,6 +42,7 @@ Rules:    name         the value behind the name of a secret: password=…, {"to
 Ends:     with 1 if something was hidden, with 2 if the input cannot be read.`,
 		Example: `  tidegate redact app.log
   docker logs web 2>&1 | tidegate redact --all
+  tidegate redact /var/log/pods/shop_web_0/web/0.log.20261124-230800.gz
   tidegate redact -o json app.log | jq .findings`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -94,8 +98,14 @@ type redactedFinding struct {
 // redactLines reads lines from in and prints those with secrets to out, and a summary to summary. It returns
 // errFindings if there were any.
 func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) error {
-	var redactor redact.Redactor
-	var block redact.KeyBlock
+	var (
+		redactor redact.Redactor
+		messages messageReader
+	)
+	in, err := decompressed(in)
+	if err != nil {
+		return err
+	}
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(make([]byte, 64<<10), maxRedactLine)
 	writer := bufio.NewWriter(out)
@@ -105,8 +115,11 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	byRule := map[string]int{}
 	for scanner.Scan() {
 		lines++
-		line := bytes.TrimSuffix(scanner.Bytes(), []byte("\r"))
-		redacted, hidden := redactor.NextLine(line, &block)
+		line, block, ends := messages.next(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
+		if !ends {
+			continue
+		}
+		redacted, hidden := redactor.NextLine(line, block)
 		var findings []redact.Finding
 		if hidden {
 			hiddenLines++
@@ -172,9 +185,7 @@ func printRedacted(
 	var text, rules []string
 	done := 0
 	for _, finding := range findings {
-		if rule := finding.Rule.String(); !slices.Contains(rules, rule) {
-			rules = append(rules, rule)
-		}
+		rules = append(rules, fmt.Sprintf("%s:%d", finding.Rule, finding.From+1))
 		hidden := redact.Marker
 		if options.show {
 			hidden = "«" + string(line[finding.From:finding.To]) + "»"

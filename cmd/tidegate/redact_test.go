@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"os"
@@ -32,12 +33,12 @@ func TestRedactShowsWhatIsHiddenAndWhy(t *testing.T) {
 	if exitCode(err) != 1 || !errors.Is(err, errFindings) {
 		t.Errorf("error %v", err)
 	}
-	want := "     2  name          password=REDACTED user=bob\n" +
-		"     3  parameter,userinfo  GET /cb?code=REDACTED for postgres://u:REDACTED@db/x\n"
+	want := "     2  name:10       password=REDACTED user=bob\n" +
+		"     3  parameter:14,userinfo:39  GET /cb?code=REDACTED for postgres://u:REDACTED@db/x\n"
 	if !strings.HasPrefix(out, want) || strings.Contains(out, "hunter2") || strings.Contains(out, "\x1b") || strings.Contains(out, "started") {
 		t.Errorf("%q, want %q", out, want)
 	}
-	if !strings.Contains(out, "     6  private-key   REDACTED\n") {
+	if !strings.Contains(out, "     6  private-key:1  REDACTED\n") {
 		t.Errorf("the private key: %q", out)
 	}
 	if want := "4 of 8 lines have secrets: name 2, parameter 1, private-key 1, userinfo 1\n"; summary != want {
@@ -86,5 +87,40 @@ func TestRedactReadsAFile(t *testing.T) {
 	err := redactLines(strings.NewReader("pw=x1234\n"), &out, &bytes.Buffer{}, redactOptions{colour: true, output: "text"})
 	if !errors.Is(err, errFindings) || !strings.Contains(out.String(), "pw="+hiddenColour+"REDACTED"+noColour) {
 		t.Errorf("%q %v", out.String(), err)
+	}
+}
+
+// TestRedactReadsLogsOfContainers: the messages of Docker's and of CRI's records are read, compressed or not, with their
+// parts joined; a private key extends over the records of its stream.
+func TestRedactReadsLogsOfContainers(t *testing.T) {
+	const (
+		body   = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
+		docker = `{"log":"password=hunter2\n","stream":"stdout","time":"2026-03-01T12:00:00Z"}` + "\n" +
+			`{"log":"-----BEGIN PRIVATE KEY-----\n","stream":"stdout","time":"2026-03-01T12:00:00Z"}` + "\n" +
+			`{"log":"all is well\n","stream":"stderr","time":"2026-03-01T12:00:00Z"}` + "\n" +
+			`{"log":"` + body + `\n","stream":"stdout","time":"2026-03-01T12:00:00Z"}` + "\n"
+		cri = "2026-03-01T12:00:00.1Z stdout F password=hunter2\n2026-03-01T12:00:00.1Z stdout F -----BEGIN PRIVATE KEY-----\n" +
+			"2026-03-01T12:00:00.1Z stderr F all is well\n2026-03-01T12:00:00.1Z stdout F " + body + "\n"
+		parts = "2026-03-01T12:00:00.1Z stdout P pass\n2026-03-01T12:00:00.1Z stderr F word\n2026-03-01T12:00:00.1Z stdout F word=hunter2\n"
+	)
+	var compressed bytes.Buffer
+	writer := gzip.NewWriter(&compressed)
+	_, _ = writer.Write([]byte(docker))
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const want = "     1  name:10       password=REDACTED\n     4  private-key:1  REDACTED\n"
+	check := func(input, want string) {
+		t.Helper()
+		if out, _, err := redactText(t, input); out != want || exitCode(err) != 1 {
+			t.Errorf("%q %v, want %q", out, err, want)
+		}
+	}
+	check(docker, want)
+	check(cri, want)
+	check(compressed.String(), want)
+	check(parts, "     3  name:10       password=REDACTED\n")
+	if _, _, err := redactText(t, compressed.String()[:20]); err == nil || exitCode(err) != 2 {
+		t.Errorf("a damaged archive: %v", err)
 	}
 }
