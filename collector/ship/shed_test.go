@@ -51,13 +51,21 @@ func TestBatchThatIsBeingJournaledIsNotSpooled(t *testing.T) {
 // the next process knows them by the range that they are in.
 func TestRangeBehindSafeLinesBeginsBehindThem(t *testing.T) {
 	file := &fileProducer{}
+	file.setState(fileOpen)
 	first := file.newRange(&batch{})
 	file.currentRange = first
 	file.skipTo(70)
 	if file.currentRange != nil {
 		t.Error("a line behind the safe ones would be added to the range before them")
 	}
-	if second := file.newRange(&batch{}); first.after != 0 || second.after != 70 {
+	readable, unreadable := &batch{}, &batch{}
+	second := file.newRange(readable)
+	file.setState(fileClosed)
+	file.newRange(unreadable)
+	if readable.unreadable.Load() || !unreadable.unreadable.Load() {
+		t.Error("lines of a file that is gone may not wait in the queue, those of an open one may")
+	}
+	if first.after != 0 || second.after != 70 {
 		t.Errorf("ranges begin behind %d and %d, want 0 and 70", first.after, second.after)
 	}
 }

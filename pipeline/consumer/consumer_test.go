@@ -153,3 +153,13 @@ func noise(rnd *rand.ChaCha8, first byte) []byte {
 	value[0] = first
 	return value
 }
+
+// TestCommitThatWasNotSentIsAnError: without it an engine would take offsets for durable that no broker has.
+func TestCommitThatWasNotSentIsAnError(t *testing.T) {
+	partition, _ := newPartition(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := partition.commitOnce(ctx, 5, ""); err == nil {
+		t.Error("a commit that could not be sent succeeded")
+	}
+}

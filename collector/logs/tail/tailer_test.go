@@ -503,3 +503,22 @@ func TestFileIsUnchangedForTheTimeSinceItsLastWrite(t *testing.T) {
 		}
 	}
 }
+
+// TestFolderForgetsTheNamesOfEndedLogs: a folder in which logs come and go keeps nothing of those that have ended.
+func TestFolderForgetsTheNamesOfEndedLogs(t *testing.T) {
+	first, second := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewDockerd(t, t.TempDir(), 2)
+	folder := &watchedFolder{}
+	one, two := tailerOf(first, logstest.NewShipper()), tailerOf(second, logstest.NewShipper())
+	for _, tailer := range []*Tailer{one, two} {
+		tailer.log.BaseOf = func(name string) string { return name }
+		folder.addTailer(tailer)
+	}
+	folder.removeTailer(one)
+	if len(folder.byBase) != 1 || len(folder.byBase[two.log.Base]) != 1 {
+		t.Errorf("the folder holds %d names, want that of the other log", len(folder.byBase))
+	}
+	folder.removeTailer(two)
+	if len(folder.byBase)+len(folder.tailers)+len(folder.ranked) != 0 {
+		t.Errorf("%d names are left", len(folder.byBase))
+	}
+}
