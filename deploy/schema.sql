@@ -184,6 +184,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`events`
     `_collector` UUID CODEC(ZSTD(1)),
     `_epoch` UInt64 CODEC(ZSTD(1)),
     `_sequence` UInt64 CODEC(Delta, ZSTD(1)),
+    `_shipped` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
     `network.community_id` String ALIAS if(community_id = toFixedString('', 20), '', concat('1:', base64Encode(community_id))),
     `observer.interfaces` Array(LowCardinality(String)) ALIAS `observer_interfaces`,
     `container.labels` Map(LowCardinality(String), String) ALIAS `container_labels`,

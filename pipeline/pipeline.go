@@ -43,12 +43,15 @@ type Bundle struct {
 }
 
 // A Position locates an event in the events topic: the message in Kafka, the index within the message, and
-// the batch.
+// the batch, with its time where the event needs it.
 type Position struct {
 	Partition int32
 	Offset    int64  // of the message
 	Index     uint32 // of the event within the message
 	BatchID
+	// Shipped is when the batch was shipped, ns since 1970, if the event has a later time; else 0. The window
+	// of an alert begins at the earlier one.
+	Shipped int64
 }
 
 // A BatchID identifies a batch within a partition: two batches of a partition with the same BatchID are
@@ -69,8 +72,8 @@ const (
 
 // ReleaseBatch returns batch and its events to their pools. It first clears the byte slices and strings that
 // UnmarshalVTUnsafe made alias the record's buffer: the next owner of a pooled slice appends to it and would
-// overwrite that buffer, and a string in the unused capacity of a list would keep the buffer in memory. What is
-// large is left to the garbage collector.
+// overwrite that buffer, and a string in the unused capacity of a list would keep the buffer in memory. What
+// is large is left to the garbage collector.
 func ReleaseBatch(batch *Batch) {
 	batch.Collector = nil
 	for _, event := range batch.Events {

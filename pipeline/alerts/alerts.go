@@ -26,15 +26,18 @@
 // A failed attempt postpones that alert only, by a pause that grows to a minute; all others go first. If the
 // destination fails twice in succession, all its notifications pause: shortly while it answers with errors,
 // because it may accept the next alert, and up to 5 s while it cannot be reached. An attempt that fails while
-// the destination accepts other alerts is a refusal of this alert; after max_attempts of them the alert counts
-// as rejected. While the destination accepts nothing, no alert is given up. An alert that is rejected, so or by
-// a 4xx response about its content, becomes a dead letter. It is not sent again until it has a newer revision.
+// the destination accepts other alerts is a refusal of this alert; after max_attempts of them the alert
+// counts as rejected. While the destination accepts nothing, no alert is given up. An alert that is rejected,
+// so or by a 4xx response about its content, becomes a dead letter. It is not sent again until it has a newer
+// revision.
 //
 // # What is durable
 //
 // A deliverer commits the offset of the oldest pending message and, as metadata, which messages behind it are
-// delivered. Delivery is at least once: a destination that is down or a publisher that is killed delays and
-// repeats deliveries, but loses none. The open alerts are in memory only. At its start a deliverer restores
-// them: it reads the messages of the last resolve_after again, and does not send those that were delivered.
-// While max_open alerts are pending it reads no further: the messages stay in Kafka.
+// delivered, and a mark of the newest of them. The mark shows whether the topic was created anew while no
+// publisher ran: then all its messages are delivered. Delivery is at least once: a destination that is down
+// or a publisher that is killed delays and repeats deliveries, but loses none. The open alerts are in memory
+// only. At its start a deliverer restores them: it reads the messages of the last resolve_after again, and
+// does not send those that were delivered. While max_open alerts are pending it reads no further: the
+// messages stay in Kafka.
 package alerts

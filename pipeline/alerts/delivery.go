@@ -31,7 +31,8 @@ type deliverer struct {
 	health     destinationHealth
 	nextOffset int64 // offset behind the last message that was read for delivery
 	resumed    progress
-	isReplaced bool // the topic was created anew, and delivery has not begun at its beginning yet
+	mark       recordMark // of the newest message that was read
+	isReplaced bool       // the topic was created anew, and delivery has not begun at its beginning yet
 	committed  commit
 	// committedAt is the time of the last attempt to commit.
 	committedAt time.Time
@@ -160,6 +161,9 @@ func (d *deliverer) readChunk(ctx context.Context, chunk *consumer.Chunk) error 
 				return err
 			}
 			d.metrics.undecodable.WithLabelValues(d.destination.name).Inc()
+		}
+		if record.Err == nil && record.Offset >= d.mark.offset {
+			d.mark = markOf(record)
 		}
 		d.nextOffset = max(d.nextOffset, record.Offset+1)
 		chunk.Records = chunk.Records[1:]

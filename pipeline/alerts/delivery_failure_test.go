@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -448,18 +449,25 @@ func TestErrorsShowNoSecretOfADestination(t *testing.T) {
 }
 
 func TestProgressIsReadAsItWasWritten(t *testing.T) {
+	mark := recordMark{isSet: true, offset: 1<<62 + maxListed, sum: math.MaxUint64}
 	check := func(oldest, next int64, pending ...int64) {
 		t.Helper()
-		got := parseProgress(formatProgress(oldest, next, pending))
-		want := progress{next: next, pending: map[int64]bool{}}
-		for _, offset := range pending {
-			want.pending[offset] = true
-		}
-		if oldest == next || len(pending) > maxListed {
-			want = progress{}
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%d %d %v: got %v", oldest, next, pending, got)
+		for _, mark := range []recordMark{{}, mark, {isSet: true}} {
+			got := parseProgress(formatProgress(oldest, next, pending, mark))
+			want := progress{next: next, pending: map[int64]bool{}, mark: mark}
+			for _, offset := range pending {
+				want.pending[offset] = true
+			}
+			isCommitted := oldest == next && !mark.isSet // by the offset
+			switch {
+			case len(pending) > maxListed && mark.isSet:
+				want = progress{pending: map[int64]bool{}, mark: mark}
+			case len(pending) > maxListed || isCommitted:
+				want = progress{}
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%d %d %v %v: got %v", oldest, next, pending, mark, got)
+			}
 		}
 	}
 	check(5, 5)
@@ -471,7 +479,7 @@ func TestProgressIsReadAsItWasWritten(t *testing.T) {
 		many[i] = 1<<62 + int64(i)
 	}
 	check(many[0], 1<<62+maxListed, many...)
-	if text := formatProgress(many[0], 1<<62+maxListed, many); len(text) > 4096 {
+	if text := formatProgress(many[0], 1<<62+maxListed, many, mark); len(text) > 4096 {
 		t.Errorf("%d bytes of metadata, and Kafka takes 4096", len(text))
 	}
 	check(0, 1<<62+maxListed, append(many, 0)...)
@@ -479,6 +487,7 @@ func TestProgressIsReadAsItWasWritten(t *testing.T) {
 
 func FuzzProgress(f *testing.F) {
 	f.Add("v1 20 3 17")
+	f.Add("v1 20 @19:00000000000000ff 3 17")
 	f.Fuzz(func(t *testing.T, text string) {
 		lineartest.CheckRepeated(t, lineartest.Default, text, func(text string) {
 			parsed := parseProgress(text)

@@ -34,8 +34,8 @@ func recreateAlertsTopic(t *testing.T, client *kafka.Client) {
 	}
 }
 
-// TestEveryAlertOfATopicThatIsCreatedAnewIsDelivered: the alerts topic is created anew while the publisher runs. The
-// new one is shorter than the earlier one, then longer.
+// TestEveryAlertOfATopicThatIsCreatedAnewIsDelivered: the alerts topic is created anew while the publisher
+// runs. The new one is shorter than the earlier one, then longer.
 func TestEveryAlertOfATopicThatIsCreatedAnewIsDelivered(t *testing.T) {
 	client, hook := newClient(t), newReceiver(t, "s3cret")
 	run(t, webhookConfig(hook.URL), client, nil)
@@ -61,4 +61,42 @@ func TestEveryAlertOfATopicThatIsCreatedAnewIsDelivered(t *testing.T) {
 	}
 	send(0)
 	waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == 12 })
+}
+
+// TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered: the new topic is shorter than the earlier
+// one, as long or longer, so that its end does not show that it is another one.
+func TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered(t *testing.T) {
+	for _, length := range []int{2, 6, 12} {
+		client, hook := newClient(t), newReceiver(t, "s3cret")
+		stop := run(t, webhookConfig(hook.URL), client, nil)
+		var want []string
+		send := func(n int) {
+			for range n {
+				group := fmt.Sprintf("g%02d", len(want))
+				publish(t, client, alertOf("r", group, 1))
+				want = append(want, "r/"+group+"×1")
+			}
+		}
+		delivered := func() bool { return hook.list() == strings.Join(want, " ") }
+		send(6)
+		waitUntil(t, "the alerts", delivered)
+		waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == 6 })
+		stop()
+
+		recreateAlertsTopic(t, client)
+		send(length)
+		stop = run(t, webhookConfig(hook.URL), client, nil)
+		waitUntil(t, fmt.Sprintf("%d alerts of the new topic", length), delivered)
+		waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == int64(length) })
+		stop()
+
+		// A publisher that starts again delivers nothing twice.
+		stop = run(t, webhookConfig(hook.URL), client, nil)
+		send(1)
+		waitUntil(t, "one more alert", func() bool { return strings.Contains(hook.list(), want[len(want)-1]) })
+		if !delivered() {
+			t.Errorf("delivered %s, want %s", hook.list(), want)
+		}
+		stop()
+	}
 }

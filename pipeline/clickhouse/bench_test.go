@@ -142,3 +142,15 @@ func BenchmarkInsert(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRunningInserts measures the query with which the start of a partition looks for inserts of earlier owners.
+func BenchmarkRunningInserts(b *testing.B) {
+	store := embeddedtest.Store(b, "bench_running", "http")
+	from := pipeline.TopicPartition{Topic: "tidegate.events"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := store.RunningInserts(b.Context(), from); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -19,6 +19,7 @@ type ColumnBlock struct {
 	topic                      *lowCardinalityColumn
 	partition, offset, index   *fixedColumn
 	collector, epoch, sequence *fixedColumn
+	shipped                    *fixedColumn
 
 	stringBuf []string // elements of the array field that is being appended
 	numberBuf []int64  // the same for numbers
@@ -43,6 +44,7 @@ func NewColumnBlock() *ColumnBlock {
 		topic:     newLowCardinalityColumn(),
 		partition: &fixedColumn{width: 4}, offset: &fixedColumn{width: 8}, index: &fixedColumn{width: 4},
 		collector: &fixedColumn{width: 16}, epoch: &fixedColumn{width: 8}, sequence: &fixedColumn{width: 8},
+		shipped: &fixedColumn{width: 8},
 	}
 	for i := range pipeline.Fields {
 		field := &pipeline.Fields[i]
@@ -57,6 +59,7 @@ func NewColumnBlock() *ColumnBlock {
 	}
 	for i, col := range []column{ // in the order of positionColumns
 		block.topic, block.partition, block.offset, block.index, block.collector, block.epoch, block.sequence,
+		block.shipped,
 	} {
 		block.columns = append(block.columns, blockColumn{tableColumn: positionColumns[i].tableColumn, column: col})
 	}
@@ -83,6 +86,9 @@ func (b *ColumnBlock) Append(event *pipeline.Event, position pipeline.Position, 
 	b.collector.putUUID(row, position.Collector[:])
 	b.epoch.putUint(row, position.Epoch)
 	b.sequence.putUint(row, position.Sequence)
+	if position.Shipped != 0 {
+		b.shipped.putUint(row, uint64(position.Shipped))
+	}
 	b.rows++
 }
 

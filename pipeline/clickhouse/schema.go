@@ -49,6 +49,10 @@ var positionColumns = []positionColumn{
 		tableColumn{name: "_sequence", kind: "UInt64", codec: "Delta, ZSTD(1)"},
 		"Number of the batch, counted per collector, epoch and partition.",
 	},
+	{
+		tableColumn{name: "_shipped", kind: "DateTime64(9, 'UTC')", codec: "Delta, ZSTD(1)"},
+		"When the batch was sent, if the event has a later time, as after a clock was ahead; else 1970.",
+	},
 }
 
 // A positionColumn is a column with its line in docs/FIELDS.md.

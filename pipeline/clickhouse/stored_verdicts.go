@@ -13,7 +13,7 @@ import (
 
 // verdictColumns are the columns that storedVerdict reads, in its order.
 var verdictColumns = []string{
-	"_offset", "@timestamp", "event.ingested", "event.id", "event.dataset", "event.demo",
+	"_offset", "_shipped", "@timestamp", "event.ingested", "event.id", "event.dataset", "event.demo",
 	"source.ip", "source.port", "destination.ip", "destination.port",
 	"host.name", "host.id", "orchestrator.cluster.name", "container.id", "container.name", "container.image.name",
 	"verdict.detector", "verdict.rule", "verdict.version", "verdict.severity", "verdict.score", "verdict.evidence",
@@ -23,7 +23,7 @@ var verdictColumns = []string{
 // A storedVerdict holds a row of the table events, as far as alerts need it.
 type storedVerdict struct {
 	offset                       int64
-	at, ingested                 time.Time
+	shipped, at, ingested        time.Time
 	id                           uuid.UUID
 	dataset                      string
 	demo                         bool
@@ -37,11 +37,12 @@ type storedVerdict struct {
 	scores                       []uint8
 }
 
-// StoredVerdicts calls addEvent with each event of a block that has verdicts, in the order of the log, and with the
-// offset of its message. The events have the values of verdictColumns only. The rows of the block are read whatever
-// became of its messages: retention or the end of a topic may have removed them, and other rules may be loaded.
+// StoredVerdicts calls addEvent with each event of a block that has verdicts, in the order of the log, and
+// with its position, of which Offset and Shipped are set. The events have the values of verdictColumns only.
+// The rows of the block are read whatever became of its messages: retention or the end of a topic may have
+// removed them, and other rules may be loaded.
 func (s *Store) StoredVerdicts(
-	ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, offset int64),
+	ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, at pipeline.Position),
 ) error {
 	names := make([]string, len(verdictColumns))
 	for i, name := range verdictColumns {
@@ -58,7 +59,7 @@ func (s *Store) StoredVerdicts(
 
 	for rows.Next() {
 		var row storedVerdict
-		if err := rows.Scan(&row.offset, &row.at, &row.ingested, &row.id, &row.dataset, &row.demo,
+		if err := rows.Scan(&row.offset, &row.shipped, &row.at, &row.ingested, &row.id, &row.dataset, &row.demo,
 			&row.sourceIP, &row.sourcePort, &row.destinationIP, &row.destinationPort,
 			&row.host.Name, &row.host.Id, &row.host.Cluster,
 			&row.container.Id, &row.container.Name, &row.container.Image,
@@ -66,7 +67,7 @@ func (s *Store) StoredVerdicts(
 			&row.groups, &row.titles, &row.tags); err != nil {
 			return describeError(err, s.cfg)
 		}
-		addEvent(row.event(), row.offset)
+		addEvent(row.event(), pipeline.Position{Offset: row.offset, Shipped: row.shipped.UnixNano()})
 	}
 	return describeError(rows.Err(), s.cfg)
 }

@@ -55,8 +55,12 @@ func TestStoredVerdictsYieldTheSameAlerts(t *testing.T) {
 			block := clickhouse.NewColumnBlock()
 			for i, event := range verdictEvents(id.Time) {
 				event.Ingested = id.Time
-				block.Append(event, pipeline.Position{Partition: 3, Offset: int64(5 + i)}, id.Topic)
-				want.AddVerdicts(event, 0, int64(5+i))
+				at := pipeline.Position{Partition: 3, Offset: int64(5 + i)}
+				if event.Timestamp > id.Time {
+					at.Shipped = id.Time - int64(time.Second)
+				}
+				block.Append(event, at, id.Topic)
+				want.AddVerdicts(event, at.Shipped, at.Offset)
 
 				event.Verdicts = nil // a row without verdicts
 				block.Append(event, pipeline.Position{Partition: 3, Offset: int64(5 + i), Index: 1}, id.Topic)
@@ -67,8 +71,8 @@ func TestStoredVerdictsYieldTheSameAlerts(t *testing.T) {
 			}
 			insert(t, store, block, "a")
 
-			if err := store.StoredVerdicts(t.Context(), id, func(event *pipeline.Event, offset int64) {
-				got.AddVerdicts(event, 0, offset)
+			if err := store.StoredVerdicts(t.Context(), id, func(event *pipeline.Event, at pipeline.Position) {
+				got.AddVerdicts(event, at.Shipped, at.Offset)
 			}); err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
@@ -17,8 +18,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// newLimitedBroker returns a client of a broker that rejects requests whose records are longer than limit, and
-// the address of the broker.
+// newLimitedBroker returns a client of a broker that rejects requests whose records are longer than limit,
+// and the address of the broker.
 func newLimitedBroker(t *testing.T, limit *atomic.Int64) (*kafka.Client, []string) {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -57,8 +58,8 @@ func newLimitedBroker(t *testing.T, limit *atomic.Int64) (*kafka.Client, []strin
 	return client, cluster.ListenAddrs()
 }
 
-// TestDeadLetterIsCutUntilItFits writes a record with a large key and a large value to topics that take less and
-// less.
+// TestDeadLetterIsCutUntilItFits writes a record with a large key and a large value to topics that take less
+// and less.
 func TestDeadLetterIsCutUntilItFits(t *testing.T) {
 	var limit atomic.Int64
 	client, _ := newLimitedBroker(t, &limit)
@@ -115,5 +116,29 @@ func TestDeadLetterTopicIsCreatedAgain(t *testing.T) {
 	fetches.EachRecord(func(record *kgo.Record) { found = found || bytes.Equal(record.Value, deadLetter.Value) })
 	if !found {
 		t.Errorf("the topic was not made again: %v", fetches.Errors())
+	}
+}
+
+// TestMissingDeadLetterTopicIsCreated writes a dead letter by a client that knows from its metadata that the
+// topic does not exist.
+func TestMissingDeadLetterTopicIsCreated(t *testing.T) {
+	var limit atomic.Int64
+	limit.Store(1 << 20)
+	_, addrs := newLimitedBroker(t, &limit)
+	cfg := kafka.Default()
+	cfg.Brokers, cfg.TopicPrefix = addrs, "other"
+	client, err := kafka.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := WriteDeadLetter(ctx, client, quiet, DeadLetter{Topic: "other.events", Value: []byte("v")}); err != nil {
+		t.Fatal(err)
+	}
+	topic := client.Topic(pipeline.TopicDeadLetter)
+	if ends, err := client.EndOffsets(ctx, topic, []int{0}); err != nil || ends[0] != 1 {
+		t.Errorf("the topic ends at %v, %v", ends, err)
 	}
 }

@@ -68,8 +68,8 @@ func (w *worker) correctGrouper(ctx context.Context, block *block) error {
 	})
 }
 
-// alertFilter selects the alerts that a match in a block of the given time may touch, without the revisions of the
-// block except.
+// alertFilter selects the alerts that a match in a block of the given time may touch, without the revisions
+// of the block except.
 func (w *worker) alertFilter(except pipeline.BlockID, blockTime int64) pipeline.AlertFilter {
 	return pipeline.AlertFilter{
 		TopicPartition: w.source, Except: except,
@@ -96,10 +96,7 @@ func (w *worker) groupVerdicts(block *block) (verdicts int) {
 		if msg.rejection != nil {
 			continue // its events are not stored
 		}
-		shipped := msg.batch.Shipped
-		if shipped <= 0 {
-			shipped = msg.record.Time
-		}
+		shipped := msg.shippedTime()
 		for _, event := range msg.batch.Events {
 			if n := len(event.Verdicts); n > 0 {
 				verdicts += n
@@ -111,8 +108,8 @@ func (w *worker) groupVerdicts(block *block) (verdicts int) {
 }
 
 // insertAlerts stores revisions of alerts. It counts and logs revisions that the store rejects, and returns
-// nil for them, so that they are still published. As with events, revisions may be stored although their insert
-// failed, for example because a materialized view on the table fails.
+// nil for them, so that they are still published. As with events, revisions may be stored although their
+// insert failed, for example because a materialized view on the table fails.
 func (w *worker) insertAlerts(ctx context.Context, block *block, revisions []*pipeline.Alert, token insertToken) error {
 	attempts := 0
 	err := w.withRetry(ctx, "insert alerts", func() error {

@@ -16,9 +16,16 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// apacheKafka starts Apache Kafka 4.1, one node for both roles, and returns its address. The libraries are in
-// the cache, where deploy/setup-test.sh puts them.
+// apacheKafka starts Apache Kafka 4.1 and returns its address.
 func apacheKafka(t *testing.T) []string {
+	t.Helper()
+	addr, _ := startApacheKafka(t)
+	return []string{addr}
+}
+
+// startApacheKafka starts Apache Kafka 4.1, one node for both roles, and returns its address and its process.
+// The libraries are in the cache, where deploy/setup-test.sh puts them.
+func startApacheKafka(t *testing.T) (addr string, pid int) {
 	t.Helper()
 	libs := filepath.Join(embedded.CacheDir(), "kafka-4.1.0", "libs")
 	if _, err := os.Stat(libs); err != nil {
@@ -66,7 +73,7 @@ group.initial.rebalance.delay.ms=0
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
-	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	addr = fmt.Sprintf("127.0.0.1:%d", ports[0])
 	waitUntil(t, "Apache Kafka", func() bool {
 		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", addr)
 		if err == nil {
@@ -74,7 +81,7 @@ group.initial.rebalance.delay.ms=0
 		}
 		return err == nil
 	})
-	return []string{addr}
+	return addr, server.Process.Pid
 }
 
 // TestApacheKafkaReassignsThePartitionsOfAKilledMember: two engines are a consumer group on a real broker.

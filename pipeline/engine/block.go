@@ -150,6 +150,14 @@ func (w *worker) loadProducer(ctx context.Context, block *block, msg *message) e
 	})
 }
 
+// shippedTime returns when the batch was shipped, ns since 1970.
+func (m *message) shippedTime() int64 {
+	if m.batch.Shipped > 0 {
+		return m.batch.Shipped
+	}
+	return m.record.Time
+}
+
 // oldestTime returns the earliest time in the message, ns since 1970. It includes the times of the events,
 // because a batch that a collector forms again after a restart has a new ship time and old log lines.
 func (m *message) oldestTime() int64 {

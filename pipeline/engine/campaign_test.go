@@ -1,134 +1,173 @@
-//go:build campaign
-
 package engine
 
 import (
+	"cmp"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
-	"syscall"
+	"strings"
 	"testing"
 	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
 )
 
-// A fault is something that a machine or a person does to a running system. It ends with no engine running.
-type fault struct {
-	name  string
-	apply func(t *testing.T, s *scenario, rnd *rand.Rand)
+// A campaign is a scenario to which faults happen, one after the other.
+type campaign struct {
+	*scenario
+	t      *testing.T
+	random *rand.Rand
+	began  time.Time
+	log    strings.Builder
+	counts map[string]int // of faults, by kind
+
+	garbage []string // messages that are no batches and must become dead letters
+	letters []kafkago.Message
 }
 
-var faults = []fault{
-	{"kill", killAtRandom},
-	{"offset set back", func(t *testing.T, s *scenario, rnd *rand.Rand) {
-		t.Helper()
-		killAtRandom(t, s, rnd)
-		partition := rnd.IntN(s.partitions)
-		offset, _ := s.committed(partition)
-		s.commit(partition, rnd.Int64N(max(1, offset)), "")
-	}},
-	{"offsets lost", func(t *testing.T, s *scenario, rnd *rand.Rand) {
-		t.Helper()
-		killAtRandom(t, s, rnd)
-		for partition := range s.partitions { // a group that never started has read nothing
-			s.waitStored(t, partition)
+// logLine writes a line to the log of the campaign and to that of the test.
+func (c *campaign) logLine(format string, args ...any) {
+	line := fmt.Sprintf("%8.1fs  ", time.Since(c.began).Seconds()) + fmt.Sprintf(format, args...)
+	c.log.WriteString(line + "\n")
+	c.t.Log(line)
+}
+
+// inject lets a fault happen among new messages.
+func (c *campaign) inject(number int, kind faultKind) {
+	c.t.Helper()
+	for partition := range c.partitions {
+		c.send(partition, 3+c.random.IntN(5), 10+c.random.IntN(20))
+	}
+	c.counts[kind.name]++
+	c.logLine("fault %d: %s", number, kind.name)
+	kind.inject(c)
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
+}
+
+// logState writes the state of each partition to the log, and reports whether all messages are processed.
+func (c *campaign) logState() (isClosed bool) {
+	c.t.Helper()
+	isClosed = true
+	for partition := range c.partitions {
+		first, end := c.bounds(pipeline.TopicEvents, partition)
+		offset, intent := c.committed(partition)
+		c.logLine("    partition %d: log [%d,%d), committed %d %q", partition, first, end, offset, intent)
+		isClosed = isClosed && offset == end && intent == ""
+	}
+	return isClosed
+}
+
+// check compares the store, the alerts and the dead letters with those without faults.
+func (c *campaign) check() {
+	c.t.Helper()
+	c.checkStoredOnce(c.t)
+	c.checkAlerts(c.t)
+	c.checkDeadLetters()
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
+	sum := c.sumOfMessages(c.t)
+	c.logLine("    as without faults: %d rows, %d with verdicts, %d dead letters, %d events deleted unread",
+		sum.rows, sum.withVerdicts, len(c.garbage), c.deleted)
+}
+
+// checkDeadLetters checks that each message that is no batch is a dead letter.
+func (c *campaign) checkDeadLetters() {
+	c.t.Helper()
+	seen := map[string]bool{}
+	for _, letter := range append(slices.Clip(c.letters), c.read(pipeline.TopicDeadLetter, 0)...) {
+		seen[string(letter.Value)] = true
+	}
+	for _, value := range c.garbage {
+		if !seen[value] {
+			c.t.Errorf("message %q is no dead letter", value[:min(len(value), 40)])
 		}
-		s.deleteGroup()
-	}},
-	{"topic created anew", func(t *testing.T, s *scenario, _ *rand.Rand) {
-		t.Helper()
-		s.runUntilClosed(t)
-		s.recreateTopic(pipeline.TopicEvents)
-	}},
-	{"failing view", func(t *testing.T, s *scenario, _ *rand.Rand) {
-		t.Helper()
-		execute(t, s.store,
-			"CREATE MATERIALIZED VIEW IF NOT EXISTS failing ENGINE = MergeTree ORDER BY n AS SELECT toUInt32(message) AS n FROM events")
-		s.runUntilClosed(t)
-		execute(t, s.store, "DROP VIEW IF EXISTS failing")
-	}},
-	{"dead letters without a topic", func(t *testing.T, s *scenario, _ *rand.Rand) {
-		t.Helper()
-		s.recreateTopic(pipeline.TopicDeadLetter)
-		invalid := &pipeline.Batch{Collector: testCollector[:], Epoch: 999, Sequence: uint64(s.events)}
-		s.produce(0, encode(t, invalid))
-		s.runUntilClosed(t)
-	}},
-	{"stop and go on", func(t *testing.T, s *scenario, rnd *rand.Rand) {
-		t.Helper()
-		child := s.childConfig
-		child.Failpoint, child.Passage, child.Stop = AfterIntent, 1+int32(rnd.IntN(2)), true
-		cmd, out := startChild(t, child)
-		waitUntil(t, "a stopped process", func() bool { return isStopped(cmd.Process.Pid) })
-		time.Sleep(1200 * time.Millisecond)
-		_ = cmd.Process.Signal(syscall.SIGCONT)
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			t.Fatalf("engine ended with %v: %s", err, out)
-		}
-	}},
+	}
 }
 
-func killAtRandom(t *testing.T, s *scenario, rnd *rand.Rand) {
-	t.Helper()
-	s.runUntilKilled(t, Failpoints[rnd.IntN(len(Failpoints)-1)], 1+int32(rnd.IntN(2))) // without BeforeClose
-}
-
-// waitStored runs an engine if the store has no row of the partition yet.
-func (s *scenario) waitStored(t *testing.T, partition int) {
-	t.Helper()
-	from := pipeline.TopicPartition{Topic: s.client.Topic(pipeline.TopicEvents), Partition: int32(partition)}
-	hasRows := false
-	waitUntil(t, "an answer of the store", func() bool {
-		var err error
-		_, hasRows, err = s.store.NewestRows(t.Context(), from, 0)
-		return err == nil
+// table returns the number of faults of each kind, the most frequent first.
+func (c *campaign) table() string {
+	var kinds []string
+	sum := 0
+	for kind, count := range c.counts {
+		kinds = append(kinds, kind)
+		sum += count
+	}
+	slices.SortFunc(kinds, func(a, b string) int {
+		return cmp.Or(cmp.Compare(c.counts[b], c.counts[a]), cmp.Compare(a, b))
 	})
-	if !hasRows {
-		s.runUntilClosed(t)
+	var out strings.Builder
+	for _, kind := range kinds {
+		fmt.Fprintf(&out, "%6d  %s\n", c.counts[kind], kind)
 	}
+	fmt.Fprintf(&out, "%6d  faults\n", sum)
+	return out.String()
 }
 
-// TestEachEventIsStoredOnceThroughACampaignOfFaults: every kind of fault happens several times, in random order.
-// TIDEGATE_CAMPAIGN is the number of faults, 28 if it is not set. With TIDEGATE_CAMPAIGN_KAFKA=apache the broker is
-// Apache Kafka. The test is not part of `make test` yet, since it finds faults that are not mended:
-//
-//	go test -tags campaign -run CampaignOfFaults ./pipeline/engine
-func TestEachEventIsStoredOnceThroughACampaignOfFaults(t *testing.T) {
-	count := 4 * len(faults)
-	if n, err := strconv.Atoi(os.Getenv("TIDEGATE_CAMPAIGN")); err == nil {
-		count = n
-	}
+// newCampaign returns a campaign at a broker in memory, or at Apache Kafka if TIDEGATE_CAMPAIGN_KAFKA is
+// "apache".
+func newCampaign(t *testing.T, seed uint64) *campaign {
+	t.Helper()
 	var brokers *harness
 	if os.Getenv("TIDEGATE_CAMPAIGN_KAFKA") == "apache" {
-		brokers = harnessAt(t, apacheKafka(t), 2, kafka.AssignStatic)
+		addr, pid := startApacheKafka(t)
+		brokers = harnessAt(t, []string{addr}, 2, kafka.AssignStatic)
+		brokers.brokerPIDs = []int{pid}
 	} else {
 		brokers = newHarness(t, 2, kafka.AssignStatic)
 	}
-	scenario := newScenario(t, "campaign", brokers, 2, kafka.AssignStatic)
-	rnd := rand.New(rand.NewPCG(14, uint64(count)))
-	for i := range count {
-		for partition := range scenario.partitions {
-			scenario.send(partition, 4+rnd.IntN(6), 10+rnd.IntN(20))
-		}
-		fault := faults[(i+rnd.IntN(2)*rnd.IntN(len(faults)))%len(faults)]
-		t.Logf("%d: %s, %d events", i, fault.name, scenario.events)
-		fault.apply(t, scenario, rnd)
-		isClosed := true
-		for partition := range scenario.partitions {
-			offset, intent := scenario.committed(partition)
-			t.Logf("   partition %d: %d messages, committed %d %q", partition, len(scenario.read(pipeline.TopicEvents, partition)), offset, intent)
-			isClosed = isClosed && scenario.isClosed(partition, int64(len(scenario.read(pipeline.TopicEvents, partition))))
-		}
-		if isClosed {
-			scenario.checkStoredOnce(t)
-			scenario.checkAlerts(t)
-			if t.Failed() {
-				t.FailNow()
+	return &campaign{
+		scenario: newScenario(t, "campaign", brokers, 2, kafka.AssignStatic), t: t,
+		random: rand.New(rand.NewPCG(14, seed)), began: time.Now(), counts: map[string]int{},
+	}
+}
+
+// shortCampaign is the number of faults of the campaign in `make test`.
+const shortCampaign = 27
+
+// TestEachEventIsStoredOnceThroughACampaignOfFaults: every kind of fault happens at least once, in random
+// order, many of them while the block of the fault before is unfinished. TIDEGATE_CAMPAIGN is the number of
+// faults, and TIDEGATE_CAMPAIGN_LOG the file for the log of the campaign. The long form at Apache Kafka:
+//
+//	TIDEGATE_CAMPAIGN=203 TIDEGATE_CAMPAIGN_KAFKA=apache go test -timeout 60m -run CampaignOfFaults ./pipeline/engine
+func TestEachEventIsStoredOnceThroughACampaignOfFaults(t *testing.T) {
+	count, seed := shortCampaign, uint64(shortCampaign)
+	if n, err := strconv.Atoi(os.Getenv("TIDEGATE_CAMPAIGN")); err == nil {
+		count, seed = n, uint64(n)
+	}
+	if n, err := strconv.Atoi(os.Getenv("TIDEGATE_CAMPAIGN_SEED")); err == nil {
+		seed = uint64(n)
+	}
+	campaign := newCampaign(t, seed)
+	if path := os.Getenv("TIDEGATE_CAMPAIGN_LOG"); path != "" {
+		defer func() {
+			if err := os.WriteFile(path, []byte(campaign.log.String()), 0o600); err != nil {
+				t.Error(err)
 			}
+		}()
+	}
+	campaign.logLine("%d faults, seed %d", count, seed)
+	var order []int // a random order of all kinds, again and again
+	for i := range count {
+		if len(order) == 0 {
+			order = campaign.random.Perm(len(faultKinds))
+		}
+		campaign.inject(i+1, faultKinds[order[0]])
+		order = order[1:]
+		if campaign.logState() {
+			campaign.check()
 		}
 	}
-	scenario.finish(t)
+	campaign.runUntilClosed(t)
+	campaign.logState()
+	campaign.check()
+	campaign.log.WriteString("\n" + campaign.table())
+	t.Log("\n" + campaign.table())
 }

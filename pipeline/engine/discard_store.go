@@ -43,7 +43,7 @@ func (DiscardStore) StoredBlock(context.Context, pipeline.TopicPartition, int64)
 }
 
 // StoredVerdicts calls nothing.
-func (DiscardStore) StoredVerdicts(context.Context, pipeline.BlockID, func(*pipeline.Event, int64)) error {
+func (DiscardStore) StoredVerdicts(context.Context, pipeline.BlockID, func(*pipeline.Event, pipeline.Position)) error {
 	return nil
 }
 

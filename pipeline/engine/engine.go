@@ -43,22 +43,22 @@
 // depends only on the messages, so the alerts of a replay have the same ids and revisions. An intent is
 // committed under the generation of the consumer group: a process that lost the partition cannot commit one.
 //
-// The worker confirms that it owns the partition before it writes: it commits an intent that is older than a second
-// again. A log that was replaced (the topic was created anew, or its end was lost) ends the fetcher. The worker then
-// starts again, at the beginning of the new log.
+// The worker confirms that it owns the partition before it writes: it commits an intent that is older than a
+// second again. A log that was replaced (the topic was created anew, or its end was lost) ends the fetcher.
+// The worker then starts again, at the beginning of the new log.
 //
-// A committed offset that was set back, or lost, does not say whether the last stored block is complete. Its alerts are
-// then raised from its rows. Offsets may be those of an earlier log, so the last block is the one with the latest block
-// time, and the block times of a partition ascend. Before a worker looks for rows it waits for the inserts of earlier
-// owners that the store has not finished. See resume.go.
+// A committed offset that was set back, or lost, does not say whether the last stored block is complete. Its
+// alerts are then raised from its rows. Offsets may be those of an earlier log, so the last block is the one
+// with the latest block time, and the block times of a partition ascend. Before a worker looks for rows it
+// waits for the inserts of earlier owners that the store has not finished. See resume.go.
 //
 // # Errors of an insert
 //
 // After an insert that fails, the worker asks the store for the rows. If they are stored, the insert was
-// successful: ClickHouse commits the rows of a table before a materialized view on it fails. If the store rejects
-// the rows, the worker bisects the block down to the messages at fault, which become dead letters. If the store
-// rejects every message, the table is at fault: the worker withdraws the intent, waits, and gathers the block
-// again, together with newer messages.
+// successful: ClickHouse commits the rows of a table before a materialized view on it fails. If the store
+// rejects the rows, the worker bisects the block down to the messages at fault, which become dead letters. If
+// the store rejects every message, the table is at fault: the worker withdraws the intent, waits, and gathers
+// the block again, together with newer messages.
 //
 // # Memory
 //
@@ -66,20 +66,22 @@
 // finished. Columns and the grouper outlive the events and copy the strings; dead letters hold the record.
 //
 // A memoryBudget bounds what all workers of the process hold. A fetcher takes the memory for a record before
-// it hands the record out, and the worker gives it back when its block is stored. A worker whose fetcher waits
-// for memory stores what it has. See memory.go.
+// it hands the record out, and the worker gives it back when its block is stored. A worker whose fetcher
+// waits for memory stores what it has. See memory.go.
 //
 // # Files
 //
-// worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go (forming a
-// block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and
-// rejection.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go, metrics.go.
+// worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go
+// (forming a block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go,
+// insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go,
+// metrics.go.
 package engine
 
 import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -96,6 +98,8 @@ type Deps struct {
 	Bundle func() *pipeline.Bundle // called once per block; a nil func or a nil bundle evaluates nothing
 	// Failpoint is called at each of Failpoints; tests kill the process there. nil outside tests.
 	Failpoint func(name string)
+	// Now returns the time by the wall clock; nil: time.Now. Tests set their clock.
+	Now func() time.Time
 }
 
 // The failpoints of a block, in the order in which a block passes them.
@@ -149,6 +153,9 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	}
 	if deps.Failpoint == nil {
 		deps.Failpoint = func(string) {}
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
 	}
 	memory := int64(cfg.Memory)
 	return &Engine{

@@ -280,9 +280,9 @@ func TestReplayByOtherRulesIsCounted(t *testing.T) {
 	}
 }
 
-// TestWithoutAnOffsetTheEngineStartsAtTheLastBlock: a consumer group of another name has no committed offset, and the
-// rows of the first group are in the store. The messages of the last block are read again, since it may have dead
-// letters, and the blocks before it are not.
+// TestWithoutAnOffsetTheEngineStartsAtTheLastBlock: a consumer group of another name has no committed offset,
+// and the rows of the first group are in the store. The messages of the last block are read again, since it
+// may have dead letters, and the blocks before it are not.
 func TestWithoutAnOffsetTheEngineStartsAtTheLastBlock(t *testing.T) {
 	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	harness.send(0, 6, 10)
@@ -304,8 +304,7 @@ func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
 	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	harness.send(0, 10, 10)
 	harness.commit(0, 2, "")
-	topic := harness.client.Topic(pipeline.TopicEvents)
-	deleteRecordsBefore(t, harness, topic, 6)
+	harness.deleteRecordsBefore(pipeline.TopicEvents, 0, 6)
 	engine, stop := harness.start(store, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return store.count() == 40 })
 	stop()

@@ -172,11 +172,11 @@ func (s *fakeStore) StoredBlock(
 
 // StoredVerdicts returns events with the values that tests check.
 func (s *fakeStore) StoredVerdicts(
-	_ context.Context, block pipeline.BlockID, add func(event *pipeline.Event, offset int64),
+	_ context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, at pipeline.Position),
 ) error {
 	for _, row := range s.snapshot() {
 		if row.Partition == block.Partition && row.ingested == block.Time && row.event != nil {
-			add(row.event, row.Offset)
+			addEvent(row.event, row.Position)
 		}
 	}
 	return nil

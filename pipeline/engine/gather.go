@@ -11,8 +11,8 @@ import (
 // gatherBlock forms the next block from nextOffset on. It returns true when the block holds messages and is
 // full or has waited for the linger time, and false when no message arrived for the idle time.
 //
-// gatherBlock fails only if ctx has ended, or with consumer.ErrLogReplaced. The messages of the unfinished block have
-// no intent then, so the next owner of the partition gathers them again.
+// gatherBlock fails only if ctx has ended, or with consumer.ErrLogReplaced. The messages of the unfinished
+// block have no intent then, so the next owner of the partition gathers them again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	block := &w.block
 	block.reset(w.nextOffset)
@@ -38,6 +38,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		isEmpty := block.end == block.from
 		if isEmpty {
 			began = time.Now()
+			w.skipUnfetched(block)
 		} else if linger == nil {
 			timer := time.NewTimer(w.cfg.Linger)
 			defer timer.Stop()
@@ -154,12 +155,10 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 // receiveChunk appends the records of a chunk to w.records and counts the lost ones.
 func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.fetcher.Consumed(chunk.Bytes)
-	w.logEnd = chunk.End
+	w.logEnd, w.fetched = chunk.End, chunk.Next
 	w.metrics.lag.answered(w.partition.ID)
 	if chunk.Lost > 0 {
-		w.metrics.lost.Add(uint64(chunk.Lost))
-		w.log.Error("messages were deleted before they were read",
-			"topic", w.source.Topic, "messages", chunk.Lost)
+		w.recordLost(chunk.Lost)
 	}
 	if len(w.records) == 0 {
 		w.records = chunk.Records
@@ -167,6 +166,25 @@ func (w *worker) receiveChunk(chunk consumer.Chunk) {
 		w.records = append(w.records, chunk.Records...)
 	}
 	w.updateLagMetrics()
+}
+
+// skipUnfetched moves an empty block behind messages that were deleted before they were fetched, or that the
+// broker does not hand out. The offset behind them is committed when the intent is closed, so that the next
+// owner neither waits for them nor counts them as lost again.
+func (w *worker) skipUnfetched(block *block) {
+	if w.fetched <= w.nextOffset {
+		return
+	}
+	w.nextOffset, w.intentClosed = w.fetched, false
+	w.setNextOffset(w.partition.ID, w.nextOffset)
+	block.from, block.end = w.nextOffset, w.nextOffset
+	w.updateLagMetrics()
+}
+
+// recordLost counts and logs messages that were deleted before they were read.
+func (w *worker) recordLost(messages int64) {
+	w.metrics.lost.Add(uint64(messages))
+	w.log.Error("messages were deleted before they were read", "topic", w.source.Topic, "messages", messages)
 }
 
 // fillBlock moves records from w.records into the block until none is left or the block is full, and reports

@@ -29,7 +29,10 @@ type harness struct {
 	events    int            // the events in all batches so far
 	produceAt time.Time      // when messages are produced; zero: now
 
-	earlier map[int][]kafkago.Message // messages of events topics that were deleted, by partition
+	earlier map[int][]kafkago.Message // messages that were processed and deleted since, by partition
+	deleted int                       // the events in messages that were deleted before they were processed
+
+	brokerPIDs []int // of a broker in a process of its own
 }
 
 var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
@@ -215,29 +218,50 @@ func (h *harness) commit(partition int, offset int64, metadata string) {
 	}
 }
 
+// bounds returns the first offset of a partition of a topic that is stored, and the one behind the last.
+func (h *harness) bounds(name string, partition int) (first, end int64) {
+	h.Helper()
+	topic := h.client.Topic(name)
+	list := func(question kafkago.OffsetRequest) (offsets kafkago.PartitionOffsets) {
+		waitUntil(h, "the bounds of "+topic, func() bool {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			response, err := h.client.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+				Topics: map[string][]kafkago.OffsetRequest{topic: {question}},
+			})
+			if err != nil || len(response.Topics[topic]) != 1 || response.Topics[topic][0].Error != nil {
+				return false
+			}
+			offsets = response.Topics[topic][0]
+			return true
+		})
+		return offsets
+	}
+	return list(kafkago.FirstOffsetOf(partition)).FirstOffset, list(kafkago.LastOffsetOf(partition)).LastOffset
+}
+
 // read returns all messages of one partition of a topic.
-func (h *harness) read(name string, partition int) []kafkago.Message {
+func (h *harness) read(name string, partition int) (messages []kafkago.Message) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	topic := h.client.Topic(name)
-	ends, err := h.client.EndOffsets(ctx, topic, []int{partition})
-	if err != nil {
-		h.Fatal(err)
-	}
+	next, end := h.bounds(name, partition)
 	reader := kafkago.NewReader(kafkago.ReaderConfig{
 		Brokers: h.client.Brokers(), Topic: topic, Partition: partition, MaxWait: 50 * time.Millisecond,
 	})
 	defer reader.Close()
-	var out []kafkago.Message
-	for next := int64(0); next < ends[partition]; {
+	if err := reader.SetOffset(next); err != nil {
+		h.Fatal(err)
+	}
+	for next < end {
 		message, err := reader.ReadMessage(ctx)
 		if err != nil {
 			h.Fatalf("read %s/%d from offset %d: %v", topic, partition, next, err)
 		}
-		out, next = append(out, message), message.Offset+1
+		messages, next = append(messages, message), message.Offset+1
 	}
-	return out
+	return messages
 }
 
 // readDeadLetters returns the messages of the dead-letter topic, of which there have to be want.

@@ -24,7 +24,7 @@ type part struct {
 // replayed the block while this process was stopped between the intent and the insert.
 func (w *worker) insertBlock(ctx context.Context, block *block) error {
 	whole := part{messages: block.messages, token: insertToken{block: w.blockID(block)}}
-	if block.replayed || elapsed(block.intentTime, time.Now()) > w.cfg.VerifyAfter {
+	if block.replayed || elapsed(block.intentTime, w.deps.Now()) > w.cfg.VerifyAfter {
 		var err error
 		if whole.existing, err = w.existingRows(ctx, block); err != nil {
 			return err
@@ -122,8 +122,12 @@ func (w *worker) appendRows(p part) (skipped int) {
 	for i := range p.messages {
 		msg := &p.messages[i]
 		at := pipeline.Position{Partition: w.source.Partition, Offset: msg.record.Offset, BatchID: msg.id}
+		shipped := msg.shippedTime()
 		for j, event := range msg.batch.Events {
-			at.Index = uint32(j)
+			at.Index, at.Shipped = uint32(j), 0
+			if event.Timestamp > shipped {
+				at.Shipped = shipped
+			}
 			if p.existing != nil {
 				if _, ok := p.existing[pipeline.RowID{Offset: at.Offset, Index: at.Index}]; ok {
 					skipped++

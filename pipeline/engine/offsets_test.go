@@ -2,77 +2,40 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
-
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
 )
 
-// request sends a request that kafka-go does not have.
-func (h *harness) request(request kmsg.Request) kmsg.Response {
-	h.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(h.client.Brokers()...))
-	if err != nil {
-		h.Fatal(err)
-	}
-	defer client.Close()
-	response, err := client.Request(context.Background(), request)
-	if err != nil {
-		h.Fatal(err)
-	}
-	return response
-}
-
-// deleteGroup deletes the consumer group of the engine with its offsets.
-func (h *harness) deleteGroup() {
-	h.Helper()
-	request := kmsg.NewPtrDeleteGroupsRequest()
-	request.Groups = []string{"tidegate-engine"}
-	h.request(request)
-}
-
-// recreateTopic deletes a topic and creates it again. It keeps the messages of the events topic for
-// expectedAlerts.
-func (h *harness) recreateTopic(name string) {
-	h.Helper()
-	if name == pipeline.TopicEvents {
-		for partition := range h.client.Config().Partitions {
-			h.earlier[partition] = append(h.earlier[partition], h.read(name, partition)...)
-		}
-	}
-	topic := h.client.Topic(name)
-	request := kmsg.NewPtrDeleteTopicsRequest()
-	named := kmsg.NewDeleteTopicsRequestTopic()
-	named.Topic = &topic
-	request.TopicNames, request.Topics, request.TimeoutMillis = []string{topic}, append(request.Topics, named), 5000
-	h.request(request)
-	waitUntil(h, "a topic created again", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_, err := h.client.EnsureTopics(ctx, name)
-		return err == nil
-	})
-}
-
-// runUntilClosed runs a child until every message is processed.
-func (s *scenario) runUntilClosed(t *testing.T) {
+// runUntilClosed runs a child until every message is processed, and returns its ledger.
+func (s *scenario) runUntilClosed(t *testing.T) Ledger {
 	t.Helper()
 	cmd, out := startChild(t, s.childConfig)
 	for partition := range s.partitions {
-		end := int64(len(s.read(pipeline.TopicEvents, partition)))
+		_, end := s.bounds(pipeline.TopicEvents, partition)
 		waitUntil(t, "closed intents", func() bool { return s.isClosed(partition, end) })
 	}
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("engine ended with %v: %s", err, out)
 	}
+	return ledgerOf(t, out)
+}
+
+// ledgerOf returns the ledger that a child has printed at its end.
+func ledgerOf(t *testing.T, out *childOutput) (ledger Ledger) {
+	t.Helper()
+	_, line, found := strings.Cut(out.String(), ledgerPrefix)
+	if err := json.NewDecoder(strings.NewReader(line)).Decode(&ledger); !found || err != nil {
+		t.Fatalf("the child has printed no ledger: %v: %s", err, out)
+	}
+	return ledger
 }
 
 // runUntilKilled runs a child until it kills itself.
@@ -84,9 +47,32 @@ func (s *scenario) runUntilKilled(t *testing.T, failpoint string, passage int32)
 	waitKilled(t, cmd, out)
 }
 
-// TestOffsetsBehindTheRowsStoreNothingTwice: the committed offset is set back, lost, or an old one with an old
-// intent, after the engine was stopped or was killed within a block. Each event is stored once, and alerts are as
-// without it.
+// TestBlockThatHoldsStoredMessagesIsReplayedWithoutThem: the offset was set back or lost, and the next
+// engine, whose first block holds messages that are stored, is killed within that block.
+func TestBlockThatHoldsStoredMessagesIsReplayedWithoutThem(t *testing.T) {
+	for name, change := range map[string]func(s *scenario){
+		"set back": func(s *scenario) { s.commit(0, 3, "") },
+		"lost":     func(s *scenario) { s.deleteGroup() },
+	} {
+		for _, failpoint := range []string{AfterIntent, AfterInsert, AfterAlertsInsert} {
+			t.Run(name+" "+failpoint, func(t *testing.T) {
+				database := "again_" + strings.NewReplacer(" ", "_", "-", "_").Replace(name+failpoint)
+				scenario := newScenario(t, database, newHarness(t, 1, kafka.AssignStatic), 1, kafka.AssignStatic)
+				scenario.childConfig.Rows = 100
+				scenario.send(0, 8, 10)
+				scenario.runUntilClosed(t)
+				change(scenario)
+				scenario.send(0, 4, 10)
+				scenario.runUntilKilled(t, failpoint, 1)
+				scenario.finish(t)
+			})
+		}
+	}
+}
+
+// TestOffsetsBehindTheRowsStoreNothingTwice: the committed offset is set back, lost, or an old one with an
+// old intent, after the engine was stopped or was killed within a block. Each event is stored once, and
+// alerts are as without it.
 func TestOffsetsBehindTheRowsStoreNothingTwice(t *testing.T) {
 	for name, change := range map[string]func(s *scenario, intents []string){
 		"earliest":   func(s *scenario, _ []string) { s.commit(0, 0, "") },
@@ -127,8 +113,8 @@ func TestOffsetsBehindTheRowsStoreNothingTwice(t *testing.T) {
 	}
 }
 
-// TestMessagesBetweenStoredOnesAreStored: the offset was set forward, so that messages were left out, and back
-// again to fetch them. More than a window of sequences lies between.
+// TestMessagesBetweenStoredOnesAreStored: the offset was set forward, so that messages were left out, and
+// back again to fetch them. More than a window of sequences lies between.
 func TestMessagesBetweenStoredOnesAreStored(t *testing.T) {
 	scenario := newScenario(t, "offsets_forward", newHarness(t, 1, kafka.AssignStatic), 1, kafka.AssignStatic)
 	scenario.send(0, 200, 3)
@@ -171,8 +157,8 @@ func TestRowsOlderThanTheLookbackAreNotStoredTwice(t *testing.T) {
 	}
 }
 
-// TestTopicCreatedAnewLosesNoAlert: the store holds rows of an earlier topic. An engine is killed around the inserts
-// of a block of the new one, while that is shorter than the earlier one and when it is longer.
+// TestTopicCreatedAnewLosesNoAlert: the store holds rows of an earlier topic. An engine is killed around the
+// inserts of a block of the new one, while that is shorter than the earlier one and when it is longer.
 func TestTopicCreatedAnewLosesNoAlert(t *testing.T) {
 	for _, failpoint := range []string{AfterIntent, AfterInsert, AfterAlertsInsert} {
 		for name, batches := range map[string]int{"shorter": 7, "longer": 40} {

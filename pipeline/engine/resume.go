@@ -22,24 +22,25 @@ type startPoint struct {
 	hasRows   bool // the store holds rows of the partition
 }
 
-// hasRowsBehind reports whether rows may be stored at the start or behind it, other than those of the open intent.
-// In normal operation there are none: an offset is committed before the rows behind it are inserted. There are
-// some after the offset was set back or lost, and some may be of an earlier log.
-func (s startPoint) hasRowsBehind() bool {
-	isOpen := s.hasIntent && s.open.time == s.stored.LastTime && s.open.end > s.stored.Highest
-	return s.hasRows && s.stored.Highest >= s.offset && !isOpen
-}
+// hasRowsBehind reports whether rows are stored at the start or behind it. In normal operation these are only
+// rows of the block of the open intent: an offset is committed before the rows behind it are inserted. There
+// are others after the offset was set back or lost, also within the bounds of an open intent that was
+// committed since, and some may be of an earlier log.
+func (s startPoint) hasRowsBehind() bool { return s.hasRows && s.stored.Highest >= s.offset }
 
-// lastBlockIsOpen reports whether the committed offset leaves open if the last stored block is complete: its rows are
-// stored, but its alerts may not be. Each block before the last one is complete, since a block is stored after the
-// alerts of the one before it. The last block is the one with the latest block time, since offsets may be those of
-// earlier logs.
+// lastBlockIsOpen reports whether the committed offset leaves open if the last stored block is complete: its
+// rows are stored, but its alerts may not be. Each block before the last one is complete, since a block is
+// stored after the alerts of the one before it. The last block is the one with the latest block time, since
+// offsets may be those of earlier logs.
 func (s startPoint) lastBlockIsOpen() bool {
 	switch {
 	case !s.hasRows:
 		return false
 	case s.hasIntent && s.open.time >= s.stored.LastTime:
-		return false // the last block is the one of the intent, which is replayed, or one before it
+		// The last block is the one of the intent, which is replayed, or one before it. A block whose rows
+		// are stored cannot be replayed when messages of it are deleted: their verdicts would be missing in
+		// its alerts.
+		return s.open.time == s.stored.LastTime && s.offset < s.first
 	case s.isLost || s.isOther:
 		return true
 	}
@@ -71,6 +72,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	if err := w.completeLastBlock(ctx, &start); err != nil {
 		return open, false, err
 	}
+	w.skipDeleted(&start)
 	w.nextOffset, w.lastTime = start.offset, max(start.stored.LastTime, start.open.time)
 	w.setNextOffset(w.partition.ID, w.nextOffset)
 	if err := w.restoreState(ctx, start); err != nil {
@@ -102,8 +104,9 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 		return start, err
 	}
 
-	// The log is another one than the rows were read from, or it is shorter than what is stored: the topic was deleted
-	// and created again, or the log was truncated. So offsets do not identify the messages of all rows.
+	// The log is another one than the rows were read from, or it is shorter than what is stored: the topic
+	// was deleted and created again, or the log was truncated. So offsets do not identify the messages of all
+	// rows.
 	w.topicRecreated = start.isOther || start.hasRows && start.stored.Highest >= end
 
 	switch {
@@ -121,9 +124,9 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 		}
 		w.logReplaced, w.intentClosed = false, true
 	case committed < 0 && start.stored.HasKnown:
-		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues after
-		// the rows that were stored last of this log.
-		start.offset = max(first, start.stored.Known+1)
+		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues
+		// after the rows that were stored last of this log.
+		start.offset = start.stored.Known + 1
 	case committed < 0:
 		start.offset = first
 	}
@@ -136,9 +139,9 @@ const (
 	insertWaitLookup = 50 * time.Millisecond
 )
 
-// waitForInserts waits until the store has finished the inserts of earlier owners of the partition: of a process that
-// was killed, or lost the partition. Their rows would be stored after the worker has looked for them: a block whose
-// intent is lost would be stored twice, or without its alerts.
+// waitForInserts waits until the store has finished the inserts of earlier owners of the partition: of a
+// process that was killed, or lost the partition. Their rows would be stored after the worker has looked for
+// them: a block whose intent is lost would be stored twice, or without its alerts.
 func (w *worker) waitForInserts(ctx context.Context) error {
 	for began := time.Now(); ; {
 		running := 0
@@ -159,8 +162,8 @@ func (w *worker) waitForInserts(ctx context.Context) error {
 	}
 }
 
-// countLostBlock counts the messages of the block of an intent as lost if none of its rows is stored and the log ends
-// before its end, so that it is a block of an earlier log.
+// countLostBlock counts the messages of the block of an intent as lost if none of its rows is stored and the
+// log ends before its end, so that it is a block of an earlier log.
 func (w *worker) countLostBlock(start startPoint, end int64) {
 	isStored := start.hasRows && start.stored.LastTime >= start.open.time
 	if !start.hasIntent || isStored || start.open.end <= end || w.logReplaced { // the fetcher has counted the lost ones
@@ -171,9 +174,26 @@ func (w *worker) countLostBlock(start startPoint, end int64) {
 		"topic", w.source.Topic, "from", start.offset, "end", start.open.end)
 }
 
-// isOtherLog reports whether the log is another one than the stored rows were read from: no row has an offset below its
-// end, or the message at the offset of the newest such row is another one. A message that retention has deleted does
-// not show it.
+// skipDeleted moves a start that lies before the log to its first message. Of the messages between them,
+// those before the newest stored row were processed; the others are counted as lost. The messages of a block
+// that is replayed are counted by the fetcher.
+func (w *worker) skipDeleted(start *startPoint) {
+	if start.offset >= start.first || start.hasIntent {
+		return
+	}
+	unread := start.offset
+	if start.stored.HasKnown {
+		unread = max(unread, start.stored.Known+1)
+	}
+	if lost := start.first - unread; lost > 0 {
+		w.recordLost(lost)
+	}
+	start.offset, w.intentClosed = start.first, false
+}
+
+// isOtherLog reports whether the log is another one than the stored rows were read from: no row has an offset
+// below its end, or the message at the offset of the newest such row is another one. A message that retention
+// has deleted does not show it.
 func (w *worker) isOtherLog(ctx context.Context, start startPoint) (bool, error) {
 	if w.logReplaced {
 		return true, nil
@@ -191,8 +211,9 @@ func (w *worker) isOtherLog(ctx context.Context, start startPoint) (bool, error)
 	return readBatchID(record.Value) != start.stored.KnownID, nil
 }
 
-// completeLastBlock completes the last stored block of the partition where the committed offset does not say whether
-// its alerts were raised: the offset lies before the block, or is lost, or the log of the block is not there any more.
+// completeLastBlock completes the last stored block of the partition where the committed offset does not say
+// whether its alerts were raised: the offset lies before the block, or is lost, or the log of the block is
+// not there any more.
 //
 // An intent that is older than the last block is void, since its block is complete.
 func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error {
@@ -212,8 +233,9 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 		return err
 	}
 	if start.isLost && !start.isOther {
-		// The block may have dead letters, which are written last. Its messages that are stored are duplicates.
-		start.offset = max(start.first, min(start.offset, stored.Start, stored.EarlierEnd))
+		// The block may have dead letters, which are written last. Its messages that are stored are
+		// duplicates.
+		start.offset = min(start.offset, stored.Start, stored.EarlierEnd)
 	}
 	if w.completedTime == start.stored.LastTime {
 		return nil
@@ -230,8 +252,8 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 	return nil
 }
 
-// completeAlerts raises the alerts of a stored block from its rows, if they are not stored, and publishes them: alerts
-// that are stored are stored all, but may not be published.
+// completeAlerts raises the alerts of a stored block from its rows, if they are not stored, and publishes
+// them: alerts that are stored are stored all, but may not be published.
 func (w *worker) completeAlerts(ctx context.Context, last *block) error {
 	id := w.blockID(last)
 	var revisions []*pipeline.Alert
@@ -245,8 +267,8 @@ func (w *worker) completeAlerts(ctx context.Context, last *block) error {
 			return err
 		}
 		isStored = false
-		err = w.deps.Store.StoredVerdicts(ctx, id, func(event *pipeline.Event, offset int64) {
-			w.grouper.AddVerdicts(event, 0, offset)
+		err = w.deps.Store.StoredVerdicts(ctx, id, func(event *pipeline.Event, at pipeline.Position) {
+			w.grouper.AddVerdicts(event, at.Shipped, at.Offset)
 		})
 		revisions, _ = w.grouper.Flush()
 		return err
@@ -263,11 +285,11 @@ func (w *worker) completeAlerts(ctx context.Context, last *block) error {
 	return w.publishAlerts(ctx, revisions)
 }
 
-// restoreState restores the duplicate filter and the grouper from everything that is stored of the partition. It
-// leaves out the block of an open intent, because the replay of that block adds it again.
+// restoreState restores the duplicate filter and the grouper from everything that is stored of the partition.
+// It leaves out the block of an open intent, because the replay of that block adds it again.
 //
-// The newest batches of a producer before the start stand for all before them. Of the rows behind the start each batch
-// counts by itself: messages between them may have been left out.
+// The newest batches of a producer before the start stand for all before them. Of the rows behind the start
+// each batch counts by itself: messages between them may have been left out.
 func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 	w.openBlock = pipeline.BlockID{}
 	if start.hasIntent {
@@ -275,7 +297,7 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 			TopicPartition: w.source, Start: start.offset, End: start.open.end, Time: start.open.time,
 		}
 	}
-	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
+	w.dedupSince = w.deps.Now().Add(-w.cfg.DedupLookback)
 	before := pipeline.BatchFilter{
 		TopicPartition: w.source, Before: start.offset, Except: w.openBlock.Time, Since: w.dedupSince,
 	}
@@ -311,7 +333,7 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 				return err
 			}
 		}
-		blockTime := time.Now().UnixNano()
+		blockTime := w.deps.Now().UnixNano()
 		if start.hasIntent {
 			blockTime = start.open.time
 		}

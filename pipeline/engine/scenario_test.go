@@ -24,6 +24,7 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/embedded/embeddedtest"
 	"tidegate/pipeline/kafka"
 	"tidegate/pipeline/retry"
@@ -45,7 +46,12 @@ type childConfig struct {
 	Failpoint string // the child kills itself there; "": nowhere
 	Passage   int32  // the passage of Failpoint at which it does so, from 1
 	Stop      bool   // it stops itself there instead, until it gets SIGCONT
+
+	ClockOffset time.Duration // of its wall clock, until it gets SIGCONT
 }
+
+// ledgerPrefix begins the line in which a child prints its ledger at its end.
+const ledgerPrefix = "ledger "
 
 // runChild runs an engine until it gets SIGTERM, or kills the process with SIGKILL at the failpoint.
 func runChild(spec string) {
@@ -82,15 +88,40 @@ func runChild(spec string) {
 		}
 	}
 	bundle := func() *pipeline.Bundle { return testBundle }
-	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint}
+	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint, Now: child.now()}
 	engine, err := New(engineConfig, deps, discardLog, nil)
 	fail(err)
 	fail(engine.Run(ctx))
+	ledger, err := json.Marshal(engine.Ledger())
+	fail(err)
+	fmt.Printf("%s%s\n", ledgerPrefix, ledger)
 	os.Exit(0)
 }
 
-// stopUntilContinued stops this process until it gets SIGCONT. It waits for that signal, because SIGSTOP stops the
-// threads of a process one after the other: the one that has sent it may run on and begin the next step.
+// now returns the clock of the child.
+func (c childConfig) now() func() time.Time {
+	if c.ClockOffset == 0 {
+		return nil
+	}
+	var isContinued atomic.Bool
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	go func() {
+		<-continued
+		isContinued.Store(true)
+	}()
+	return func() time.Time {
+		wall := time.Now().Round(0) // without the monotonic clock, which would hide a jump
+		if isContinued.Load() {
+			return wall
+		}
+		return wall.Add(c.ClockOffset)
+	}
+}
+
+// stopUntilContinued stops this process until it gets SIGCONT. It waits for that signal, because SIGSTOP
+// stops the threads of a process one after the other: the one that has sent it may run on and begin the next
+// step.
 func stopUntilContinued() {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
@@ -203,25 +234,7 @@ func newScenario(t *testing.T, database string, h *harness, partitions int, assi
 // alerts topic.
 func (s *scenario) finish(t *testing.T) {
 	t.Helper()
-	child := s.childConfig
-	child.Failpoint = ""
-	cmd, out := startChild(t, child)
-	ends := map[int]int64{}
-	for partition := range s.partitions {
-		ends[partition] = int64(len(s.read(pipeline.TopicEvents, partition)))
-	}
-	waitUntil(t, "closed intents", func() bool {
-		for partition := range s.partitions {
-			if !s.isClosed(partition, ends[partition]) {
-				return false
-			}
-		}
-		return true
-	})
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("engine ended with %v: %s", err, out)
-	}
+	s.runUntilClosed(t)
 	s.checkStoredOnce(t)
 	s.checkAlerts(t)
 }
@@ -238,26 +251,56 @@ func queryRow(t *testing.T, store *clickhouse.Store, sql string, targets ...any)
 // block time.
 func (s *scenario) checkStoredOnce(t *testing.T) {
 	t.Helper()
-	var rows, distinct, withVerdicts uint64
+	var got storedSum
+	var distinct uint64
 	var times int64
-	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)),"+
+	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)), sum(`log.offset`),"+
 		" uniqExact(_partition, _epoch, _sequence, `event.ingested`) - uniqExact(_partition, _epoch, _sequence) FROM events",
-		&rows, &distinct, &withVerdicts, &times)
-	matches := s.matches()
-	if rows != uint64(s.events) || distinct != rows || withVerdicts != uint64(matches) || times != 0 {
-		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches",
-			rows, distinct, withVerdicts, times, s.events, matches)
+		&got.rows, &distinct, &got.withVerdicts, &got.logOffsets, &times)
+	want := s.sumOfMessages(t)
+	if got != want || distinct != want.rows || times != 0 {
+		t.Errorf("stored are %+v, %d distinct, %d messages with two block times; want %+v", got, distinct, times, want)
 	}
 }
 
-// matches returns the number of the events that badLineDetector matches.
-func (s *scenario) matches() (count int) {
-	for i := range s.events {
-		if i%10 == 3 {
-			count++
+// A storedSum holds what the rows of the store are in sum.
+type storedSum struct{ rows, withVerdicts, logOffsets uint64 }
+
+// sumOfMessages returns the sum of the events in all messages that are processed, each batch once.
+func (s *scenario) sumOfMessages(t *testing.T) (sum storedSum) {
+	t.Helper()
+	for partition := range s.partitions {
+		for _, message := range s.distinctBatches(partition) {
+			for _, event := range message.batch.Events {
+				sum.rows++
+				sum.logOffsets += event.Log.Offset
+				if strings.HasPrefix(event.Log.Message, "bad ") { // badLineDetector matches it
+					sum.withVerdicts++
+				}
+			}
 		}
 	}
-	return count
+	if sum.rows != uint64(s.events-s.deleted) {
+		t.Fatalf("the topic has %d events, %d were sent and %d deleted", sum.rows, s.events, s.deleted)
+	}
+	return sum
+}
+
+// distinctBatches returns the batches of all messages of a partition that are to be stored, without
+// duplicates and without messages that are none.
+func (s *scenario) distinctBatches(partition int) (batches []message) {
+	seen := newDedupFilter(1000)
+	for _, record := range append(slices.Clip(s.earlier[partition]), s.read(pipeline.TopicEvents, partition)...) {
+		msg := message{record: consumer.Record{Offset: record.Offset}, batch: &pipeline.Batch{}}
+		if msg.batch.UnmarshalVT(record.Value) != nil || len(msg.batch.Events) == 0 {
+			continue
+		}
+		msg.id = pipeline.BatchID{Epoch: msg.batch.Epoch, Sequence: msg.batch.Sequence}
+		if seen.accept(msg.id, record.Offset) {
+			batches = append(batches, msg)
+		}
+	}
+	return batches
 }
 
 // checkAlerts checks that the alerts in the store and on the topic are those of a grouper that groups all
@@ -269,8 +312,8 @@ func (s *scenario) checkAlerts(t *testing.T) {
 	for _, alert := range want {
 		counted += uint64(alert.Count)
 	}
-	if counted != uint64(s.matches()) {
-		t.Errorf("the alerts count %d verdicts, want %d", counted, s.matches())
+	if verdicts := s.sumOfMessages(t).withVerdicts; counted != verdicts {
+		t.Errorf("the alerts count %d verdicts, want %d", counted, verdicts)
 	}
 	if diff := diffAlerts(want, s.storedAlerts(t)); diff != "" {
 		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", diff)
@@ -280,8 +323,8 @@ func (s *scenario) checkAlerts(t *testing.T) {
 	}
 }
 
-// diffAlerts returns how two sets of alerts differ: a line for each that is in one of them, or in both and not equal,
-// in the order of their windows.
+// diffAlerts returns how two sets of alerts differ: a line for each that is in one of them, or in both and
+// not equal, in the order of their windows.
 func diffAlerts(want, got map[string]pipeline.Alert) string {
 	type line struct {
 		at   time.Time
@@ -319,19 +362,11 @@ func (s *scenario) expectedAlerts(t *testing.T) map[string]pipeline.Alert {
 	want := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
 		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(partition)).ForTopic("tidegate.events")
-		seen := newDedupFilter(1000)
-		for _, message := range append(slices.Clip(s.earlier[partition]), s.read(pipeline.TopicEvents, partition)...) {
-			batch := &pipeline.Batch{}
-			if err := batch.UnmarshalVT(message.Value); err != nil {
-				t.Fatal(err)
-			}
-			if !seen.accept(pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}, message.Offset) {
-				continue
-			}
-			pipeline.ResolveReferences(batch)
-			badLineDetector{}.Evaluate(batch.Events)
-			for _, e := range batch.Events {
-				grouper.AddVerdicts(e, batch.Shipped, message.Offset)
+		for _, message := range s.distinctBatches(partition) {
+			pipeline.ResolveReferences(message.batch)
+			badLineDetector{}.Evaluate(message.batch.Events)
+			for _, e := range message.batch.Events {
+				grouper.AddVerdicts(e, message.batch.Shipped, message.record.Offset)
 			}
 		}
 		all, _ := grouper.Flush()

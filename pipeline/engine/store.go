@@ -21,17 +21,20 @@ type Store interface {
 
 	// ExistingRows returns the rows of a block that are stored.
 	ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error)
-	// NewestRows describes the newest stored rows of a partition whose log ends at end. ok is false if no row is
-	// stored.
+	// NewestRows describes the newest stored rows of a partition whose log ends at end. ok is false if no row
+	// is stored.
 	NewestRows(ctx context.Context, from pipeline.TopicPartition, end int64) (rows pipeline.NewestRows, ok bool, err error)
-	// RunningInserts returns the number of inserts of blocks of a partition that the store works on, also those of
-	// clients that are gone.
+	// RunningInserts returns the number of inserts of blocks of a partition that the store works on, also
+	// those of clients that are gone.
 	RunningInserts(ctx context.Context, from pipeline.TopicPartition) (int, error)
 	// StoredBlock describes the stored rows of the block that was formed at blockTime.
 	StoredBlock(ctx context.Context, from pipeline.TopicPartition, blockTime int64) (pipeline.StoredBlock, error)
-	// StoredVerdicts calls addEvent with each stored event of a block that has verdicts, in the order of the log, and
-	// with the offset of its message. The events have the values that are in an alert, and no others.
-	StoredVerdicts(ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, offset int64)) error
+	// StoredVerdicts calls addEvent with each stored event of a block that has verdicts, in the order of the
+	// log, and with its position, of which Offset and Shipped are set. The events have the values that are in
+	// an alert, and no others.
+	StoredVerdicts(
+		ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, at pipeline.Position),
+	) error
 	// StoredBatches returns the newest batches of the stored rows that filter selects, by producer.
 	StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error)
 	// SequenceRanges returns all batches of the stored rows that filter selects.

@@ -35,6 +35,7 @@ type worker struct {
 	records []consumer.Record // received, not in a block yet
 	memory  *memoryAccount    // of records and of the block
 	logEnd  int64             // offset behind the last record of the partition, as of the last fetch
+	fetched int64             // offset behind the last chunk
 
 	// Output.
 	block        block
@@ -45,11 +46,11 @@ type worker struct {
 	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the
 	// stored rows.
 	topicRecreated bool
-	// logReplaced is set when the fetcher has found that the partition has another log than before, until the worker
-	// has started again.
+	// logReplaced is set when the fetcher has found that the partition has another log than before, until the
+	// worker has started again.
 	logReplaced bool
-	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored already,
-	// and do not belong to the state before it. Its Time is 0 if there is none.
+	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored
+	// already, and do not belong to the state before it. Its Time is 0 if there is none.
 	openBlock pipeline.BlockID
 	// completedTime is the time of a block whose alerts completeLastBlock has completed.
 	completedTime int64
@@ -155,7 +156,7 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 func (w *worker) startFetcher(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	memory := w.Engine.memory.open()
-	w.records, w.memory = nil, memory
+	w.records, w.memory, w.fetched = nil, memory, w.nextOffset
 	w.fetcher = w.partition.Fetch(ctx, w.nextOffset, consumer.FetchConfig{
 		MaxBytes: int64(w.fetchBytes), PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
 		Measure: measureRecord, Memory: memory,
@@ -166,7 +167,8 @@ func (w *worker) startFetcher(ctx context.Context) (stop func()) {
 	}
 }
 
-// endOfRun returns the error of processFromCommitted for err: errRestart if the log was replaced, else as ignoreCancel.
+// endOfRun returns the error of processFromCommitted for err: errRestart if the log was replaced, else as
+// ignoreCancel.
 func (w *worker) endOfRun(ctx context.Context, err error) error {
 	if errors.Is(err, consumer.ErrLogReplaced) {
 		w.logReplaced = true
@@ -221,7 +223,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 // processNewBlock processes the block that was just gathered.
 func (w *worker) processNewBlock(ctx context.Context) error {
 	block := &w.block
-	w.lastTime = nextBlockTime(w.lastTime, time.Now().UnixNano())
+	w.lastTime = nextBlockTime(w.lastTime, w.deps.Now().UnixNano())
 	block.time, block.bundle = w.lastTime, w.currentBundle()
 	return w.processBlock(ctx, block)
 }
@@ -229,9 +231,9 @@ func (w *worker) processNewBlock(ctx context.Context) error {
 // maxClockStep bounds how far a block time may lie ahead of the clock.
 const maxClockStep = 10 * time.Minute
 
-// nextBlockTime returns the time of a block after one with the time last. The block times of a partition ascend, so
-// that the last block is the one with the latest time, also where a clock is set back or the next engine's clock is
-// behind. A clock that was ahead by more than maxClockStep is not followed.
+// nextBlockTime returns the time of a block after one with the time last. The block times of a partition
+// ascend, so that the last block is the one with the latest time, also where a clock is set back or the next
+// engine's clock is behind. A clock that was ahead by more than maxClockStep is not followed.
 func nextBlockTime(last, now int64) int64 {
 	if last >= now && last-now < int64(maxClockStep) {
 		return last + 1
@@ -283,7 +285,7 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	if !block.replayed {
 		w.deps.Failpoint(BeforeIntent)
 		open := intent{end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle)}
-		block.intent, block.intentTime = open.String(), time.Now()
+		block.intent, block.intentTime = open.String(), w.deps.Now()
 		block.confirmed = block.intentTime
 		if err := w.partition.Commit(ctx, block.from, block.intent); err != nil {
 			return err
@@ -312,11 +314,11 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 const maxUnconfirmed = time.Second
 
 // confirmOwnership commits the intent of the block again, unless it was committed a moment ago. It returns
-// consumer.ErrFenced if the partition belongs to another process. A process that was stopped, or whose machine was
-// suspended, between the intent and an insert finds out here that another one has stored the block meanwhile. It need
-// not rely on the token, which the store may have dropped.
+// consumer.ErrFenced if the partition belongs to another process. A process that was stopped, or whose
+// machine was suspended, between the intent and an insert finds out here that another one has stored the
+// block meanwhile. It need not rely on the token, which the store may have dropped.
 func (w *worker) confirmOwnership(ctx context.Context, block *block) error {
-	now := time.Now()
+	now := w.deps.Now()
 	if block.intent == "" || elapsed(block.confirmed, now) < maxUnconfirmed {
 		return nil
 	}
@@ -327,8 +329,8 @@ func (w *worker) confirmOwnership(ctx context.Context, block *block) error {
 	return nil
 }
 
-// elapsed returns the time from start to now by the monotonic clock or the wall clock, whichever says more: the
-// monotonic clock stands still while a machine is suspended.
+// elapsed returns the time from start to now by the monotonic clock or the wall clock, whichever says more:
+// the monotonic clock stands still while a machine is suspended.
 func elapsed(start, now time.Time) time.Duration {
 	return max(now.Sub(start), now.Round(0).Sub(start.Round(0)).Abs())
 }

@@ -12,12 +12,14 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -109,8 +111,12 @@ func (c *Client) Topic(name string) string { return c.cfg.TopicPrefix + "." + na
 // Close closes idle connections and ends their goroutines.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// wrapError adds the operation and the brokers to err.
+// wrapError adds the operation and the brokers to err. A topic that the library does not find in the metadata
+// that it keeps is a topic that the broker does not know.
 func (c *Client) wrapError(what string, err error) error {
+	if errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) {
+		err = fmt.Errorf("%w: %w", kafka.UnknownTopicOrPartition, err)
+	}
 	return fmt.Errorf("%s at kafka %s: %w", what, strings.Join(c.cfg.Brokers, ","), err)
 }
 
