@@ -190,6 +190,9 @@ func (s *Store) runMigrations(ctx context.Context) error {
 	return nil
 }
 
+// MaxAnalystQueries is how many queries the read-only user may run at once.
+const MaxAnalystQueries = 8
+
 // AnalystLimits are the limits of one query of the read-only user. The user may lower them and change other
 // settings (readonly = 2, because clients set some in each query), but neither raise them nor remove them
 // with 0.
@@ -198,13 +201,14 @@ var AnalystLimits = []struct {
 	Value   int64
 }{
 	{"max_memory_usage", 1000000000},
-	{"max_memory_usage_for_user", 2000000000}, // of all its queries
+	{"max_memory_usage_for_user", 2000000000},                // of all its queries
+	{"max_temporary_data_on_disk_size_for_query", 125000000}, // of groups that do not fit into the memory
 	{"max_execution_time", 60},
 	{"max_rows_to_read", 2000000000},
 	{"max_result_rows", 1000000},
 	{"max_result_bytes", 500000000},
 	{"max_threads", 4},
-	{"max_concurrent_queries_for_user", 8},
+	{"max_concurrent_queries_for_user", MaxAnalystQueries},
 }
 
 // AnalystGrants returns the privileges of the read-only user in the database db. It needs none for the system

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/statedir"
 )
 
@@ -67,8 +68,9 @@ func (s *StoreServer) writePorts() error {
 }
 
 // Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old ones
-// stay until the kernel has written it (vm.dirty_expire_centisecs is 30 s). A table without inserts is looked at
-// again after cleanupSeconds at the latest; the default is ten minutes.
+// stay until the kernel has written it (vm.dirty_expire_centisecs is 30 s). A table is looked at every
+// cleanupSeconds; by default ClickHouse waits for up to five minutes, in which a store may write a multiple of its
+// cap on disk.
 const (
 	outdatedPartSeconds = 45
 	cleanupSeconds      = 15
@@ -76,7 +78,10 @@ const (
 
 // configXML returns the configuration of a small server: caches of a fraction of the memory, few background
 // threads, no client in the server. ThreadStatus would log for each thread of each query that it finds no metrics of
-// threads in /proc, which is outside of the fence. The limits on dropping are off, because enforceDiskCap drops parts of any size.
+// threads in /proc, which is outside of the fence. The limits on dropping are off, because enforceDiskCap drops parts
+// of any size. Sorts that do not fit into the memory write to the disk, and keep to the limit of the server only. The
+// memory is measured as that of the process: a cgroup holds other processes of tidegate, too. An analyst may read no table of the server's state: a query of system.parts holds the outdated parts,
+// which cannot be removed meanwhile.
 func (s *StoreServer) configXML() string {
 	mergeLimit := ""
 	if s.cfg.MaxDiskBytes > 0 {
@@ -88,9 +93,16 @@ func (s *StoreServer) configXML() string {
  <timezone>UTC</timezone>
  <logger><levels><ThreadStatus>none</ThreadStatus></levels></logger>
  <enable_webterminal>0</enable_webterminal>
- <max_server_memory_usage>%d</max_server_memory_usage>
- <mark_cache_size>%d</mark_cache_size>
- <index_mark_cache_size>%d</index_mark_cache_size>
+ <max_server_memory_usage>%[1]d</max_server_memory_usage>
+ <memory_worker_use_cgroup>0</memory_worker_use_cgroup>
+ <memory_worker_purge_total_memory_threshold_ratio>0.7</memory_worker_purge_total_memory_threshold_ratio>
+ <mark_cache_size>%[2]d</mark_cache_size>
+ <index_mark_cache_size>%[3]d</index_mark_cache_size>
+ <primary_index_cache_size>%[2]d</primary_index_cache_size>
+ <text_index_tokens_cache_size>%[2]d</text_index_tokens_cache_size>
+ <text_index_header_cache_size>%[3]d</text_index_header_cache_size>
+ <text_index_postings_cache_size>%[2]d</text_index_postings_cache_size>
+ <max_temporary_data_on_disk_size>%[7]d</max_temporary_data_on_disk_size>
  <uncompressed_cache_size>0</uncompressed_cache_size>
  <mmap_cache_size>256</mmap_cache_size>
  <background_pool_size>2</background_pool_size>
@@ -103,22 +115,34 @@ func (s *StoreServer) configXML() string {
  <background_message_broker_schedule_pool_size>1</background_message_broker_schedule_pool_size>
  <tables_loader_foreground_pool_size>2</tables_loader_foreground_pool_size>
  <tables_loader_background_pool_size>2</tables_loader_background_pool_size>
- <background_processing_pool_task_sleep_seconds_when_no_work_max>%d</background_processing_pool_task_sleep_seconds_when_no_work_max>
  <max_thread_pool_size>256</max_thread_pool_size>
  <max_concurrent_queries>64</max_concurrent_queries>
  <max_connections>256</max_connections>
  <max_partition_size_to_drop>0</max_partition_size_to_drop>
  <max_table_size_to_drop>0</max_table_size_to_drop>
+ <access_control_improvements>
+  <select_from_system_db_requires_grant>true</select_from_system_db_requires_grant>
+ </access_control_improvements>
  <merge_tree>
-  <old_parts_lifetime>%d</old_parts_lifetime>
-%s  <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>
+  <old_parts_lifetime>%[4]d</old_parts_lifetime>
+  <cleanup_delay_period>%[5]d</cleanup_delay_period>
+  <max_cleanup_delay_period>%[5]d</max_cleanup_delay_period>
+  <cleanup_delay_period_random_add>1</cleanup_delay_period_random_add>
+%[6]s  <number_of_free_entries_in_pool_to_execute_mutation>2</number_of_free_entries_in_pool_to_execute_mutation>
   <number_of_free_entries_in_pool_to_lower_max_size_of_merge>2</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
   <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>2</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
  </merge_tree>
 </clickhouse>
 `, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64,
-		cleanupSeconds, outdatedPartSeconds, mergeLimit)
+		outdatedPartSeconds, cleanupSeconds, mergeLimit, s.cfg.MaxDiskBytes/outdatedShare)
 }
+
+// serverMemory is what the server takes without queries.
+const serverMemory = 256 * config.MiB
+
+// analystMemory returns the memory of all queries of the analyst: half of what the server leaves. The other half is for
+// inserts and merges.
+func analystMemory(cfg StoreConfig) int64 { return int64(cfg.MaxMemoryBytes-serverMemory) / 2 }
 
 // usersXML returns the definition of the users. The session of the library itself is always user "default"
 // without a password. This user may only listen, and is limited to one session. The library opens that session at
@@ -128,8 +152,11 @@ func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	var limits, bounds, grants strings.Builder
 	for _, limit := range clickhouse.AnalystLimits {
 		value := limit.Value
-		if strings.HasPrefix(limit.Setting, "max_memory_usage") {
-			value = min(value, int64(cfg.MaxMemoryBytes)/2) // the other half is for inserts and merges
+		switch {
+		case strings.HasPrefix(limit.Setting, "max_memory_usage"):
+			value = min(value, analystMemory(cfg))
+		case strings.HasPrefix(limit.Setting, "max_temporary_data") && cfg.MaxDiskBytes > 0:
+			value = min(value, int64(cfg.MaxDiskBytes)/outdatedShare/clickhouse.MaxAnalystQueries)
 		}
 		fmt.Fprintf(&limits, "<%s>%d</%s>", limit.Setting, value, limit.Setting)
 		fmt.Fprintf(&bounds, "<%s><min>1</min><max>%d</max></%s>", limit.Setting, value, limit.Setting)

@@ -88,7 +88,8 @@ type StoreConfig struct {
 	// Maximum memory of the ClickHouse process.
 	MaxMemoryBytes config.Size `yaml:"max_memory_bytes"`
 	// Maximum size of the store on disk; 0: no limit. When the live data exceeds nine tenths of it, the oldest
-	// events are deleted, about a twentieth at a time. The rest is for data that merges have just replaced.
+	// events are deleted, about a twentieth at a time. The rest is for data that merges have just replaced. Queries
+	// that do not fit into the memory may write another tenth of it for a while.
 	MaxDiskBytes config.Size `yaml:"max_disk_bytes"`
 	// Maximum size of the log file of the ClickHouse process. One older file of that size is kept.
 	MaxLogBytes config.Size `yaml:"max_log_bytes"`
