@@ -77,10 +77,11 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 
 	// The server's bytes so far decide.
 	c.proof.answerAt = at
-	answer := data
-	if len(c.proof.bytes[Server]) > 0 {
+	answer, rest := data, []byte(nil) // rest is what the proof has no space for
+	if held := len(c.proof.bytes[Server]); held > 0 {
 		c.keepProof(Server, data)
 		answer = c.proof.bytes[Server]
+		rest = data[len(answer)-held:]
 	}
 	match, other := c.set.list[c.proto].Detect(Server, answer), noProtocol
 	if match == No {
@@ -90,17 +91,32 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 	case other != noProtocol:
 		if len(c.proof.bytes[Server]) == 0 {
 			c.keepProof(Server, data)
+			rest = data[len(c.proof.bytes[Server]):]
 		}
 		c.changeProtocol(other, dir, at)
+		c.parseRest(dir, rest, at)
 	case match == More && len(answer) < maxAnswer:
 		if len(c.proof.bytes[Server]) == 0 {
 			c.keepProof(Server, data)
 		}
 	case len(c.proof.bytes[Server]) > 0:
 		c.settleProof()
+		c.parseRest(dir, rest, at)
 	default:
 		c.closeProof()
 		c.parseData(dir, data, at)
+	}
+}
+
+// parseRest passes the bytes behind those that a proof has held to the parser. If it is about to be replaced, they stay
+// unread for the next one.
+func (c *Conn) parseRest(dir Dir, rest []byte, at int64) {
+	switch {
+	case len(rest) == 0:
+	case c.switching:
+		c.streams[dir].appendTail(c.set, rest, at)
+	case c.state == parsing:
+		c.parseData(dir, rest, at)
 	}
 }
 

@@ -279,6 +279,31 @@ func TestNonsenseBeforeManyBytesTakesItsReplies(t *testing.T) {
 	}
 }
 
+// TestAnswersBeyondThoseThatDecideArePaired: the server's first answer does not decide on the protocol, and the next
+// ones, more than what is held for that, come together.
+func TestAnswersBeyondThoseThatDecideArePaired(t *testing.T) {
+	const wrong = "-ERR unknown command 'NOPE', with args beginning with: \r\n"
+	steps := []string{">" + resp("NOPE"), "<" + wrong}
+	var want []string
+	const count = 300
+	steps = append(steps, ">"+strings.Repeat(resp("NOPE"), count)+resp("MULTI")+resp("QUIT"), "<"+strings.Repeat(wrong, count)+"+OK\r\n+OK\r\n")
+	for range count + 1 {
+		want = append(want, "NOPE ! ERR unknown command 'NOPE', with args beginning with:")
+	}
+	want = append(want, "MULTI = OK", "QUIT = OK")
+	got := play(false, short, steps...)
+	for i := range got {
+		got[i] = strings.TrimSpace(strings.TrimSuffix(got[i], "REDACTED"))
+	}
+	same(t, got, want...)
+
+	// The server's answers come in front of what the client sends next.
+	steps = []string{">" + strings.Repeat(resp("NOPE"), count) + resp("MULTI"), "<" + wrong, "<" + strings.Repeat(wrong, count-1) + "+OK\r\n"}
+	if got := play(false, short, steps...); len(got) != count+1 || got[count] != "MULTI = OK" {
+		t.Errorf("%d events, the last %q", len(got), got[len(got)-1])
+	}
+}
+
 // TestInlineCommandsBehindAGapAreFound: the rest of a line that was cut is skipped, and so is a text whose lines are no
 // commands.
 func TestInlineCommandsBehindAGapAreFound(t *testing.T) {
