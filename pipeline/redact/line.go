@@ -430,6 +430,16 @@ func (p *namePass) hideScalar(pos int) int {
 	return max(value.next, pos+1)
 }
 
+// isSecretElement reports whether the text of an element of that name, which may have a namespace, is a secret.
+func isSecretElement(name []byte) bool {
+	for _, c := range name {
+		if folded[c] == 0 && c != ':' {
+			return false
+		}
+	}
+	return SecretName(name)
+}
+
 // readElement hides the text of the XML element whose start tag ends at pos, if its name is that of a secret.
 func (p *namePass) readElement(pos int) int {
 	text := p.text
@@ -443,7 +453,7 @@ func (p *namePass) readElement(pos int) int {
 	name, _, _ := bytes.Cut(text[from:pos], []byte(" "))
 	named := p.beside.isSecret() && p.besideTo <= pos &&
 		(p.besideTo > from || pos-p.besideTo < maxName && isOneFold(name, []string{"value"})) // <entry key="password">
-	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' || !named && !SecretName(name) {
+	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' || !named && !isSecretElement(name) {
 		return pos + 1
 	}
 	end := bytes.IndexByte(text[pos+1:], '<')

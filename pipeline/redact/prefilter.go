@@ -300,6 +300,9 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		return class.isSecret()
 	}
 	c.nameAlone = c.nameAlone || class.isSecret()
+	if quoted && isOneOf(data[max(0, end-len(settingWords[0])):end], settingWords[:]) {
+		return true // requirepass"…
+	}
 	return pos > blank && class.isSecret() // set password …
 }
 
