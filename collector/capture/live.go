@@ -293,20 +293,41 @@ func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
 		}
 	}
 
-	// Read the packets that are still in the ring: their sessions are open until handler.Close. The last block
-	// is handed over when retireAfter is over.
-	if ring.setFilter(dropAll) == nil {
-		time.Sleep(2 * retireAfter)
-	}
+	// Read the packets that are still in the ring: their sessions are open until handler.Close.
 	captured = 0
-	packets.Add(float64(ring.read(handle)))
+	packets.Add(float64(l.drain(ring, handle)))
 	bytes.Add(float64(captured))
-	l.countDrops(ring)
+}
+
+// maxDrain bounds the wait for the last block of a ring, which a timer of the kernel hands over after retireAfter. On a
+// busy machine timers are late.
+const maxDrain = 2 * time.Second
+
+// drain ends the reception of packets and reads those that are still in the ring. It returns their number. Packets that
+// the kernel does not hand over in time count as dropped.
+func (l *Live) drain(r *ring, handle readFunc) (packets int) {
+	if r.setFilter(dropAll) != nil {
+		packets = r.read(handle)
+		l.countDrops(r)
+		return packets
+	}
+	for began := time.Now(); ; {
+		time.Sleep(retireAfter)
+		packets += r.read(handle)
+		l.countDrops(r)
+		switch {
+		case r.unread <= 0:
+			return packets
+		case time.Since(began) > maxDrain:
+			l.drops.WithLabelValues(r.iface).Add(float64(r.unread))
+			return packets
+		}
+	}
 }
 
 // countDrops adds the packets that the kernel dropped since the last call.
 func (l *Live) countDrops(r *ring) {
-	if _, drops, err := r.statistics(); err == nil {
+	if drops, err := r.statistics(); err == nil {
 		l.drops.WithLabelValues(r.iface).Add(float64(drops))
 	}
 }

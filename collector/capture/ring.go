@@ -30,6 +30,7 @@ type ring struct {
 	blocks    int
 	blockSize int // bytes
 	nextBlock int // index of the block that the kernel hands over next
+	unread    int // packets in the ring when statistics was called last; less than 0 if more came since
 	iface     string
 	index     int // of the interface
 	closed    bool
@@ -187,7 +188,8 @@ func (r *ring) read(f readFunc) int {
 		if atomic.LoadUint32(blockState(block))&unix.TP_STATUS_USER == 0 {
 			return packets
 		}
-		packets += readPackets(block, f)
+		count := readPackets(block, f)
+		packets, r.unread = packets+count, r.unread-int(hostUint32(block, blockNumPkts))
 		atomic.StoreUint32(blockState(block), unix.TP_STATUS_KERNEL)
 		r.nextBlock = (r.nextBlock + 1) % r.blocks
 	}
@@ -259,14 +261,15 @@ func (r *ring) wait(timeout time.Duration) error {
 	return nil
 }
 
-// statistics returns how many packets reached the socket since the last call, and how many of them the kernel
-// dropped because the ring was full.
-func (r *ring) statistics() (packets, drops uint32, err error) {
+// statistics returns how many packets the kernel dropped since the last call because the ring was full. It adds the
+// others of that time to unread.
+func (r *ring) statistics() (drops uint32, err error) {
 	st, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read the statistics of %s: %w", r.iface, err)
+		return 0, fmt.Errorf("read the statistics of %s: %w", r.iface, err)
 	}
-	return st.Packets, st.Drops, nil
+	r.unread += int(st.Packets - st.Drops) // packets has the dropped ones, too
+	return st.Drops, nil
 }
 
 // close unmaps the ring and closes its socket. A second call does nothing.

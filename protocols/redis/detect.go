@@ -94,9 +94,17 @@ func detectQuoted(line []byte, whole bool) protocols.Match {
 
 // isCommandWord reports whether word is the name of a command of Redis, in upper or lower case.
 func isCommandWord(word []byte) bool {
-	var buf [64]byte
-	scratch := buf[:0]
-	return isCommandName(string(upper(&scratch, word)))
+	var name [32]byte // longer than any, and as long as a string may be that needs no memory
+	if len(word) > len(name) {
+		return false
+	}
+	for i, c := range word {
+		if c >= 'a' && c <= 'z' {
+			c &^= 0x20
+		}
+		name[i] = c
+	}
+	return isCommandName(string(name[:len(word)]))
 }
 
 // header matches a line with the type kind and a small positive number n. rest follows the line. The server takes
