@@ -121,10 +121,12 @@ type Growth struct {
 }
 
 // A cost below these is never too much: a parser that searches its buffer for the end of a line with each byte that
-// arrives is quadratic up to the longest line that it takes, and cheap.
+// arrives is quadratic up to the longest line that it takes, and cheap. The memory of the smallest input depends on
+// what earlier runs have left in pools.
 const (
-	cheapTimePerByte = 2 * time.Microsecond
-	cheapBytes       = 1 << 20
+	cheapTimePerByte  = 2 * time.Microsecond
+	cheapBytesPerByte = 32
+	cheapBytes        = 1 << 20
 )
 
 // Check runs a function on n and on 8n units. It fails the test if eight times as much costs more than 24 times
@@ -132,9 +134,10 @@ const (
 func (g Growth) Check(t testing.TB, run func(units int)) {
 	t.Helper()
 	const times, tolerated = 8, 24
-	cheapTime := time.Duration(times*g.Units*g.Size) * cheapTimePerByte
+	size := times * g.Units * g.Size
+	cheapTime, cheapMemory := time.Duration(size)*cheapTimePerByte, uint64(max(cheapBytes, size*cheapBytesPerByte))
 	grows := func(first, last Cost) bool {
-		return last.Time > max(first.Time*tolerated, cheapTime) || last.Bytes > max(first.Bytes*tolerated, cheapBytes)
+		return last.Time > max(first.Time*tolerated, cheapTime) || last.Bytes > max(first.Bytes*tolerated, cheapMemory)
 	}
 	for range tries {
 		last := Measure(func() { run(times * g.Units) })
