@@ -130,21 +130,24 @@ const (
 )
 
 // Check runs a function on n and on 8n units. It fails the test if eight times as much costs more than 24 times
-// the time or the memory: a linear function costs 8 times as much, a quadratic one 64 times.
+// the time or the memory, and more than 3 times that of 4n units: a linear function costs 8 times and twice as much, a
+// quadratic one 64 times and 4 times.
 func (g Growth) Check(t testing.TB, run func(units int)) {
 	t.Helper()
-	const times, tolerated = 8, 24
+	const times, tolerated, toleratedHalf = 8, 24, 3
 	size := times * g.Units * g.Size
 	cheapTime, cheapMemory := time.Duration(size)*cheapTimePerByte, uint64(max(cheapBytes, size*cheapBytesPerByte))
-	grows := func(first, last Cost) bool {
-		return last.Time > max(first.Time*tolerated, cheapTime) || last.Bytes > max(first.Bytes*tolerated, cheapMemory)
+	grows := func(first, half, last Cost) bool {
+		return last.Time > max(first.Time*tolerated, half.Time*toleratedHalf, cheapTime) ||
+			last.Bytes > max(first.Bytes*tolerated, half.Bytes*toleratedHalf, cheapMemory)
 	}
 	for range tries {
 		last := Measure(func() { run(times * g.Units) })
-		if t.Failed() || !grows(Cost{}, last) {
+		if t.Failed() || !grows(Cost{}, Cost{}, last) {
 			return
 		}
-		if first := least(func() { run(g.Units) }); !grows(first, last) {
+		first, half := least(func() { run(g.Units) }), least(func() { run(times / 2 * g.Units) })
+		if !grows(first, half, last) {
 			return
 		}
 	}
