@@ -42,7 +42,7 @@ func (o *options) logs(ctx context.Context) error {
 			if stage != "lines" || o.filedPath == "" {
 				continue
 			}
-			if err := o.filed(ctx, path, lines, size); err != nil {
+			if err := o.measureFiled(ctx, path, lines, size); err != nil {
 				return fmt.Errorf("file.d: %w", err)
 			}
 		}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// filedConfig is the configuration of file.d: it reads the records of one folder, parses their JSON and discards the
-// events. It neither redacts nor detects levels.
+// filedConfig is the configuration of file.d: it reads the records of one folder, parses their JSON and
+// discards the events. It neither redacts nor detects levels.
 const filedConfig = `pipelines:
   bench:
     settings: {capacity: 1024}
@@ -28,9 +28,9 @@ const filedConfig = `pipelines:
     output: {type: devnull}
 `
 
-// filed measures file.d on the log at path: the CPU time of its whole process, from its start until its offset is the
-// size of the file.
-func (o *options) filed(ctx context.Context, path string, lines, size int) error {
+// measureFiled measures file.d on the log at path: the CPU time of its whole process, from its start until
+// its offset is the size of the file.
+func (o *options) measureFiled(ctx context.Context, path string, lines, size int) error {
 	dir, err := os.MkdirTemp("", "tidegate-bench-filed-")
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 
 	// The server's bytes so far decide.
 	c.proof.answerAt = at
-	answer, rest := data, []byte(nil) // rest is what the proof has no space for
+	answer, rest := data, []byte(nil) // rest: the bytes for which the proof has no space
 	if held := len(c.proof.bytes[Server]); held > 0 {
 		c.keepProof(Server, data)
 		answer = c.proof.bytes[Server]
@@ -108,8 +108,8 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 	}
 }
 
-// parseRest passes the bytes behind those that a proof has held to the parser. If it is about to be replaced, they stay
-// unread for the next one.
+// parseRest passes the bytes behind those that a proof has held to the parser. If it is about to be replaced,
+// they stay unread for the next one.
 func (c *Conn) parseRest(dir Dir, rest []byte, at int64) {
 	switch {
 	case len(rest) == 0:
@@ -131,8 +131,8 @@ func (c *Conn) settleProof() {
 	c.set.releaseTail(held)
 }
 
-// protocolOfAnswer returns another protocol whose server sends answer, or noProtocol; more reports that further
-// bytes may decide. The protocol of the server's port is preferred, and needs less evidence.
+// protocolOfAnswer returns another protocol whose server sends answer, or noProtocol; more reports that
+// further bytes may decide. The protocol of the server's port is preferred, and needs less evidence.
 func (c *Conn) protocolOfAnswer(answer []byte) (found int, more Match) {
 	found = noProtocol
 	for i := range c.set.list {

@@ -96,7 +96,8 @@ func listAlertsCommand() *cobra.Command {
 			if format != "table" {
 				columns = "*"
 			}
-			sql := fmt.Sprintf("SELECT %s FROM alerts WHERE %s ORDER BY last DESC, id LIMIT %d", columns, where, selection.limit)
+			sql := fmt.Sprintf("SELECT %s FROM alerts WHERE %s ORDER BY last DESC, id LIMIT %d",
+				columns, where, selection.limit)
 			return runQuery(cmd.Context(), &cfg, sql, format)
 		},
 	}
@@ -107,7 +108,8 @@ func listAlertsCommand() *cobra.Command {
 	return cmd
 }
 
-// alertID matches the beginning of the id of an alert, and the fingerprint, which Alertmanager has as a label.
+// alertID matches the beginning of the id of an alert, and the fingerprint, which Alertmanager has as a
+// label.
 var alertID = regexp.MustCompile(`^[0-9a-f]{1,32}$`)
 
 // showAlertCommand returns the command `tidegate alerts show`.
@@ -141,8 +143,8 @@ fingerprint.`,
 	return cmd
 }
 
-// printAlert prints the one alert of rows. Several alerts with the same fingerprint are the windows of one, of which
-// the latest is printed; otherwise the id is ambiguous.
+// printAlert prints the one alert of rows. Several alerts with the same fingerprint are the windows of one,
+// of which the latest is printed; otherwise the id is ambiguous.
 func printAlert(out io.Writer, id string, rows *rowSet) error {
 	fingerprint, ids := "", []string{}
 	for _, row := range rows.values {

@@ -74,7 +74,7 @@ type storedAlert struct {
 
 // follow prints the latest alerts, at most limit, and then new ones until ctx ends.
 func (t *alertTail) follow(ctx context.Context, limit int) error {
-	latest, err := t.read(ctx, fmt.Sprintf("ORDER BY stored DESC, id LIMIT %d", limit))
+	latest, err := t.readStates(ctx, fmt.Sprintf("ORDER BY stored DESC, id LIMIT %d", limit))
 	if err != nil {
 		return err
 	}
@@ -86,8 +86,9 @@ func (t *alertTail) follow(ctx context.Context, limit int) error {
 		if retry.Sleep(ctx, tailPause) != nil {
 			return nil
 		}
-		newest, err := t.read(ctx, fmt.Sprintf("AND stored > fromUnixTimestamp64Milli(%d, 'UTC') ORDER BY stored DESC, id LIMIT %d",
-			latest.Add(-tailOverlap).UnixMilli(), tailRows))
+		since := latest.Add(-tailOverlap).UnixMilli()
+		newest, err := t.readStates(ctx, fmt.Sprintf(
+			"AND stored > fromUnixTimestamp64Milli(%d, 'UTC') ORDER BY stored DESC, id LIMIT %d", since, tailRows))
 		// The store may be away for a while, as at its upgrade.
 		if err != nil && !failed && ctx.Err() == nil {
 			_, _ = fmt.Fprintf(t.messages, "%v; retrying\n", err)
@@ -99,8 +100,9 @@ func (t *alertTail) follow(ctx context.Context, limit int) error {
 	}
 }
 
-// read reads the newest states of the alerts that a query selects. It returns when the last of them was stored.
-func (t *alertTail) read(ctx context.Context, rest string) (latest time.Time, err error) {
+// readStates reads the newest states of the alerts that a query selects. It returns when the last of them was
+// stored.
+func (t *alertTail) readStates(ctx context.Context, rest string) (latest time.Time, err error) {
 	decoder, err := queryJSON(ctx, t.cfg, "SELECT * FROM alerts WHERE "+t.where+" "+rest, "JSONEachRow")
 	if err != nil {
 		return latest, err
@@ -122,13 +124,14 @@ func (t *alertTail) read(ctx context.Context, rest string) (latest time.Time, er
 		}
 	}
 	if rows == tailRows {
-		_, _ = fmt.Fprintf(t.messages, "more than %d alerts within %v; `tidegate alerts list` shows all\n", tailRows, tailOverlap)
+		_, _ = fmt.Fprintf(t.messages, "more than %d alerts within %v; `tidegate alerts list` shows all\n",
+			tailRows, tailOverlap)
 	}
 	return latest, nil
 }
 
-// printLines prints the alerts that have a new state, in the order in which these were stored, and forgets those that
-// had none for long.
+// printLines prints the alerts that have a new state, in the order in which these were stored, and forgets
+// those that had none for long.
 func (t *alertTail) printLines(now time.Time) error {
 	var due []*tailedAlert
 	for id, alert := range t.alerts {

@@ -115,7 +115,7 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	byRule := map[string]int{}
 	for scanner.Scan() {
 		lines++
-		line, block, ends := messages.next(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
+		line, block, ends := messages.readLine(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
 		if !ends {
 			continue
 		}

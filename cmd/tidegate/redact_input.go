@@ -24,17 +24,17 @@ func decompressed(in io.Reader) (io.Reader, error) {
 	return reader, nil
 }
 
-// A messageReader takes the messages of containers out of the lines of a log: of records of Docker and of CRI. Parts of
-// a long message are joined. A line of another form is a message.
+// A messageReader takes the messages of containers out of the lines of a log: of records of Docker and of
+// CRI. Parts of a long message are joined. A line of another form is a message.
 type messageReader struct {
 	decoder decode.Decoder
 	parts   [decode.NumStreams][]byte // of a message whose end was not read yet
 	blocks  [decode.NumStreams]redact.KeyBlock
 }
 
-// next reads a line. ends reports whether a message ends with it, which is valid until the next call, with the private
-// key of its stream.
-func (m *messageReader) next(line []byte) (message []byte, block *redact.KeyBlock, ends bool) {
+// readLine reads a line. ends reports whether a message ends with it, which is valid until the next call,
+// with the private key of its stream.
+func (m *messageReader) readLine(line []byte) (message []byte, block *redact.KeyBlock, ends bool) {
 	record := decode.Record{Text: line, Ends: true}
 	switch {
 	case bytes.HasPrefix(line, []byte(`{"log":`)) && bytes.Contains(line, []byte(`"stream":`)):
@@ -58,7 +58,8 @@ func (m *messageReader) next(line []byte) (message []byte, block *redact.KeyBloc
 	return record.Text, &m.blocks[stream], record.Ends
 }
 
-// decodeCRI reads a line of the log of a pod into record, if it is one: time, stream, F or P (a part), message.
+// decodeCRI reads a line of the log of a pod into record, if it is one: time, stream, F or P (a part),
+// message.
 func decodeCRI(line []byte, record *decode.Record) {
 	const shortest = len("2026-11-24T23:08:00Z")
 	at, rest, _ := bytes.Cut(line, []byte(" "))

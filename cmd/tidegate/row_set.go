@@ -35,15 +35,16 @@ func queryRows(ctx context.Context, cfg *Config, sql string) (*rowSet, error) {
 			return nil, fmt.Errorf("read row %d of a query: %w", len(rows.values)+1, err)
 		}
 		if len(row) != len(rows.names) {
-			return nil, fmt.Errorf("read row %d of a query: %d columns instead of %d", len(rows.values)+1, len(row), len(rows.names))
+			return nil, fmt.Errorf("read row %d of a query: %d columns instead of %d",
+				len(rows.values)+1, len(row), len(rows.names))
 		}
 		rows.values = append(rows.values, row)
 	}
 	return rows, nil
 }
 
-// queryJSON runs a query and returns its result, at most maxRowBytes, in one of ClickHouse's formats of JSON. Times are
-// those of RFC 3339, and integers of 64 bits are numbers.
+// queryJSON runs a query and returns its result, at most maxRowBytes, in one of ClickHouse's formats of JSON.
+// Times are those of RFC 3339, and integers of 64 bits are numbers.
 func queryJSON(ctx context.Context, cfg *Config, sql, format string) (*json.Decoder, error) {
 	var out limitedBuffer
 	sql += " SETTINGS date_time_output_format = 'iso', output_format_json_quote_64bit_integers = 0," +

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
 )
 
@@ -42,7 +43,8 @@ type subject struct {
 	log      func(l *lab) map[uint32][]executed // by the client's port
 	// same reports whether an event's text is the text of the log.
 	same func(event observed, logged executed) bool
-	// notLogged reports whether the log leaves out what an event contains, though it was executed; nil: it never does.
+	// notLogged reports whether the log leaves out what an event contains, though it was executed; nil: it
+	// never does.
 	notLogged func(event observed) bool
 }
 
@@ -68,9 +70,10 @@ func settings(t *testing.T) (count int, seed uint64) {
 	return count, seed
 }
 
-// TestServersExecutedWhatTheEventsContain compares the events of generated connections with the logs of the servers.
+// TestServersExecutedWhatTheEventsContain compares the events of generated connections with the logs of the
+// servers.
 func TestServersExecutedWhatTheEventsContain(t *testing.T) {
-	if !enterNamespace(t) {
+	if !netnstest.Enter(t) {
 		return
 	}
 	const most = 4000 // conversations of one capture: fewer than there are client ports
@@ -162,7 +165,8 @@ func compare(t *testing.T, s *subject, conversations []conversation, logs map[ui
 		seen := slices.Clone(events[c.port])
 		for _, logged := range logs[c.port] {
 			total++
-			// A port is used again: of events with the same text, the one that was answered is that of the log.
+			// A port is used again: of events with the same text, the one that was answered is that of the
+			// log.
 			at := slices.IndexFunc(seen, func(e observed) bool { return !e.unanswered && s.same(e, logged) })
 			if at < 0 {
 				at = slices.IndexFunc(seen, func(e observed) bool { return s.same(e, logged) })
@@ -200,9 +204,9 @@ func compare(t *testing.T, s *subject, conversations []conversation, logs map[ui
 	}
 }
 
-// saysWhatWasCut reports whether an event is marked: its text was cut, the rest of its connection was not read, or
-// bytes were sent twice with different values. In a capture of the loopback interface no segment has a valid
-// checksum, so that a forged one cannot be told from the real one that has the same place.
+// saysWhatWasCut reports whether an event is marked: its text was cut, the rest of its connection was not
+// read, or bytes were sent twice with different values. In a capture of the loopback interface no segment has
+// a valid checksum, so that a forged one cannot be told from the real one that has the same place.
 func saysWhatWasCut(e observed) bool {
 	return slices.ContainsFunc([]string{pipeline.TagTruncated, pipeline.TagParsingStopped, pipeline.TagOverlapConflict},
 		func(tag string) bool { return slices.Contains(e.tags, tag) })
@@ -240,8 +244,8 @@ var cuts = []cut{
 	{"one byte a segment", func(_ *rand.Rand, _ int) int { return 1 }},
 }
 
-// writeSegments writes bytes with a random cut and returns the name of the cut. Each write is a segment of its
-// own, since Go sets TCP_NODELAY. Only the first 1,500 segments are small.
+// writeSegments writes bytes with a random cut and returns the name of the cut. Each write is a segment of
+// its own, since Go sets TCP_NODELAY. Only the first 1,500 segments are small.
 func writeSegments(conn net.Conn, random *rand.Rand, data []byte) (string, error) {
 	chosen := cuts[random.IntN(len(cuts))]
 	for segments := 0; len(data) > 0; segments++ {

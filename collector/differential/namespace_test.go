@@ -27,36 +27,6 @@ import (
 	"tidegate/protocols/all"
 )
 
-// insideNamespace is the environment variable that tells the test that it runs in its own network namespace.
-const insideNamespace = "TIDEGATE_DIFFERENTIAL_INSIDE"
-
-// enterNamespace runs the calling test again in a process with a network namespace of its own. It returns true in
-// that process; in the other one it returns false after the process has ended.
-func enterNamespace(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(insideNamespace) != "" {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("set lo up: %v: %s", err, out)
-		}
-		return true
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2h")
-	cmd.Env = append(os.Environ(), insideNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Fatalf("in the namespace: %v", err)
-	}
-	if bytes.Contains(out, []byte("--- SKIP")) {
-		t.Fatal("skipped in the namespace")
-	}
-	return false
-}
-
 // A lab is a folder with running servers and a capture of their connections.
 type lab struct {
 	t       *testing.T
@@ -210,7 +180,8 @@ func (o observed) String() string {
 	return text + " " + strings.Join(o.tags, " ")
 }
 
-// observe runs the capture through the session table. It returns the events by their server and the client's port.
+// observe runs the capture through the session table. It returns the events by their server and the client's
+// port.
 func (l *lab) observe(servers map[uint32]*subject) map[*subject]map[uint32][]observed {
 	l.t.Helper()
 	file, err := capture.OpenFile(l.captureFile())

@@ -58,8 +58,8 @@ func (h *bridgedHost) attach(container string) {
 	ip(h.t, h.name+container, "link set eth0 up")
 }
 
-// send sends a frame with a source address from a container.
-func (h *bridgedHost) send(container string, mac uint64) {
+// sendFrames runs f in a container, with a function that sends a frame on its eth0.
+func (h *bridgedHost) sendFrames(container string, f func(send func(frame []byte) error)) {
 	h.t.Helper()
 	<-netnstest.Start(h.t, h.name+container, func() {
 		eth0, err := net.InterfaceByName("eth0")
@@ -73,12 +73,22 @@ func (h *bridgedHost) send(container string, mac uint64) {
 			return
 		}
 		defer func() { _ = unix.Close(fd) }()
+		f(func(frame []byte) error {
+			return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
+		})
+	})
+}
+
+// send sends a frame with a source address from a container.
+func (h *bridgedHost) send(container string, mac uint64) {
+	h.t.Helper()
+	h.sendFrames(container, func(send func([]byte) error) {
 		frame := make([]byte, 60)
 		for i := range 6 {
 			frame[i], frame[6+i] = 0xff, byte(mac>>(40-8*i))
 		}
 		frame[12], frame[13] = 0x88, 0xb5 // for experiments
-		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index}); err != nil {
+		if err := send(frame); err != nil {
 			h.t.Error(err)
 		}
 	})
@@ -94,7 +104,8 @@ func (h *bridgedHost) waitForMove(what string, mac uint64) {
 	}
 }
 
-// checkNotMoved checks that an address does not count as moved, when the kernel has reported all that was before.
+// checkNotMoved checks that an address does not count as moved, when the kernel has reported all that was
+// before.
 func (h *bridgedHost) checkNotMoved(what string, mac, unused uint64) {
 	h.t.Helper()
 	h.send("a", unused)
@@ -105,8 +116,9 @@ func (h *bridgedHost) checkNotMoved(what string, mac, unused uint64) {
 	}
 }
 
-// TestMACOfAnotherPortCountsAsMoved: two containers that send with one MAC address are noticed on a real bridge, also
-// if the bridge has removed the address meanwhile; a container that takes the place of another one is not.
+// TestMACOfAnotherPortCountsAsMoved: two containers that send with one MAC address are noticed on a real
+// bridge, also if the bridge has removed the address meanwhile; a container that takes the place of another
+// one is not.
 func TestMACOfAnotherPortCountsAsMoved(t *testing.T) {
 	const macA, macB, macC, macD = 0x02000000000a, 0x02000000000b, 0x02000000000c, 0x02000000000d
 	h := newBridgedHost(t)
@@ -151,8 +163,8 @@ func TestMACOfAnotherPortCountsAsMoved(t *testing.T) {
 	h.waitForMove("a frame with the address of an idle container", macD)
 }
 
-// TestForwardingDatabaseFullOfAddressesIsFollowed: a container that sends with more addresses than are followed hides no
-// move of a container's address.
+// TestForwardingDatabaseFullOfAddressesIsFollowed: a container that sends with more addresses than are
+// followed hides no move of a container's address.
 func TestForwardingDatabaseFullOfAddressesIsFollowed(t *testing.T) {
 	const macA = 0x02000000000a
 	h := newBridgedHost(t)
@@ -165,24 +177,14 @@ func TestForwardingDatabaseFullOfAddressesIsFollowed(t *testing.T) {
 	h.waitForMove("a frame with the address of another", macA)
 }
 
-// flood sends a frame from each of many addresses.
+// flood sends a frame from each of many addresses. Some may be dropped.
 func (h *bridgedHost) flood(container string, count int) {
-	<-netnstest.Start(h.t, h.name+container, func() {
-		eth0, err := net.InterfaceByName("eth0")
-		if err != nil {
-			h.t.Error(err)
-			return
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-		if err != nil {
-			h.t.Error(err)
-			return
-		}
-		defer func() { _ = unix.Close(fd) }()
+	h.t.Helper()
+	h.sendFrames(container, func(send func([]byte) error) {
 		frame := make([]byte, 60)
 		for i := range count {
 			copy(frame, []byte{2, 0, 0, 0, 0xff, 0xff, 2, 1, 0, byte(i >> 16), byte(i >> 8), byte(i), 0x88, 0xb5})
-			_ = unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: eth0.Index})
+			_ = send(frame)
 		}
 	})
 }

@@ -67,8 +67,8 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	return out
 }
 
-// textFunction resolves a function from text to text. lower, unescape, lookups and sql of a slot become slots of their own,
-// so that they are computed once for all rules.
+// textFunction resolves a function from text to text. lower, unescape, lookups and sql of a slot become slots
+// of their own, so that they are computed once for all rules.
 func (r *resolver) textFunction(call ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
 		return r.addError(call, "%s takes one text", name)

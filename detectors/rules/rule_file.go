@@ -167,14 +167,16 @@ func (f *ruleFile) parseMacros(section config.Node) {
 	}
 }
 
-// continues matches the rest of an expression behind # in a comment: an operator, a sign, or a bracket that closes.
+// continues matches the rest of an expression behind # in a comment: an operator, a sign, or a bracket that
+// closes.
 var continues = regexp.MustCompile(`^#\s*(and|or|not|in|contains|startsWith|endsWith|matches|[-=!<>+*/%.,)\]|&])`)
 
-// checkComment reports an expression in a plain scalar whose rest became a comment of YAML: it could compile without
-// that rest. A comment that does not look like one is allowed.
+// checkComment reports an expression in a plain scalar whose rest became a comment of YAML: it could compile
+// without that rest. A comment that does not look like one is allowed.
 func checkComment(text config.Text) {
 	if comment := text.Comment(); continues.MatchString(comment) {
-		text.Errorf("YAML takes what follows the blank and # for a comment (%s): write the expression between quotes, or in the lines behind >",
+		text.Errorf("YAML takes what follows the blank and # for a comment (%s): "+
+			"write the expression between quotes, or in the lines behind >",
 			quoteShort(comment))
 	}
 }

@@ -50,9 +50,9 @@ const (
 	weekdayOf                    // weekday("zone")
 )
 
-// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql or len
-// of a field. All rules of a set share the slots. A slot is computed at most once for each event, when the index
-// or a rule first reads it.
+// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql or
+// len of a field. All rules of a set share the slots. A slot is computed at most once for each event, when
+// the index or a rule first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
@@ -207,9 +207,8 @@ func (v *eventValues) slot(index int) *slotValue {
 	return value
 }
 
-// computeSlot computes the value of slot i. The argument of a function is another slot, which
-// slot may compute in turn; that chain ends at a field, because an argument is added to the table before its
-// function.
+// computeSlot computes the value of slot i. The argument of a function is another slot, which slot may
+// compute in turn; that chain ends at a field, because an argument is added to the table before its function.
 func (v *eventValues) computeSlot(i int, value *slotValue) {
 	value.eventNumber = v.eventNumber
 	def := &v.table.list[i]

@@ -6,15 +6,15 @@ import (
 )
 
 // simplifySQL returns text as a parser of SQL reads it, so that a rule can look for texts instead of regular
-// expressions, whose worst case is a hundred times slower: letters are in lower case, a comment or white space is one
-// blank, there is none beside a sign, a number is 0, and a double quote is a single one. "OR/**/12 = (SELECT" is
-// "or 0=(select".
+// expressions, whose worst case is a hundred times slower: letters are in lower case, a comment or white
+// space is one blank, there is none beside a sign, a number is 0, and a double quote is a single one.
+// "OR/**/12 = (SELECT" is "or 0=(select".
 func simplifySQL(text string) string {
 	var b []byte
 	return simplifySQLInto(&b, text)
 }
 
-// A sqlClass is what a byte is to simplifySQL.
+// A sqlClass is the kind of a byte of a statement.
 type sqlClass uint8
 
 const (
@@ -92,8 +92,8 @@ func simplifySQLInto(buf *[]byte, text string) string {
 // maxSQLComment is the length of the longest comment that counts as a blank.
 const maxSQLComment = 256
 
-// commentLength returns the length of a comment at the front of text, or 0. What stands in /*!50000 … */ is executed
-// by MySQL, so that only the marks around it count as a comment.
+// commentLength returns the length of a comment at the front of text, or 0. What stands in /*!50000 … */ is
+// executed by MySQL, so that only the marks around it count as a comment.
 func commentLength(text string) int {
 	switch {
 	case len(text) < 2:

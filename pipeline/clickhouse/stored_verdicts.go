@@ -67,13 +67,14 @@ func (s *Store) StoredVerdicts(
 			&row.groups, &row.titles, &row.tags); err != nil {
 			return describeError(err, s.cfg)
 		}
-		addEvent(row.event(), pipeline.Position{Offset: row.offset, Shipped: row.shipped.UnixNano()})
+		addEvent(row.toEvent(), pipeline.Position{Offset: row.offset, Shipped: row.shipped.UnixNano()})
 	}
 	return describeError(rows.Err(), s.cfg)
 }
 
-// event returns the event of the row. A column that was added to the table after the row was stored is empty.
-func (r *storedVerdict) event() *pipeline.Event {
+// toEvent returns the event of the row. A column that was added to the table after the row was stored is
+// empty.
+func (r *storedVerdict) toEvent() *pipeline.Event {
 	event := &pipeline.Event{
 		Id: r.id[:], Timestamp: r.at.UnixNano(), Ingested: r.ingested.UnixNano(),
 		Dataset:     pipeline.DatasetByName(r.dataset),

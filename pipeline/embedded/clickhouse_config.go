@@ -29,8 +29,8 @@ func (s *StoreServer) writeConfig() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
 
-// writeUsers writes the definition of the users, which a child reads once, at its start. removeUsers removes it then:
-// it holds the hashes of the passwords, and whoever may query the store can read what the child can.
+// writeUsers writes the definition of the users, which a child reads once, at its start. removeUsers removes
+// it then: it holds the hashes of the passwords, and whoever may query the store can read what the child can.
 func (s *StoreServer) writeUsers() error {
 	storePassword, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
@@ -67,21 +67,25 @@ func (s *StoreServer) writePorts() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
 }
 
-// Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old ones
-// stay until the kernel has written it (vm.dirty_expire_centisecs is 30 s). A table is looked at every
-// cleanupSeconds; by default ClickHouse waits for up to five minutes, in which a store may write a multiple of its
-// cap on disk.
+// Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old
+// ones stay until the kernel has written it (vm.dirty_expire_centisecs is 30 s). A table is looked at every
+// cleanupSeconds; by default ClickHouse waits for up to five minutes, in which a store may write a multiple
+// of its cap on disk.
 const (
 	outdatedPartSeconds = 45
 	cleanupSeconds      = 15
 )
 
 // configXML returns the configuration of a small server: caches of a fraction of the memory, few background
-// threads, no client in the server. ThreadStatus would log for each thread of each query that it finds no metrics of
-// threads in /proc, which is outside of the fence. The limits on dropping are off, because enforceDiskCap drops parts
-// of any size. Sorts that do not fit into the memory write to the disk, and keep to the limit of the server only. The
-// memory is measured as that of the process: a cgroup holds other processes of tidegate, too. An analyst may read no table of the server's state: a query of system.parts holds the outdated parts,
-// which cannot be removed meanwhile.
+// threads, no client in the server.
+//
+//   - ThreadStatus would log for each thread of each query that it finds no metrics of threads in /proc, which is
+//     outside of the fence.
+//   - The limits on dropping are off, because enforceDiskCap drops parts of any size.
+//   - Sorts that do not fit into the memory write to the disk, and keep to the limit of the server only.
+//   - The memory is measured as that of the process: a cgroup holds other processes of tidegate, too.
+//   - An analyst may read no table of the server's state: a query of system.parts holds the outdated parts, which
+//     cannot be removed meanwhile.
 func (s *StoreServer) configXML() string {
 	mergeLimit := ""
 	if s.cfg.MaxDiskBytes > 0 {
@@ -137,16 +141,16 @@ func (s *StoreServer) configXML() string {
 		outdatedPartSeconds, cleanupSeconds, mergeLimit, s.cfg.MaxDiskBytes/outdatedShare)
 }
 
-// serverMemory is what the server takes without queries.
+// serverMemory is the memory of the server without queries.
 const serverMemory = 256 * config.MiB
 
-// analystMemory returns the memory of all queries of the analyst: half of what the server leaves. The other half is for
-// inserts and merges.
+// analystMemory returns the memory of all queries of the analyst: half of what the server leaves. The other
+// half is for inserts and merges.
 func analystMemory(cfg StoreConfig) int64 { return int64(cfg.MaxMemoryBytes-serverMemory) / 2 }
 
 // usersXML returns the definition of the users. The session of the library itself is always user "default"
-// without a password. This user may only listen, and is limited to one session. The library opens that session at
-// its start, so nobody else can log in as "default".
+// without a password. This user may only listen, and is limited to one session. The library opens that
+// session at its start, so nobody else can log in as "default".
 func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	// Settings, their constraints and the grants of the analyst.
 	var limits, bounds, grants strings.Builder

@@ -9,41 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
+	"tidegate/collector/netnstest"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
 )
-
-// insideNamespace is set in the test process that runs in a network namespace of its own.
-const insideNamespace = "TIDEGATE_TEST_STORE_NAMESPACE"
-
-// enterNamespace reports whether this process is in a network namespace of its own. Otherwise it runs the test again in
-// one.
-func enterNamespace(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(insideNamespace) != "" {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("set lo up: %v: %s", err, out)
-		}
-		return true
-	}
-	if testing.Short() {
-		t.Skip("it starts a ClickHouse")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
-	}
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), insideNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	if t.Logf("%s", out); err != nil {
-		t.Fatalf("in the namespace: %v", err)
-	}
-	return false
-}
 
 // datagrams returns how many UDP datagrams this network namespace has sent.
 func datagrams(t *testing.T) (sent int) {
@@ -73,8 +44,8 @@ func datagrams(t *testing.T) (sent int) {
 	return sent
 }
 
-// routeResolvers gives the addresses of the name servers to the loopback interface of this namespace, so that a
-// question to one is sent and refused at once.
+// routeResolvers gives the addresses of the name servers to the loopback interface of this namespace, so that
+// a question to one is sent and refused at once.
 func routeResolvers(t *testing.T) {
 	t.Helper()
 	data, err := os.ReadFile("/etc/resolv.conf")
@@ -140,7 +111,8 @@ var networkStatements = []string{
 	"SELECT * FROM remote('127.0.0.1:1', system.one)",
 }
 
-// reach runs networkStatements and returns how many datagrams were sent and how many connections to the socket came.
+// reach runs networkStatements and returns how many datagrams were sent and how many connections to the
+// socket came.
 func reach(t *testing.T, admin clickhouse.Config, socket *listener) (sent int, connections int32) {
 	t.Helper()
 	before := datagrams(t)
@@ -166,10 +138,13 @@ func syscallFilters(t *testing.T, pid int) (filters int) {
 	return filters
 }
 
-// TestStoreSendsNothing counts what the store sends in a network namespace, where nobody else sends, while its admin
-// tries to reach hosts and a Unix socket. The control is a store without a fence.
+// TestStoreSendsNothing counts what the store sends in a network namespace, where nobody else sends, while
+// its admin tries to reach hosts and a Unix socket. The control is a store without a fence.
 func TestStoreSendsNothing(t *testing.T) {
-	if !enterNamespace(t) {
+	if testing.Short() {
+		t.Skip("it starts a ClickHouse")
+	}
+	if !netnstest.Enter(t) {
 		return
 	}
 	routeResolvers(t)

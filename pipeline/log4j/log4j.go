@@ -1,11 +1,12 @@
-// Package log4j resolves the lookups of Log4j in a text: ${lower:J} becomes j, ${env:NONE:-n} becomes n. Old versions
-// of Log4j resolve them in what they log, and load code for ${jndi:ldap://…} (CVE-2021-44228). Scanners hide the word
-// jndi from filters by lookups in lookups, so that a filter has to look for the structure, not for spellings.
+// Package log4j resolves the lookups of Log4j in a text: ${lower:J} becomes j, ${env:NONE:-n} becomes n. Old
+// versions of Log4j resolve them in what they log, and load code for ${jndi:ldap://…} (CVE-2021-44228).
+// Scanners hide the word jndi from filters by lookups in lookups, so that a filter has to look for the
+// structure, not for spellings.
 //
 // protocols/http resolves header fields and targets, detectors/rules the texts of the function lookups().
 //
-// See https://logging.apache.org/log4j/2.x/manual/lookups.html; StrSubstitutor of log4j-core has the order in which
-// nested lookups are resolved.
+// See https://logging.apache.org/log4j/2.x/manual/lookups.html; StrSubstitutor of log4j-core has the order in
+// which nested lookups are resolved.
 package log4j
 
 import (
@@ -14,14 +15,15 @@ import (
 	"strings"
 )
 
-// maxDepth is the number of lookups in lookups that are resolved. A text with more has JNDI put at its end, since none
-// but an attack has that many.
+// maxDepth is the number of lookups in lookups that are resolved. A text with more has JNDI put at its end,
+// since none but an attack has that many.
 const maxDepth = 64
 
 // maxDecoded is the number of times that what a base64 lookup held is resolved in turn.
 const maxDecoded = 2
 
-// JNDI is the beginning of a JNDI lookup. What Resolve returns has it if the text has a JNDI lookup in any form.
+// JNDI is the beginning of a JNDI lookup. What Resolve returns has it if the text has a JNDI lookup in any
+// form.
 const JNDI = "${jndi:"
 
 // MayHold reports whether text may hold a lookup.
@@ -44,9 +46,9 @@ type resolver struct {
 	deep   bool // there were more than maxDepth levels
 }
 
-// Resolve appends text to dst with its lookups resolved and \u0024, as JSON writes a dollar, decoded. A lookup whose
-// value is not known, such as one of the environment without a default value, stays. A JNDI lookup stays, with its
-// prefix in lower case, and so does each lookup around it.
+// Resolve appends text to dst with its lookups resolved and \u0024, as JSON writes a dollar, decoded. A
+// lookup whose value is not known, such as one of the environment without a default value, stays. A JNDI
+// lookup stays, with its prefix in lower case, and so does each lookup around it.
 func Resolve(dst, text []byte) []byte {
 	return resolve(dst, text, 0)
 }
@@ -61,12 +63,12 @@ func resolve(dst, text []byte, decoded int) []byte {
 		case char == '$':
 			if brace, size := next(text[i:]); brace == '{' {
 				i += size
-				r.open()
+				r.openLookup()
 				continue
 			}
 			r.out = append(r.out, char)
 		case char == '}' && r.depth > 0:
-			r.close(decoded)
+			r.closeLookup(decoded)
 		default:
 			r.out = append(r.out, char)
 		}
@@ -104,8 +106,8 @@ func digit(c byte) int {
 	return -1
 }
 
-// open begins a lookup.
-func (r *resolver) open() {
+// openLookup begins a lookup.
+func (r *resolver) openLookup() {
 	if r.depth == maxDepth {
 		r.deep = true
 	} else {
@@ -115,8 +117,8 @@ func (r *resolver) open() {
 	r.out = append(r.out, '$', '{')
 }
 
-// close ends the innermost lookup and replaces it by its value, if that is known.
-func (r *resolver) close(decoded int) {
+// closeLookup ends the innermost lookup and replaces it by its value, if that is known.
+func (r *resolver) closeLookup(decoded int) {
 	r.depth--
 	ended := r.levels[r.depth]
 	content := r.out[ended.start+2:]
@@ -150,8 +152,8 @@ func (r *resolver) foldOpen() {
 	}
 }
 
-// foldAt writes the prefix of a JNDI lookup at start in lower case. A lookup that has none, but holds one that is not
-// known before the name of a scheme, gets one.
+// foldAt writes the prefix of a JNDI lookup at start in lower case. A lookup that has none, but holds one
+// that is not known before the name of a scheme, gets one.
 func (r *resolver) foldAt(start int, content []byte) {
 	switch {
 	case isJNDI(content):
@@ -161,8 +163,8 @@ func (r *resolver) foldAt(start int, content []byte) {
 	}
 }
 
-// decode replaces the lookup at start by the text that value encodes, with its lookups resolved, and reports whether
-// it has a JNDI lookup.
+// decode replaces the lookup at start by the text that value encodes, with its lookups resolved, and reports
+// whether it has a JNDI lookup.
 func (r *resolver) decode(start int, value []byte, decoded int) (jndi bool) {
 	text := make([]byte, base64.RawStdEncoding.DecodedLen(len(value)))
 	size, err := base64.RawStdEncoding.Decode(text, bytes.TrimRight(value, "="))
@@ -218,8 +220,8 @@ func holdsScheme(content []byte) bool {
 // maxPattern is the longest pattern of a date that is resolved.
 const maxPattern = 512
 
-// valueOf returns the value of the lookup with the content, in which all lookups are resolved. known is false if it
-// depends on the process that logs.
+// valueOf returns the value of the lookup with the content, in which all lookups are resolved. known is false
+// if it depends on the process that logs.
 func valueOf(content []byte) (value []byte, known bool) {
 	name, fallback, hasFallback := bytes.Cut(content, []byte(":-"))
 	prefix, key, _ := bytes.Cut(name, []byte(":"))
@@ -243,8 +245,8 @@ func equal(prefix []byte, name string) bool {
 	return len(prefix) == len(name) && bytes.EqualFold(prefix, []byte(name))
 }
 
-// upper replaces the two letters whose upper case is an ASCII letter and that are none themselves, in place: the
-// dotless i and the long s. The case of ASCII letters stays, since no prefix depends on it.
+// upper replaces the two letters whose upper case is an ASCII letter and that are none themselves, in place:
+// the dotless i and the long s. The case of ASCII letters stays, since no prefix depends on it.
 func upper(text []byte) []byte {
 	if bytes.IndexByte(text, 0xc4) < 0 && bytes.IndexByte(text, 0xc5) < 0 {
 		return text

@@ -1,8 +1,12 @@
 package redact
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
-// A command has options whose value is a secret, and no name says so. Each string has the letters of its options.
+// A command has options whose value is a secret, and no name says so. Each string has the letters of its
+// options.
 type command struct {
 	name   string
 	secret string // -p SECRET, and -pSECRET
@@ -105,14 +109,7 @@ func commandIn(text []byte) (last *command) {
 }
 
 // hasOption reports whether option, the p of -p, is one of the letters.
-func hasOption(letters string, option byte) bool {
-	for i := range len(letters) {
-		if letters[i] == option {
-			return true
-		}
-	}
-	return false
-}
+func hasOption(letters string, option byte) bool { return strings.IndexByte(letters, option) >= 0 }
 
 // isSecretOption reports whether an argument is an option whose value, a secret, is the next argument.
 func isSecretOption(text []byte, by *command) bool {
@@ -155,8 +152,8 @@ var positionalSecrets = [...]positionalSecret{
 	{netUse, 0, true},
 }
 
-// positionalAt returns the command at pos that has a secret among its arguments, and where these begin; nil if there is
-// none.
+// positionalAt returns the command at pos that has a secret among its arguments, and where these begin; nil
+// if there is none.
 func positionalAt(text []byte, pos int) (found *positionalSecret, arguments int) {
 	if folded[byteBefore(text, pos)] > separator {
 		return nil, 0
@@ -177,8 +174,8 @@ func positionalAt(text []byte, pos int) (found *positionalSecret, arguments int)
 	return nil, 0
 }
 
-// hidePositional hides the argument that is a secret of the command at pos, and returns the offset at which to
-// continue.
+// hidePositional hides the argument that is a secret of the command at pos, and returns the offset at which
+// to continue.
 func (r *Redactor) hidePositional(v view, pos int) int {
 	text := v.text
 	known, end := positionalAt(text, pos)
@@ -213,7 +210,8 @@ func isSetting(argument []byte) bool {
 	return i > 0 && i+1 < len(argument) && argument[i+1] != '=' && shapeOf(argument[:i]).letters == i
 }
 
-// readArgument returns the argument of a command behind pos. The string that holds the command may end with it.
+// readArgument returns the argument of a command behind pos. The string that holds the command may end with
+// it.
 func readArgument(text []byte, pos int) valueRange {
 	value := readValue(text, pos, false)
 	if !value.quoted {

@@ -5,7 +5,8 @@ import "bytes"
 // settingWords are the words of configuration files whose value follows behind a blank.
 var settingWords = [...]string{"requirepass", "masterauth", "masterpass", "sentinel", "user"}
 
-// isAuthCommand reports whether AUTH is at pos: a command of Redis, or of SMTP, which begins a line or a string.
+// isAuthCommand reports whether AUTH is at pos: a command of Redis, or of SMTP, which begins a line or a
+// string.
 func isAuthCommand(text []byte, pos int) bool {
 	const word = "AUTH "
 	if !bytes.HasPrefix(text[pos:], []byte(word)) || pos > 0 && !isQuote(text[pos-1]) && text[pos-1] != ' ' && text[pos-1] != '\t' {
@@ -73,8 +74,8 @@ func beginsOption(text []byte, pos int) bool {
 	return before <= ' ' || isQuote(before) || before == '[' || before == '(' || before == ','
 }
 
-// hideOption hides the value of the option at pos of the command by, which may be nil, and returns the offset at which
-// to continue.
+// hideOption hides the value of the option at pos of the command by, which may be nil, and returns the offset
+// at which to continue.
 func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	text := v.text
 	end := optionEnd(text, pos)
@@ -103,8 +104,8 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	return end
 }
 
-// hideShortOption hides the value of the option of one letter at pos, and returns the offset at which to continue; 0:
-// its value is no secret. The word ends at end.
+// hideShortOption hides the value of the option of one letter at pos, and returns the offset at which to
+// continue; 0: its value is no secret. The word ends at end.
 func (r *Redactor) hideShortOption(v view, pos, end int, by *command) int {
 	text, letter, behind := v.text, v.text[pos+1], pos+2
 	user := hasOption(by.user, letter)
@@ -142,13 +143,14 @@ func (r *Redactor) hidePasswordSource(v view, pos int) int {
 	return max(value.to, pos)
 }
 
-// hideArgument hides the argument behind an option that ends at pos, or, if joined, at pos. In a list of arguments it
-// is the next string. With user, the argument is user:password, and the user is kept.
+// hideArgument hides the argument behind an option that ends at pos, or, if joined, at pos. In a list of
+// arguments it is the next string. With user, the argument is user:password, and the user is kept.
 func (r *Redactor) hideArgument(v view, pos int, user, joined bool) int {
 	text := v.text
 	start := pos
-	if joined {
-	} else if start < len(text) && isQuote(text[start]) { // "--token", "X"
+	switch {
+	case joined:
+	case start < len(text) && isQuote(text[start]): // "--token", "X"
 		quote := text[start]
 		start = skipBlanks(text, start+1)
 		if start < len(text) && text[start] == ',' {
@@ -157,7 +159,7 @@ func (r *Redactor) hideArgument(v view, pos int, user, joined bool) int {
 		if start == len(text) || text[start] != quote {
 			return pos
 		}
-	} else if start == len(text) || text[start] != ' ' && text[start] != '\t' {
+	case start == len(text) || text[start] != ' ' && text[start] != '\t':
 		return pos
 	}
 	value := readArgument(text, start)
@@ -170,14 +172,16 @@ func (r *Redactor) hideArgument(v view, pos int, user, joined bool) int {
 		from += colon + 1
 	}
 	content := text[from:max(from, value.to)]
-	if isPlaceholder(content) || text[value.from] == '-' && !user && !joined || !value.quoted && !joined && isProseWord(content) {
+	if isPlaceholder(content) || text[value.from] == '-' && !user && !joined ||
+		!value.quoted && !joined && isProseWord(content) {
 		return pos
 	}
 	r.hide(v, from, value.to, RuleFlag)
 	return max(value.to, pos)
 }
 
-// userEnd returns the offset of the byte behind the user in user:password, or user%password; −1: there is none.
+// userEnd returns the offset of the byte behind the user in user:password, or user%password; −1: there is
+// none.
 func userEnd(argument []byte) int {
 	if i := bytes.IndexByte(argument, ':'); i >= 0 {
 		return i
@@ -185,7 +189,8 @@ func userEnd(argument []byte) int {
 	return bytes.IndexAny(argument, "%,")
 }
 
-// hideBehindWord hides the string that begins at pos if the word before it is the name of a secret: passwd 'X'.
+// hideBehindWord hides the string that begins at pos if the word before it is the name of a secret: passwd
+// 'X'.
 func (r *Redactor) hideBehindWord(v view, pos int) int {
 	text := v.text
 	end := pos
@@ -252,8 +257,8 @@ func skipQuoteAndBlank(text []byte, pos int) int {
 	return skipBlanks(text, pos)
 }
 
-// hideAuth hides the arguments of the AUTH at pos. Of Redis it has a password, or a user and a password; of SMTP
-// a mechanism and the credentials.
+// hideAuth hides the arguments of the AUTH at pos. Of Redis it has a password, or a user and a password; of
+// SMTP a mechanism and the credentials.
 func (r *Redactor) hideAuth(v view, pos int) int {
 	text := v.text
 	first := readValue(text, pos+len("AUTH "), true)
