@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tidegate/collector/netnstest"
+	"tidegate/pipeline/netnstest"
 )
 
 // A floodNet is a host that the collector watches, and a second namespace on the other end of its eth0, from which

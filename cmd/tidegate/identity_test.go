@@ -20,9 +20,9 @@ import (
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
 	"tidegate/collector/links"
-	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
-	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 )
 
 // A frameRecorder is a Handler that stores Ethernet frames.

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
-	"tidegate/collector/netnstest"
+	"tidegate/pipeline/netnstest"
 )
 
 // TestInterfacesSideBySide: three interfaces with consecutive indexes and two workers each have different

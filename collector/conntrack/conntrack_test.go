@@ -19,9 +19,9 @@ import (
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
 
-	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 )
 
 // newTracker returns a Tracker that logs nothing.

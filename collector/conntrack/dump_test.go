@@ -10,7 +10,7 @@ import (
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
 
-	"tidegate/collector/netnstest"
+	"tidegate/pipeline/netnstest"
 )
 
 // TestKernelTableIsReadInParts: reading a table of 20,000 entries holds a small part of it at a time, and finds each

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 )
 
 // A conversation is one connection of a generator.

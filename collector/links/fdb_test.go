@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector/links"
-	"tidegate/collector/netnstest"
+	"tidegate/pipeline/netnstest"
 )
 
 // A bridgedHost has a bridge in a namespace of its own, to which namespaces of containers are attached.

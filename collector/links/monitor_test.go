@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/collector/links"
-	"tidegate/collector/netnstest"
+	"tidegate/pipeline/netnstest"
 )
 
 // TestDevicesOfTheKernel: a Monitor knows the tunnels of each kind of device as the kernel describes them, only on

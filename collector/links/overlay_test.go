@@ -27,9 +27,9 @@ import (
 	"tidegate/collector/capture"
 	"tidegate/collector/conntrack"
 	"tidegate/collector/links"
-	"tidegate/collector/netnstest"
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )

@@ -25,8 +25,8 @@ import (
 
 	"tidegate/collector"
 	"tidegate/collector/capture"
-	"tidegate/collector/netnstest"
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 	"tidegate/protocols"
 )
 

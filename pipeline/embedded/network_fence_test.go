@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"tidegate/collector/netnstest"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/netnstest"
 )
 
 // datagrams returns how many UDP datagrams this network namespace has sent.
