@@ -54,9 +54,10 @@ Ends:     with 1 if something was hidden, with 2 if the input cannot be read.`,
 			if err := checkOutput(options.output, "text", "json"); err != nil {
 				return err
 			}
-			input := cmd.InOrStdin()
+			input, name := cmd.InOrStdin(), "standard input"
 			if len(args) == 1 && args[0] != "-" {
-				file, err := os.Open(args[0])
+				name = args[0]
+				file, err := os.Open(name)
 				if err != nil {
 					return err
 				}
@@ -64,7 +65,11 @@ Ends:     with 1 if something was hidden, with 2 if the input cannot be read.`,
 				input = file
 			}
 			options.colour = isTerminal(os.Stdout) && os.Getenv("NO_COLOR") == ""
-			return redactLines(input, cmd.OutOrStdout(), cmd.ErrOrStderr(), options)
+			err := redactLines(input, cmd.OutOrStdout(), cmd.ErrOrStderr(), options)
+			if err != nil && !errors.Is(err, errFindings) {
+				return fmt.Errorf("redact %s: %w", name, err)
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&options.all, "all", "a", false, "print the other lines, too")
@@ -98,10 +103,6 @@ type redactedFinding struct {
 // redactLines reads lines from in and prints those with secrets to out, and a summary to summary. It returns
 // errFindings if there were any.
 func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) error {
-	var (
-		redactor redact.Redactor
-		messages messageReader
-	)
 	in, err := decompressed(in)
 	if err != nil {
 		return err
@@ -111,26 +112,16 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	writer := bufio.NewWriter(out)
 	defer writer.Flush()
 
-	lines, hiddenLines := 0, 0
-	byRule := map[string]int{}
+	var messages messageReader
+	report := redactReport{out: writer, options: options, byRule: map[string]int{}}
+	lines := 0
 	for scanner.Scan() {
 		lines++
-		line, block, ends := messages.readLine(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
+		message, block, ends := messages.readLine(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
 		if !ends {
 			continue
 		}
-		redacted, hidden := redactor.NextLine(line, block)
-		var findings []redact.Finding
-		if hidden {
-			hiddenLines++
-			findings = redactor.Findings()
-			for _, finding := range findings {
-				byRule[finding.Rule.String()]++
-			}
-		} else if !options.all {
-			continue
-		}
-		if err := printRedacted(writer, lines, line, redacted, findings, options); err != nil {
+		if err := report.printMessage(lines, message, block); err != nil {
 			return err
 		}
 	}
@@ -140,14 +131,50 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	if scanner.Err() != nil {
 		return fmt.Errorf("read line %d: %w", lines+1, scanner.Err())
 	}
+
+	// Messages whose last part is in the next file of the log.
+	for stream, message := range messages.parts {
+		if len(message) > 0 {
+			if err := report.printMessage(lines, message, &messages.blocks[stream]); err != nil {
+				return err
+			}
+		}
+	}
 	if err := writer.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(summary, "%d of %d lines have secrets%s\n", hiddenLines, lines, rulesText(byRule))
-	if hiddenLines > 0 {
+	fmt.Fprintf(summary, "%d of %d lines have secrets%s\n", report.hidden, lines, rulesText(report.byRule))
+	if report.hidden > 0 {
 		return errFindings
 	}
 	return nil
+}
+
+// A redactReport prints messages with secrets and counts them.
+type redactReport struct {
+	redactor redact.Redactor
+	out      io.Writer
+	options  redactOptions
+	hidden   int // messages with secrets
+	byRule   map[string]int
+}
+
+// printMessage prints the message that ends with line number, if it has secrets or all are printed. block is the
+// private key of its stream.
+func (r *redactReport) printMessage(number int, message []byte, block *redact.KeyBlock) error {
+	redacted, hidden := r.redactor.NextLine(message, block)
+	if !hidden && !r.options.all {
+		return nil
+	}
+	var findings []redact.Finding
+	if hidden {
+		r.hidden++
+		findings = r.redactor.Findings()
+		for _, finding := range findings {
+			r.byRule[finding.Rule.String()]++
+		}
+	}
+	return printRedacted(r.out, number, message, redacted, findings, r.options)
 }
 
 // rulesText returns the number of secrets of each rule: ": name 2, sql 1".

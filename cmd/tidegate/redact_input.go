@@ -47,10 +47,9 @@ func (m *messageReader) readLine(line []byte) (message []byte, block *redact.Key
 	}
 	stream := record.Stream
 	if known := m.parts[stream]; len(known) > 0 || !record.Ends {
-		if len(known)+len(record.Text) <= maxRedactLine {
-			known = append(known, record.Text...)
-		}
+		known = append(known, record.Text...)
 		m.parts[stream], record.Text = known, known
+		record.Ends = record.Ends || len(known) > maxRedactLine
 	}
 	if record.Ends {
 		m.parts[stream] = m.parts[stream][:0]

@@ -120,6 +120,7 @@ func TestRedactReadsLogsOfContainers(t *testing.T) {
 	check(cri, want)
 	check(compressed.String(), want)
 	check(parts, "     3  name:10       password=REDACTED\n")
+	check("2026-03-01T12:00:00.1Z stdout P password=hunter2\n", "     1  name:10       password=REDACTED\n")
 	if _, _, err := redactText(t, compressed.String()[:20]); err == nil || exitCode(err) != 2 {
 		t.Errorf("a damaged archive: %v", err)
 	}
