@@ -12,9 +12,10 @@ package protocols
 //     RepliesLost. If a reply comes first, it is paired with the oldest request. The parser marks all waiting
 //     requests as partial.
 //   - Requests were lost (LostRequests): their replies may still come and be paired with requests that were
-//     sent later, so Expect returns uncertain. The uncertainty ends with a reply for which no request waits,
-//     since it answered a lost request. If requests are not pipelined, it also ends with the first request
-//     after a reply. When they turn out to be pipelined later, that was wrong, and the uncertainty begins again.
+//     sent later, so Expect returns those as uncertain. The uncertainty ends with a reply for which no request
+//     waits, since it answered a lost request. If requests are not pipelined, it also ends with the first request
+//     after a reply. When they turn out to be pipelined later, that was wrong, and the uncertainty begins again,
+//     also that of the requests that wait already.
 //   - Too many requests wait (Evict): the replies to an evicted request are skipped when they come.
 //
 // Invariants: a reply is paired only with a request that was seen before it. If the client does not pipeline,
@@ -46,14 +47,16 @@ func (p *Pairing[T]) First() *T {
 	return &p.queue[p.head]
 }
 
-// Expect appends a request, and reports whether it may be paired with the reply to another request. If
-// RepliesLost, the caller calls Flush first.
-func (p *Pairing[T]) Expect(request T) (uncertain bool) {
+// Expect appends a request. It returns the waiting requests that have become uncertain: each may be paired with the
+// reply to another one. They are the last ones of Waiting, request among them, or none. If RepliesLost, the caller
+// calls Flush first.
+func (p *Pairing[T]) Expect(request T) (uncertain []T) {
+	before := 0 // requests that wait already and become uncertain
 	switch {
 	case p.Len() == 0 && p.replied && !p.pipelined && p.uncertain:
 		p.uncertain, p.assumed = false, true
 	case p.Len() > 0 && p.assumed:
-		p.uncertain, p.assumed = true, false
+		p.uncertain, p.assumed, before = true, false, p.Len()
 	}
 	if p.head > 32 && p.head > len(p.queue)/2 { // reuse the free front instead of growing the slice
 		kept := copy(p.queue, p.queue[p.head:])
@@ -62,7 +65,10 @@ func (p *Pairing[T]) Expect(request T) (uncertain bool) {
 	}
 	p.queue = append(p.queue, request)
 	p.pipelined = p.pipelined || p.Len() > 1
-	return p.uncertain
+	if !p.uncertain {
+		return nil
+	}
+	return p.queue[len(p.queue)-1-before:]
 }
 
 // Reply returns the request that the next reply answers. The request stays in the queue until Pop, since it

@@ -185,8 +185,8 @@ func (p *parser) enqueue(exchange *exchange) {
 		p.conn.Count("too_many_waiting")
 		p.evictOldest()
 	}
-	if uncertain := p.pairing.Expect(exchange); uncertain {
-		exchange.event.Partial = true
+	for _, uncertain := range p.pairing.Expect(exchange) {
+		uncertain.event.Partial = true
 	}
 	body := exchange.event.Http
 	exchange.textBytes = len(body.UrlOriginal) + len(body.UserAgent) + len(body.Referrer) // path and query are parts of the first

@@ -159,8 +159,8 @@ func (p *parser) expectReply(w pending, at int64) {
 		p.keysBytes -= oldest.keysBytes
 		p.emitUnanswered(oldest)
 	}
-	if uncertain := p.pairing.Expect(w); uncertain {
-		w.event.Partial = true
+	for _, uncertain := range p.pairing.Expect(w) {
+		uncertain.event.Partial = true
 	}
 	p.keysBytes += w.keysBytes
 }

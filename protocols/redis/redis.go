@@ -152,8 +152,8 @@ func (p *parser) finishCommand(at int64) {
 		p.argsBytes -= oldest.argsBytes
 		p.emitUnanswered(oldest)
 	}
-	if uncertain := p.pairing.Expect(waiting); uncertain {
-		waiting.event.Partial = true
+	for _, uncertain := range p.pairing.Expect(waiting) {
+		uncertain.event.Partial = true
 	}
 	p.argsBytes += waiting.argsBytes
 }

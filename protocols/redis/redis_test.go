@@ -395,3 +395,10 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(resp("CLIENT", "REPLY", "SKIP")+resp("HELLO", "3", "AUTH", "u", "p")), []byte("*?\r\n:1\r\n.\r\n$?\r\n;1\r\na\r\n;0\r\n>1\r\n+x\r\n"), uint8(7), uint8(9))
 	f.Fuzz(protocoltest.Fuzz(list))
 }
+
+// TestCommandThatWaitsWhenAPipelineShowsIsUncertain: GET b and GET c were lost. Their replies are paired with later
+// commands, and GET e is one of them, though it was sent alone.
+func TestCommandThatWaitsWhenAPipelineShowsIsUncertain(t *testing.T) {
+	same(t, play(false, short, cmd("GET a"), "<+1\r\n", ">gap 42", cmd("GET d"), "<+2\r\n", cmd("GET e"), cmd("GET f"), "<+3\r\n+4\r\n+5\r\n"),
+		"GET a = 1", "GET d = 2 partial", "GET e = 3 partial", "GET f = 4 partial", " = 5 partial")
+}
