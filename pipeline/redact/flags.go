@@ -249,6 +249,16 @@ func (r *Redactor) hideSetting(v view, pos int) int {
 	return pos + 1
 }
 
+// endsWithSetting reports whether text ends with one of the words of hideSetting.
+func endsWithSetting(text []byte) bool {
+	for _, word := range settingWords[:3] {
+		if bytes.HasSuffix(text, []byte(word)) {
+			return true
+		}
+	}
+	return false
+}
+
 // skipQuoteAndBlank returns the offset behind a closing quote and blanks: "requirepass" "X".
 func skipQuoteAndBlank(text []byte, pos int) int {
 	if isQuote(text[pos]) {

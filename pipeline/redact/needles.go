@@ -30,7 +30,8 @@ const (
 	pipeNeedle                         // a command that reads a secret
 	loginNeedle                        // a word behind which user/password may stand
 	pathNeedle                         // a segment of a path behind which a secret stands
-	escapeNeedle                       // an escaped character, or a colour
+	redisNeedle                        // the front of a command of Redis, see redisPhrases
+	colourNeedle                       // a colour of a terminal
 	byteNeedle                         // a byte next to which a secret may be: @ % $
 )
 
@@ -81,7 +82,7 @@ var needles = [...]needle{
 	{"setuser", phraseNeedle},
 	{"on >", phraseNeedle},
 	{"off >", phraseNeedle},
-	{"identified by ", phraseNeedle},
+	{"identified by", phraseNeedle},
 	{"dockerconfig", nameNeedle},
 	{"chpasswd", pipeNeedle},
 	{"passwd --stdin", pipeNeedle},
@@ -89,11 +90,10 @@ var needles = [...]needle{
 	{"-stdin", pipeNeedle},
 	{"cryptsetup", pipeNeedle},
 	{"--with-token", pipeNeedle},
-	{"login ", loginNeedle},
-	{"logon ", loginNeedle},
-	{"sqlplus ", loginNeedle},
-	{`\u00`, escapeNeedle},
-	{"\x1b[", escapeNeedle},
+	{"login", loginNeedle},
+	{"logon", loginNeedle},
+	{"sqlplus", loginNeedle},
+	{"\x1b[", colourNeedle},
 	{"@", byteNeedle},
 	{"%", byteNeedle},
 	{"$", byteNeedle},
@@ -180,6 +180,11 @@ func allNeedles() []needle {
 	}
 	for _, known := range positionalSecrets {
 		list = append(list, needle{known.command, positionalNeedle})
+	}
+	for _, phrase := range redisPhrases {
+		if phrase.front != "user " { // found by its rules
+			list = append(list, needle{phrase.front, redisNeedle})
+		}
 	}
 	return list
 }

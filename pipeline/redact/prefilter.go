@@ -15,6 +15,9 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 	if len(data) < minSecret {
 		return false
 	}
+	if r.encodings == 0 {
+		r.readings = 0
+	}
 	checks := lineChecks{Redactor: r, data: data}
 	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of that pair.
 	pos, last := 0, uint32(0)
@@ -91,7 +94,11 @@ type lineChecks struct {
 	nameAlone   bool   // the name of a secret that may stand beside a value
 	atEnd       int    // the text up to here has no URL in front of an @
 	options     answer // a short option of a command
+	auth        answer // the word AUTH
+	escaped     bool   // a needle with an escape next to it, or one whose secret stands behind further words
 	percent     bool   // a percent-encoded byte
+	colour      bool   // a colour of a terminal
+	nameTo      int    // the names of parameters up to here have no percent-encoding of their own, or were examined
 }
 
 // An answer is the result of a check.
@@ -160,6 +167,7 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 	if pos < 0 || end > len(data) || !hasNeedle(data[pos:], n.text) {
 		return false
 	}
+	c.escaped = c.escaped || isEscapeBefore(data, pos)
 	switch n.kind {
 	case sqlNeedle:
 		found := c.isName(pos)
@@ -190,27 +198,19 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 	case pipeNeedle:
 		return bytes.IndexByte(data[:pos], '|') >= 0
 	case loginNeedle:
-		_, to := loginSecret(data, end-1)
+		_, to := loginSecret(data, end)
+		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
 		return to > 0
 	case pathNeedle:
 		return c.isPath(pos, end)
-	case escapeNeedle:
-		return data[pos] == '\x1b' || end < len(data) && data[end] >= '4' && data[end] <= '7' || isEscapedRule(data, pos, end)
+	case redisNeedle:
+		return c.isRedisPhrase(n.text, pos)
+	case colourNeedle:
+		c.colour = true
 	case byteNeedle:
 		return c.isByte(pos)
 	}
 	return false
-}
-
-// isEscapedRule reports whether the escape data[pos:end+2] is the > in front of a password of a user of Redis.
-func isEscapedRule(data []byte, pos, end int) bool {
-	if end+1 >= len(data) || data[end] != '3' || data[end+1]|0x20 != 'e' {
-		return false
-	}
-	for limit := pos - maxDepth; pos > max(0, limit) && data[pos-1] == '\\'; {
-		pos--
-	}
-	return bytes.HasSuffix(data[:pos], []byte("on ")) || bytes.HasSuffix(data[:pos], []byte("off "))
 }
 
 // isByte reports whether a secret may be next to the byte at pos.
@@ -222,11 +222,28 @@ func (c *lineChecks) isByte(pos int) bool {
 	case '%':
 		char := encoded(data, pos)
 		c.percent = c.percent || char >= 0
-		return char >= 0 && (bytes.IndexByte([]byte("=@%\"':["), byte(char)) >= 0 || folded[byte(char)] > separator)
+		return char >= 0 && (bytes.IndexByte([]byte("=@%\"':["), byte(char)) >= 0 || folded[byte(char)] > separator) ||
+			c.isEncodedParameter(pos)
 	case '$':
 		return cryptLen(data, pos) > 0
 	}
 	return false
+}
+
+// isEncodedParameter reports whether the % at pos is in the name of a parameter that holds a secret: pass%20word=X.
+func (c *lineChecks) isEncodedParameter(pos int) bool {
+	if pos < c.nameTo {
+		return false
+	}
+	end := pos
+	for end < len(c.data) && end-pos < 3*maxName && bytes.IndexByte([]byte("=&;?# "), c.data[end]) < 0 {
+		end++
+	}
+	c.nameTo = end
+	if end == len(c.data) || c.data[end] != '=' {
+		return false
+	}
+	return c.isSecretParameter(lastName(c.data[max(0, pos-maxName):end]))
 }
 
 // isName reports whether a secret may be next to the name that holds data[pos]. Other needles of the name are not
@@ -249,10 +266,7 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
 	class := c.names.classOf(data, from, end)
-	if class == noSecret && from+1 < end && byteBefore(data, from) == '\\' && bytes.IndexByte([]byte("nrtbf"), data[from]) >= 0 {
-		from++ // an escaped line break in front of the name
-		class = c.names.classOf(data, from, end)
-	}
+	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
 	switch {
 	case end < len(data) && data[end] == '/' && c.isPath(from, end), c.isNamed(class, end):
 		return true
@@ -275,10 +289,6 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	if quoted && pos < len(data) && (data[pos] == ']' || data[pos] == '}' || data[pos] == ')') {
 		pos++
 	}
-	if quoted && data[pos-1] == '\\' && bytes.HasPrefix(data[pos:], []byte("u00")) {
-		c.namedBeside = c.namedBeside || class == beside
-		return class >= everyday // password\u003d…
-	}
 	blank := pos
 	pos = skipSpace(data, pos)
 	if pos == len(data) {
@@ -300,7 +310,7 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		return class.isSecret()
 	}
 	c.nameAlone = c.nameAlone || class.isSecret()
-	if quoted && isOneOf(data[max(0, end-len(settingWords[0])):end], settingWords[:]) {
+	if quoted && endsWithSetting(data[:end]) {
 		return true // requirepass"…
 	}
 	return pos > blank && class.isSecret() // set password …
@@ -333,7 +343,11 @@ func (c *lineChecks) isCommand(name string, pos int) bool {
 		end := pos + len(name)
 		return string(c.data[pos:end]) == name && beginsOption(c.data, pos) && optionEnd(c.data, pos) == end
 	}
-	return commandAt(c.data, pos) != nil && c.options.ask(func() bool {
+	if commandAt(c.data, pos) == nil {
+		return false
+	}
+	c.escaped = true
+	return c.options.ask(func() bool {
 		for pos := 0; ; pos++ {
 			next := bytes.IndexByte(c.data[pos:], '-')
 			if next < 0 {
@@ -356,6 +370,17 @@ var shortOptions = func() (table [256]bool) {
 	}
 	return table
 }()
+
+// isRedisPhrase reports whether a command of Redis with a secret may begin with the phrase front at pos.
+func (c *lineChecks) isRedisPhrase(front string, pos int) bool {
+	if folded[byteBefore(c.data, pos)] > separator || !isOneCase(c.data[pos:pos+len(front)]) {
+		return false
+	}
+	hasOptions := front == "hello " || front == "migrate "
+	return !hasOptions || c.auth.ask(func() bool { return containsWord(c.data, &authWord) })
+}
+
+var authWord = newWordTable([]string{"auth"})
 
 // isPath reports whether a secret may be in the path whose segment holds data[pos:end].
 func (c *lineChecks) isPath(pos, end int) bool {
@@ -392,33 +417,86 @@ func (c *lineChecks) isUserInfo(pos int) bool {
 	}
 	c.atEnd = pos
 	front := c.data[from:pos]
+	c.escaped = c.escaped || bytes.IndexByte(c.data[max(0, pos-maxBalanced):pos], '\\') >= 0
 	if _, to := bareUserInfo(c.data, pos); to > 0 {
 		return true
 	}
 	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) || bytes.Contains(front, []byte("jdbc:"))
 }
 
-// isSuspicious reports whether a secret may be in the line because of what was found in several of its places.
+// isSuspicious reports whether a secret may be in the line because of what was found in several of its places, or in a
+// decoded form of it.
 func (c *lineChecks) isSuspicious() bool {
-	return c.namedBeside && c.nameAlone || c.everyday && (bytes.ContainsAny(c.data, "?&;#") || bytes.Contains(c.data, []byte(`\u00`))) ||
-		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 || c.percent && c.mayDecodedHoldSecret()
+	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data)) || c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
+		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
+		c.percent && c.isSecretDecoded('%', decodePercent) ||
+		c.colour && c.isSecretDecoded('\x1b', decodeColour) ||
+		c.mayEscapesHide() && c.isSecretDecoded('\\', decodeEscape)
 }
 
-// mayDecodedHoldSecret reports whether a pass could find a secret in the line without its percent-encoding.
-func (c *lineChecks) mayDecodedHoldSecret() bool {
-	if c.encodings == maxDepth {
+// hasQuotedRedis reports whether a command of Redis with its words in quotes may be in a line, see hideRedis.
+func hasQuotedRedis(data []byte) bool {
+	return data[0] == '"' || bytes.Contains(data, []byte(`] "`)) || bytes.Contains(data, []byte(`> "`))
+}
+
+// isEscapeBefore reports whether an escape, of one or two bytes, may end at pos.
+func isEscapeBefore(data []byte, pos int) bool {
+	return byteBefore(data, pos) == '\\' || byteBefore(data, pos-1) == '\\'
+}
+
+// mayEscapesHide reports whether there may be a needle, or a secret next to one, without the escapes of the line. The
+// escapes of quotes, backslashes and line breaks are within no needle.
+func (c *lineChecks) mayEscapesHide() bool {
+	for rest := c.data; ; {
+		i := bytes.IndexByte(rest, '\\')
+		if i < 0 || i+1 == len(rest) {
+			return false
+		}
+		switch char := rest[i+1]; char {
+		case '"', '\'', '\\', 'n', 't', 'r':
+			if c.escaped {
+				return true
+			}
+		case 'b', 'f', 'u':
+			return true
+		default:
+			if folded[char] <= separator {
+				return true
+			}
+		}
+		rest = rest[i+1:]
+	}
+}
+
+// maxReadings bounds the decoded forms of a line that are searched. A line with more is read by the passes.
+const maxReadings = 16
+
+// isSecretDecoded reports whether a pass could find a secret in the line as decode reads what begins with mark.
+func (c *lineChecks) isSecretDecoded(mark byte, decode func(out, text []byte, i int) ([]byte, int)) bool {
+	r := c.Redactor
+	if r.encodings == maxDepth {
 		return false
 	}
-	plain := c.plain[:0]
-	for i := 0; i < len(c.data); {
-		var width int
-		plain, width = decodePercent(plain, c.data, i)
-		i += width
+	if r.readings++; r.readings > maxReadings {
+		return true
 	}
-	c.plain = plain
-	c.encodings++
-	defer func() { c.encodings-- }()
-	return c.mayHoldSecret(plain)
+	plain := r.plain[r.encodings][:0]
+	for rest := c.data; ; {
+		i := bytes.IndexByte(rest, mark)
+		if i < 0 {
+			plain = append(plain, rest...)
+			break
+		}
+		plain = append(plain, rest[:i]...)
+		var width int
+		plain, width = decode(plain, rest, i)
+		rest = rest[i+width:]
+	}
+	r.plain[r.encodings] = plain
+	r.encodings++
+	found := r.mayHoldSecret(plain)
+	r.encodings--
+	return found
 }
 
 // byteBefore returns the byte before offset pos, or 0 if there is none.

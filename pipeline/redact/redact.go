@@ -87,17 +87,18 @@ type Redactor struct {
 	views [maxDepth]viewBuffer
 	names nameCache
 
-	plain     []byte // a line without its percent-encoding
-	encodings int    // how often plain was decoded
+	plain     [maxDepth][]byte // the decoded forms of a line that the prefilter searches
+	encodings int              // how often the text that is searched was decoded
+	readings  int              // the number of decoded forms of the line so far
 
 	keyBegun bool // the last text has the beginning of a private key, and not its end
 }
 
 // BufferBytes returns the size of the buffers of r.
 func (r *Redactor) BufferBytes() int {
-	sum := cap(r.out) + cap(r.plain) + cap(r.spans)*int(unsafe.Sizeof(span{}))
+	sum := cap(r.out) + cap(r.spans)*int(unsafe.Sizeof(span{}))
 	for i := range r.views {
-		sum += cap(r.views[i].text) + 4*cap(r.views[i].table)
+		sum += cap(r.views[i].text) + 4*cap(r.views[i].table) + cap(r.plain[i])
 	}
 	return sum
 }
