@@ -33,7 +33,7 @@ var Tags = []Tag{
 	{TagTruncated, "a text or a list of the event was cut; its head and its tail are kept"},
 	{TagParsingStopped, "the rest of the connection is not parsed for now; another tag has the reason"},
 	{TagTooManyErrors, "the bytes of the connection were not of its protocol too often"},
-	{TagParserPanic, "the parser failed"},
+	{TagParserPanic, "the parser failed, or the text of a log line could not be handled and is left out"},
 	{TagUnsupported, "the two sides use a variant of the protocol that is not read, such as compression"},
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},

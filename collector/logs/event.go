@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -128,20 +129,12 @@ func (h *lineHandler) newEvent(line *tail.Line, buffers *lineBuffers) *pipeline.
 	event.Partial = line.Partial
 	event.Container = h.container
 
-	// The level is detected before secrets are redacted.
 	body := pipeline.LogLineFromVTPool()
-	text := plainText(line.Text, &buffers.plain)
-	body.Level = detectLevel(text)
-	if h.source.cfg.Redact {
-		var found bool
-		if text, found = buffers.redactor.NextLine(text, &h.keys[line.Stream]); found {
-			h.source.metrics.redacted.Inc()
-		}
+	if !h.setText(body, line, buffers) {
+		body.Level, body.Message = "", unreadableText
+		event.Tags, event.Partial = append(event.Tags, pipeline.TagParserPanic), true
+		h.source.metrics.panics.Inc()
 	}
-	// Redaction and the repair of UTF-8 may lengthen a line, so that it is cut once more.
-	var cut bool
-	body.Message, cut = tail.Cut(buffers.internUTF8(text), int(h.source.cfg.MaxLineBytes))
-	body.Truncated = line.Truncated || cut
 	if body.Truncated {
 		event.Tags = append(event.Tags, pipeline.TagTruncated)
 		h.source.metrics.truncated.Inc()
@@ -152,6 +145,39 @@ func (h *lineHandler) newEvent(line *tail.Line, buffers *lineBuffers) *pipeline.
 	body.Bytes = line.Bytes
 	event.Log = body
 	return event
+}
+
+// unreadableText is the message of a line for which setText failed: nobody knows what secrets it holds.
+const unreadableText = "[the text of this line is left out: it could not be searched for secrets]"
+
+// setText sets the level and the message of body. It returns false after a panic, which is a bug of this program:
+// no line may end the collector.
+func (h *lineHandler) setText(body *pipeline.LogLine, line *tail.Line, buffers *lineBuffers) (ok bool) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			*buffers = lineBuffers{} // their state is unknown
+			if suppressed, ok := h.source.panicThrottle.Allow(); ok {
+				h.source.log.Error("the text of a line could not be handled", "log", h.path, "offset", line.Start,
+					"panic", reason, "stack", string(debug.Stack()), "suppressed", suppressed)
+			}
+		}
+	}()
+
+	// The level is detected before secrets are redacted.
+	text := plainText(line.Text, &buffers.plain)
+	body.Level = detectLevel(text)
+	if h.source.cfg.Redact {
+		var found bool
+		if text, found = buffers.redactor.NextLine(text, &h.keys[line.Stream]); found {
+			h.source.metrics.redacted.Inc()
+		}
+	}
+
+	// Redaction and the repair of UTF-8 may lengthen a line, so that it is cut once more.
+	var cut bool
+	body.Message, cut = tail.Cut(buffers.internUTF8(text), int(h.source.cfg.MaxLineBytes))
+	body.Truncated = line.Truncated || cut
+	return true
 }
 
 // takeBuffers returns buffers for one line: those of the line before, unless they are in use.

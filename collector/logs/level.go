@@ -113,7 +113,9 @@ func jsonLevel(object []byte) string {
 			}
 			wantKey = object[i] == '{'
 		case '}', ']':
-			depth--
+			if depth--; depth == 0 {
+				return inner // the end of the object: what follows is no part of it
+			}
 			inLog = inLog && depth > 1
 			wantKey = false
 		case ',':

@@ -2,12 +2,21 @@ package logs
 
 import (
 	"bytes"
+	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tidegate/collector"
 	"tidegate/collector/logs/decode"
+	"tidegate/collector/logs/discover"
 	"tidegate/collector/logs/logstest"
+	"tidegate/collector/logs/tail"
+	"tidegate/pipeline"
 	"tidegate/pipeline/lineartest"
 	"tidegate/pipeline/redact"
 )
@@ -53,6 +62,8 @@ func TestLevelsAreFound(t *testing.T) {
 	check(`{"a":["level","error"],"b":["level",{"level":"fatal"}]}`, "")
 	check(`{"level":{"name":"warn"}}`, "")
 	check(`{"levelname":"CRITICAL"}`, "fatal")
+	check(`{}}}{`, "")
+	check(`{"msg":"x"}]} "level":"error"`, "")
 	check(`{"level":200,"level_name":"INFO"}`, "info")
 	check(`{"@level":"info","@message":"hclog"}`, "info")
 	check(`{"Level":"Warning"}`, "warn")
@@ -112,6 +123,35 @@ func FuzzLevel(f *testing.F) {
 			_ = detectLevel(in)
 		})
 	})
+}
+
+// TestPanicOverALineLeavesOutItsTextOnly: a bug that the text of a line hits must not end the collector, and must not
+// show a secret.
+func TestPanicOverALineLeavesOutItsTextOnly(t *testing.T) {
+	source := New(Default(), nil, pipeline.ID{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	handler := newLineHandler(source, discover.Log{ID: "a", Dir: "/d", Base: "a.log"})
+	var events []*pipeline.Event
+	ship := func(stream decode.Stream) {
+		t.Helper()
+		line := &tail.Line{Stream: stream, Start: 7, Bytes: 20, Text: []byte("ERROR password=hunter2")}
+		producer := callbackShipper{func(e *pipeline.Event) { events = append(events, e) }}
+		if err := handler.Ship(t.Context(), producer, line, collector.Checkpoint{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ship(decode.NumStreams) // there is no such stream: the handler has no state for it
+	ship(decode.Stdout)
+	failed, whole := events[0], events[1]
+	if failed.Log.Message != unreadableText || failed.Log.Level != "" || !failed.Partial ||
+		!slices.Equal(failed.Tags, []string{pipeline.TagParserPanic}) || failed.Log.Offset != 7 || failed.Log.Bytes != 20 {
+		t.Errorf("event of the line that failed: %v", failed)
+	}
+	if whole.Log.Message != "ERROR password=REDACTED" || whole.Log.Level != "error" || len(whole.Tags) != 0 {
+		t.Errorf("event of the next line: %v", whole)
+	}
+	if n := testutil.ToFloat64(source.metrics.panics); n != 1 {
+		t.Errorf("%v panics are counted", n)
+	}
 }
 
 // BenchmarkLevelAndRedact measures the cost of a line besides reading and parsing.

@@ -33,6 +33,7 @@ import (
 	"tidegate/collector/containers"
 	"tidegate/collector/logs/tail"
 	"tidegate/pipeline"
+	"tidegate/pipeline/logging"
 )
 
 // Containers is the part of containers.Registry that a Source uses.
@@ -58,6 +59,8 @@ type Source struct {
 	group     *tail.Group
 	discovery *discovery
 
+	panicThrottle *logging.Throttle
+
 	lastBuffers atomic.Pointer[lineBuffers] // nil: they are in use
 	buffers     sync.Pool                   // of further *lineBuffers
 }
@@ -70,6 +73,7 @@ func New(
 	cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
 ) *Source {
 	source := &Source{cfg: cfg, registry: registry, collector: collectorID, log: log, metrics: newMetrics(reg)}
+	source.panicThrottle = logging.NewThrottle(10 * time.Second)
 	source.discovery = newDiscovery(source)
 	source.group = tail.NewGroup(cfg.tail(), log, reg)
 	return source

@@ -15,6 +15,7 @@ import (
 
 	"tidegate/collector"
 	"tidegate/collector/logs/discover"
+	"tidegate/pipeline/logging"
 )
 
 const (
@@ -40,6 +41,8 @@ type Group struct {
 	polled  atomic.Int64 // logs whose folder is not watched
 	short   atomic.Int64 // logs of which a file waits for a descriptor
 
+	panicThrottle *logging.Throttle
+
 	// The rest belongs to the goroutine of Run.
 	ship    collector.Shipper
 	watch   *watcher // nil: there is no free inotify instance
@@ -64,7 +67,8 @@ type Group struct {
 func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	group := &Group{
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
-		events: make(chan []inotifyEvent), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
+		panicThrottle: logging.NewThrottle(10 * time.Second),
+		events:        make(chan []inotifyEvent), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
 	group.budget.maxFiles, group.budget.maxMemory = int64(cfg.MaxOpen), int64(cfg.Memory)
 	group.budget.overdraft = make(chan struct{}, maxOverdrafts)

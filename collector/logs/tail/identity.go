@@ -81,7 +81,8 @@ func (h fileHead) identity() Identity {
 func (h fileHead) isDated(decoder decode.Decoder) bool {
 	text, whole := bytes.CutSuffix(bytes.Clone(h.record), []byte("\n"))
 	var record decode.Record
-	return whole && decoder.Decode(text, &record) && record.Time != 0
+	isRecord, _ := decodeSafely(decoder, text, &record)
+	return whole && isRecord && record.Time != 0
 }
 
 // readHead returns the first record of a file. ok is false while the record is incomplete; of a final file an

@@ -31,7 +31,7 @@ func newMetrics(reg prometheus.Registerer) groupMetrics {
 			"reason", "before_start", "blank", "copy_of_a_file", "cut", "nul", "over_cap", "removed"),
 		malformed: with.LabelledCounters("tidegate_logs_malformed_total",
 			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason",
-			"bad_gzip", "file_truncated", "no_time", "not_a_record", "too_long", "torn"),
+			"bad_gzip", "decoder_panic", "file_truncated", "no_time", "not_a_record", "too_long", "torn"),
 		errors: with.LabelledCounters("tidegate_logs_errors_total",
 			"Calls of the log reader that failed, by call.", "call",
 			"inotify_init", "list", "no_descriptor", "open", "overflow", "read", "ship", "watch"),
@@ -70,6 +70,7 @@ type tally struct {
 	bytes, records, lines, parts, resumed               uint64
 	overCap, nul, cut, blank, beforeStart               uint64
 	malformed, tooLong, torn, noTime, truncated, copies uint64
+	panics                                              uint64 // of decoders
 }
 
 // addTally adds t to the metrics and clears it.
@@ -105,5 +106,6 @@ func (m *groupMetrics) addTally(t *tally) {
 	addLabelled(m.malformed, t.torn, "torn")
 	addLabelled(m.malformed, t.noTime, "no_time")
 	addLabelled(m.malformed, t.truncated, "file_truncated")
+	addLabelled(m.malformed, t.panics, "decoder_panic")
 	*t = tally{}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tidegate/collector"
+	"tidegate/collector/logs/decode"
 )
 
 // splitRecords handles the complete records at the front of data, which begins at f.offset, and returns their
@@ -77,11 +78,11 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 		body = data[:n]
 	}
 
-	isRecord := t.decoder.Decode(body, &t.record)
+	isRecord := t.decode(body)
 	if !isRecord {
 		if torn := t.tornLength(data); torn < len(data) {
 			data, body, end = data[:torn], data[:torn], start+int64(torn)
-			isRecord = t.decoder.Decode(body, &t.record) // only its newline may be missing
+			isRecord = t.decode(body) // only its newline may be missing
 		}
 	}
 	if !isRecord {
@@ -95,6 +96,32 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 		return len(data), nil
 	}
 	return len(data), t.joinRecord(ctx, f, start, end)
+}
+
+// decode reads body, one record without its newline, into t.record. It returns false if body is not a record of the
+// format.
+func (t *Tailer) decode(body []byte) (isRecord bool) {
+	isRecord, panicked := decodeSafely(t.decoder, body, &t.record)
+	if panicked != nil {
+		t.decoder = t.log.Format.New() // the state of the other one is unknown
+		t.tally.panics++
+		if suppressed, ok := t.group.panicThrottle.Allow(); ok {
+			t.group.log.Error("a record could not be decoded, its text is shipped as it is",
+				"log", t.path, "panic", panicked, "suppressed", suppressed)
+		}
+	}
+	return isRecord
+}
+
+// decodeSafely calls Decode. After a panic of the decoder, which is a bug of this program, it returns its reason: no
+// record may end the collector.
+func decodeSafely(decoder decode.Decoder, data []byte, record *decode.Record) (isRecord bool, panicked any) {
+	defer func() {
+		if panicked = recover(); panicked != nil {
+			isRecord = false
+		}
+	}()
+	return decoder.Decode(data, record), nil
 }
 
 // tornLength returns the length of the torn record at the front of data, which is no record of the format. It ends

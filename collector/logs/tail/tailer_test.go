@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -520,5 +521,36 @@ func TestFolderForgetsTheNamesOfEndedLogs(t *testing.T) {
 	folder.removeTailer(two)
 	if len(folder.byBase)+len(folder.tailers)+len(folder.ranked) != 0 {
 		t.Errorf("%d names are left", len(folder.byBase))
+	}
+}
+
+// A failingDecoder panics at records that hold "!".
+type failingDecoder struct{ decode.Decoder }
+
+func (d failingDecoder) Decode(data []byte, record *decode.Record) bool {
+	if bytes.Contains(data, []byte("!")) {
+		panic("a bug")
+	}
+	return d.Decoder.Decode(data, record)
+}
+
+// TestPanicOfADecoderLosesNoLine: the record is shipped as it is, and the next ones are decoded.
+func TestPanicOfADecoderLosesNoLine(t *testing.T) {
+	dir, ship := t.TempDir(), logstest.NewShipper()
+	if err := os.WriteFile(filepath.Join(dir, "a.log"), []byte("one\nt!wo\nthree\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	format := decode.Text
+	format.New = func() decode.Decoder { return failingDecoder{decode.Text.New()} }
+	log := discover.Log{ID: "a", Dir: dir, Base: "a.log", Format: format}
+	if err := ReadFile(t.Context(), testConfig, log, shippingHandler{log}, ship); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, line := range ship.All() {
+		lines = append(lines, fmt.Sprintf("%s %v", line.Message, line.Partial))
+	}
+	if want := []string{"one false", "t!wo true", "three false"}; !slices.Equal(lines, want) {
+		t.Errorf("lines %q, want %q", lines, want)
 	}
 }
