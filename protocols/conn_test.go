@@ -350,27 +350,31 @@ func TestConfigCheckReportsEveryProblem(t *testing.T) {
 	}
 }
 
+// sidedProtocol returns a protocol of which a client begins with "ask" and a server with "reply".
+func sidedProtocol(log *[]string) Protocol {
+	return Protocol{
+		Name: "sided", TCP: true, New: func() Parser { return &toy{log: log} },
+		Detect: func(dir Dir, data []byte) Match {
+			first := [...]string{"ask", "reply"}[dir]
+			switch {
+			case bytes.HasPrefix(data, []byte(first)):
+				return Yes
+			case strings.HasPrefix(first, string(data)):
+				return More
+			}
+			return No
+		},
+		Sync: func(_ Dir, data []byte) (int, Match) { return len(data), No },
+	}
+}
+
 // TestServerThatAsksIsTheClient: behind a reverse tunnel the side that opened the connection serves. The roles are
 // exchanged if the first bytes of the connection are a request of the server, not if bytes of the client wait.
 func TestServerThatAsksIsTheClient(t *testing.T) {
 	check := func(steps []string, flipped bool, want ...string) {
 		t.Helper()
 		var log []string
-		parser := &toy{log: &log}
-		sided := Protocol{
-			Name: "sided", TCP: true, New: func() Parser { return parser },
-			Detect: func(dir Dir, data []byte) Match {
-				first := [...]string{"ask", "reply"}[dir]
-				switch {
-				case bytes.HasPrefix(data, []byte(first)):
-					return Yes
-				case strings.HasPrefix(first, string(data)):
-					return More
-				}
-				return No
-			},
-			Sync: func(_ Dir, data []byte) (int, Match) { return len(data), No },
-		}
+		sided := sidedProtocol(&log)
 		conn := NewSet([]Protocol{sided}, Default(), nil).Open(Info{}, nil)
 		run(conn, steps...)
 		if got := strings.Join(log, ", "); got != strings.Join(want, ", ") || conn.Flipped() != flipped {
@@ -382,4 +386,48 @@ func TestServerThatAsksIsTheClient(t *testing.T) {
 	check(steps("<ask a\n", ">reply b\n"), true, ">ask a@0", "<reply b@1")
 	check(steps(">as", "<ask a\n", ">k b\n"), false, "<ask a@1", ">ask b@0")
 	check(steps("<ask", ">reply b\n", "< a\n"), true, "<reply b@1", ">ask a@0")
+}
+
+// A gaplessToy is a toy that cannot continue behind a gap: it has the Gap of NopParser.
+type gaplessToy struct {
+	NopParser
+	toy
+}
+
+func (p *gaplessToy) Reset(conn *Conn)           { p.toy.Reset(conn) }
+func (p *gaplessToy) Gap(dir Dir, size int) bool { return p.NopParser.Gap(dir, size) }
+func (p *gaplessToy) End(dir Dir, at int64)      { p.NopParser.End(dir, at) }
+func (p *gaplessToy) Close(at int64)             { p.NopParser.Close(at) }
+
+// TestParserThatIgnoresGapsIsResynchronised: the bytes behind a gap are those of the middle of a message.
+func TestParserThatIgnoresGapsIsResynchronised(t *testing.T) {
+	var log []string
+	set, _ := toys(&log, nil)
+	list := set.list[:1]
+	list[0].New = func() Parser { return &gaplessToy{toy: toy{log: &log}} }
+	conn := NewSet(list, set.cfg, nil).Open(Info{}, nil)
+	run(conn, ">hi\n", "> gap 5", ">middle\n#next\n", "> end")
+	conn.Close(9)
+	if got := strings.Join(log, ", "); got != ">hi@0, >#next@2" {
+		t.Error(got)
+	}
+}
+
+// TestOneSideExchangesNoRolesOnceBothHaveSent: in mid-stream a message of the other side shows that the roles were
+// inferred wrongly. If both sides have sent, such bytes may be a part of a message.
+func TestOneSideExchangesNoRolesOnceBothHaveSent(t *testing.T) {
+	check := func(steps []string, flipped bool) {
+		t.Helper()
+		var log []string
+		conn := NewSet([]Protocol{sidedProtocol(&log)}, Default(), nil).Open(Info{MidStream: true}, nil)
+		run(conn, steps...)
+		if conn.Flipped() != flipped {
+			t.Errorf("%q: flipped %t, want %t: %q", steps, conn.Flipped(), flipped, log)
+		}
+	}
+	check(steps("<ask a\n"), true)
+	check(steps(">reply b\n"), true)
+	check(steps(">as", "<ask a\n"), false)
+	check(steps("<rep", ">reply b\n"), false)
+	check(steps(">ask a\n", "<ask b\n"), false)
 }

@@ -303,3 +303,39 @@ func TestLateRepetitionDoesNotMoveTheStream(t *testing.T) {
 	conn.want(">abc >gap3 >ghi >jkl")
 	conn.finish()
 }
+
+// TestWaitingSegmentsAreBoundedInEachDirection: behind a gap wait at most maxSegments segments, however small they are.
+func TestWaitingSegmentsAreBoundedInEachDirection(t *testing.T) {
+	for dir := range Dir(2) {
+		conn := newTestConn(t, testConfig(), [2]uint32{1, 1}).handshake()
+		conn.hostile = true // many gaps
+		most := 0
+		for i := range maxSegments + 100 {
+			conn.segment(dir, "A", 10+2*i, 0, "x")
+			most = max(most, conn.half[dir].numWaiting())
+		}
+		if most != maxSegments {
+			t.Errorf("direction %d: %d segments wait, want %d", dir, most, maxSegments)
+		}
+		conn.Discard()
+		conn.checkEmpty()
+	}
+}
+
+// TestDiscardDropsWhatWaits: what waits in either direction is given back and not delivered, and the connection can be
+// flushed behind it.
+func TestDiscardDropsWhatWaits(t *testing.T) {
+	conn := newTestConn(t, testConfig(), [2]uint32{7, 9}).handshake()
+	conn.segment(0, "A", 0, 0, "abc")
+	for i := range 5 {
+		conn.segment(0, "A", 10+20*i, 0, "waits")
+		conn.segment(1, "A", 10+20*i, 0, "waits too")
+	}
+	if conn.Buffered() == 0 {
+		t.Fatal("nothing waits")
+	}
+	conn.Discard()
+	conn.checkEmpty()
+	conn.Flush()
+	conn.want(">abc")
+}

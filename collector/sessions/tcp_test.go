@@ -574,3 +574,20 @@ func TestPanicCostsOnlyTheOpenSessions(t *testing.T) {
 	test.closeOneSession()
 	test.wantParserLog(">def close")
 }
+
+// TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen: the capture has lost the SYN of one side, and both have sent. A SYN
+// with another number is kept until it is answered, as on a connection of which both SYNs were seen.
+func TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen(t *testing.T) {
+	for _, first := range []struct{ way, flags string }{{">", "S"}, {"<", "SA"}} {
+		test := newTableTest(t, Default(), Deps{})
+		test.segment(first.way, first.flags, 0, 0, "")
+		test.segment(">", "A", 0, 0, "abc")
+		test.segment("<", "A", 0, 3, "xyz")
+		test.isn[0] = 1_000_000
+		test.segment(">", "S", 0, 0, "")
+		test.isn[0] = 1000
+		test.segment(">", "A", 3, 3, "def")
+		test.closeOneSession()
+		test.wantParserLog(">abc <xyz >def close")
+	}
+}

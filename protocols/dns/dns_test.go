@@ -405,3 +405,6 @@ func TestOutcomeIsThatOfTheResponseCode(t *testing.T) {
 		}
 	}
 }
+
+// TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "dns") }

@@ -161,6 +161,28 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check(65, "0001 00 0000 0004 0001 0003 0007 0004 2f717b7d 029a 0002 6162", `1 . mandatory=alpn,port dohpath="/q{}" key666="ab"`)
 	check(65, "0001 00 0001 0009 02 6832", `\# 10 00010000010009026832`) // a parameter that is longer than the record
 	check(65, "0001 00 0004 0003 c00002", `\# 10 00010000040003c00002`)
+	check(7, name, "ns.example")
+	check(39, name, "ns.example")
+	check(14, name+"01 61 00", "ns.example a")
+	check(17, "01 61 00"+name, "a ns.example")
+	check(18, "0001"+name, "1 ns.example")
+	check(36, "000a"+name, "10 ns.example")
+	check(19, "03 333131", `"311"`)
+	check(20, "03 313233 01 34", `"123" "4"`)
+	check(37, "0001 0002 08 0102ff", "1 2 8 AQL/")
+	check(25, "0101 03 08 0102ff", "257 3 8 AQL/")
+	check(60, "0101 03 08 0102ff", "257 3 8 AQL/")
+	check(59, "ec45 05 01 2bb183", "60485 5 1 2bb183")
+	check(32768, "ec45 05 01 2bb183", "60485 5 1 2bb183")
+	check(53, "03 01 01 abcd", "3 1 1 abcd")
+	check(24, "0001 08 02 00000e10 5f5e1000 5f5e0000 1234 01 61 00 0102ff", "A 8 2 3600 20200913122640 20200913111824 4660 a AQL/")
+	check(49, "0102ff", "AQL/") // RFC 4701
+	check(61, "0102ff", "AQL/") // RFC 7929
+	check(62, "00000042 0003 0004 60000008", "66 3 A NS AAAA")
+	check(63, "00000001 01 02 abcd", "1 1 2 abcd")
+	check(47, name+"0000", `\# 14 `+"026e73076578616d706c65000000") // a window of no bytes
+	check(47, name+"0001 40 0101 40", "ns.example A CAA")
+	check(50, "01 00 000a 02 abcd 05 0000000000", "1 0 10 abcd 00000000")
 	check(10, "0102", `\# 2 0102`)
 	check(65280, "", `\# 0`)
 	check(5, "c000", `\# 2 c000`) // a pointer to itself

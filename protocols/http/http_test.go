@@ -367,3 +367,6 @@ func TestHeadThatIsCutByAGapIsReadUpToTheGap(t *testing.T) {
 		"GET /a 200 0/5", "GET /images/box.gif 200 partial")
 	same(t, play(false, short, in(get), out(ok5), in("GET /?password=se"), ">~80", out(empty)), "GET /a 200 0/5", "GET /?password=REDACTED 204 partial")
 }
+
+// TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "http") }

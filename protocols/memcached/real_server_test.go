@@ -3,11 +3,8 @@ package memcached
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,35 +15,8 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-var update = flag.Bool("update", false, "rewrite the goldens")
-
-// TestTranscriptsMatchTheirGoldens compares the events of each recorded connection with its golden in
-// testdata.
-func TestTranscriptsMatchTheirGoldens(t *testing.T) {
-	files, err := filepath.Glob("../testdata/memcached/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no transcripts")
-	}
-	for _, path := range files {
-		conversation, err := protocoltest.ReadTranscript(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		events, _ := conversation.Play(list)
-		got := strings.Join(events, "\n") + "\n"
-		golden := filepath.Join("testdata", strings.TrimSuffix(filepath.Base(path), ".txt")+".golden")
-		if *update {
-			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		want, err := os.ReadFile(golden)
-		if err != nil || string(want) != got {
-			t.Errorf("%s is stale (go test ./protocols/memcached -update): %v\n%s", golden, err, got)
-		}
-	}
-}
+// TestTranscriptsMatchTheirGoldens compares the events of each recorded connection with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "memcached") }
 
 // TestRealServerYieldsTheRecordedEvents sends the commands of the transcript "classic" to the installed
 // memcached. The events must be those of the recording.

@@ -632,3 +632,6 @@ func BenchmarkQuery(b *testing.B) {
 		b.Fatal("no events")
 	}
 }
+
+// TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "mysql") }

@@ -396,6 +396,54 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 
+// TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "redis") }
+
+// TestInlineCommandCutByAGapIsToldUpToIt: the words before the gap are those of a partial event, if the name is whole.
+// The rest of an array is told by the array itself, and a server sends no commands.
+func TestInlineCommandCutByAGapIsToldUpToIt(t *testing.T) {
+	cut := func(sent string, want ...string) {
+		t.Helper()
+		same(t, play(false, short, cmd("GET a"), "<:1\r\n", ">"+sent, ">gap 9", ">\r\n", "<+OK\r\n", cmd("GET b"), "<:2\r\n"),
+			append([]string{"GET a = 1"}, want...)...)
+	}
+	cut("set k val", "SET k val = OK partial", "GET b = 2 partial")
+	cut("flushall ", "FLUSHALL = OK partial", "GET b = 2 partial")
+	cut("flushal", " = OK partial", "GET b = 2 partial") // the name may be cut
+	cut("hello there", "HELLO there = OK partial", "GET b = 2 partial")
+	cut("set \x00\x01 x", " = OK partial", "GET b = 2 partial")
+	cut("*1\r\n$4\r\nPI", " = OK partial", "GET b = 2 partial")
+}
+
+// TestRepliesOfAPipelineBehindAGapAreUncertain: which of several replies were lost is not known, so none of those that
+// come later is certain. With one command that waits, it is.
+func TestRepliesOfAPipelineBehindAGapAreUncertain(t *testing.T) {
+	pipeline := ">" + resp("GET", "a") + resp("GET", "b") + resp("GET", "c")
+	same(t, play(false, short, pipeline, "<:1\r\n", "<gap 4", cmd("GET d"), "<:3\r\n", "<:4\r\n"),
+		"GET a = 1", "GET b, no reply partial", "GET c, no reply partial", "GET d = 3 partial", " = 4 partial")
+	same(t, play(false, short, ">"+resp("GET", "a"), "<gap 4", cmd("GET d"), "<:4\r\n"), "GET a, no reply partial", "GET d = 4")
+}
+
+// TestBrokenHeadOfAnArrayDoesNotStall: the bytes of a head that no server accepts are skipped, and the next command is
+// read as soon as it comes.
+func TestBrokenHeadOfAnArrayDoesNotStall(t *testing.T) {
+	for _, head := range []string{"*x\r\n", "*1a\r\n", "*99999999999\r\n", "*--1\r\n", "*\r\n"} {
+		var got []string
+		conn := open(false, &got, short)
+		for i, step := range []string{">" + resp("PING"), "<+PONG\r\n", ">" + head, ">" + resp("GET", "b"), "<:2\r\n"} {
+			dir := protocols.Client
+			if step[0] == '<' {
+				dir = protocols.Server
+			}
+			conn.Data(dir, []byte(step[1:]), protocoltest.Start+int64(i))
+		}
+		if want := []string{"PING = PONG", "GET b = 2 partial"}; !slices.Equal(got, want) {
+			t.Errorf("%q: %q before the end of the connection, want %q", head, got, want)
+		}
+		conn.Close(protocoltest.Start + 9)
+	}
+}
+
 // TestCommandThatWaitsWhenAPipelineShowsIsUncertain: GET b and GET c were lost. Their replies are paired with later
 // commands, and GET e is one of them, though it was sent alone.
 func TestCommandThatWaitsWhenAPipelineShowsIsUncertain(t *testing.T) {

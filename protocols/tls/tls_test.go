@@ -187,6 +187,21 @@ func TestHandshakeOfARealStackIsOneEvent(t *testing.T) {
 	check(t, converse(t, client, server), "1.3 www.example.com TLS_AES_128_GCM_SHA256 established")
 }
 
+// TestHandshakeThatEndsBehindARetryIsNotEstablished: a HelloRetryRequest (RFC 8446 section 4.1.4) has the form of a
+// ServerHello, and neither its cipher nor the ChangeCipherSpec behind it say that the server has accepted.
+func TestHandshakeThatEndsBehindARetryIsNotEstablished(t *testing.T) {
+	client, server := configs(tls.VersionTLS13)
+	server.CurvePreferences = []tls.CurveID{tls.CurveP521}
+	client.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP521}
+	steps := converse(t, client, server)
+	for count := 1; count <= 3; count++ {
+		event := check(t, steps[:count], " www.example.com ")[0]
+		if event.Tls.Established || event.Tls.Ja3S != "" || event.Outcome != pipeline.Outcome_UNKNOWN {
+			t.Errorf("after %d steps: %v", count, event)
+		}
+	}
+}
+
 // TestResumedHandshakeIsMarked checks a session of TLS 1.2 and a pre-shared key of TLS 1.3.
 func TestResumedHandshakeIsMarked(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
@@ -370,6 +385,31 @@ func TestDetectAcceptsHelloAndAlertOnly(t *testing.T) {
 	is("\x17\x03\x03\x00\x20", protocols.No)
 	is("\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", protocols.No)
 	is("\x16\x03\x01\xff\xff\x01\x00\x00\xc4\x03\x03", protocols.No)
+
+	// The bounds of each number: version of the record, its length, length and version of the hello.
+	is("\x16\x03\x00\x00\xc8\x01\x00\x00\xc4\x03\x00", protocols.Yes)
+	is("\x16\x03\x04\x00\xc8\x01\x00\x00\xc4\x03\x04", protocols.Yes)
+	is("\x16\x03\x05\x00\xc8\x01\x00\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x02\x01\x00\xc8\x01\x00\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x04\x01\x00\xc8\x01\x00\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x03\x01\x48\x00\x01\x00\x00\xc4\x03\x03", protocols.Yes) // 2^14 + 2048
+	is("\x16\x03\x01\x48\x01\x01\x00\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x03\x01\x00\x00\x01\x00\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\x26\x03\x03", protocols.Yes) // 38: no session, no cipher, no compression
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\x25\x03\x03", protocols.No)
+	is("\x16\x03\x01\x00\xc8\x01\xff\x00\xc4\x03\x03", protocols.No)
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x05", protocols.No)
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x02\x03", protocols.No)
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x7f\x1c", protocols.Yes) // draft 28 of TLS 1.3
+	is("\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x7e\x1c", protocols.No)
+	for _, first := range []string{"\x13", "\x14", "\x17", "\x18", "\x19"} {
+		is(first+"\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03", protocols.No)
+	}
+	is("\x15\x03\x01\x00\x02\x01\x00", protocols.Yes)
+	is("\x15\x03\x01\x00\x02\x00\x28", protocols.No)
+	is("\x15\x03\x01\x00\x02\x02\x05", protocols.No) // a number that no alert has
+	is("\x15\x03\x01\x00\x03\x02\x28\x00", protocols.No)
+	is("\x15\x03\x01\x00\x02\x02", protocols.More)
 	is("\x16\x03\x01\x00\xc8\x05\x00\x00\xc4\x03\x03", protocols.No)
 	is("GET / HTTP/1.1\r\n", protocols.No)
 	is("\x4a\x00\x00\x00\x0a8.0.36\x00", protocols.No)
@@ -554,3 +594,6 @@ func TestLastDotOfAServerNameIsDropped(t *testing.T) {
 		t.Errorf("got %q", lines(events))
 	}
 }
+
+// TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "tls") }
