@@ -117,11 +117,11 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	lines := 0
 	for scanner.Scan() {
 		lines++
-		message, block, ends := messages.readLine(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
+		message, state, ends := messages.readLine(bytes.TrimSuffix(scanner.Bytes(), []byte("\r")))
 		if !ends {
 			continue
 		}
-		if err := report.printMessage(lines, message, block); err != nil {
+		if err := report.printMessage(lines, message, state); err != nil {
 			return err
 		}
 	}
@@ -135,7 +135,7 @@ func redactLines(in io.Reader, out, summary io.Writer, options redactOptions) er
 	// Messages whose last part is in the next file of the log.
 	for stream, message := range messages.parts {
 		if len(message) > 0 {
-			if err := report.printMessage(lines, message, &messages.blocks[stream]); err != nil {
+			if err := report.printMessage(lines, message, &messages.states[stream]); err != nil {
 				return err
 			}
 		}
@@ -159,10 +159,10 @@ type redactReport struct {
 	byRule   map[string]int
 }
 
-// printMessage prints the message that ends with line number, if it has secrets or all are printed. block is the
-// private key of its stream.
-func (r *redactReport) printMessage(number int, message []byte, block *redact.KeyBlock) error {
-	redacted, hidden := r.redactor.NextLine(message, block)
+// printMessage prints the message that ends with line number, if it has secrets or all are printed. state is that
+// of its stream.
+func (r *redactReport) printMessage(number int, message []byte, state *redact.LogState) error {
+	redacted, hidden := r.redactor.NextLine(message, state)
 	if !hidden && !r.options.all {
 		return nil
 	}

@@ -29,12 +29,12 @@ func decompressed(in io.Reader) (io.Reader, error) {
 type messageReader struct {
 	decoder decode.Decoder
 	parts   [decode.NumStreams][]byte // of a message whose end was not read yet
-	blocks  [decode.NumStreams]redact.KeyBlock
+	states  [decode.NumStreams]redact.LogState
 }
 
 // readLine reads a line. ends reports whether a message ends with it, which is valid until the next call,
-// with the private key of its stream.
-func (m *messageReader) readLine(line []byte) (message []byte, block *redact.KeyBlock, ends bool) {
+// with the state of its stream.
+func (m *messageReader) readLine(line []byte) (message []byte, state *redact.LogState, ends bool) {
 	record := decode.Record{Text: line, Ends: true}
 	switch {
 	case bytes.HasPrefix(line, []byte(`{"log":`)) && bytes.Contains(line, []byte(`"stream":`)):
@@ -54,7 +54,7 @@ func (m *messageReader) readLine(line []byte) (message []byte, block *redact.Key
 	if record.Ends {
 		m.parts[stream] = m.parts[stream][:0]
 	}
-	return record.Text, &m.blocks[stream], record.Ends
+	return record.Text, &m.states[stream], record.Ends
 }
 
 // decodeCRI reads a line of the log of a pod into record, if it is one: time, stream, F or P (a part),

@@ -34,7 +34,7 @@ type lineHandler struct {
 	idOnly    *pipeline.Container // used while the registry has no metadata; nil: a log of the host
 	container *pipeline.Container // container of the next lines, set by Refresh
 	found     time.Time
-	keys      [decode.NumStreams]redact.KeyBlock // a private key may extend over several lines of a stream
+	states    [decode.NumStreams]redact.LogState // a secret may extend over several lines of a stream
 }
 
 // lineBuffers are the buffers for one line. The handlers share them: there are thousands of logs, and as many lines at a
@@ -168,7 +168,7 @@ func (h *lineHandler) setText(body *pipeline.LogLine, line *tail.Line, buffers *
 	body.Level = detectLevel(text)
 	if h.source.cfg.Redact {
 		var found bool
-		if text, found = buffers.redactor.NextLine(text, &h.keys[line.Stream]); found {
+		if text, found = buffers.redactor.NextLine(text, &h.states[line.Stream]); found {
 			h.source.metrics.redacted.Inc()
 		}
 	}

@@ -139,7 +139,7 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 
 // isNameMember reports whether a member names the value beside it.
 func isNameMember(name []byte) bool {
-	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable"})
+	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable", "variable_name"})
 }
 
 // An arrayPass is the state of readArray: what the elements so far say about the next one.

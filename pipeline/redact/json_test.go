@@ -122,11 +122,11 @@ func TestSecretNumbersBecomeStrings(t *testing.T) {
 // TestPrivateKeyOverSeveralLines: each line of a key is a record of a log.
 func TestPrivateKeyOverSeveralLines(t *testing.T) {
 	var redactor Redactor
-	var block KeyBlock
+	var state LogState
 	const body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
 	check := func(in, want string) {
 		t.Helper()
-		if out, _ := redactor.NextLine([]byte(in), &block); string(out) != want {
+		if out, _ := redactor.NextLine([]byte(in), &state); string(out) != want {
 			t.Errorf("%s: %s, want %s", in, out, want)
 		}
 	}

@@ -2,8 +2,8 @@ package redact
 
 import "bytes"
 
-// A KeyBlock is the state of a private key whose lines are records of a log. Each log has one.
-type KeyBlock struct {
+// A keyBlock is the state of a private key whose lines are records of a log.
+type keyBlock struct {
 	open      bool
 	disturbed bool   // another line came within the key
 	lines     uint16 // that were hidden
@@ -16,28 +16,8 @@ const (
 	maxOtherLines = 64  // bounds the lines of other writers within a key
 )
 
-// NextLine is like Line for the next line of the log that block belongs to: it also hides a private key that extends
-// over several lines. A line within a key is hidden if it looks like one: other writers may write between its lines, and
-// each may have a time, a level or quotes around it.
-func (r *Redactor) NextLine(data []byte, block *KeyBlock) ([]byte, bool) {
-	if block.open || isBase64Line(data) {
-		if out, hidden := r.keyLine(data, block); hidden {
-			return out, true
-		}
-	}
-	r.keyBegun = false
-	out, hidden := r.Line(data)
-	switch {
-	case r.keyBegun:
-		*block = KeyBlock{open: true, front: uint16(min(max(bytes.Index(data, keyBegin), 0), maxBalanced))}
-	case block.open && bytes.Contains(data, keyBegin): // of a certificate
-		block.open = false
-	}
-	return out, hidden
-}
-
 // keyLine returns a line of a private key, redacted, or false if data is none.
-func (r *Redactor) keyLine(data []byte, block *KeyBlock) ([]byte, bool) {
+func (r *Redactor) keyLine(data []byte, block *keyBlock) ([]byte, bool) {
 	if bytes.Contains(data, keyEnd) {
 		block.open = false
 		return data, false
@@ -61,7 +41,7 @@ func (r *Redactor) keyLine(data []byte, block *KeyBlock) ([]byte, bool) {
 
 // keyPart returns the part of a line that may be of a private key. It is the whole line, or what stands behind a front
 // as long as that of the first line, or a run of base64 as encoders write it.
-func keyPart(data []byte, block *KeyBlock) (from, to int) {
+func keyPart(data []byte, block *keyBlock) (from, to int) {
 	body := bytes.TrimSpace(data)
 	switch {
 	case len(body) == 0:

@@ -47,21 +47,21 @@ func TestKeysOverSeveralRecordsAreHidden(t *testing.T) {
 		for _, disturbed := range []bool{false, true} {
 			for size := 1100; size < 1112; size++ {
 				var redactor Redactor
-				var block KeyBlock
+				var state LogState
 				for i, line := range randomKey(rng, size) {
-					out, _ := redactor.NextLine([]byte(front(i, line)), &block)
+					out, _ := redactor.NextLine([]byte(front(i, line)), &state)
 					isShort := len(line) < minEncoded && disturbed && !strings.HasSuffix(line, "=")
 					if !strings.HasPrefix(line, "-----") && !isShort && strings.Contains(string(out), line) {
 						t.Errorf("%s, %d bytes, disturbed %v: %s", name, size, disturbed, out)
 					}
 					if disturbed {
 						other := others[rng.IntN(len(others))]
-						if out, hidden := redactor.NextLine([]byte(other), &block); hidden {
+						if out, hidden := redactor.NextLine([]byte(other), &state); hidden {
 							t.Errorf("%s: %s → %s", name, other, out)
 						}
 					}
 				}
-				if out, hidden := redactor.NextLine([]byte("word"), &block); hidden {
+				if out, hidden := redactor.NextLine([]byte("word"), &state); hidden {
 					t.Errorf("%s: the line behind the key became %s", name, out)
 				}
 			}
@@ -72,15 +72,15 @@ func TestKeysOverSeveralRecordsAreHidden(t *testing.T) {
 // TestAKeyWithoutItsEndHidesNoLogForEver: a log is read as before some lines after the beginning of a key.
 func TestAKeyWithoutItsEndHidesNoLogForEver(t *testing.T) {
 	var redactor Redactor
-	var block KeyBlock
-	redactor.NextLine([]byte("-----BEGIN PRIVATE KEY-----"), &block)
+	var state LogState
+	redactor.NextLine([]byte("-----BEGIN PRIVATE KEY-----"), &state)
 	for i := range maxOtherLines + maxKeyLines {
 		line := []string{"order placed by bob", "started"}[min(i, 1)]
-		if _, hidden := redactor.NextLine([]byte(line), &block); hidden {
+		if _, hidden := redactor.NextLine([]byte(line), &state); hidden {
 			t.Fatalf("line %d is hidden: %s", i, line)
 		}
 	}
-	if block.open {
+	if state.key.open {
 		t.Error("the key has no end")
 	}
 }

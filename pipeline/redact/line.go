@@ -17,8 +17,9 @@ func (r *Redactor) Line(data []byte) ([]byte, bool) {
 
 // findLine sets r.spans to the secrets of a line.
 func (r *Redactor) findLine(data []byte) {
-	r.spans = r.spans[:0]
+	r.spans, r.nameEnds = r.spans[:0], false
 	if r.mayHoldSecret(data) {
+		r.nameEnds = true
 		r.readText(view{text: data}, 0)
 	}
 }
@@ -188,7 +189,7 @@ func (p *namePass) readMark(pos int) int {
 // noteName keeps the class of the value behind the mark at pos if it names a value beside it.
 func (p *namePass) noteName(pos int) {
 	name, _ := nameBefore(p.text, pos)
-	if len(name) > len("variable") || !isNameMember(name) {
+	if len(name) > len("variable_name") || !isNameMember(name) {
 		return
 	}
 	value := readValue(p.text, pos+1, false)

@@ -111,7 +111,7 @@ func containsWord(text []byte, table *wordTable) bool {
 // equalLower reports whether text is word, which is in lower case, in any case. They have the same length.
 func equalLower(text []byte, word string) bool {
 	for i, c := range text {
-		if c|0x20 != word[i] {
+		if c != word[i] && c|0x20 != word[i] {
 			return false
 		}
 	}

@@ -28,6 +28,9 @@
 //
 // A text that is a JSON document is read value by value (json.go). It stays one, with the same keys.
 //
+// Of a log with state (NextLine), a private key may extend over several lines (keyblock.go), and the name of a secret
+// may be in a line before it (continued.go).
+//
 // Line hides everything in a URL or a statement that URL or SQL hides. Redaction is idempotent. Both are
 // tested as properties.
 package redact
@@ -92,6 +95,7 @@ type Redactor struct {
 	readings  int              // the number of decoded forms of the line so far
 
 	keyBegun bool // the last text has the beginning of a private key, and not its end
+	nameEnds bool // the name of a secret may be at the end of the last line
 }
 
 // BufferBytes returns the size of the buffers of r.
