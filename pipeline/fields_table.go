@@ -761,7 +761,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "tls.server.not_after", Path: "tls.server_not_after", Column: instant,
-		Doc:  "Time at which the server's certificate expires.",
+		Doc:  "Time at which the server's certificate expires; the nearest time that the store knows, for certificates without an end.",
 		Body: Dataset_TLS,
 		Time: func(e *Event) int64 { return e.GetTls().GetServerNotAfter() },
 	},

@@ -33,6 +33,23 @@ var levelNames = []levelName{
 	{"severe", "error"},
 	{"fine", "debug"},
 	{"verbose", "trace"},
+
+	// Shortened by logrus, zerolog, Serilog and the console of .NET.
+	{"erro", "error"},
+	{"debu", "debug"},
+	{"trac", "trace"},
+	{"fata", "fatal"},
+	{"pani", "fatal"},
+	{"inf", "info"},
+	{"wrn", "warn"},
+	{"dbg", "debug"},
+	{"trc", "trace"},
+	{"ftl", "fatal"},
+	{"pnc", "fatal"},
+	{"vrb", "trace"},
+	{"fail", "error"},
+	{"dbug", "debug"},
+	{"trce", "trace"},
 }
 
 type levelName struct{ word, level string }
@@ -50,11 +67,13 @@ var levelsByLength = func() (byLength [maxLevelWord + 1][]levelName) {
 
 // levelKeys are the keys of JSON objects whose value is the level of a line.
 var levelKeys = [...]string{
-	"level", "severity", "lvl", "levelname", "level_name", "log.level", "@level", "loglevel", "severity_text", "severitytext",
+	"level", "severity", "lvl", "levelname", "level_name", "log.level", "@level", "loglevel", "log_level", "severity_text",
+	"severitytext", "@l",
 }
 
 // detectLevel returns the level at the front of a line; "": none. It recognises the letter of klog
-// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, and a word in capitals.
+// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, a word in capitals, and a
+// word that begins the line and ends with a colon.
 func detectLevel(line []byte) string {
 	if object := bytes.TrimLeft(line, " \t"); len(object) > 0 && object[0] == '{' {
 		return jsonLevel(object[:min(len(object), jsonLevelWindow)])
@@ -81,7 +100,8 @@ func detectLevel(line []byte) string {
 			end++
 		}
 		// Most words are neither a key nor marked as a level, see levelAt.
-		if c == 'l' || c == 's' || line[i] < 'a' || i > 0 && (line[i-1] == '[' || line[i-1] == '<' || line[i-1] == '(') {
+		if c == 'l' || c == 's' || line[i] < 'a' || i == 0 ||
+			line[i-1] == '[' || line[i-1] == '<' || line[i-1] == '(' || line[i-1] == ':' {
 			if level := levelAt(line, i, end); level != "" {
 				return level
 			}
@@ -129,6 +149,8 @@ func jsonLevel(object []byte) string {
 					if level := levelValue(rest); level != "" {
 						return level
 					}
+				case depth == 1 && string(key) == "s" && inner == "":
+					inner = letterLevel(rest)
 				case depth == 1:
 					inLog = string(key) == "log"
 				case inLog && inner == "" && isLevelKey(key):
@@ -161,6 +183,30 @@ func stringLength(data []byte) int {
 	}
 }
 
+// letterLevel returns the level of a member of MongoDB's log: one of F, E, W, I, D and D1 to D5.
+func letterLevel(data []byte) string {
+	if len(data) < 4 || data[0] != ':' || data[1] != '"' {
+		return ""
+	}
+	debug := data[2] == 'D' && data[3] >= '1' && data[3] <= '5' && len(data) > 4 && data[4] == '"'
+	if data[3] != '"' && !debug {
+		return ""
+	}
+	switch data[2] {
+	case 'F':
+		return "fatal"
+	case 'E':
+		return "error"
+	case 'W':
+		return "warn"
+	case 'I':
+		return "info"
+	case 'D':
+		return "debug"
+	}
+	return ""
+}
+
 func isLevelKey(key []byte) bool {
 	for _, name := range levelKeys {
 		if len(key) == len(name) && equalFold(key, name) {
@@ -182,7 +228,6 @@ func levelAt(line []byte, i, end int) string {
 		return "" // too short, too long, or cut by the window
 	}
 
-	// A level word stands in brackets, or in capitals between separators.
 	var before, after byte
 	if i > 0 {
 		before = line[i-1]
@@ -192,19 +237,79 @@ func levelAt(line []byte, i, end int) string {
 	}
 	switch {
 	case before == '[' && (after == ']' || after == ' ' || after == ':'),
-		before == '<' && after == '>', before == '(' && after == ')':
-	case isUpper(word) && (before == 0 || before == ' ' || before == '\t' || before == '|') &&
-		(after == 0 || after == ' ' || after == ':' || after == '\t' || after == '|' || after == ','):
+		before == '<' && after == '>', before == '(' && after == ')',
+		before == ':' && after == ']' && isModule(line[:i-1]):
+	case isUpper(word) && isBareLevel(line, before, end):
+		if len(word) == len("information") {
+			return "" // a heading: programs that call a level so write it as a key, or in brackets
+		}
+	case i == 0 && after == ':' && (end+1 == len(line) || line[end+1] == ' '):
+		return firstWordLevel(word) // "info: x", as the consoles of .NET and winston
 	default:
 		return ""
 	}
 	return levelOf(word)
 }
 
+// isModule reports whether line ends with [ and a name, such as [core of Apache's [core:error].
+func isModule(line []byte) bool {
+	i := len(line)
+	for ; i > 0; i-- {
+		letter, digit := line[i-1]|0x20 >= 'a' && line[i-1]|0x20 <= 'z', line[i-1] >= '0' && line[i-1] <= '9'
+		if !letter && !digit && line[i-1] != '_' {
+			break
+		}
+	}
+	return i > 0 && i < len(line) && line[i-1] == '['
+}
+
+// isBareLevel reports whether a word in capitals with the byte before and line[end:] behind it may be a level: it
+// stands between separators, ends a field in brackets ([12:00:00 INF]), has a channel before it (app.ERROR: x), an
+// exclamation mark behind it (npm ERR! x), or a digit (DEBUG1: x) or seconds (INFO[0012] x).
+func isBareLevel(line []byte, before byte, end int) bool {
+	var after byte
+	if end < len(line) {
+		after = line[end]
+	}
+	switch before {
+	case '.':
+		return after == ':'
+	case 0, ' ', '\t', '|':
+	default:
+		return false
+	}
+	switch after {
+	case 0, ' ', ':', '\t', '|', ',':
+		return true
+	case ']', '!':
+		return before == ' '
+	case '[':
+		i := end + 1
+		for i < len(line) && line[i] >= '0' && line[i] <= '9' {
+			i++
+		}
+		return i > end+1 && i < len(line) && line[i] == ']'
+	case '1', '2', '3', '4', '5':
+		return end+1 < len(line) && line[end+1] == ':'
+	}
+	return false
+}
+
+// firstWordLevel returns the level of a word that begins a line and ends with a colon; "": none. Only the names
+// that programs print so are levels there: "note: x" or "panic: x" is prose.
+func firstWordLevel(word []byte) string {
+	switch level := levelOf(word); string(word) {
+	case "info", "warn", "warning", "error", "debug", "trace", "fatal", "crit", "critical", "verbose",
+		"fail", "dbug", "trce":
+		return level
+	}
+	return ""
+}
+
 // levelValue returns the level that stands behind a key: ="x", =x, ":"x", : x, or a number as pino and bunyan
 // write it.
 func levelValue(data []byte) string {
-	// Quotes, spaces and at least one = or : stand between the key and its value.
+	// Quotes, spaces and at least one = or : stand between the key and its value, which may be coloured.
 	i, sep := 0, false
 	for i < len(data) && (data[i] == '"' || data[i] == '\'' || data[i] == ' ' || data[i] == '=' || data[i] == ':') {
 		sep = sep || data[i] == '=' || data[i] == ':'
@@ -213,6 +318,7 @@ func levelValue(data []byte) string {
 	if !sep {
 		return ""
 	}
+	i += escapedColours(data[i:])
 
 	// The value ends at the first byte that is neither a letter nor a digit.
 	end := i
@@ -238,6 +344,25 @@ func levelValue(data []byte) string {
 	return levelOf(data[i:end])
 }
 
+// escapedColours returns the length of the sequences SGR at the front of data that are escaped as in a string of JSON.
+func escapedColours(data []byte) (length int) {
+	for {
+		rest := data[length:]
+		const escape = `\u001b[`
+		if len(rest) < len(escape) || !equalFold(rest[:len(escape)], escape) {
+			return length
+		}
+		end := len(escape)
+		for end < len(rest) && (rest[end] >= '0' && rest[end] <= ';') {
+			end++
+		}
+		if end == len(rest) || rest[end] != 'm' {
+			return length
+		}
+		length += end + 1
+	}
+}
+
 // levelOf returns the level of a word of levelNames in any case; "": none. It does not allocate.
 func levelOf(word []byte) string {
 	if len(word) > maxLevelWord {
@@ -251,10 +376,15 @@ func levelOf(word []byte) string {
 	return ""
 }
 
-// klogLevel returns the level of a line that begins with Lmmdd hh:mm:ss, as klog writes it.
+// klogLevel returns the level of a line that begins with Lmmdd hh:mm:ss, as klog writes it, or with Lyyyymmdd, as
+// newer versions of glog.
 func klogLevel(data []byte) string {
-	if len(data) < 14 || data[5] != ' ' || data[8] != ':' || data[11] != ':' ||
-		twoDigits(data[1:]) > 12 || twoDigits(data[3:]) > 31 {
+	date := 1
+	if len(data) > 18 && data[9] == ' ' && twoDigits(data[1:]) < 100 {
+		date = 5
+	}
+	if len(data) < date+13 || data[date+4] != ' ' || data[date+7] != ':' || data[date+10] != ':' ||
+		twoDigits(data[date:]) > 12 || twoDigits(data[date+2:]) > 31 {
 		return ""
 	}
 	switch data[0] {

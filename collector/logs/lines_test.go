@@ -51,6 +51,35 @@ func TestLevelsAreFound(t *testing.T) {
 	check(`level=info msg="level=error in the text"`, "info")
 	check(`msg="level=error \" level=fatal" level=info`, "info")
 
+	// Short names, and the places in which common programs write a level.
+	check(`INFO[0000] logrus`, "info")
+	check(`ERRO[0012] an older logrus`, "error")
+	check(`ERROR[x] y`, "")
+	check(`12:00AM INF zerolog`, "info")
+	check(`12:00AM FTL zerolog`, "fatal")
+	check(`[12:00:00 WRN] Serilog`, "warn")
+	check(`info: Microsoft.Hosting.Lifetime[0]`, "info")
+	check(`fail: Foo[1]`, "error")
+	check(`error: winston`, "error")
+	check(`panic: runtime error`, "")
+	check(`note: see above`, "")
+	check(`warning:x`, "")
+	check(`[Fri Jan 02 03:04:05.000 2026] [core:error] [pid 1] AH1`, "error")
+	check(`[Fri Jan 02 03:04:05.000 2026] [mpm_event:notice] [pid 1] AH1`, "info")
+	check(`[2026-01-02 03:04:05] local.ERROR: Laravel`, "error")
+	check(`see a.WARN for more`, "")
+	check(`npm ERR! code`, "error")
+	check(`2026-01-02 03:04:05.000 UTC [1] DEBUG1:  x`, "debug")
+	check(`W20260102 03:04:05.000000 1 main.cc:1] glog 0.6`, "warn")
+	check(`INFORMATION: x`, "") // a heading; as a key or in brackets it is a level
+	check(`[Information] x`, "info")
+	check(`{"t":{"$date":"2026-01-02T03:04:05Z"},"s":"I","c":"NETWORK","msg":"MongoDB"}`, "info")
+	check(`{"t":{"$date":"2026-01-02T03:04:05Z"},"s":"D2","c":"NETWORK","msg":"MongoDB"}`, "debug")
+	check(`{"s":"Info","msg":"x"}`, "")
+	check(`{"s":"I","level":"error"}`, "error")
+	check(`{"level":"\u001b[1m\u001b[31merror\u001b[39m","message":"winston"}`, "error")
+	check(`{"level":"\u001b[31","message":"x"}`, "")
+
 	// In a JSON object the member counts, whatever the texts contain.
 	check(`{"msg":"level=error in text","level":"info"}`, "info")
 	check(`{"msg":"{\"level\":\"error\"}","level":"info"}`, "info")
@@ -103,6 +132,10 @@ func TestTextForATerminalIsPlain(t *testing.T) {
 	check("\x1b[31maccess denied\r\x1b[0m", "access denied")
 	check("\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0mhunter2", "password=hunter2")
 	check("\x1b[38;2;255;100;0mx\x1b[m\x1b[38:5:1my\x1b[K", "xy")
+
+	check("\x1b(B\x1b[mERROR\x1b(B\x1b[m denied\x1b(B\x1b[m\r", "ERROR denied") // as tput sgr0 ends a colour
+	check("\u009b31mERROR\u009b0m: \x1b[1mdenied\u009bm", "ERROR: denied")
+	check("naïve ě\u009bx \xc2", "naïve ě\u009bx \xc2")
 
 	// Sequences that are no colours stay: a reader should see that someone has sent them.
 	check("\x1b[2J\x1b]0;title\a\x1b[1;1Hx", "\x1b[2J\x1b]0;title\a\x1b[1;1Hx")

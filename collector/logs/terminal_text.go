@@ -6,12 +6,13 @@ import "bytes"
 const maxPlainBuffer = 16 << 10
 
 // plainText returns a line without what a program writes for a terminal: the carriage returns at its end, which
-// the pseudo-terminal of a container adds, and the sequences that set colours and erase the rest of the line
-// (ECMA-48 section 8.3.117 SGR and 8.3.41 EL). Other sequences stay: they are no text of the program, but may be
-// an attack on the terminal of a reader. The result is a part of line, or valid until the next call with buf.
+// the pseudo-terminal of a container adds, and the sequences that set colours, erase the rest of the line and select
+// a set of characters (ECMA-48 section 8.3.117 SGR, 8.3.41 EL, ECMA-35 section 14.3, of which tput prints one to
+// end a colour). Other sequences stay: they are no text of the program, but may be an attack on the terminal of a
+// reader. The result is a part of line, or valid until the next call with buf.
 func plainText(line []byte, buf *[]byte) []byte {
 	line = bytes.TrimRight(line, "\r")
-	escape := bytes.IndexByte(line, 0x1b)
+	escape := indexEscape(line)
 	if escape < 0 {
 		return line
 	}
@@ -20,10 +21,10 @@ func plainText(line []byte, buf *[]byte) []byte {
 		length := colourLength(line[escape:])
 		plain = append(plain, line[:escape]...)
 		if length == 0 {
-			plain, length = append(plain, 0x1b), 1
+			plain, length = append(plain, line[escape]), 1
 		}
 		line = line[escape+length:]
-		escape = bytes.IndexByte(line, 0x1b)
+		escape = indexEscape(line)
 	}
 	plain = append(plain, line...)
 	if cap(plain) <= maxPlainBuffer {
@@ -32,9 +33,29 @@ func plainText(line []byte, buf *[]byte) []byte {
 	return bytes.TrimRight(plain, "\r")
 }
 
-// colourLength returns the length of the sequence SGR or EL at the front of data; 0: another sequence.
+// indexEscape returns the index of the first ESC, or of the first byte of a CSI of one character (U+009B); -1: none.
+func indexEscape(line []byte) int {
+	escape := bytes.IndexByte(line, 0x1b)
+	before := line
+	if escape >= 0 {
+		before = line[:escape]
+	}
+	if csi := bytes.Index(before, []byte("\u009b")); csi >= 0 {
+		return csi
+	}
+	return escape
+}
+
+// colourLength returns the length of the sequence SGR, EL or SCS at the front of data; 0: another sequence.
 func colourLength(data []byte) int {
-	if len(data) < 3 || data[1] != '[' {
+	if len(data) < 3 {
+		return 0
+	}
+	switch {
+	case data[0] == 0xc2, data[1] == '[': // CSI
+	case data[1] >= '(' && data[1] <= '+' && data[2] >= '0' && data[2] <= '~': // of the sets G0 to G3
+		return 3
+	default:
 		return 0
 	}
 	const longest = 64 // the parameters of a 24-bit colour take some 20 bytes

@@ -53,7 +53,7 @@ func TestFormsOfIndicators(t *testing.T) {
 	}
 	for _, line := range []string{
 		"203.0.113.7", "203.0.113.7:4444", `"203.0.113.7","75"`, "203.0.113.7/32", "203.0.113.0/24", "::ffff:203.0.113.7",
-		"203[.]0[.]113[.]7",
+		"203[.]0[.]113[.]7", "203.0.113.0/24 ; SBL000001", "203.0.113.7;comment",
 	} {
 		check(line, addr, 75)
 	}
@@ -85,7 +85,9 @@ func TestNamesAndAddressesOfPrivateNetworksAreRefused(t *testing.T) {
 		"127.1.2.3", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "172.0.0.0/8", "fe80::1", "fe80::1%eth0",
 		"fd00::1", "fc00::/16", "::1", "::", "ff02::1", "::ffff:10.0.0.1", "10.0.0.0/8",
 		"db.local", "localhost.localdomain", "a.localhost", "x.internal", "nas.home.arpa", "home.arpa", "7.in-addr.arpa",
-		"1.0.0.2.ip6.arpa", "router.lan", "host.corp", "printer.home", "x.intranet", "1.2.3.999",
+		"1.0.0.2.ip6.arpa", "ipv4only.arpa", "_dns.resolver.arpa", "a.default.service.arpa", "localhost4.localdomain4",
+		"localhost6.localdomain6", "kubernetes.default.svc", "x.alt", "x.consul", "x.mail", "host.docker.internal",
+		"router.lan", "host.corp", "printer.home", "x.intranet", "1.2.3.999",
 	}
 	set, skipped := load(t, strings.Join(lines, "\n"))
 	if set.Len() != 0 || skipped.Count != len(lines) {
@@ -105,6 +107,25 @@ func TestNamesAndAddressesOfPrivateNetworksAreRefused(t *testing.T) {
 	set, _, err := Load([]Config{{Name: "own", Path: path, AllowLocal: true}})
 	if err != nil || set.Len() != 2 {
 		t.Errorf("%d indicators of an own list, want those of private networks: %v", set.Len(), err)
+	}
+}
+
+// TestTextsThatAreNearlyAddressesAreToldAndLeftOut: as a domain such a text could never match.
+func TestTextsThatAreNearlyAddressesAreToldAndLeftOut(t *testing.T) {
+	lines := []string{
+		"192.0.2.0-192.0.2.255", "192.0.2.1-5", "203.0.113", "203.0.113.010", "300.1.2.3", "1.2.3.4.5", "1.2.3.x", "1.2.3.*",
+		"1.2.3.4a", "1.2.3.4e1", "0xcb.0.0x71.9", "0xcb.0x00.0x71.0x09", "203.0.113.0x9", "01.02.03.04", "1.2.3.4/33",
+		"1.2.3/24", "1.2.3.0/255.255.255.0", "1.2.3.4:80/tcp", "2001:db8::g", "2001:db8:::1", "2001:db8::1/129",
+		"10/8", "1.2.3.4 1612345678", "203.0.113.1-", "1.2.3._",
+	}
+	for _, line := range lines {
+		if set, skipped := load(t, line+"\n"); set.Len() != 0 || skipped.Count != 1 {
+			t.Errorf("%q: %d indicators, %d lines left out", line, set.Len(), skipped.Count)
+		}
+	}
+	good := "evil.xn--p1ai\n1.2.3.4.example\n0x7f.example\n4.co\nпример.рф\n1-2-3-4.example\n"
+	if set, skipped := load(t, good); set.Len() != 6 {
+		t.Errorf("skipped %v", skipped.Errors[0])
 	}
 }
 

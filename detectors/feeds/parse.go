@@ -17,7 +17,7 @@ import (
 // A lineParser adds the indicators of lines to a list. A line has one of three forms:
 //
 //   - one indicator, with a comment behind # or not
-//   - indicator, confidence and note, separated by commas, semicolons or tabs
+//   - indicator, confidence and note, separated by commas, semicolons or tabs; a semicolon and no number begin a note
 //   - as in a hosts file, an unspecified or loopback address and the names that it blocks
 //
 // An indicator may be quoted. A port, a leading dot or *., the marks of an ad blocker (||name^) and brackets
@@ -64,6 +64,9 @@ func (p *lineParser) parse(line []byte, number int) {
 	text := line[:separator]
 	score, note, _ := bytes.Cut(line[separator+1:], line[separator:separator+1])
 	confidence, err := parseConfidence(unquote(score))
+	if err != nil && line[separator] == ';' {
+		note, confidence, err = line[separator+1:], noConfidence, nil // as in Spamhaus' DROP
+	}
 	if err != nil {
 		p.list.skip(number, err)
 		return
@@ -308,24 +311,22 @@ func (p *lineParser) normalizeDomain(text []byte) ([]byte, error) {
 	return out, nil
 }
 
-// localDomains are those of private networks: special-use domains (RFC 6761, 6762, 8375, ICANN's .internal),
-// the reverse zones, and those that RFC 6762, appendix G, lists as in use.
+// localDomains are top-level domains of private networks: special-use domains (RFC 6761, 6762, 8375, 9476, ICANN's
+// .internal), the zone of the infrastructure of DNS, with names that every host looks up (RFC 7050, 9462), those
+// that RFC 6762, appendix G, lists as in use, that ICANN delegates to nobody, and that clusters of containers use.
 var localDomains = map[string]bool{
-	"localhost": true, "local": true, "internal": true, "home.arpa": true, "in-addr.arpa": true, "ip6.arpa": true,
-	"arpa": true, "intranet": true, "private": true, "corp": true, "home": true, "lan": true, "localdomain": true,
+	"localhost": true, "local": true, "internal": true, "arpa": true, "alt": true,
+	"intranet": true, "private": true, "corp": true, "home": true, "mail": true, "lan": true,
+	"localdomain": true, "localdomain4": true, "localdomain6": true, "svc": true, "consul": true,
 }
 
 func checkDomainScope(name string) error {
-	last := strings.LastIndexByte(name, '.')
-	top := name[last+1:]
-	if top == "arpa" {
-		top = name[strings.LastIndexByte(name[:last], '.')+1:]
-	}
+	top := name[strings.LastIndexByte(name, '.')+1:]
 	if localDomains[top] {
 		return fmt.Errorf("%q is a name of private networks: %s", name, top)
 	}
-	if char := top[len(top)-1]; '0' <= char && char <= '9' && strings.Trim(top, "0123456789") == "" {
-		return fmt.Errorf("%q is not a domain: its last label is a number", name)
+	if !isTopLevel(top) {
+		return fmt.Errorf("%q is not a domain: its last label is not that of a top-level domain, nor is it an address", name)
 	}
 
 	// A private suffix, such as that of a hosting service, may be listed; one of ICANN's may not.
@@ -333,4 +334,21 @@ func checkDomainScope(name string) error {
 		return fmt.Errorf("%q is a public suffix: it would cover every domain below it", name)
 	}
 	return nil
+}
+
+// isTopLevel reports whether a label may be that of a top-level domain: two letters or more, or punycode. What ends
+// with another one is an address that is written wrong, or a part of one: 192.0.2.1-5, 0xcb.0.0x71.9, 192.0.2.x.
+func isTopLevel(label string) bool {
+	if len(label) < 2 {
+		return false
+	}
+	punycode := strings.HasPrefix(label, "xn--")
+	for i := range len(label) {
+		letter := 'a' <= label[i] && label[i] <= 'z'
+		digit := '0' <= label[i] && label[i] <= '9' || label[i] == '-'
+		if !letter && !(punycode && digit) {
+			return false
+		}
+	}
+	return true
 }

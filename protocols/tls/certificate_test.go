@@ -123,6 +123,181 @@ func TestCertificatesThatTheLibraryRefusesAreRead(t *testing.T) {
 	check("damaged extensions", "\x55\x1d\x11\x04", "\x55\x1d\x11\x05", false)
 }
 
+// tlv returns an element with its length in as few bytes as possible.
+func tlv(tag byte, content ...string) string {
+	all := strings.Join(content, "")
+	switch {
+	case len(all) < 0x80:
+		return string([]byte{tag, byte(len(all))}) + all
+	case len(all) < 0x100:
+		return string([]byte{tag, 0x81, byte(len(all))}) + all
+	}
+	return string([]byte{tag, 0x82, byte(len(all) >> 8), byte(len(all))}) + all
+}
+
+// longTLV returns an element with its length in five bytes, openTLV one of indefinite length. Both are BER, not DER.
+func longTLV(tag byte, content ...string) string {
+	all := strings.Join(content, "")
+	return string([]byte{tag, 0x85, 0, 0, 0, byte(len(all) >> 8), byte(len(all))}) + all
+}
+
+func openTLV(tag byte, content ...string) string {
+	return string([]byte{tag, 0x80}) + strings.Join(content, "") + "\x00\x00"
+}
+
+// rdn returns an attribute of a distinguished name, in a set of its own.
+func rdn(id, text string) string { return tlv(0x31, tlv(0x30, tlv(0x06, id), text)) }
+
+// A rawCertificate holds elements of a certificate as they are sent.
+type rawCertificate struct {
+	version, serial, algorithm, issuer, notAfter, subject, key, ids, before, san, after string
+
+	sequence func(tag byte, content ...string) string
+}
+
+func newRawCertificate() rawCertificate {
+	const commonName, subjectAltName, basicConstraints = "\x55\x04\x03", "\x55\x1d\x11", "\x55\x1d\x13"
+	name := tlv(0x30, rdn(commonName, tlv(0x0c, "www.example.com")))
+	return rawCertificate{
+		version: tlv(0xa0, tlv(0x02, "\x02")), serial: tlv(0x02, "\x01"), algorithm: tlv(0x30, tlv(0x06, "\x2b\x65\x70")),
+		issuer: name, notAfter: tlv(0x17, "300102030405Z"), subject: name,
+		key:    tlv(0x30, tlv(0x30, tlv(0x06, "\x2b\x65\x70")), tlv(0x03, "\x00"+strings.Repeat("k", 32))),
+		before: tlv(0x30, tlv(0x06, basicConstraints), tlv(0x04, tlv(0x30))),
+		san:    tlv(0x30, tlv(0x06, subjectAltName), tlv(0x04, tlv(0x30, tlv(0x82, "www.example.com"), tlv(0x87, "\xc0\x00\x02\x01")))),
+
+		sequence: tlv,
+	}
+}
+
+func (c rawCertificate) encode() []byte {
+	validity := c.sequence(0x30, tlv(0x17, "200102030405Z"), c.notAfter)
+	extensions := tlv(0xa3, c.sequence(0x30, c.before, c.san, c.after))
+	body := c.sequence(0x30, c.version, c.serial, c.algorithm, c.issuer, validity, c.subject, c.key, c.ids, extensions)
+	return []byte(c.sequence(0x30, body, c.algorithm, tlv(0x03, "\x00"+strings.Repeat("s", 64))))
+}
+
+// TestOddCertificatesAreReadAsFarAsTheyGo: a certificate of which crypto/x509 reads nothing has its names and its end.
+func TestOddCertificatesAreReadAsFarAsTheyGo(t *testing.T) {
+	// check compares what is read of a certificate with "subject|issuer|end|names", "*" for those of the plain one.
+	check := func(name string, wantWhole bool, want string, change func(*rawCertificate)) {
+		t.Helper()
+		cert := newRawCertificate()
+		change(&cert)
+		der := cert.encode()
+		if parsed, err := x509.ParseCertificate(der); err == nil && name != "plain" {
+			t.Errorf("%s: the library takes it: %s", name, parsed.Subject)
+		}
+		read, whole := readCertificate(der)
+		names := slices.Clone(read.dnsNames)
+		for _, address := range read.addresses {
+			names = append(names, address.String())
+		}
+		got := strings.Join([]string{
+			read.subject, read.issuer, read.notAfter.UTC().Format(time.RFC3339), strings.Join(names, ","),
+		}, "|")
+		if want == "*" {
+			want = "CN=www.example.com|CN=www.example.com|2030-01-02T03:04:05Z|www.example.com,192.0.2.1"
+		}
+		if got != want || whole != wantWhole {
+			t.Errorf("%s: %q, %v; want %q, %v", name, got, whole, want, wantWhole)
+		}
+	}
+	check("plain", true, "*", func(*rawCertificate) {})
+
+	// What is not read may be anything.
+	check("negative serial", true, "*", func(c *rawCertificate) { c.serial = tlv(0x02, "\x81") })
+	check("empty serial", true, "*", func(c *rawCertificate) { c.serial = tlv(0x02) })
+	check("serial of 200 bytes", true, "*", func(c *rawCertificate) { c.serial = tlv(0x02, strings.Repeat("\x00", 200)) })
+	check("version 77", true, "*", func(c *rawCertificate) { c.version = tlv(0xa0, tlv(0x02, "\x4d")) })
+	check("unknown curve", true, "*", func(c *rawCertificate) {
+		c.key = tlv(0x30, tlv(0x30, tlv(0x06, "\x2a\x86\x48\xce\x3d\x02\x01"), tlv(0x06, "\x2b\x24\x03\x03\x02\x08\x01\x01\x07")),
+			tlv(0x03, "\x00\x04"+strings.Repeat("k", 64)))
+	})
+	check("key without content", true, "*", func(c *rawCertificate) { c.key = tlv(0x30) })
+	check("RSA with exponent 0", true, "*", func(c *rawCertificate) {
+		c.key = tlv(0x30, tlv(0x30, tlv(0x06, "\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01"), tlv(0x05)),
+			tlv(0x03, "\x00"+tlv(0x30, tlv(0x02, "\x81"), tlv(0x02, "\x00"))))
+	})
+	check("twice the same extension", true, "*", func(c *rawCertificate) { c.after = c.before })
+	check("bad basic constraints", true, "*", func(c *rawCertificate) {
+		c.before = tlv(0x30, tlv(0x06, "\x55\x1d\x13"), tlv(0x04, "\xff\xff"))
+	})
+	check("bad name constraints", true, "*", func(c *rawCertificate) {
+		c.before = tlv(0x30, tlv(0x06, "\x55\x1d\x1e"), tlv(0x01, "\xff"), tlv(0x04, tlv(0x02, "\x01")))
+	})
+
+	// Names: odd types of strings, and alternative names that the library refuses.
+	subject := func(text string) func(*rawCertificate) {
+		return func(c *rawCertificate) {
+			c.subject, c.serial = tlv(0x30, rdn("\x55\x04\x03", text)), tlv(0x02, "\x81")
+		}
+	}
+	const others = "|CN=www.example.com|2030-01-02T03:04:05Z|www.example.com,192.0.2.1"
+	check("no printable string", true, "CN=*@b"+others, subject(tlv(0x13, "*@b")))
+	check("universal string", true, "CN=aö"+others, subject(tlv(0x1c, "\x00\x00\x00a\x00\x00\x00\xf6")))
+	check("visible string", true, "CN=a"+others, subject(tlv(0x1a, "a")))
+	check("Latin-1", true, "CN=aö"+others, subject(tlv(0x14, "a\xf6")))
+	check("odd UTF-16", true, "CN=a"+others, subject(tlv(0x1e, "\x00a\x00")))
+	check("text of no known type", false, others, subject(tlv(0x0a, "\x01")))
+	check("no name", true, others, func(c *rawCertificate) { c.subject, c.serial = tlv(0x30), tlv(0x02, "\x81") })
+	check("a type of attribute that is no identifier", false, "CN=a"+others, func(c *rawCertificate) {
+		c.subject = tlv(0x30, rdn("\x80\x80", tlv(0x0c, "x")), rdn("\x55\x04\x03", tlv(0x0c, "a")))
+	})
+	check("a type of attribute that is too large", false, "CN=a"+others, func(c *rawCertificate) {
+		c.subject = tlv(0x30, rdn("\x69\xff\xff\xff\xff\xff\xff\xff\xff\x7f", tlv(0x0c, "x")), rdn("\x55\x04\x03", tlv(0x0c, "a")))
+	})
+	check("issuer that is no list of sets", false, "CN=www.example.com||2030-01-02T03:04:05Z|www.example.com,192.0.2.1",
+		func(c *rawCertificate) { c.issuer = tlv(0x30, tlv(0x02, "\x01")) })
+	altNames := func(names ...string) func(*rawCertificate) {
+		return func(c *rawCertificate) {
+			c.san = tlv(0x30, tlv(0x06, "\x55\x1d\x11"), tlv(0x04, tlv(0x30, names...)))
+		}
+	}
+	const common = "CN=www.example.com|CN=www.example.com|2030-01-02T03:04:05Z|"
+	check("address of five bytes", true, common+"a.example", altNames(tlv(0x87, "12345"), tlv(0x82, "a.example")))
+	check("bad URI", true, common+"a.example", altNames(tlv(0x86, "ht%ps://x"), tlv(0x82, "a.example")))
+	check("address of mail in UTF-8", true, common+"a.example", altNames(tlv(0x81, "ö@example"), tlv(0x82, "a.example")))
+	check("name in UTF-8", true, common+"ö.example", altNames(tlv(0x82, "ö.example")))
+	check("alternative names that are no list", false, common, func(c *rawCertificate) {
+		c.san = tlv(0x30, tlv(0x06, "\x55\x1d\x11"), tlv(0x04, "\x02\x01\x01"))
+	})
+	check("a name that is longer than its list", false, common+"a.example", altNames(tlv(0x82, "a.example"), "\x82\x7fb"))
+
+	// Times.
+	end := func(element string) func(*rawCertificate) {
+		return func(c *rawCertificate) { c.notAfter, c.serial = element, tlv(0x02, "\x81") }
+	}
+	const names, sans = "CN=www.example.com|CN=www.example.com|", "|www.example.com,192.0.2.1"
+	check("fraction of a second", true, names+"2030-01-02T03:04:05Z"+sans, end(tlv(0x18, "20300102030405.123Z")))
+	check("no zone", true, names+"2030-01-02T03:04:05Z"+sans, end(tlv(0x17, "300102030405")))
+	check("a year of four digits in UTCTime", true, names+"2030-01-02T03:04:05Z"+sans, end(tlv(0x17, "20300102030405Z")))
+	check("no end", true, names+"9999-12-31T23:59:59Z"+sans, end(tlv(0x18, "99991231235959Z")))
+	check("month 13", false, names+"0001-01-01T00:00:00Z"+sans, end(tlv(0x17, "301302030405Z")))
+	check("end that is a number", false, names+"0001-01-01T00:00:00Z"+sans, end(tlv(0x02, "\x01")))
+
+	// BER.
+	check("long lengths", true, "*", func(c *rawCertificate) { c.sequence = longTLV })
+	check("indefinite lengths", true, "*", func(c *rawCertificate) { c.sequence = openTLV })
+	check("unique identifiers", true, "*", func(c *rawCertificate) {
+		c.ids, c.serial = tlv(0x81, "\x00x")+tlv(0x82, "\x00y"), tlv(0x02, "\x81")
+	})
+}
+
+// TestCertificatesWithoutAnEndHaveOne: the year 9999 is beyond the times of the store.
+func TestCertificatesWithoutAnEndHaveOne(t *testing.T) {
+	check := func(at, want time.Time) {
+		t.Helper()
+		if got := time.Unix(0, unixNano(at)); !got.Equal(want) {
+			t.Errorf("%v: %v, want %v", at, got, want)
+		}
+	}
+	usual := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	check(usual, usual)
+	check(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(2262, 4, 11, 23, 47, 16, 0, time.UTC))
+	check(time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC), time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC))
+	check(time.Time{}, time.Unix(0, 0))
+}
+
 // TestCutCertificatesGiveNoWrongName: no prefix of a certificate causes a panic or a wrong name.
 func TestCutCertificatesGiveNoWrongName(t *testing.T) {
 	der := newCertificate(t, newKey(t))
@@ -139,7 +314,7 @@ func TestTimesOfCertificates(t *testing.T) {
 	check := func(tag int, text, want string) {
 		t.Helper()
 		got := ""
-		if at, ok := readTime(asn1.RawValue{Tag: tag, Bytes: []byte(text)}); ok {
+		if at, ok := readTime(tag, []byte(text)); ok {
 			got = at.UTC().Format(time.RFC3339)
 		}
 		if got != want {

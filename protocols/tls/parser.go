@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"strings"
+	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/authority"
@@ -188,6 +189,9 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 		switch {
 		case size > maxHandshake:
 			p.conn.Count("message_too_long")
+			if p.event != nil {
+				p.event.Partial = true
+			}
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
 		case len(side.message) == 0 && len(data) >= size: // the whole message is in data: no copy
@@ -307,17 +311,16 @@ func (p *parser) setCertificate(data []byte) {
 	p.certificateSeen = true
 	if len(der) > maxCertificate {
 		p.conn.Count("certificate_too_long")
-		return
+		der = der[:maxCertificate]
 	}
 	read, whole := readCertificate(der)
 	if !whole {
 		p.conn.Count("certificate_unreadable") // a part of it at least
+		p.event.Partial = true
 	}
 	body.ServerSubject = strings.ToValidUTF8(read.subject, "\uFFFD")
 	body.ServerIssuer = strings.ToValidUTF8(read.issuer, "\uFFFD")
-	if year := read.notAfter.Year(); year > 1678 && year < 2262 { // the range of UnixNano
-		body.ServerNotAfter = read.notAfter.UnixNano()
-	}
+	body.ServerNotAfter = unixNano(read.notAfter)
 	body.ServerNames = body.ServerNames[:0]
 	for _, name := range read.dnsNames {
 		body.ServerNames = append(body.ServerNames, authority.TrimRoot(printable([]byte(name))))
@@ -325,6 +328,21 @@ func (p *parser) setCertificate(data []byte) {
 	for _, address := range read.addresses {
 		body.ServerNames = append(body.ServerNames, address.String())
 	}
+}
+
+// unixNano returns the time that is nearest to at within the range of a column of ClickHouse: certificates without an
+// end have the year 9999 (RFC 5280 section 4.1.2.5). 0: at is not known.
+func unixNano(at time.Time) int64 {
+	first, last := time.Date(1900, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2262, 4, 11, 23, 47, 16, 0, time.UTC)
+	switch {
+	case at.IsZero():
+		return 0
+	case at.Before(first):
+		return first.UnixNano()
+	case at.After(last):
+		return last.UnixNano()
+	}
+	return at.UnixNano()
 }
 
 // finishHandshake emits the handshake and drops the connection, whose rest is encrypted.
