@@ -26,11 +26,15 @@ type mutablePackage struct {
 
 // function is a function or method with its mutants in source order.
 type function struct {
-	pkg     *mutablePackage
-	file    string // absolute path
-	source  []byte // of the file
-	name    string // with the receiver: (*Grouper).add
-	mutants []*mutant
+	pkg    *mutablePackage
+	file   string // absolute path
+	source []byte // of the file
+	files  *token.FileSet
+	// declared is the syntax tree of the function.
+	declared    *ast.FuncDecl
+	packageName string
+	name        string // with the receiver: (*Grouper).add
+	mutants     []*mutant
 }
 
 // listedPackage holds the fields of a package in the output of `go list -json` that are used here.
@@ -110,16 +114,34 @@ func (p *mutablePackage) parse(path string) error {
 	}
 	for _, declaration := range file.Decls {
 		declared, ok := declaration.(*ast.FuncDecl)
-		if !ok || declared.Body == nil {
+		if !ok || declared.Body == nil || callsRecover(declared.Body) {
 			continue
 		}
-		fn := &function{pkg: p, file: path, source: source, name: functionName(declared, source, files)}
+		fn := &function{
+			pkg: p, file: path, source: source, files: files, declared: declared, packageName: file.Name.Name,
+			name: functionName(declared, source, files),
+		}
 		fn.mutants = findMutants(fn, declared.Body, source, files)
 		if len(fn.mutants) > 0 {
 			p.functions = append(p.functions, fn)
 		}
 	}
 	return nil
+}
+
+// callsRecover reports whether a function calls recover itself, which has no effect in a copy of the function.
+func callsRecover(body *ast.BlockStmt) (found bool) {
+	ast.Inspect(body, func(node ast.Node) bool {
+		if _, ok := node.(*ast.FuncLit); ok {
+			return false
+		}
+		if call, ok := node.(*ast.CallExpr); ok {
+			name, ok := call.Fun.(*ast.Ident)
+			found = found || ok && name.Name == "recover"
+		}
+		return true
+	})
+	return found
 }
 
 func functionName(declared *ast.FuncDecl, source []byte, files *token.FileSet) string {

@@ -1,5 +1,6 @@
 // Command mutate tests the tests: it changes one place of a package at a time, runs the quick tests of the package
-// and then of the packages that import it, and lists the changes that no test noticed.
+// and then of the packages that import it, and lists the changes that no test noticed. The tests that execute the
+// changed line run first.
 //
 //	go run ./bench/mutate ./pipeline/alerts                     30 mutants, seed 1
 //	go run ./bench/mutate -n 150 -seed 7 ./collector/ship ./protocols
@@ -7,8 +8,9 @@
 //
 // The sample is spread over functions: each function contributes one mutant before any contributes a second one.
 // The same commit, packages, seed and number give the same mutants. The files of the module are never touched: a
-// mutant is handed to the go command as an overlay. A mutant that does not compile is replaced by another one of
-// the same function. Generated files, packages that only tests import, log calls and texts of errors are left out.
+// package is compiled once with all its mutants, in an overlay of the go command. A mutant that does not compile is
+// replaced by another one of the same function. Generated files, functions that call recover, packages that only
+// tests import, log calls and texts of errors are left out.
 //
 // A mutant that survives is either equivalent, which a person has to decide, or a hole in the tests.
 package main
@@ -75,7 +77,10 @@ func run(ctx context.Context) error {
 	defer runner.close()
 	runner.verbose = *verbose
 	began := time.Now()
-	report := runner.testAll(ctx, sampler, *count, *jobs)
+	report, err := runner.testAll(ctx, sampler, *count, *jobs)
+	if err != nil {
+		return err
+	}
 	report.print(os.Stdout, time.Since(began))
 	switch {
 	case ctx.Err() != nil:

@@ -12,6 +12,7 @@ import (
 
 // mutant is one change of the text of a file: source[begin:end] becomes text.
 type mutant struct {
+	number     int // of the mutant in its test binary
 	function   *function
 	line       int
 	kind       string // negate, boundary, operator, constant, delete, return

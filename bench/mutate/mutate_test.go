@@ -30,6 +30,28 @@ func Twice(n int) int { return n + n }
 // Untested has no test.
 func Untested(n int) bool { return n == 7 }
 `,
+		"limit/set.go": `package limit
+
+type Set[T comparable] struct{ all map[T]bool }
+
+// Add has a mutant that does not compile: without its last line "old" is not used.
+func (s *Set[T]) Add(value T, _ ...int) (added bool) {
+	old := s.all[value]
+	added = !old
+	if s.all == nil {
+		s.all = map[T]bool{}
+	}
+	s.all[value] = true
+	return
+}
+
+func (Set[T]) Ignore(int, string) { panic("ignored") }
+
+func Join[T comparable, L ~[]T](list L, more ...T) (all L) {
+	all = append(list, more...)
+	return all
+}
+`,
 		"limit/limit_test.go": `package limit
 
 import "testing"
@@ -38,6 +60,22 @@ func TestClamp(t *testing.T) {
 	if Clamp(100) != 10 || Clamp(5) != 5 {
 		t.Fatal()
 	}
+}
+
+func TestSet(t *testing.T) {
+	var set Set[string]
+	if !set.Add("a", 1, 2) || !set.Add("b") || set.Add("a") || len(set.all) != 2 {
+		t.Fatal()
+	}
+	if len(Join([]int{1}, 2, 3)) != 3 {
+		t.Fatal()
+	}
+	defer func() {
+		if recover() == nil {
+			t.Fatal()
+		}
+	}()
+	set.Ignore(1, "")
 }
 `,
 		"user/user.go": "package user\n\nimport \"example/limit\"\n\nfunc Four() int { return limit.Twice(2) }\n",
@@ -72,7 +110,10 @@ func TestSurvivorsAreWhatNoTestNotices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.close()
-	result := r.testAll(t.Context(), newSampler(packages, 1), 100, 2)
+	result, err := r.testAll(t.Context(), newSampler(packages, 1), 100, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	var got []string
 	for _, m := range result.survived {
@@ -84,8 +125,8 @@ func TestSurvivorsAreWhatNoTestNotices(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("survived:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if counts := result.counts["example/limit"]; counts[killedByImporter] != 1 || counts[killed] == 0 {
-		t.Errorf("counts %v: Twice is tested by its importer alone", counts)
+	if counts := result.counts["example/limit"]; counts[killedByImporter] != 1 || counts[killed] < 8 || counts[notBuilt] != 1 {
+		t.Errorf("counts %v: Twice is tested by its importer alone, one mutant of Add does not compile", counts)
 	}
 }
 
@@ -98,7 +139,13 @@ func TestTestsThatFailWithoutAMutantAreAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newRunner(t.Context(), packages, true); err == nil || !strings.Contains(err.Error(), "example/user") {
+	r, err := newRunner(t.Context(), packages, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	_, err = r.testAll(t.Context(), newSampler(packages, 1), 100, 2)
+	if err == nil || !strings.Contains(err.Error(), "example/user") {
 		t.Errorf("error %v, want one that names the package", err)
 	}
 }
@@ -151,9 +198,9 @@ func TestSampleIsSpreadOverFunctionsAndRepeatable(t *testing.T) {
 	if !slices.Equal(first, again) || slices.Equal(first, other) {
 		t.Errorf("the seed decides the order: %q, %q, %q", first, again, other)
 	}
-	begin := slices.Clone(functions[:3])
+	begin := slices.Clone(functions[:5])
 	slices.Sort(begin)
-	if !slices.Equal(begin, []string{"Clamp", "Twice", "Untested"}) {
-		t.Errorf("the first three mutants are of %q, want one of each function", begin)
+	if !slices.Equal(begin, []string{"(*Set[T]).Add", "Clamp", "Join", "Twice", "Untested"}) {
+		t.Errorf("the first five mutants are of %q, want one of each function", begin)
 	}
 }

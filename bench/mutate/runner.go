@@ -2,8 +2,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,145 +31,203 @@ const (
 
 // runner runs tests on mutants.
 type runner struct {
-	folder    string                   // of the overlays
-	durations map[string]time.Duration // of the tests of a package without a mutant
+	folder    string               // of overlays and test binaries
+	cache     string               // of measured coverage
+	folders   map[string]string    // folder of each package of the module
+	coverage  map[string]*coverage // of the tests of the changed packages, without a mutant
 	importers bool
 	verbose   bool // the report prints every mutant
+
+	overlay  string     // of all mutants
+	building sync.Mutex // guards the fields below
+	binaries map[string]string
+	checked  map[string]time.Duration // durations of the tests of importers without a mutant
 }
 
-// newRunner runs the tests of the packages without a mutant first: they have to pass, and their durations decide
-// how long a mutant may run and in which order the importers follow.
+// newRunner runs the tests of the packages without a mutant first: they have to pass, and the lines that they execute
+// and their durations decide which tests run on a mutant, how long, and in which order.
 func newRunner(ctx context.Context, packages []*mutablePackage, importers bool) (*runner, error) {
-	folder, err := os.MkdirTemp("", "mutate")
+	r := &runner{
+		folders: map[string]string{}, coverage: map[string]*coverage{}, importers: importers,
+		binaries: map[string]string{}, checked: map[string]time.Duration{},
+	}
+	module, err := listPackages(ctx, "./...")
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{folder: folder, durations: map[string]time.Duration{}, importers: importers}
-	var paths []string
-	for _, pkg := range packages {
-		paths = append(paths, pkg.path)
-		if importers {
-			paths = append(paths, pkg.importers...)
-		}
+	for _, listed := range module {
+		r.folders[listed.ImportPath] = listed.Dir
 	}
-	slices.Sort(paths)
-	paths = slices.Compact(paths)
-	for i, path := range paths {
-		fmt.Fprintf(os.Stderr, "\r\x1b[Kmutate: tests without a mutant: %d of %d: %s", i+1, len(paths), path)
-		out, err := testCommand(ctx, path, "", 20*time.Minute).CombinedOutput()
-		if err != nil {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	r.cache = filepath.Join(cache, "tidegate", "mutate")
+	if err := os.MkdirAll(r.cache, 0o700); err != nil {
+		return nil, err
+	}
+	if r.folder, err = os.MkdirTemp("", "mutate"); err != nil {
+		return nil, err
+	}
+	var changed []string
+	for _, pkg := range packages {
+		changed = append(changed, pkg.path)
+	}
+	slices.Sort(changed)
+	for i, path := range changed {
+		fmt.Fprintf(os.Stderr, "\r\x1b[Kmutate: tests without a mutant: %d of %d: %s", i+1, len(changed), path)
+		if r.coverage[path], err = r.measureCoverage(ctx, path, changed); err != nil {
 			r.close()
-			return nil, fmt.Errorf("the tests of %s fail without a mutant: %w\n%s", path, err, out)
+			return nil, err
 		}
-		r.durations[path] = testDuration(out)
 	}
 	fmt.Fprint(os.Stderr, "\r\x1b[K")
+
+	// Packages whose tests are known to be quick come first.
+	duration := func(path string) time.Duration {
+		if measured := r.coverage[path]; measured != nil {
+			return measured.duration()
+		}
+		return time.Hour
+	}
 	for _, pkg := range packages {
-		slices.SortStableFunc(pkg.importers, func(a, b string) int { return int(r.durations[a] - r.durations[b]) })
+		slices.SortStableFunc(pkg.importers, func(a, b string) int { return cmp.Compare(duration(a), duration(b)) })
 	}
 	return r, nil
 }
 
 func (r *runner) close() { _ = os.RemoveAll(r.folder) }
 
-// testCommand runs the quick tests of a package. The go command ends the test itself at the timeout; WaitDelay
-// covers children that keep its output open.
-func testCommand(ctx context.Context, path, overlay string, timeout time.Duration) *exec.Cmd {
-	args := []string{"test", "-short", "-failfast", "-vet=off", "-count=1", "-timeout", timeout.String()}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, path)...)
+// testCommand runs tests of the test binary of a package. The binary ends itself at the timeout; WaitDelay covers
+// children that keep its output open.
+func (r *runner) testCommand(
+	ctx context.Context, binary, path string, timeout time.Duration, flags ...string,
+) *exec.Cmd {
+	flags = append(flags, "-test.short", "-test.failfast", "-test.paniconexit0", "-test.timeout="+timeout.String())
+	cmd := exec.CommandContext(ctx, binary, flags...)
+	cmd.Dir = r.folders[path]
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
 
-// testAll tests mutants until count of them were built and tested, jobs at a time.
-func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) *report {
+// testAll tests count mutants that compile, jobs at a time.
+func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) (*report, error) {
 	result := &report{wanted: count, verbose: r.verbose}
+	mutants, err := r.drawMutants(ctx, s, count, result)
+	if err != nil {
+		return nil, err
+	}
+	if r.overlay, _, err = r.writeOverlay(mutants); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	work := make(chan *mutant)
 	var workers sync.WaitGroup
 	for range max(jobs, 1) {
 		workers.Go(func() {
 			for m := range work {
-				r.testUntilBuilt(ctx, s, m, result)
+				became, by, err := r.test(ctx, m)
+				switch {
+				case err != nil:
+					cancel(err)
+				case ctx.Err() == nil:
+					result.add(m, became, by)
+				}
 			}
 		})
 	}
-	for range count {
-		m, ok := s.nextMutant()
-		if !ok || ctx.Err() != nil {
+	for _, m := range mutants {
+		if ctx.Err() != nil {
 			break
 		}
 		work <- m
 	}
 	close(work)
 	workers.Wait()
-	return result
-}
-
-// testUntilBuilt tests a mutant. In place of one that does not compile it takes others of the same function.
-func (r *runner) testUntilBuilt(ctx context.Context, s *sampler, m *mutant, result *report) {
-	for {
-		became, by := r.test(ctx, m)
-		if ctx.Err() != nil {
-			return
-		}
-		result.add(m, became, by)
-		if became != notBuilt {
-			return
-		}
-		other, ok := s.replace(m)
-		if !ok {
-			return
-		}
-		m = other
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return nil, err
 	}
+	return result, nil
 }
 
 // test runs the tests of the mutant's package, then those of the importers, until one fails. It returns the
 // package whose test failed, with the names of the tests.
-func (r *runner) test(ctx context.Context, m *mutant) (outcome, string) {
-	overlay, err := r.writeOverlay(m)
-	if err != nil {
-		return notTested, err.Error()
-	}
-	defer func() { _ = os.RemoveAll(filepath.Dir(overlay)) }()
+func (r *runner) test(ctx context.Context, m *mutant) (outcome, string, error) {
 	paths := []string{m.function.pkg.path}
 	if r.importers {
 		paths = append(paths, m.function.pkg.importers...)
 	}
 	for i, path := range paths {
-		timeout := 30*time.Second + 5*r.durations[path]
-		out, err := testCommand(ctx, path, overlay, timeout).CombinedOutput()
-		var exit *exec.ExitError
-		switch {
-		case err == nil:
-		case !errors.As(err, &exit):
-			return notTested, err.Error()
-		case bytes.Contains(out, []byte("[build failed]")) || bytes.Contains(out, []byte("[setup failed]")):
-			return notBuilt, path
-		case bytes.Contains(out, []byte("panic: test timed out")):
-			return timedOut, path
-		case i == 0:
-			return killed, nameFailed(path, out)
-		default:
-			return killedByImporter, nameFailed(path, out)
+		became, by, err := r.testPackage(ctx, m, path)
+		if err != nil {
+			return notTested, "", err
+		}
+		if became == killed && i > 0 {
+			became = killedByImporter
+		}
+		if became != survived {
+			return became, by, nil
 		}
 	}
-	return survived, ""
+	return survived, "", nil
 }
 
-var passedPackage = regexp.MustCompile(`(?m)^ok\s+\S+\s+([0-9.]+s)`)
-
-// testDuration returns the duration of the tests of a package from the output of `go test`, without the build.
-func testDuration(out []byte) time.Duration {
-	match := passedPackage.FindSubmatch(out)
-	if match == nil {
-		return 0
+// testPackage runs the tests of a package on a mutant in three parts: the quick ones that execute the line of the
+// mutant, the slow ones that do, and all others, since what child processes execute is unknown.
+func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outcome, string, error) {
+	binary, err := r.buildTests(ctx, path)
+	if binary == "" || err != nil {
+		return survived, "", err
 	}
-	duration, _ := time.ParseDuration(string(match[1]))
-	return duration
+	var parts []string
+	var duration time.Duration
+	if measured := r.coverage[path]; measured != nil {
+		duration = measured.duration()
+		quick, slow := measured.testsOf(m.profileName(), m.line)
+		for _, selected := range [][]string{quick, slow} {
+			if len(selected) > 0 {
+				parts = append(parts, "-test.run="+exactly(selected))
+			}
+		}
+		parts = append(parts, "-test.skip="+exactly(append(quick, slow...)))
+	} else {
+		if duration, err = r.checkImporter(ctx, binary, path); err != nil {
+			return notTested, "", err
+		}
+		parts = []string{"-test.run=."}
+	}
+	for _, selected := range parts {
+		cmd := r.testCommand(ctx, binary, path, 30*time.Second+5*duration, selected)
+		cmd.Env = append(os.Environ(), activeVariable+"="+strconv.Itoa(m.number))
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err == nil:
+		case !errors.As(err, new(*exec.ExitError)) && !errors.Is(err, exec.ErrWaitDelay):
+			return notTested, "", err
+		case bytes.Contains(out, []byte("panic: test timed out")):
+			return timedOut, nameFailed(path, out), nil
+		default:
+			return killed, nameFailed(path, out), nil
+		}
+	}
+	return survived, "", nil
+}
+
+// checkImporter runs the tests of an importing package once without a mutant: they have to pass.
+func (r *runner) checkImporter(ctx context.Context, binary, path string) (time.Duration, error) {
+	r.building.Lock()
+	defer r.building.Unlock()
+	if duration, ok := r.checked[path]; ok {
+		return duration, nil
+	}
+	began := time.Now()
+	out, err := r.testCommand(ctx, binary, path, 20*time.Minute).CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("the tests of %s fail without a mutant: %w\n%s", path, err, out)
+	}
+	r.checked[path] = time.Since(began)
+	return r.checked[path], nil
 }
 
 var failedTest = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
@@ -189,24 +248,4 @@ func nameFailed(path string, out []byte) string {
 		}
 	}
 	return path + " " + strings.Join(names, " ")
-}
-
-// writeOverlay writes the mutated file and the overlay that names it. Each mutant has a folder of its own.
-func (r *runner) writeOverlay(m *mutant) (string, error) {
-	source := m.function.source
-	folder, err := os.MkdirTemp(r.folder, "mutant")
-	if err != nil {
-		return "", err
-	}
-	mutated := filepath.Join(folder, "mutated.go")
-	text := strings.Join([]string{string(source[:m.begin]), m.text, string(source[m.end:])}, "")
-	if err := os.WriteFile(mutated, []byte(text), 0o600); err != nil {
-		return "", err
-	}
-	encoded, err := json.Marshal(map[string]map[string]string{"Replace": {m.function.file: mutated}})
-	if err != nil {
-		return "", err
-	}
-	overlay := filepath.Join(folder, "overlay.json")
-	return overlay, os.WriteFile(overlay, encoded, 0o600)
 }

@@ -45,6 +45,8 @@ func TestLevelsAreFound(t *testing.T) {
 	check(`an error has happened, no level`, "")
 	check(`INFORMAL talk, ERRORS everywhere, infoX`, "")
 	check(`the level of water`, "")
+	check(`waterlevel=error sealevel=fatal`, "")
+	check(`MYERROR [myerror] unlevel=warn`, "")
 	check(``, "")
 	check(strings.Repeat("x ", 60)+"[ERROR]", "")
 	check(`2026-01-02 03:04:05 0 [Note] mariadbd: ready`, "info")

@@ -689,6 +689,9 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	if errs := Default().Check(); len(errs) != 0 {
 		t.Error(errs)
 	}
+	if drain := Default().DrainTimeout; drain < time.Second || drain > 5*time.Second {
+		t.Errorf("a stop reads removed files for %s, want some seconds: the service's stop has a limit", drain)
+	}
 	if errs := (Config{StartAt: "middle", MaxOpenFiles: -1}).Check(); len(errs) != 6 {
 		t.Errorf("%d problems: %v", len(errs), errs)
 	}

@@ -285,6 +285,56 @@ func TestSafeLinesStaySafeWhenAReplayIsGivenUp(t *testing.T) {
 	h.checkExactlyOnce(file)
 }
 
+// TestFileThatIsGoneLeavesNothing: a file that exists no more has lines that are safe and lines of which nothing is
+// known. When its replay has ended neither the file nor a batch is left, in memory and in the journal.
+func TestFileThatIsGoneLeavesNothing(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	file := testFiles(1, 30)[0]
+	h.writeJournal(func(earlier *journal.Journal) {
+		id := earlier.AddFile(file.name)
+		for sequence, state := range []string{"safe", "unknown", "safe", "unknown"} {
+			batch := journal.Batch{ID: batchID{Epoch: 77, Sequence: uint64(sequence + 1)}, Ranges: []journal.Range{{
+				File: id, After: int64(500 * sequence), Events: 5,
+				End: collector.Checkpoint{End: int64(500 * (sequence + 1)), ReadFrom: int64(500 * (sequence + 1))},
+			}}}
+			if err := earlier.Append(batch); err != nil {
+				t.Fatal(err)
+			}
+			if state == "safe" {
+				earlier.Ack(batch.ID)
+			}
+		}
+	})
+
+	shipper := h.startShipper(failpoints{})
+	if state := shipper.journal.State(); len(state.Files) != 1 || len(state.Batches) != 2 {
+		t.Fatalf("the journal holds %+v", state)
+	}
+	producer := shipper.producerOf(file.name)
+	shipper.Prune(func(string) bool { return false })
+	eventually(t, "the file is dropped", func() bool { return shipper.producerOf(file.name) == nil })
+	if ranges := producer.unpassedRanges.Load(); ranges != 0 {
+		t.Errorf("%d ranges wait for the file", ranges)
+	}
+	eventually(t, "the batches are dropped", func() bool { return len(shipper.journal.State().Batches) == 0 })
+	for _, sender := range shipper.everySender() {
+		sender.mu.Lock()
+		if len(sender.pending) != 0 {
+			t.Errorf("%d batches of partition %d are left", len(sender.pending), sender.partition)
+		}
+		sender.mu.Unlock()
+	}
+	if ledger := h.closeShipper(shipper); ledger.Unconfirmed != 10 || ledger.Delivered != 0 {
+		t.Errorf("%+v", ledger)
+	}
+	shipper = h.startShipper(failpoints{})
+	if state := shipper.journal.State(); len(state.Files)+len(state.Batches) != 0 {
+		t.Errorf("the journal holds %+v", state)
+	}
+	h.closeShipper(shipper)
+}
+
 // writeJournal replaces the journal of the state folder by one that write has filled.
 func (h *harness) writeJournal(write func(*journal.Journal)) {
 	h.t.Helper()

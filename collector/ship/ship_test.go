@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tidegate/collector"
 	"tidegate/collector/ship/journal"
 	"tidegate/collector/ship/spool"
@@ -28,6 +30,78 @@ func TestDefaultIsValid(t *testing.T) {
 	}
 	if errs := (Config{}).Check(); len(errs) != 6 {
 		t.Errorf("an empty config: %v", errs)
+	}
+}
+
+// TestMetricsAreWhatTheShipperHolds: every described metric is exported from the start, and events, batches and bytes
+// that wait without Kafka are what the ledger and the disk hold.
+func TestMetricsAreWhatTheShipperHolds(t *testing.T) {
+	h := newHarness(t)
+	shipper := h.withoutKafka()
+	reg := prometheus.NewPedanticRegistry()
+	reg.MustRegister(shipper)
+	gather := func() map[string]float64 {
+		t.Helper()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]float64{}
+		for _, family := range families {
+			name := strings.TrimPrefix(family.GetName(), "tidegate_collector_")
+			for _, metric := range family.GetMetric() {
+				key := name
+				for _, label := range metric.GetLabel() {
+					key += " " + label.GetValue()
+				}
+				values[key] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+				values[name] += 0 // it is exported
+			}
+		}
+		return values
+	}
+	start := gather()
+	for _, descriptor := range descriptors {
+		name := strings.Split(descriptor.String(), `"`)[1]
+		if _, ok := start[strings.TrimPrefix(name, "tidegate_collector_")]; !ok {
+			t.Errorf("%s is not exported", name)
+		}
+	}
+
+	file := testFiles(1, 40)[0]
+	if err := file.shipTo(t.Context(), shipper.File(file.name)); err != nil {
+		t.Fatal(err)
+	}
+	packets := shipper.Packets("packets")
+	for i := range 30 {
+		packets.TryShip(dnsEvent(i, nil))
+	}
+	eventually(t, "the queries are in the spool", func() bool { return shipper.safePackets() == 30 })
+	got := gather()
+	for key, want := range map[string]float64{
+		"events_read_total log": 40, "events_read_total dns": 30, "events_buffered": 70, "events_spooled_total dns": 30, "events_safe_total log": 0,
+		"events_safe_total dns": 30, "events_delivered_total log": 0, "buffer_bytes files": float64(shipper.fileBytes()),
+		"buffer_bytes packets": 0, "spool_bytes": float64(shipper.spool.Bytes()),
+		"journal_bytes": float64(shipper.journal.Bytes()), "batches_delivered_total": 0,
+	} {
+		if value, ok := got[key]; !ok || value != want {
+			t.Errorf("%s is %v (%v), want %v", key, value, ok, want)
+		}
+	}
+	if got["buffer_bytes files"] == 0 || got["spool_bytes"] == 0 || got["journal_bytes"] == 0 {
+		t.Error("nothing waits in memory, in the spool or in the journal")
+	}
+	h.startBroker()
+	eventually(t, "everything is delivered", func() bool {
+		got := gather()
+		return got["events_delivered_total log"] == 40 && got["events_delivered_total dns"] == 30
+	})
+	h.closeShipper(shipper)
+	got = gather()
+	if got["events_buffered"] != 0 || got["batches_delivered_total"] == 0 || got["buffer_bytes files"] != 0 ||
+		got["spool_bytes"] != 0 {
+		t.Errorf("after the delivery %v events, %v bytes of lines, %v bytes of the spool; %v batches",
+			got["events_buffered"], got["buffer_bytes files"], got["spool_bytes"], got["batches_delivered_total"])
 	}
 }
 

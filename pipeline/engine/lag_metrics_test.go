@@ -35,7 +35,7 @@ func TestLagIsUnknownWhileKafkaDoesNotAnswer(t *testing.T) {
 // TestLagOfALostPartitionStaysUntilTheNextAssignment: while the group has no coordinator nobody reads the
 // partition.
 func TestLagOfALostPartitionStaysUntilTheNextAssignment(t *testing.T) {
-	reg := prometheus.NewRegistry()
+	reg := prometheus.NewPedanticRegistry() // checks that what is collected was described
 	lag := newLagCollector(metrics.With(reg))
 	series := func(want int) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -249,6 +250,30 @@ func TestOtherNumberOfDatasets(t *testing.T) {
 			datasets > 0 && counts[datasets-1] != uint32((datasets-1)*(datasets-1)) {
 			t.Errorf("%d counts: %v", datasets, counts)
 		}
+	}
+}
+
+// TestClosedSpoolKeepsItsBatches: what is released after Close has its segment still, and nothing is written.
+func TestClosedSpoolKeepsItsBatches(t *testing.T) {
+	for _, flush := range []bool{false, true} {
+		dir := t.TempDir()
+		spool, _ := open(t, dir, Options{})
+		ref := mustAppend(t, spool, 1, []byte("batch"))
+		if err := spool.Close(flush); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := spool.Append(header(2), []byte("late")); !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("a closed spool takes a batch: %v", err)
+		}
+		if _, err := spool.Read(ref); err == nil || errors.Is(err, ErrDamaged) {
+			t.Errorf("a closed spool is read: %v", err)
+		}
+		spool.Release(ref)
+		spool, found := open(t, dir, Options{})
+		if len(found) != 1 || found[0].header.Sequence != 1 {
+			t.Errorf("flush %v: %d batches", flush, len(found))
+		}
+		spool.Close(false)
 	}
 }
 
