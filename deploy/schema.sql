@@ -294,7 +294,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`alerts_newest`
     `stored` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1))
 )
 ENGINE = ReplacingMergeTree(revision)
-ORDER BY id
+ORDER BY (window_start, id)
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 

@@ -17,7 +17,12 @@ const (
 	newestAlerts   = "alerts_newest"
 	alertsFeed     = "alerts_newest_feed"
 	alertsView     = "alerts"
+
+	newestAlertsByID = "alerts_newest_by_id" // the table newestAlerts of an earlier version, until its rows are copied
 )
+
+// newestAlertsKey is the order of newestAlerts.
+const newestAlertsKey = "(window_start, id)"
 
 // maxRevisionDays is how long all revisions of alerts are kept.
 const maxRevisionDays = 7
@@ -135,8 +140,47 @@ func (s *Store) moveRevisions(ctx context.Context) error {
 	if err != nil || !isTable(engines[alertsView]) {
 		return err
 	}
+	return s.moveAlerts(ctx, alertsView, alertRevisions)
+}
+
+// renameNewest renames the table of newest revisions if it has the order of earlier versions, which ClickHouse cannot
+// change. Inserts of alerts fail, and are repeated, until Migrate has created the table again.
+func (s *Store) renameNewest(ctx context.Context) error {
+	keys, err := s.newestKeys(ctx)
+	if err != nil || keys[newestAlerts] != "id" || keys[newestAlertsByID] != "" {
+		return err
+	}
+	err = s.execStatement(ctx, fmt.Sprintf("RENAME TABLE %s TO %s%s",
+		s.cfg.table(newestAlerts), s.cfg.table(newestAlertsByID), s.cfg.onCluster()))
+	if err != nil {
+		// Another engine that starts may have renamed it.
+		if keys, _ := s.newestKeys(ctx); keys[newestAlertsByID] == "" {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveNewest moves the rows of the table that renameNewest has renamed.
+func (s *Store) moveNewest(ctx context.Context) error {
+	keys, err := s.newestKeys(ctx)
+	if err != nil || keys[newestAlertsByID] == "" {
+		return err
+	}
+	return s.moveAlerts(ctx, newestAlertsByID, newestAlerts)
+}
+
+// newestKeys returns the orders of the table of newest revisions and of the renamed one, by name.
+func (s *Store) newestKeys(ctx context.Context) (map[string]string, error) {
+	return s.selectPairs(ctx, "SELECT name, sorting_key FROM system.tables WHERE database = ? AND name IN ('"+
+		newestAlerts+"', '"+newestAlertsByID+"')", s.cfg.Database)
+}
+
+// moveAlerts copies the rows of a table of an earlier version, which may lack columns, and drops it. It may be
+// interrupted anywhere and run again, because the tables of alerts replace equal rows.
+func (s *Store) moveAlerts(ctx context.Context, from, to string) error {
 	existing, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?",
-		s.cfg.Database, alertsView)
+		s.cfg.Database, from)
 	if err != nil {
 		return err
 	}
@@ -148,14 +192,14 @@ func (s *Store) moveRevisions(ctx context.Context) error {
 	}
 	list := strings.Join(columns, ", ")
 	for _, statement := range []string{
-		fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s", s.cfg.table(alertRevisions), list, list, s.cfg.table(alertsView)),
-		"DROP TABLE " + s.cfg.table(alertsView) + s.cfg.onCluster(),
+		fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s", s.cfg.table(to), list, list, s.cfg.table(from)),
+		"DROP TABLE IF EXISTS " + s.cfg.table(from) + s.cfg.onCluster(),
 	} {
 		if err := s.execStatement(ctx, statement); err != nil {
 			return err
 		}
 	}
-	s.log.Warn("clickhouse table of an earlier version moved", "from", alertsView, "to", alertRevisions)
+	s.log.Warn("clickhouse table of an earlier version moved", "from", from, "to", to)
 	return nil
 }
 

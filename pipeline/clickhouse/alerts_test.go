@@ -87,7 +87,8 @@ func TestMigrationKeepsTheNewestRevisions(t *testing.T) {
 		"CREATE TABLE oldalerts.alerts (id String, revision UInt64, title String, window_start DateTime64(9, 'UTC')," +
 			" partition Int32, offset Int64, stored DateTime64(3, 'UTC') DEFAULT now64(3))" +
 			" ENGINE = ReplacingMergeTree ORDER BY (id, revision) TTL toDateTime(stored) + toIntervalDay(365)",
-		"INSERT INTO oldalerts.alerts (id, revision, title) SELECT toString(number % 10), number, 'x' FROM numbers(100)",
+		"INSERT INTO oldalerts.alerts (id, revision, title, window_start)" +
+			" SELECT toString(number % 10), number, 'x', '2026-03-01 12:00:00' FROM numbers(100)",
 		"DELETE FROM oldalerts.schema_versions WHERE version > 1",
 	} {
 		if err := store.Conn().Exec(t.Context(), statement); err != nil {
@@ -105,7 +106,7 @@ func TestMigrationKeepsTheNewestRevisions(t *testing.T) {
 	if err := store.InsertAlerts(t.Context(), []*pipeline.Alert{revision("7", 200, "t", time.Now())}, "n"); err != nil {
 		t.Fatal(err)
 	}
-	if n := count(t, store, "SELECT revision FROM oldalerts.alerts WHERE id = '7' AND topic = 't'"); n != 200 {
+	if n := count(t, store, "SELECT sum(revision) FROM oldalerts.alerts WHERE id = '7'"); n != 200 {
 		t.Errorf("revision %d", n)
 	}
 	if n := count(t, store, "SELECT countIf(engine_full LIKE '%toIntervalDay(7)%') FROM system.tables"+
@@ -138,7 +139,8 @@ func TestRevisionsGetATableOfTheirOwnName(t *testing.T) {
 		store := embeddedtest.Store(t, "third_"+name, "http")
 		for _, statement := range append([]string{
 			"DROP VIEW alerts_newest_feed", "DROP VIEW alerts", "RENAME TABLE alert_revisions TO alerts", thirdSchemaFeed, thirdSchemaView,
-			"INSERT INTO alerts (id, revision, severity) SELECT toString(number % 10), number, 'high' FROM numbers(100)",
+			"INSERT INTO alerts (id, revision, severity, window_start)" +
+				" SELECT toString(number % 10), number, 'high', '2026-03-01 12:00:00' FROM numbers(100)",
 			"DELETE FROM schema_versions WHERE version > 3",
 		}, interrupt...) {
 			query(t, store, statement)
@@ -171,6 +173,51 @@ func TestRevisionsGetATableOfTheirOwnName(t *testing.T) {
 		}
 		if now := query(t, store, "SELECT count() = (SELECT count() FROM alerts) FROM alerts_now"); now != "1" {
 			t.Errorf("%s: alerts_now has other alerts", name)
+		}
+	}
+}
+
+// TestNewestRevisionsAreMovedIntoTheOrderOfTime: before, the table of newest revisions had the order of the ids.
+// Wherever an engine that moves its rows is killed, all alerts are there after the next start, and inserts go on.
+func TestNewestRevisionsAreMovedIntoTheOrderOfTime(t *testing.T) {
+	for name, interrupt := range map[string][]string{
+		"whole":   {},
+		"renamed": {"RENAME TABLE alerts_newest TO alerts_newest_by_id"},
+		"created": {
+			"RENAME TABLE alerts_newest TO alerts_newest_by_id",
+			"CREATE TABLE alerts_newest AS alerts_newest_by_id ENGINE = ReplacingMergeTree(revision) ORDER BY (window_start, id)",
+			"INSERT INTO alert_revisions (id, revision, severity) VALUES ('7', 150, 'high')",
+		},
+	} {
+		store := embeddedtest.Store(t, "by_id_"+name, "http")
+		for _, statement := range append([]string{
+			"CREATE TABLE t AS alerts_newest ENGINE = ReplacingMergeTree(revision) ORDER BY id",
+			"EXCHANGE TABLES t AND alerts_newest", "DROP TABLE t",
+			"INSERT INTO alert_revisions (id, revision, severity) SELECT toString(number % 10), number, 'high' FROM numbers(100)",
+			"TRUNCATE TABLE alert_revisions", // the newest ones are kept for longer
+		}, interrupt...) {
+			query(t, store, statement)
+		}
+		var starts sync.WaitGroup
+		for range 2 { // engines
+			starts.Go(func() {
+				for range 3 { // attempts, as at a start
+					if err := store.Migrate(context.WithoutCancel(t.Context())); err == nil {
+						return
+					}
+				}
+				t.Errorf("%s: no attempt to migrate succeeded", name)
+			})
+		}
+		starts.Wait()
+		query(t, store, "INSERT INTO alert_revisions (id, revision, severity) VALUES ('8', 200, 'high'), ('new', 1, 'low')")
+		if got := query(t, store, "SELECT count(), countIf(revision >= 90), max(revision) FROM alerts"); got != "11\t10\t200" {
+			t.Errorf("%s: alerts, those with their newest revision and the highest one: %s", name, got)
+		}
+		got := query(t, store, "SELECT groupArray((name, sorting_key)) FROM system.tables"+
+			" WHERE database = currentDatabase() AND name LIKE 'alerts_newest%' AND engine LIKE '%MergeTree'")
+		if got != "[('alerts_newest','window_start, id')]" {
+			t.Errorf("%s: %s", name, got)
 		}
 	}
 }
@@ -240,6 +287,23 @@ func TestInNet(t *testing.T) {
 	query(t, store, "SELECT source.ip FROM events WHERE in_net(source.ip, '10.0.0.0/8') OR arrayExists(ip -> in_net(ip, '10.0.0.0/8'), dns.resolved_ip)")
 }
 
+// fillRevisions inserts revisions of alerts in the order of time, a tenth of them at a time: ten of each alert. The
+// server generates them.
+func fillRevisions(t *testing.T, store *clickhouse.Store, revisions int) {
+	t.Helper()
+	for tenth := range 10 {
+		if err := store.Conn().Exec(t.Context(), fmt.Sprintf("INSERT INTO %[1]s.alert_revisions (id, revision, title, severity,"+
+			" `group`, window_start, last, partition, topic, offset, ingested)"+
+			" WITH intDiv(%[2]d + number, 10) AS a, now() - toIntervalSecond(60 * (intDiv(%[3]d, 10) - a)) AS start"+
+			" SELECT hex(MD5(toString(a))), 1 + number %% 10, 'a title', 'high', concat('group ', toString(a)),"+
+			" start, start + toIntervalSecond(number %% 10), a %% 12, 'tidegate.events', %[2]d + number,"+
+			" now() - toIntervalHour(9 - %[4]d) FROM numbers(%[5]d)",
+			store.Config().Database, tenth*revisions/10, revisions, tenth, revisions/10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAlertsAreFast: the view alerts and the start of a partition do not sort all revisions. TIDEGATE_REVISIONS=10000000 is
 // the size of the figures in bench/RESULTS.md.
 func TestAlertsAreFast(t *testing.T) {
@@ -251,31 +315,18 @@ func TestAlertsAreFast(t *testing.T) {
 	if text := os.Getenv("TIDEGATE_REVISIONS"); text != "" {
 		revisions, _ = strconv.Atoi(text)
 	}
-	// Two thousand alerts, an hour of them each, with revisions of many blocks.
-	const perInsert = 100_000
-	for at := 0; at < revisions; at += perInsert {
-		if err := store.Conn().Exec(t.Context(), fmt.Sprintf("INSERT INTO fast.alert_revisions (id, revision, title, severity, `group`,"+
-			" window_start, last, partition, topic, offset, ingested)"+
-			" SELECT hex(MD5(toString(number %% 2000))), %[1]d + number, 'a title', 'high', concat('group ', toString(number %% 2000)),"+
-			" now() - toIntervalHour(number %% 24), now(), number %% 12, 'tidegate.events', %[1]d + number,"+
-			" now() - toIntervalSecond(%[1]d / 1000) FROM numbers(%[2]d)", at, perInsert)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fillRevisions(t, store, revisions)
 	best := func(run func()) (took time.Duration) {
 		took = time.Hour
-		for range 5 {
+		for range 10 {
 			began := time.Now()
 			run()
 			took = min(took, time.Since(began))
 		}
 		return took
 	}
-	old := "SELECT severity, title, count FROM (SELECT * FROM fast.alert_revisions ORDER BY id, revision DESC LIMIT 1 BY id) ORDER BY last DESC LIMIT 20"
-	oldTook := best(func() { query(t, store, old) })
-	took := best(func() {
-		query(t, store, "SELECT severity, title, count FROM fast.alerts ORDER BY last DESC LIMIT 20")
-	})
+	latest := best(func() { query(t, store, "SELECT severity, title, count FROM fast.alerts ORDER BY last DESC LIMIT 20") })
+	day := best(func() { query(t, store, "SELECT * FROM fast.alerts WHERE window_start > now() - 86400 FORMAT Null") })
 	all := best(func() { query(t, store, "SELECT * FROM fast.alerts FORMAT Null") })
 	filter := pipeline.AlertFilter{
 		TopicPartition: pipeline.TopicPartition{Topic: "tidegate.events", Partition: 3}, Lookback: 6 * time.Hour,
@@ -286,11 +337,18 @@ func TestAlertsAreFast(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	t.Logf("%d revisions: alerts %v (all columns %v), before %v; start of a partition %v", revisions, took, all, oldTook, start)
-	if n := count(t, store, "SELECT count() FROM fast.alerts"); n != 2000 {
+	t.Logf("%d revisions: the latest alerts %v, those of a day %v, all %v; start of a partition %v", revisions, latest, day, all, start)
+	if n := count(t, store, "SELECT count() FROM fast.alerts"); n != uint64(revisions/10) {
 		t.Errorf("%d alerts", n)
 	}
-	if limit := 100*time.Millisecond + oldTook/5; took > limit {
-		t.Errorf("alerts took %v, sorting all revisions %v", took, oldTook)
+
+	// Times say little on a busy machine: the control sorts all revisions. It takes minutes for the larger sizes.
+	if revisions > 1_000_000 {
+		return
+	}
+	const sorted = "SELECT severity, title, count FROM (SELECT * FROM fast.alert_revisions ORDER BY id, revision DESC LIMIT 1 BY id)" +
+		" ORDER BY last DESC LIMIT 20"
+	if control := best(func() { query(t, store, sorted) }); latest > 100*time.Millisecond+control/5 {
+		t.Errorf("the latest alerts took %v, sorting all revisions %v", latest, control)
 	}
 }

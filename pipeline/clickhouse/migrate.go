@@ -39,50 +39,38 @@ func addEventProjections(cfg Config) (statements []string) {
 
 // Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
-// has migrated; the order of an upgrade is store, engine, collectors. The one exception is the table of all revisions
-// of alerts, which is renamed: an engine of an earlier version waits with its next alerts until it is replaced.
+// has migrated; the order of an upgrade is store, engine, collectors. The exceptions are the tables of alerts, one of which
+// is renamed and one created anew: an engine of an earlier version waits with its next alerts until it is replaced.
 func (s *Store) Migrate(ctx context.Context) error {
-	if err := s.checkTables(ctx); err != nil {
-		return err
-	}
-	if err := s.renameRevisions(ctx); err != nil {
-		return err
-	}
-	execute := func(statements ...string) error {
-		for _, statement := range statements {
-			if err := s.execWithTextIndex(ctx, statement); err != nil {
-				return err
+	execute := func(statements ...string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			for _, statement := range statements {
+				if err := s.execWithTextIndex(ctx, statement); err != nil {
+					return err
+				}
 			}
+			return nil
 		}
-		return nil
 	}
-	if err := execute(append([]string{createDatabase(s.cfg)}, tableStatements(s.cfg)...)...); err != nil {
-		return err
-	}
-	for _, t := range tables(s.cfg) {
-		if err := s.reconcileTable(ctx, t); err != nil {
-			return err
+	eachTable := func(step func(context.Context, table) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			for _, t := range tables(s.cfg) {
+				if err := step(ctx, t); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 	}
 	// The views name all columns. The feed comes before the migration that copies the older revisions, and the TTL
 	// that lets them expire after it.
-	if err := s.replaceFeed(ctx); err != nil {
-		return err
-	}
-	if err := execute(createAlertFeed(s.cfg)...); err != nil {
-		return err
-	}
-	if err := s.moveRevisions(ctx); err != nil {
-		return err
-	}
-	if err := execute(createAlertsView(s.cfg)); err != nil {
-		return err
-	}
-	if err := s.runMigrations(ctx); err != nil {
-		return err
-	}
-	for _, t := range tables(s.cfg) {
-		if err := s.setTTL(ctx, t); err != nil {
+	for _, step := range []func(context.Context) error{
+		s.checkTables, s.renameRevisions, s.renameNewest,
+		execute(createDatabase(s.cfg)), execute(tableStatements(s.cfg)...), eachTable(s.reconcileTable),
+		s.replaceFeed, execute(createAlertFeed(s.cfg)...), s.moveRevisions, s.moveNewest,
+		execute(createAlertsView(s.cfg)), s.runMigrations, eachTable(s.setTTL),
+	} {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
