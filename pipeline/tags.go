@@ -17,6 +17,7 @@ const (
 	TagUrgentData      = "urgent_data"
 	TagBadChecksum     = "bad_checksum"
 	TagSourceSpoofed   = "source_spoofed"
+	TagRefusedHeaders  = "refused_headers"
 	TagMACMoved        = "mac_moved"
 	TagMemoryLimit     = "memory_limit"
 	TagTunnelUnopened  = "tunnel_unopened"
@@ -38,6 +39,7 @@ var Tags = []Tag{
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
 	{TagBadChecksum, "packets of the connection had wrong checksums and were left out, as the receiver leaves them out"},
+	{TagRefusedHeaders, "packets had options or extension headers of IP for which Linux drops a packet; the receiver may not have taken them"},
 	{TagSourceSpoofed, "the source address is not the sender's"},
 	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end; either may have sent the packets"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -20,9 +21,27 @@ import (
 
 // A conversation is one connection of a generator.
 type conversation struct {
-	port    uint32 // of the client
+	client  clientKey
 	form    string // the generated forms, for a person
 	written []byte
+}
+
+// A clientKey identifies the client of a conversation: the port, and a bit for IPv6.
+type clientKey uint32
+
+func keyOfClient(address netip.AddrPort) clientKey {
+	key := clientKey(address.Port())
+	if address.Addr().Unmap().Is6() {
+		key |= 1 << 16
+	}
+	return key
+}
+
+// keyOfText returns the key of an address and port as a log has them.
+func keyOfText(address, port string) clientKey {
+	ip, _ := netip.ParseAddr(strings.Trim(address, "[]"))
+	number, _ := strconv.ParseUint(port, 10, 16)
+	return keyOfClient(netip.AddrPortFrom(ip, uint16(number)))
 }
 
 // An executed is a request that a server executed, as its log shows it.
@@ -35,12 +54,14 @@ type executed struct {
 // A subject is a server with the generator of its input.
 type subject struct {
 	name  string
+	hosts []string // none: hosts
 	ports []int
 	share int // share of the conversations, relative to the other subjects
 
-	start    func(l *lab)
-	converse func(random *rand.Rand, marker string) (conversation, error)
-	log      func(l *lab) map[uint32][]executed // by the client's port
+	start func(l *lab)
+	// converse runs a conversation with the server at a host, an address of IPv4 or IPv6.
+	converse func(random *rand.Rand, host, marker string) (conversation, error)
+	log      func(l *lab) map[clientKey][]executed
 	// same reports whether an event's text is the text of the log.
 	same func(event observed, logged executed) bool
 	// notLogged reports whether the log leaves out what an event contains, though it was executed; nil: it
@@ -86,19 +107,24 @@ func TestServersExecutedWhatTheEventsContain(t *testing.T) {
 func compareRound(t *testing.T, count int, seed uint64) {
 	l := newLab(t)
 	subjects := []*subject{
-		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), redisSubject(), mariadbSubject(), dnsmasqSubject(),
-		opensslSubject(),
+		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), redisSubject(), mariadbSubject(),
+		dnsmasqSubject(), extensionSubject(), opensslSubject(),
 	}
 	if only := os.Getenv("TIDEGATE_SERVERS"); only != "" {
 		subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return !slices.Contains(strings.Split(only, ","), s.name) })
 	}
-	servers := map[uint32]*subject{} // by port
+	servers := map[netip.AddrPort]*subject{}
 	shares := 0
 	for _, s := range subjects {
 		s.start(l)
 		shares += s.share
+		if s.hosts == nil {
+			s.hosts = hosts[:]
+		}
 		for _, port := range s.ports {
-			servers[uint32(port)] = s
+			for _, host := range s.hosts {
+				servers[netip.MustParseAddrPort(address(host, port))] = s
+			}
 		}
 	}
 
@@ -106,7 +132,7 @@ func compareRound(t *testing.T, count int, seed uint64) {
 	for i, s := range subjects {
 		conversations[i] = runConversations(t, s, max(1, count*s.share/shares), seed)
 	}
-	logs := make([]map[uint32][]executed, len(subjects))
+	logs := make([]map[clientKey][]executed, len(subjects))
 	for i, s := range subjects {
 		logs[i] = s.log(l)
 	}
@@ -128,7 +154,7 @@ func runConversations(t *testing.T, s *subject, count int, seed uint64) []conver
 		workers.Go(func() {
 			for i := range next {
 				random := rand.New(rand.NewPCG(seed, uint64(s.ports[0])<<32+uint64(i)))
-				conversations[i], failures[i] = s.converse(random, fmt.Sprintf("m%dx", i))
+				conversations[i], failures[i] = s.converse(random, s.hosts[i%len(s.hosts)], fmt.Sprintf("m%dx", i))
 			}
 		})
 	}
@@ -153,17 +179,18 @@ func runConversations(t *testing.T, s *subject, count int, seed uint64) []conver
 }
 
 // compare reports what a server executed without an event, and events of what it did not execute.
-func compare(t *testing.T, s *subject, conversations []conversation, logs map[uint32][]executed, events map[uint32][]observed) {
+func compare(t *testing.T, s *subject, conversations []conversation, logs map[clientKey][]executed, events map[clientKey][]observed) {
 	t.Helper()
 	total, exact, marked, missing, invented := 0, 0, 0, 0, 0
 	report := func(c conversation, format string, args ...any) {
-		t.Errorf("%s: port %d: %s\n   form %s\n   sent %s\n   events %v\n   log %s", s.name, c.port, fmt.Sprintf(format, args...),
-			shorten(c.form, 400), shorten(strconv.Quote(string(c.written)), 600), shorten(fmt.Sprint(events[c.port]), 1500),
-			shorten(fmt.Sprint(logs[c.port]), 1000))
+		t.Errorf("%s: port %d, IPv6 %v: %s\n   form %s\n   sent %s\n   events %v\n   log %s", s.name, c.client&0xffff,
+			c.client > 0xffff, fmt.Sprintf(format, args...), shorten(c.form, 400),
+			shorten(strconv.Quote(string(c.written)), 600), shorten(fmt.Sprint(events[c.client]), 1500),
+			shorten(fmt.Sprint(logs[c.client]), 1000))
 	}
 	for _, c := range conversations {
-		seen := slices.Clone(events[c.port])
-		for _, logged := range logs[c.port] {
+		seen := slices.Clone(events[c.client])
+		for _, logged := range logs[c.client] {
 			total++
 			// A port is used again: of events with the same text, the one that was answered is that of the
 			// log.
@@ -177,7 +204,7 @@ func compare(t *testing.T, s *subject, conversations []conversation, logs map[ui
 				seen = slices.Delete(seen, at, at+1)
 			case logged.refused:
 				// The server has refused it: an event of it is of use, but not required.
-			case slices.ContainsFunc(events[c.port], saysWhatWasCut):
+			case slices.ContainsFunc(events[c.client], saysWhatWasCut):
 				marked++
 			default:
 				if missing++; missing <= 8 {
@@ -220,14 +247,14 @@ func shorten(text string, longest int) string {
 }
 
 // dial opens a connection to a server in the namespace.
-func dial(port int) (*net.TCPConn, uint32, error) {
-	conn, err := net.DialTimeout("tcp", address(port), 10*time.Second)
+func dial(host string, port int) (*net.TCPConn, clientKey, error) {
+	conn, err := net.DialTimeout("tcp", address(host, port), 10*time.Second)
 	if err != nil {
 		return nil, 0, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 	tcp := conn.(*net.TCPConn)
-	return tcp, uint32(tcp.LocalAddr().(*net.TCPAddr).Port), nil
+	return tcp, keyOfClient(tcp.LocalAddr().(*net.TCPAddr).AddrPort()), nil
 }
 
 // A cut is a way to divide bytes into segments.

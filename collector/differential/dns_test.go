@@ -8,38 +8,60 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tidegate/pipeline"
+	"tidegate/pipeline/netnstest"
 )
 
 const dnsPort = 53
 
 // dnsQueryLine is a line of dnsmasq's log with log-queries=extra: 1 127.0.0.1/40000 query[A] name from 127.0.0.1
-var dnsQueryLine = regexp.MustCompile(`127\.0\.0\.1/(\d+) query\[[^]]*\] (\S+) from`)
+var dnsQueryLine = regexp.MustCompile(`(\S+)/(\d+) query\[[^]]*\] (\S+) from`)
 
 func dnsmasqSubject() *subject {
 	return &subject{
 		name: "dnsmasq", ports: []int{dnsPort}, share: 3, same: sameQuestion,
-		start: func(l *lab) {
-			l.start("dnsmasq.log", "dnsmasq", "-k", "-C", "/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
-				"--log-facility=-", "--log-queries=extra", "--address=/example/192.0.2.10", "--listen-address=127.0.0.1", "--bind-interfaces")
-			l.waitTCP(dnsPort)
-		},
+		start:    func(l *lab) { startDNSMasq(l, "dnsmasq.log", hosts[:]...) },
 		converse: converseDNS,
-		log: func(l *lab) map[uint32][]executed {
-			logged := map[uint32][]executed{}
-			for _, match := range dnsQueryLine.FindAllStringSubmatch(string(l.read("dnsmasq.log")), -1) {
-				port, _ := strconv.ParseUint(match[1], 10, 16)
-				logged[uint32(port)] = append(logged[uint32(port)], executed{text: strings.ToLower(match[2])})
-			}
-			return logged
-		},
+		log:      func(l *lab) map[clientKey][]executed { return queryLog(l, "dnsmasq.log") },
 	}
+}
+
+// extensionSubject is dnsmasq at an address of its own. Its queries come in packets with extension headers of IPv6.
+func extensionSubject() *subject {
+	return &subject{
+		name: "extensions", hosts: []string{extensionHost}, ports: []int{dnsPort}, share: 3, same: sameQuestion,
+		start: func(l *lab) {
+			netnstest.Run(l.t, "ip", "address", "replace", extensionHost+"/128", "dev", "lo", "nodad")
+			startDNSMasq(l, "extensions.log", extensionHost)
+		},
+		converse: converseExtended,
+		log:      func(l *lab) map[clientKey][]executed { return queryLog(l, "extensions.log") },
+	}
+}
+
+func startDNSMasq(l *lab, output string, hosts ...string) {
+	l.start(output, "dnsmasq", "-k", "-C", "/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
+		"--log-facility=-", "--log-queries=extra", "--address=/example/192.0.2.10",
+		"--listen-address="+strings.Join(hosts, ","), "--bind-interfaces")
+	l.waitTCPAt(hosts[0], dnsPort)
+}
+
+// queryLog returns the queries in a log of dnsmasq.
+func queryLog(l *lab, name string) map[clientKey][]executed {
+	logged := map[clientKey][]executed{}
+	for _, match := range dnsQueryLine.FindAllStringSubmatch(string(l.read(name)), -1) {
+		client := keyOfText(match[1], match[2])
+		logged[client] = append(logged[client], executed{text: strings.ToLower(match[3])})
+	}
+	return logged
 }
 
 func sameQuestion(e observed, logged executed) bool {
@@ -47,16 +69,17 @@ func sameQuestion(e observed, logged executed) bool {
 }
 
 // converseDNS sends queries from one port and waits for the answers.
-func converseDNS(random *rand.Rand, marker string) (conversation, error) {
+func converseDNS(random *rand.Rand, host, marker string) (conversation, error) {
 	if chance(random, 25) {
-		return converseDNSOverTCP(random, marker)
+		return converseDNSOverTCP(random, host, marker)
 	}
-	conn, err := net.Dial("udp", address(dnsPort))
+	conn, err := net.Dial("udp", address(host, dnsPort))
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	c := conversation{port: uint32(conn.LocalAddr().(*net.UDPAddr).Port)}
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	c := conversation{client: keyOfClient(local)}
 	var forms []string
 	if chance(random, 25) {
 		count := pick(random, 1, 20, 100)
@@ -71,7 +94,7 @@ func converseDNS(random *rand.Rand, marker string) (conversation, error) {
 		forms = append(forms, form)
 		c.written = append(c.written, query...)
 		if chance(random, 15) {
-			name, err := sendFragments(random, c.port, query)
+			name, err := sendFragments(random, host, local.Port(), query)
 			if forms = append(forms, name); err != nil {
 				return c, err
 			}
@@ -85,19 +108,15 @@ func converseDNS(random *rand.Rand, marker string) (conversation, error) {
 	return c, nil
 }
 
-// sendFragments sends a query in fragments of IPv4, and returns their form. The kernel drops a datagram with fragments
+// sendFragments sends a query in fragments of IP, and returns their form. The kernel drops a datagram with fragments
 // that overlap.
-func sendFragments(random *rand.Rand, port uint32, query []byte) (form string, err error) {
-	datagram := binary.BigEndian.AppendUint16(nil, uint16(port))
-	for _, field := range []uint16{dnsPort, uint16(8 + len(query)), 0} { // 0: without a checksum
-		datagram = binary.BigEndian.AppendUint16(datagram, field)
-	}
-	datagram = append(datagram, query...)
-	id := uint16(1 + random.IntN(1<<16-1))
+func sendFragments(random *rand.Rand, host string, port uint16, query []byte) (form string, err error) {
+	datagram := udpDatagram(host, port, dnsPort, query)
+	id := random.Uint32()
 	size := 8 * (1 + random.IntN(3))
 	var fragments [][]byte
 	for at := 0; at < len(datagram); at += size {
-		fragments = append(fragments, ipFragment(id, at, datagram[at:min(at+size, len(datagram))], at+size < len(datagram)))
+		fragments = append(fragments, ipFragment(host, id, at, datagram[at:min(at+size, len(datagram))], at+size < len(datagram)))
 	}
 	switch random.IntN(5) {
 	case 0:
@@ -110,42 +129,38 @@ func sendFragments(random *rand.Rand, port uint32, query []byte) (form string, e
 		fragments = slices.Insert(fragments, 1, fragments[0])
 		form = "a fragment twice"
 	case 3:
-		overlapping := ipFragment(id, 8, []byte(strings.Repeat("Z", 16)), true)
+		overlapping := ipFragment(host, id, 8, []byte(strings.Repeat("Z", 16)), true)
 		fragments = slices.Insert(fragments, random.IntN(len(fragments)), overlapping)
 		form = "fragments that overlap"
 	default:
 		form = "fragments"
 	}
-	for _, fragment := range fragments {
-		if err := sendRaw(fragment); err != nil {
-			return form, err
-		}
-	}
-	return form, nil
+	return form, sendRaw(host, fragments...)
 }
 
-// ipFragment returns a packet of IPv4 with a part of a UDP datagram at an offset.
-func ipFragment(id uint16, offset int, part []byte, more bool) []byte {
-	out := make([]byte, 20, 20+len(part))
-	out[0], out[8], out[9] = 0x45, 64, 17
-	binary.BigEndian.PutUint16(out[2:], uint16(20+len(part)))
-	binary.BigEndian.PutUint16(out[4:], id)
+// ipFragment returns a packet with a part of a UDP datagram at an offset.
+func ipFragment(host string, id uint32, offset int, part []byte, more bool) []byte {
+	if netip.MustParseAddr(host).Is6() {
+		first, rest := encodeChain([]extension{fragmentHeader(id, offset, more)}, unix.IPPROTO_UDP, part)
+		return ipPacket(host, first, rest)
+	}
+	out := ipPacket(host, unix.IPPROTO_UDP, part)
+	binary.BigEndian.PutUint16(out[4:], uint16(id)|1) // 0 is filled in by the kernel
 	flags := uint16(offset / 8)
 	if more {
 		flags |= 1 << 13
 	}
 	binary.BigEndian.PutUint16(out[6:], flags)
-	copy(out[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
-	return append(out, part...)
+	return out
 }
 
-func converseDNSOverTCP(random *rand.Rand, marker string) (conversation, error) {
-	conn, local, err := dial(dnsPort)
+func converseDNSOverTCP(random *rand.Rand, host, marker string) (conversation, error) {
+	conn, local, err := dial(host, dnsPort)
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	c := conversation{port: local}
+	c := conversation{client: local}
 	var forms []string
 	for i := range pick(random, 1, 3) {
 		query, form := dnsQuery(random, uint16(i+1), fmt.Sprintf("%s%dq", marker, i))

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,32 +32,34 @@ const (
 
 const nginxConfig = `user root; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err; daemon off; master_process off; events {}
 http {
- log_format oracle escape=json '{"port":$remote_port,"server":$server_port,"line":"$request","status":$status}';
+ log_format oracle escape=json '{"client":"$remote_addr","port":$remote_port,"server":$server_port,"line":"$request","status":$status}';
  access_log %[1]s/access.log oracle;
  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u;
  scgi_temp_path %[1]s/s;
  large_client_header_buffers 8 64k; client_header_buffer_size 16k; ignore_invalid_headers off; merge_slashes off;
- server { listen %[2]d; listen %[3]d; listen %[4]d; location / { return 200 "yes\n"; } }
+ server { listen %[2]d; listen %[3]d; listen %[4]d; listen [::]:%[2]d; listen [::]:%[3]d; listen [::]:%[4]d; location / { return 200 "yes\n"; } }
 }
 `
 
 // accessLine is a line of the logs of the HTTP servers.
 type accessLine struct {
-	Port   uint32
+	Client string
+	Port   int
 	Server int // port of the server, 0 where it has only one
 	Line   string
 	Status int
 }
 
 // accessLog reads the accessLines of a log that are of the given ports of the server.
-func accessLog(l *lab, name string, servers ...int) map[uint32][]executed {
-	logged := map[uint32][]executed{}
+func accessLog(l *lab, name string, servers ...int) map[clientKey][]executed {
+	logged := map[clientKey][]executed{}
 	for text := range bytes.SplitSeq(l.read(name), []byte("\n")) {
 		var line accessLine
 		if json.Unmarshal(text, &line) != nil || line.Line == "" || !slices.Contains(servers, line.Server) {
 			continue
 		}
-		logged[line.Port] = append(logged[line.Port], executed{text: requestLine(line.Line), refused: line.Status >= 400})
+		client := keyOfText(line.Client, fmt.Sprint(line.Port))
+		logged[client] = append(logged[client], executed{text: requestLine(line.Line), refused: line.Status >= 400})
 	}
 	return logged
 }
@@ -82,41 +85,41 @@ func nginxSubject() *subject {
 			l.start("nginx.out", "nginx", "-c", conf, "-e", filepath.Join(l.dir, "nginx.err"))
 			l.waitTCP(nginxPort)
 		},
-		converse: func(random *rand.Rand, marker string) (conversation, error) {
-			return converseHTTP(random, pick(random, nginxPort, nginxOtherPort), marker, looseHTTP)
+		converse: func(random *rand.Rand, host, marker string) (conversation, error) {
+			return converseHTTP(random, host, pick(random, nginxPort, nginxOtherPort), marker, looseHTTP)
 		},
-		log: func(l *lab) map[uint32][]executed { return accessLog(l, "access.log", nginxPort, nginxOtherPort) },
+		log: func(l *lab) map[clientKey][]executed { return accessLog(l, "access.log", nginxPort, nginxOtherPort) },
 	}
 }
 
 // goSubject is net/http in this process. Its log has the form of nginx's.
 func goSubject() *subject {
 	var mu sync.Mutex
-	logged := map[uint32][]executed{}
+	logged := map[clientKey][]executed{}
 	return &subject{
 		name: "net/http", ports: []int{goPort}, share: 2, same: sameRequest,
 		start: func(l *lab) {
-			listener, err := net.Listen("tcp", address(goPort))
+			listener, err := net.Listen("tcp", fmt.Sprint(":", goPort)) // of both versions of IP
 			if err != nil {
 				l.t.Fatal(err)
 			}
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
-				remote, _ := net.ResolveTCPAddr("tcp", r.RemoteAddr)
+				remote, _ := netip.ParseAddrPort(r.RemoteAddr)
 				mu.Lock()
 				defer mu.Unlock()
-				port := uint32(remote.Port)
-				logged[port] = append(logged[port], executed{text: r.Method + " " + r.RequestURI})
+				client := keyOfClient(remote)
+				logged[client] = append(logged[client], executed{text: r.Method + " " + r.RequestURI})
 				fmt.Fprintln(w, "yes")
 			})
 			server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
 			go func() { _ = server.Serve(listener) }()
 			l.t.Cleanup(func() { _ = server.Close() })
 		},
-		converse: func(random *rand.Rand, marker string) (conversation, error) {
-			return converseHTTP(random, goPort, marker, strictHTTP)
+		converse: func(random *rand.Rand, host, marker string) (conversation, error) {
+			return converseHTTP(random, host, goPort, marker, strictHTTP)
 		},
-		log: func(*lab) map[uint32][]executed {
+		log: func(*lab) map[clientKey][]executed {
 			mu.Lock()
 			defer mu.Unlock()
 			return logged
@@ -125,20 +128,22 @@ func goSubject() *subject {
 }
 
 const pythonServer = `
-import http.server, json, os, socketserver, sys
+import http.server, json, os, socket, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        line = {"port": self.client_address[1], "line": self.requestline, "status": 200}
+        client = self.client_address[0].removeprefix("::ffff:")
+        line = {"client": client, "port": self.client_address[1], "line": self.requestline, "status": 200}
         os.write(1, (json.dumps(line) + "\n").encode())  # in one call: there are many threads
         self.send_response(200); self.send_header("Content-Length", "4"); self.end_headers()
         if self.command != "HEAD": self.wfile.write(b"yes\n")
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = answer
     def log_message(self, *args): pass
 class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6  # and IPv4 with it
     def server_bind(self): socketserver.TCPServer.server_bind(self)  # without a look-up of the host's name
-Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+Server(("::", int(sys.argv[1])), Handler).serve_forever()
 `
 
 func pythonSubject() *subject {
@@ -148,10 +153,10 @@ func pythonSubject() *subject {
 			l.start("python.log", "python3", "-c", pythonServer, fmt.Sprint(pythonPort))
 			l.waitTCP(pythonPort)
 		},
-		converse: func(random *rand.Rand, marker string) (conversation, error) {
-			return converseHTTP(random, pythonPort, marker, pythonHTTP)
+		converse: func(random *rand.Rand, host, marker string) (conversation, error) {
+			return converseHTTP(random, host, pythonPort, marker, pythonHTTP)
 		},
-		log: func(l *lab) map[uint32][]executed { return accessLog(l, "python.log", 0) },
+		log: func(l *lab) map[clientKey][]executed { return accessLog(l, "python.log", 0) },
 	}
 }
 
@@ -169,13 +174,13 @@ var (
 )
 
 // converseHTTP sends some requests on one connection and reads until the server closes it or has answered.
-func converseHTTP(random *rand.Rand, port int, marker string, dialect httpDialect) (conversation, error) {
-	conn, local, err := dial(port)
+func converseHTTP(random *rand.Rand, host string, port int, marker string, dialect httpDialect) (conversation, error) {
+	conn, local, err := dial(host, port)
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	c := conversation{port: local}
+	c := conversation{client: local}
 
 	// Requests follow one another with and without waiting for the answer.
 	count := pick(random, 1, 1, 2, 3, 8)

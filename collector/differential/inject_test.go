@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,24 +22,24 @@ func injectedSubject() *subject {
 		name: "injected", ports: []int{nginxInjectPort}, share: 2, same: sameRequest,
 		start:    func(*lab) {}, // nginxSubject starts it
 		converse: converseInjected,
-		log:      func(l *lab) map[uint32][]executed { return accessLog(l, "access.log", nginxInjectPort) },
+		log:      func(l *lab) map[clientKey][]executed { return accessLog(l, "access.log", nginxInjectPort) },
 	}
 }
 
 // converseInjected sends requests one after the other, with injected packets in between.
-func converseInjected(random *rand.Rand, marker string) (conversation, error) {
-	conn, local, err := dial(nginxInjectPort)
+func converseInjected(random *rand.Rand, host, marker string) (conversation, error) {
+	conn, local, err := dial(host, nginxInjectPort)
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	c := conversation{port: local}
+	c := conversation{client: local}
 	var forms []string
 	for i := range 3 {
 		request := fmt.Sprintf("GET /%s%dq?padding HTTP/1.1\r\nHost: shop.example\r\n\r\n", marker, i)
 		form := "nothing"
 		if i > 0 {
-			form, err = injectPacket(conn, random, request)
+			form, err = injectPacket(conn, random, host, request)
 			if err != nil {
 				return c, err
 			}
@@ -52,7 +51,13 @@ func converseInjected(random *rand.Rand, marker string) (conversation, error) {
 		forms = append(forms, form)
 		c.form = strings.Join(forms, "; ")
 		c.written = append(c.written, request...)
-		if err := writeUrgent(conn, random, request); err != nil {
+		if chance(random, 40) {
+			name, err := writeExtended(conn, random, host, request)
+			c.form += ", request in " + name
+			if err != nil {
+				return c, err
+			}
+		} else if err := writeUrgent(conn, random, request); err != nil {
 			return c, err
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
@@ -66,6 +71,43 @@ func converseInjected(random *rand.Rand, marker string) (conversation, error) {
 		}
 	}
 	return c, nil
+}
+
+// writeExtended writes a request in packets with extension headers of IPv6, or one with options of IPv4. The kernel takes it for sent, so that it
+// knows the answer.
+func writeExtended(conn *net.TCPConn, random *rand.Rand, host, request string) (form string, err error) {
+	sendNext, receiveNext, err := sequenceNumbers(conn)
+	if err != nil {
+		return "", err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		const offWithoutProbe, sendQueue = -1, 2
+		set := func(option, value int) {
+			optErr = errors.Join(optErr, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, option, value))
+		}
+		set(unix.TCP_REPAIR, 1)
+		set(unix.TCP_REPAIR_QUEUE, sendQueue)
+		_, writeErr := unix.Write(int(fd), []byte(request))
+		optErr = errors.Join(optErr, writeErr)
+		set(unix.TCP_REPAIR, offWithoutProbe)
+	})
+	if err := errors.Join(err, optErr); err != nil {
+		return "", err
+	}
+	client := conn.LocalAddr().(*net.TCPAddr).Port
+	data := segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: []byte(request)}
+	encoded := data.encode(host, client, nginxInjectPort)
+	if host == hosts[0] {
+		options, form := ipOptions(random, false)
+		return form, sendRaw(host, withOptions(ipPacket(host, unix.IPPROTO_TCP, encoded), options))
+	}
+	packets, form := extendedPackets(random, host, unix.IPPROTO_TCP, encoded, false)
+	return form, sendRaw(host, packets...)
 }
 
 // writeUrgent writes a request. Sometimes a byte of urgent data stands in it, which the server does not read.
@@ -100,7 +142,7 @@ const (
 )
 
 // injectPacket sends one packet that the receiver refuses, and returns its form.
-func injectPacket(conn *net.TCPConn, random *rand.Rand, request string) (string, error) {
+func injectPacket(conn *net.TCPConn, random *rand.Rand, host, request string) (string, error) {
 	sendNext, receiveNext, err := sequenceNumbers(conn)
 	if err != nil {
 		return "", err
@@ -132,8 +174,18 @@ func injectPacket(conn *net.TCPConn, random *rand.Rand, request string) (string,
 		{"closed window of the server", server, client, segment{seq: receiveNext - 1<<20, ack: sendNext, flags: flagACK}},
 		{"data that was acknowledged", client, server, segment{seq: sendNext - uint32(len(other)), ack: receiveNext, flags: flagACK, payload: other}},
 	}
+	if host != hosts[0] && chance(random, 40) {
+		data := segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: other}.encode(host, client, server)
+		packets, form := extendedPackets(random, host, unix.IPPROTO_TCP, data, true)
+		return "data behind " + form, sendRaw(host, packets...)
+	}
+	if host == hosts[0] && chance(random, 20) {
+		data := segment{seq: sendNext, ack: receiveNext, flags: flagACK | flagPSH, payload: other}.encode(host, client, server)
+		options, form := ipOptions(random, true)
+		return "data behind " + form, sendRaw(host, withOptions(ipPacket(host, unix.IPPROTO_TCP, data), options))
+	}
 	chosen := segments[random.IntN(len(segments))]
-	return chosen.form, sendRaw(chosen.segment.encode(chosen.from, chosen.to))
+	return chosen.form, sendRaw(host, ipPacket(host, unix.IPPROTO_TCP, chosen.segment.encode(host, chosen.from, chosen.to)))
 }
 
 // sequenceNumbers returns the next sequence numbers of both directions, by TCP_REPAIR.
@@ -181,7 +233,7 @@ func timestamp(conn *net.TCPConn) (stamp uint32, err error) {
 	return stamp, errors.Join(err, optErr)
 }
 
-// A segment is a TCP segment between two ports of 127.0.0.1.
+// A segment is a TCP segment between two ports of a host.
 type segment struct {
 	seq, ack uint32
 	flags    byte
@@ -190,56 +242,28 @@ type segment struct {
 	stamp    uint32 // the timestamp of its option, if it is not 0
 }
 
-// encode returns the segment with an IPv4 header.
-func (s segment) encode(from, to int) []byte {
-	const ipHead = 20
-	tcpHead := 20
+// encode returns the segment.
+func (s segment) encode(host string, from, to int) []byte {
+	headLen := 20
 	if s.stamp != 0 {
-		tcpHead += 12
+		headLen += 12
 	}
-	out := make([]byte, ipHead+tcpHead, ipHead+tcpHead+len(s.payload))
+	out := make([]byte, headLen, headLen+len(s.payload))
 	out = append(out, s.payload...)
-	out[0], out[8], out[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(out[2:], uint16(len(out)))
-	copy(out[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
-	tcp := out[ipHead:]
-	binary.BigEndian.PutUint16(tcp, uint16(from))
-	binary.BigEndian.PutUint16(tcp[2:], uint16(to))
-	binary.BigEndian.PutUint32(tcp[4:], s.seq)
-	binary.BigEndian.PutUint32(tcp[8:], s.ack)
-	tcp[12], tcp[13] = byte(tcpHead/4<<4), s.flags
+	binary.BigEndian.PutUint16(out, uint16(from))
+	binary.BigEndian.PutUint16(out[2:], uint16(to))
+	binary.BigEndian.PutUint32(out[4:], s.seq)
+	binary.BigEndian.PutUint32(out[8:], s.ack)
+	out[12], out[13] = byte(headLen/4<<4), s.flags
 	if s.stamp != 0 {
-		copy(tcp[20:], []byte{1, 1, 8, 10})
-		binary.BigEndian.PutUint32(tcp[24:], s.stamp)
+		copy(out[20:], []byte{1, 1, 8, 10})
+		binary.BigEndian.PutUint32(out[24:], s.stamp)
 	}
-	binary.BigEndian.PutUint16(tcp[14:], 512)
-
-	sum := uint32(unix.IPPROTO_TCP) + uint32(len(tcp))
-	for _, part := range [][]byte{out[12:20], tcp} {
-		for i := 0; i < len(part); i += 2 {
-			word := uint32(part[i]) << 8
-			if i+1 < len(part) {
-				word |= uint32(part[i+1])
-			}
-			sum += word
-		}
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
+	binary.BigEndian.PutUint16(out[14:], 512)
+	sum := transportSum(host, unix.IPPROTO_TCP, out)
 	if s.wrongSum {
 		sum ^= 0x1234
 	}
-	binary.BigEndian.PutUint16(tcp[16:], ^uint16(sum))
+	binary.BigEndian.PutUint16(out[16:], sum)
 	return out
-}
-
-// sendRaw sends a packet with its IP header.
-func sendRaw(packet []byte) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = syscall.Close(fd) }()
-	return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
 }

@@ -30,7 +30,7 @@ var generalLogLine = regexp.MustCompile(`(?m)^(?:\d{6} [ \d]\d:\d\d:\d\d)?\t+ *(
 // mariadbSubject is MariaDB. Its general log names connections by an id that the greeting contains.
 func mariadbSubject() *subject {
 	var mu sync.Mutex
-	ports := map[uint64]uint32{} // by the id of the connection
+	clients := map[uint64]clientKey{} // by the id of the connection
 	return &subject{
 		name: "mariadb", ports: []int{mysqlPort}, share: 3, same: sameStatement,
 		start: func(l *lab) {
@@ -41,22 +41,22 @@ func mariadbSubject() *subject {
 				l.t.Fatalf("mariadb-install-db: %v: %s", err, out)
 			}
 			l.start("mariadb.out", "mariadbd", "--no-defaults", "--datadir="+data, "--skip-grant-tables", "--user=root",
-				"--bind-address=127.0.0.1", fmt.Sprint("--port=", mysqlPort), "--socket=s", // in the data folder: the path of a socket is short
+				"--bind-address="+strings.Join(hosts[:], ","), fmt.Sprint("--port=", mysqlPort), "--socket=s", // in the data folder: the path of a socket is short
 				"--pid-file="+filepath.Join(l.dir, "pid"), "--general-log", "--general-log-file="+filepath.Join(l.dir, "general.log"),
 				"--max-connections=500", "--max-allowed-packet=64M")
 			l.waitTCP(mysqlPort)
 		},
-		converse: func(random *rand.Rand, marker string) (conversation, error) {
-			c, id, err := converseMySQL(random, marker)
+		converse: func(random *rand.Rand, host, marker string) (conversation, error) {
+			c, id, err := converseMySQL(random, host, marker)
 			mu.Lock()
-			ports[id] = c.port
+			clients[id] = c.client
 			mu.Unlock()
 			return c, err
 		},
-		log: func(l *lab) map[uint32][]executed {
+		log: func(l *lab) map[clientKey][]executed {
 			text := l.read("general.log")
 			places := generalLogLine.FindAllSubmatchIndex(text, -1)
-			logged := map[uint32][]executed{}
+			logged := map[clientKey][]executed{}
 			for i, place := range places {
 				end := len(text)
 				if i+1 < len(places) {
@@ -67,12 +67,12 @@ func mariadbSubject() *subject {
 				}
 				id, _ := strconv.ParseUint(string(text[place[2]:place[3]]), 10, 64)
 				statement := strings.TrimSuffix(string(text[place[1]:end]), "\n")
-				if port, ok := ports[id]; ok {
+				if client, ok := clients[id]; ok {
 					// Of several statements in one command the log has the whole text, then each one behind the first.
-					if before := logged[port]; len(before) > 0 && isLaterStatement(before[len(before)-1].text, statement) {
+					if before := logged[client]; len(before) > 0 && isLaterStatement(before[len(before)-1].text, statement) {
 						continue
 					}
-					logged[port] = append(logged[port], executed{text: statement})
+					logged[client] = append(logged[client], executed{text: statement})
 				}
 			}
 			return logged
@@ -104,13 +104,13 @@ func sameStatement(e observed, logged executed) bool {
 }
 
 // converseMySQL logs in and sends statements. It returns the id of the connection too.
-func converseMySQL(random *rand.Rand, marker string) (c conversation, id uint64, err error) {
-	tcp, local, err := dial(mysqlPort)
+func converseMySQL(random *rand.Rand, host, marker string) (c conversation, id uint64, err error) {
+	tcp, local, err := dial(host, mysqlPort)
 	if err != nil {
 		return conversation{}, 0, err
 	}
 	defer func() { _ = tcp.Close() }()
-	c.port = local
+	c.client = local
 	compressed := chance(random, 5)
 	if id, err = logIn(tcp, compressed); err != nil {
 		return c, id, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,10 +108,12 @@ func (l *lab) start(output, name string, args ...string) *exec.Cmd {
 }
 
 // waitTCP waits until a server accepts connections.
-func (l *lab) waitTCP(port int) {
+func (l *lab) waitTCP(port int) { l.waitTCPAt(hosts[0], port) }
+
+func (l *lab) waitTCPAt(host string, port int) {
 	l.t.Helper()
 	for range 2400 {
-		conn, err := net.Dial("tcp", address(port))
+		conn, err := net.Dial("tcp", address(host, port))
 		if err == nil {
 			conn.Close()
 			return
@@ -120,7 +123,13 @@ func (l *lab) waitTCP(port int) {
 	l.t.Fatalf("nothing listens on port %d", port)
 }
 
-func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+// hosts are the addresses of the servers.
+var hosts = [...]string{"127.0.0.1", "::1"}
+
+// extensionHost is the address of a further server, also of the loopback interface.
+const extensionHost = "fd00::2"
+
+func address(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
 
 func (l *lab) write(name, text string) string {
 	l.t.Helper()
@@ -180,29 +189,30 @@ func (o observed) String() string {
 	return text + " " + strings.Join(o.tags, " ")
 }
 
-// observe runs the capture through the session table. It returns the events by their server and the client's
-// port.
-func (l *lab) observe(servers map[uint32]*subject) map[*subject]map[uint32][]observed {
+// observe runs the capture through the session table. It returns the events by their server and
+// client.
+func (l *lab) observe(servers map[netip.AddrPort]*subject) map[*subject]map[clientKey][]observed {
 	l.t.Helper()
 	file, err := capture.OpenFile(l.captureFile())
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer func() { _ = file.Close() }()
-	events := map[*subject]map[uint32][]observed{}
+	events := map[*subject]map[clientKey][]observed{}
 	for _, s := range servers {
-		events[s] = map[uint32][]observed{}
+		events[s] = map[clientKey][]observed{}
 	}
 	reg := prometheus.NewRegistry()
 	set := protocols.NewSet(all.Protocols, protocols.Default(), reg)
 	set.Panicked = func(protocol string, value any, _ []byte) { l.t.Errorf("panic in %s: %v", protocol, value) }
 	table := sessions.New(sessions.Default(), sessions.Deps{Protocols: set, Emit: func(e *pipeline.Event) {
-		client, server := e.Source.GetPort(), e.Destination.GetPort()
+		client, server := endpointOf(e.Source), endpointOf(e.Destination)
 		if servers[server] == nil {
 			client, server = server, client
 		}
 		if seen, ok := observedOf(e); ok && servers[server] != nil {
-			events[servers[server]][client] = append(events[servers[server]][client], seen)
+			seenBy := events[servers[server]]
+			seenBy[keyOfClient(client)] = append(seenBy[keyOfClient(client)], seen)
 		}
 	}}, reg)
 	packets := 0
@@ -219,6 +229,11 @@ func (l *lab) observe(servers map[uint32]*subject) map[*subject]map[uint32][]obs
 	table.Close()
 	l.t.Logf("%d packets", packets)
 	return events
+}
+
+func endpointOf(end *pipeline.Endpoint) netip.AddrPort {
+	ip, _ := netip.AddrFromSlice(end.GetIp())
+	return netip.AddrPortFrom(ip.Unmap(), uint16(end.GetPort()))
 }
 
 // observedOf returns the compared part of an event; ok is false for a session.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ func redisSubject() *subject {
 	return &subject{
 		name: "redis", ports: []int{redisPort}, share: 4, same: sameCommand, notLogged: notLogged,
 		start: func(l *lab) {
-			l.start("redis.out", "redis-server", "--port", fmt.Sprint(redisPort), "--save", "", "--bind", "127.0.0.1",
+			l.start("redis.out", "redis-server", "--port", fmt.Sprint(redisPort), "--save", "", "--bind", hosts[0], hosts[1],
 				"--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000000", "--dir", l.dir)
 			l.waitTCP(redisPort)
 		},
@@ -34,8 +35,8 @@ func redisSubject() *subject {
 }
 
 // slowLog returns all commands that Redis has executed, of each client. Redis keeps 31 arguments of 128 bytes.
-func slowLog(l *lab) map[uint32][]executed {
-	conn, err := net.Dial("tcp", address(redisPort))
+func slowLog(l *lab) map[clientKey][]executed {
+	conn, err := net.Dial("tcp", address(hosts[0], redisPort))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func slowLog(l *lab) map[uint32][]executed {
 	if err != nil {
 		l.t.Fatalf("read the slow log: %v", err)
 	}
-	logged := map[uint32][]executed{}
+	logged := map[clientKey][]executed{}
 	entries := reply.([]any)
 	for _, listed := range slices.Backward(entries) { // newest first
 		entry := listed.([]any)
@@ -64,12 +65,12 @@ func slowLog(l *lab) map[uint32][]executed {
 			}
 			words = append(words, word)
 		}
-		client, err := net.ResolveTCPAddr("tcp", entry[4].(string))
+		client, err := netip.ParseAddrPort(entry[4].(string))
 		if err != nil {
 			continue // a command of a script or of a transaction without a client
 		}
 		one.text = strings.ToUpper(words[0]) + strings.Join(append([]string{""}, words[1:]...), " ")
-		logged[uint32(client.Port)] = append(logged[uint32(client.Port)], one)
+		logged[keyOfClient(client)] = append(logged[keyOfClient(client)], one)
 	}
 	return logged
 }
@@ -123,13 +124,13 @@ func sameCommand(e observed, logged executed) bool {
 }
 
 // converseRedis sends commands on one connection.
-func converseRedis(random *rand.Rand, marker string) (conversation, error) {
-	conn, local, err := dial(redisPort)
+func converseRedis(random *rand.Rand, host, marker string) (conversation, error) {
+	conn, local, err := dial(host, redisPort)
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	c := conversation{port: local}
+	c := conversation{client: local}
 	var forms []string
 
 	// 1. What an attacker sends first: it decides nothing about what follows.

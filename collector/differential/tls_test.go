@@ -29,7 +29,7 @@ const (
 // opensslSubject is openssl's s_server. The log is what the client sees: a finished handshake.
 func opensslSubject() *subject {
 	var mu sync.Mutex
-	logged := map[uint32][]executed{}
+	logged := map[clientKey][]executed{}
 	return &subject{
 		name: "openssl", ports: []int{tlsPort, tlsOtherPort}, share: 2,
 		same: func(e observed, logged executed) bool {
@@ -46,16 +46,16 @@ func opensslSubject() *subject {
 				l.waitTCP(port)
 			}
 		},
-		converse: func(random *mathrand.Rand, marker string) (conversation, error) {
-			c, err := converseTLS(random, marker)
+		converse: func(random *mathrand.Rand, host, marker string) (conversation, error) {
+			c, err := converseTLS(random, host, marker)
 			if err == nil {
 				mu.Lock()
-				logged[c.port] = append(logged[c.port], executed{text: marker + ".example"})
+				logged[c.client] = append(logged[c.client], executed{text: marker + ".example"})
 				mu.Unlock()
 			}
 			return c, err
 		},
-		log: func(*lab) map[uint32][]executed { return logged },
+		log: func(*lab) map[clientKey][]executed { return logged },
 	}
 }
 
@@ -81,15 +81,15 @@ func writeCertificate(l *lab) {
 }
 
 // converseTLS makes a handshake whose records and segments are divided in odd ways.
-func converseTLS(random *mathrand.Rand, marker string) (conversation, error) {
-	conn, local, err := dial(pick(random, tlsPort, tlsOtherPort))
+func converseTLS(random *mathrand.Rand, host, marker string) (conversation, error) {
+	conn, local, err := dial(host, pick(random, tlsPort, tlsOtherPort))
 	if err != nil {
 		return conversation{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	version := pick[uint16](random, tls.VersionTLS12, tls.VersionTLS13, tls.VersionTLS13)
 	recordBytes := pick(random, 0, 0, 1, 7, 100)
-	c := conversation{port: local, form: fmt.Sprintf("%s, records of %d", tls.VersionName(version), recordBytes)}
+	c := conversation{client: local, form: fmt.Sprintf("%s, records of %d", tls.VersionName(version), recordBytes)}
 	divided := &dividedConn{Conn: conn, random: random, recordBytes: recordBytes}
 	client := tls.Client(divided, &tls.Config{
 		ServerName: marker + ".example", InsecureSkipVerify: true, MinVersion: version, MaxVersion: version,

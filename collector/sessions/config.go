@@ -31,7 +31,7 @@ type Config struct {
 	// Interval of the events of an open session, which have the state `open` and its counts so far; 0: a session
 	// has one event, at its end.
 	OpenInterval time.Duration `yaml:"open_interval"`
-	// How long an IP datagram waits for its missing fragments.
+	// How long an IP datagram waits for its missing fragments. Linux waits for 60 s with IPv6, 30 s with IPv4.
 	FragmentTimeout time.Duration `yaml:"fragment_timeout"`
 	// How long a closed TCP connection waits for late packets before its session event is made.
 	CloseLinger time.Duration `yaml:"close_linger"`
@@ -58,7 +58,7 @@ func Default() Config {
 		TCPIdleTimeout:  15 * time.Minute,
 		SYNTimeout:      30 * time.Second,
 		UDPIdleTimeout:  30 * time.Second,
-		FragmentTimeout: 15 * time.Second,
+		FragmentTimeout: time.Minute,
 		CloseLinger:     time.Second,
 		ReorderGrace:    10 * time.Millisecond,
 		GapTimeout:      2 * time.Second,

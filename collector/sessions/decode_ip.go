@@ -8,6 +8,7 @@ import (
 
 // IP protocol numbers.
 const (
+	protoHopByHop = 0
 	protoICMP     = 1
 	protoIPIP     = 4
 	protoTCP      = 6
@@ -62,6 +63,9 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	p.src, p.dst = addrFrom4(data[12:]), addrFrom4(data[16:])
 	p.id, p.hasID = uint32(binary.BigEndian.Uint16(data[4:])), data[4]|data[5] != 0
 	fragment, proto := binary.BigEndian.Uint16(data[6:]), data[9]
+	if headLen > 20 && areOptionsRefusedIPv4(data[20:headLen]) {
+		p.refused, p.Doubtful = true, true
+	}
 	if d.isHeaderWrong(data[:headLen]) {
 		p.headerWrong = true
 	}
@@ -78,7 +82,7 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	if fragment&0x3fff != 0 { // an offset, or more fragments follow
 		var res result
 		data, res = d.frags.addFragment(p.clock, ipFragment{
-			key: fragKey{p.src, p.dst, p.tunnel.key, p.id, proto, false, p.iface},
+			key: fragKey{p.src, p.dst, p.tunnel.key, p.id, proto, false, p.refused, p.iface},
 			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: data, wire: wire,
 		})
 		if data == nil {
@@ -89,71 +93,30 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	return d.decodeTransport(p, proto, data, wire, depth)
 }
 
-// maxIPv6Extensions bounds the number of extension headers of an IPv6 packet.
-const maxIPv6Extensions = 8
-
-// decodeIPv6 reads the header of IPv6 (RFC 8200) and skips its extension headers.
-func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
-	if len(data) < 40 {
-		return resTruncated
-	}
-	p.src, p.dst = addrFrom16(data[8:]), addrFrom16(data[24:])
-	p.id, p.hasID = 0, false
-	size, next := int(binary.BigEndian.Uint16(data[4:])), data[6]
-	if size == 0 { // TSO, or a jumbogram
-		size = max(wire-40, 0)
-	}
-
-	// data and wire are those of the rest of the packet, and next is the type of the header at its front.
-	// Each turn reads one extension header.
-	wire = min(size, wire-40)
-	data = data[40:min(len(data), 40+wire)]
-	for range maxIPv6Extensions {
-		switch next {
-		case 0, protoRouting, protoDestOpts, protoMobility, protoHIP, protoShim6, protoAH:
-			if len(data) < 8 {
-				return resTruncated
-			}
-			if next == protoAH && !d.opens(p, links.AH, 0, depth) {
-				return p.endAt(resTunnel, LayerTunnel, uint64(links.AH))
-			}
-			size := 8 + int(data[1])*8
-			if next == protoAH { // counts in units of four bytes, unlike the others
-				size = 8 + int(data[1])*4
-			}
-			if size > wire {
-				return resMalformed
-			}
-			if size > len(data) {
-				return resTruncated
-			}
-			next, data, wire = data[0], data[size:], wire-size
-
-		case protoFragment:
-			if len(data) < 8 {
-				return resTruncated
-			}
-			field := binary.BigEndian.Uint16(data[2:])
-			id := binary.BigEndian.Uint32(data[4:])
-			next, data, wire = data[0], data[8:], wire-8
-			if field&^6 == 0 { // an atomic fragment, RFC 6946
-				continue
-			}
-			var res result
-			data, res = d.frags.addFragment(p.clock, ipFragment{
-				key: fragKey{p.src, p.dst, p.tunnel.key, id, next, true, p.iface},
-				off: int(field &^ 7), more: field&1 != 0, b: data, wire: wire,
-			})
-			if data == nil {
-				return res
-			}
-			wire, p.conflict = len(data), d.frags.conflict
-
-		default:
-			return d.decodeTransport(p, next, data, wire, depth)
+// areOptionsRefusedIPv4 reports whether Linux, as it is configured by default, drops a packet because of its options
+// (RFC 791, section 3.1): a source route, or an option that goes beyond its end.
+func areOptionsRefusedIPv4(options []byte) bool {
+	const end, noOperation, recordRoute, timestamps, looseRoute, strictRoute = 0, 1, 7, 68, 131, 137
+	for len(options) > 0 && options[0] != end {
+		if options[0] == noOperation {
+			options = options[1:]
+			continue
 		}
+		if len(options) < 2 || options[1] < 2 || int(options[1]) > len(options) {
+			return true
+		}
+		size := int(options[1])
+		switch options[0] {
+		case looseRoute, strictRoute:
+			return true
+		case recordRoute, timestamps: // the next free place, of 4 bytes, if there is one
+			if size < 3 || options[2] < 4 || int(options[2]) <= size && int(options[2])+3 > size {
+				return true
+			}
+		}
+		options = options[size:]
 	}
-	return resTooDeep
+	return false
 }
 
 // decodeTransport reads the payload of IP: TCP, UDP, or a tunnel.

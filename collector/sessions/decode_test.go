@@ -113,7 +113,7 @@ func TestFragments(t *testing.T) {
 				test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
 			}
 			test.wantParserLog(">yyyyyyyy…3039")
-			test.Tick(startTime + int64(20*time.Second))
+			test.Tick(startTime + int64(70*time.Second))
 			if test.decoder.frags.cost != 0 || len(test.decoder.frags.datagrams) != 0 {
 				t.Errorf("%d bytes of fragments are left", test.decoder.frags.cost)
 			}
@@ -142,12 +142,43 @@ func TestFragmentsAreBounded(t *testing.T) {
 		strings.Repeat("y", 300)), 104)
 	second := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 56)
-	// RFC 5722: an overlap makes the whole datagram invalid, whatever comes after it.
-	for _, part := range [][]byte{first[0], second[1], first[1], first[2], first[0], first[1], first[2]} {
+	// An overlap ends the datagram.
+	for _, part := range [][]byte{first[0], second[1], first[1], first[2]} {
 		test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
 	}
 	if len(test.closeSessions()) != 0 {
 		t.Error("overlapping fragments of IPv6 made a datagram")
+	}
+}
+
+// TestFragmentsBeginAnewAfterAnOverlap: Linux drops a datagram whose fragments overlap, and takes a complete one with the
+// same id that follows. A fragment within what has come in a row is a repetition.
+func TestFragmentsBeginAnewAfterAnOverlap(t *testing.T) {
+	for name, ends := range map[string][2]string{
+		"IPv4": {"10.0.0.1:4000", "10.0.0.2:53"}, "IPv6": {"[fd00::1]:4000", "[fd00::2]:53"},
+	} {
+		parts := func(text string, size int) [][]byte {
+			return fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7, strings.Repeat(text, 300)), size)
+		}
+		real, decoy, wide := parts("r", 104), parts("d", 56), parts("r", 208)
+		check := func(form, want string, packets ...[]byte) {
+			t.Helper()
+			test := newTableTest(t, Default(), Deps{})
+			for _, packet := range packets {
+				test.Packet("eth0", layers.LinkTypeEthernet, startTime, packet, len(packet))
+			}
+			test.Close()
+			if got := strings.TrimSpace(strings.TrimSuffix(test.recorder.log.String(), "close")); !strings.HasPrefix(got, want) || want == "" && got != "" {
+				t.Errorf("%s, %s: parser got %q, want %q", name, form, got, want)
+			}
+		}
+		check("an overlap first", ">rrr", decoy[1], real[0], real[0], real[1], real[2])
+		check("an overlap between", "", real[0], decoy[1], real[1], real[2])
+		check("an overlap, then all", ">rrr", real[0], decoy[1], real[1], real[2], real[0])
+		check("a part of a run", ">rrr", real[0], real[1], parts("r", 56)[1], real[2])
+		check("two parts of a run", ">rrr", real[0], real[1], wide[0], real[2])
+		check("parts of two runs", "", real[1], real[0], wide[0], real[2])
+		check("an end before other bytes", "", real[1], decoy[0], parts("d", 280)[1], real[0], parts("d", 56)[5])
 	}
 }
 

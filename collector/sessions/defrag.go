@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"slices"
+	"sort"
 
 	"tidegate/collector/reassembly"
 	"tidegate/pipeline/memory"
@@ -13,8 +14,9 @@ type fragKey struct {
 	src, dst addr
 	tunnel   uint64 // tunnel.key
 	id       uint32
-	proto    uint8
+	proto    uint8 // of IPv4
 	v6       bool
+	refused  bool // Linux drops the fragment because of a header in front of it
 	iface    uint16
 }
 
@@ -25,6 +27,7 @@ type ipFragment struct {
 	more bool   // more fragments follow
 	b    []byte // as captured; valid during the call
 	wire int    // length of the fragment's data on the wire
+	next byte   // of IPv6: the type of the header at the front of b
 }
 
 // A datagram is an incomplete IP datagram and the fragments of it that were captured.
@@ -34,28 +37,29 @@ type datagram struct {
 	end      int            // its length; -1 while the last fragment is missing
 	received int            // bytes in parts
 	cost     int            // memory charged for the buffers of parts
-	due      int64          // clock: when it times out; 0 if it is complete
+	due      int64          // clock: when it times out; 0 if it is complete or was given up
 	conflict bool           // fragments overlap and have different bytes
-	invalid  bool           // its fragments contradict each other; later ones are ignored until it times out
+	next     byte           // of IPv6: the type of the header at its front
 }
 
-// A datagramPart is a run of bytes of a datagram.
+// A datagramPart is a part of a datagram that does not overlap others.
 type datagramPart struct {
-	off int
-	b   []byte // from defragmenter.buffers
+	off    int
+	b      []byte // from defragmenter.buffers
+	begins bool   // it begins a run, as Linux has them: a part that came directly behind the last one continues its run
 }
 
-// Bounds of a datagram: the largest length of IP, and more fragments than any network produces.
-const (
-	maxDatagram  = 65535
-	maxFragments = 256
-)
+func (p *datagramPart) end() int { return p.off + len(p.b) }
+
+// maxDatagram is the largest length of a datagram. Its parts have 8 bytes at least, but for the last one.
+const maxDatagram = 65535
 
 // maxDatagramQueue bounds the queue of datagrams. A complete datagram stays in the queue until all datagrams
 // before it are gone.
 const maxDatagramQueue = 64 << 10
 
-// A defragmenter holds the fragments of IPv4 and IPv6 datagrams until the datagrams are complete.
+// A defragmenter holds the fragments of IPv4 and IPv6 datagrams until the datagrams are complete. It does as Linux: a
+// fragment that contradicts those before it ends the datagram, and what follows begins another one.
 type defragmenter struct {
 	limit   int   // bound on cost
 	timeout int64 // ns
@@ -69,6 +73,7 @@ type defragmenter struct {
 	cost      int      // sum of the costs of all datagrams
 	complete  [][]byte // buffers of the datagrams that the current packet has completed
 	conflict  bool     // fragments of the last complete datagram overlapped and had different bytes
+	next      byte     // of the last complete datagram
 }
 
 func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
@@ -82,6 +87,9 @@ func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) 
 // which is valid until releaseComplete. Otherwise it returns nil and the result under which the packet is
 // counted.
 func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
+	if in.more && in.wire%8 != 0 && !in.key.v6 {
+		in.wire &^= 7 // Linux drops the rest of such a fragment of IPv4
+	}
 	end := in.off + in.wire
 	if in.wire <= 0 || len(in.b) < in.wire || end > maxDatagram || in.more && in.wire%8 != 0 {
 		return nil, resBadFragment
@@ -98,24 +106,24 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 			f.removeOldest(f.metrics.fragmentsLimit)
 		}
 	}
-	if target.invalid {
-		return nil, resBadFragment
-	}
 
 	// All fragments must agree on the end of the datagram, which the last one determines.
-	if !in.more && target.end >= 0 && target.end != end || target.end >= 0 && end > target.end {
-		return nil, f.invalidate(target)
+	if !in.more && target.end >= 0 && target.end != end || target.end >= 0 && end > target.end ||
+		!in.more && end < target.reached() {
+		return nil, f.giveUp(target)
 	}
 	if !in.more {
 		target.end = end
+	}
+	if in.off == 0 {
+		target.next = in.next
 	}
 	if res := f.insertPart(target, in.b[:in.wire], in.off); res != resFragment {
 		return nil, res
 	}
 
 	// The parts do not overlap. So the datagram is complete when they hold as many bytes as it is long.
-	if n := len(target.parts); target.end < 0 || target.received < target.end ||
-		target.parts[n-1].off+len(target.parts[n-1].b) != target.end {
+	if target.end < 0 || target.received < target.end || target.reached() != target.end {
 		f.enforceLimit()
 		return nil, resFragment
 	}
@@ -123,69 +131,65 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	for _, part := range target.parts {
 		copy(whole[part.off:], part.b)
 	}
-	f.complete, f.conflict = append(f.complete, whole), target.conflict
+	f.complete, f.conflict, f.next = append(f.complete, whole), target.conflict, target.next
 	f.removeDatagram(target)
 	return whole, resFragment
 }
 
-// insertPart stores those bytes of data, which begins at off, that are not in d yet. In IPv4 the bytes that
-// came first stay. In IPv6 an overlap invalidates the datagram (RFC 5722), except that a fragment may come
-// twice.
+// reached returns the offset behind the last part of d.
+func (d *datagram) reached() int {
+	if len(d.parts) == 0 {
+		return 0
+	}
+	return d.parts[len(d.parts)-1].end()
+}
+
+// insertPart stores data, which begins at off, in d. Bytes that a run of d has already are a repetition, and the ones
+// that came first stay. Any other overlap ends the datagram, in IPv4 too.
 func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 	end := off + len(data)
 
-	// Walk the parts that data overlaps, in order. After each turn data begins at off, and all bytes before
-	// off are in d.
-	for i := 0; i < len(d.parts) && off < end; i++ {
-		part := d.parts[i]
-		partEnd := part.off + len(part.b)
-		if partEnd <= off {
-			continue
-		}
-		if part.off >= end {
-			break
-		}
-		same := part.off == off && partEnd == end
-		if d.key.v6 && !same {
-			return f.invalidate(d)
-		}
-		lo, hi := max(off, part.off), min(end, partEnd)
-		if string(data[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
-			f.metrics.conflicts.Inc()
-			d.conflict = true
-		}
-		if off < part.off { // a hole before part: fill it; part is then at i+1
-			if len(d.parts) >= maxFragments {
-				return f.invalidate(d)
-			}
-			d.parts = slices.Insert(d.parts, i, f.newPart(d, data[:part.off-off], off))
-			i++
-		}
-		if partEnd >= end {
-			return resFragment
-		}
-		data, off = data[partEnd-off:], partEnd
+	// Find the first part that ends behind off. The parts are in order.
+	at := sort.Search(len(d.parts), func(i int) bool { return d.parts[i].end() > off })
+	if at < len(d.parts) && d.parts[at].off < end {
+		return f.repeatPart(d, at, data, off)
 	}
+	begins := at < len(d.parts) || at == 0 || d.parts[at-1].end() != off
+	d.parts = slices.Insert(d.parts, at, f.newPart(d, data, off, begins))
+	return resFragment
+}
 
-	// The rest of data overlaps no part. Fragments mostly come in order, so search its place from the end.
-	if len(d.parts) >= maxFragments {
-		return f.invalidate(d)
+// repeatPart compares data, which begins at off, with the bytes of d at its place. at is the first part that data
+// overlaps.
+func (f *defragmenter) repeatPart(d *datagram, at int, data []byte, off int) result {
+	end := off + len(data)
+	if d.parts[at].off > off {
+		return f.giveUp(d)
 	}
-	at := len(d.parts)
-	for at > 0 && d.parts[at-1].off > off {
-		at--
+	differs := false
+	for i := at; off < end; i++ { // all bytes before off are in d
+		if i == len(d.parts) || d.parts[i].off > off || i > at && d.parts[i].begins {
+			return f.giveUp(d)
+		}
+		part := &d.parts[i]
+		size := min(end, part.end()) - off
+		differs = differs || string(data[:size]) != string(part.b[off-part.off:][:size])
+		data, off = data[size:], off+size
 	}
-	d.parts = slices.Insert(d.parts, at, f.newPart(d, data, off))
+	if differs {
+		f.metrics.conflicts.Inc()
+		d.conflict = true
+	}
 	return resFragment
 }
 
 // newPart returns a part at off with a copy of data, charged to d.
-func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
+func (f *defragmenter) newPart(d *datagram, data []byte, off int, begins bool) datagramPart {
 	kept := f.buffers.Get(len(data))
 	copy(kept, data)
 	d.received += len(data)
 	f.chargeCost(d, reassembly.BufferCost(len(data)))
-	return datagramPart{off, kept}
+	return datagramPart{off, kept, begins}
 }
 
 // chargeCost adds n bytes, which may be negative, to the memory that d is charged.
@@ -195,11 +199,10 @@ func (f *defragmenter) chargeCost(d *datagram, n int) {
 	f.memory.Add(int64(n))
 }
 
-// invalidate drops the parts of d. Later fragments of d are ignored until d times out.
-func (f *defragmenter) invalidate(d *datagram) result {
-	f.releaseParts(d)
-	d.invalid = true
-	f.chargeCost(d, reassembly.BufferOverhead)
+// giveUp drops d, whose fragments contradict each other. A later fragment with its key begins another datagram.
+func (f *defragmenter) giveUp(d *datagram) result {
+	f.metrics.conflicts.Inc()
+	f.removeDatagram(d)
 	return resBadFragment
 }
 
@@ -212,7 +215,7 @@ func (f *defragmenter) releaseParts(d *datagram) {
 	d.parts, d.received = nil, 0
 }
 
-// removeDatagram ends a complete or expired datagram. Its place in the queue is freed by removeOldest.
+// removeDatagram ends a datagram that is complete, given up or expired. Its place in the queue is freed by removeOldest.
 func (f *defragmenter) removeDatagram(d *datagram) {
 	f.releaseParts(d)
 	delete(f.datagrams, d.key)

@@ -13,6 +13,7 @@ const (
 	markConflict marks = 1 << iota // bytes were sent twice and differ
 	markUrgent                     // urgent data
 	markChecksum                   // packets with wrong checksums
+	markHeaders                    // packets with headers of IP for which Linux drops them
 	markMovedMAC                   // another container sends with the Ethernet address of an end
 )
 
@@ -27,6 +28,9 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 	if f.marks&markChecksum != 0 {
 		event.AddTag(pipeline.TagBadChecksum)
 	}
+	if f.marks&markHeaders != 0 {
+		event.AddTag(pipeline.TagRefusedHeaders)
+	}
 	if f.marks&markMovedMAC != 0 {
 		event.AddTag(pipeline.TagMACMoved)
 	}
@@ -36,6 +40,9 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 func (f *flow) markPacket(p *packet) {
 	if p.conflict {
 		f.marks |= markConflict
+	}
+	if p.refused {
+		f.marks |= markHeaders
 	}
 	if p.movedMAC {
 		f.marks |= markMovedMAC

@@ -48,6 +48,7 @@ type packet struct {
 	checksum     checksumResult
 	headerWrong  bool // the checksum of an IPv4 header is wrong
 	conflict     bool // its fragments overlap and differ
+	refused      bool // Linux drops it because of an option or an extension header
 
 	mac      uint64              // source of a frame on a bridge; 0: not known
 	movedMAC bool                // two containers send with mac

@@ -133,7 +133,9 @@ func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64
 		f.marks |= markUrgent
 		f.table.metrics.urgentBytes.Inc()
 	case reassembly.DoubtfulDropped:
-		f.markChecksum(dir)
+		if f.marks&markHeaders == 0 {
+			f.markChecksum(dir)
+		}
 	case reassembly.OutsideWindow:
 		f.table.metrics.segmentsOutside.Inc()
 	case reassembly.BeforeStart:
