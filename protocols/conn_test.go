@@ -52,6 +52,8 @@ func (p *toy) Parse(dir Dir, data []byte, _ int64) (int, error) {
 		p.conn.Drop()
 	case "flip":
 		p.conn.Flip()
+	case "stop":
+		p.conn.Stop(arg)
 	case "event":
 		event := p.conn.Event(dir)
 		id := pipeline.TransactionID(p.conn.Info().Session, uint8(dir), p.conn.streamOf(dir).offset)
@@ -98,9 +100,10 @@ func toys(log *[]string, reg prometheus.Registerer) (*Set, *toy) {
 }
 
 // run plays steps. ">" and "<" are followed by bytes of the client or the server, by " gap 5" or by " end".
-// The time of a step is its index.
+// The time of a step is its index, and a tick comes before it.
 func run(conn *Conn, steps ...string) {
 	for i, step := range steps {
+		conn.Tick(int64(i))
 		dir := Client
 		if step[0] == '<' {
 			dir = Server
@@ -430,4 +433,29 @@ func TestOneSideExchangesNoRolesOnceBothHaveSent(t *testing.T) {
 	check(steps(">as", "<ask a\n"), false)
 	check(steps("<rep", ">reply b\n"), false)
 	check(steps(">ask a\n", "<ask b\n"), false)
+}
+
+// TestStoppedParsingIsAnEventOfItsProtocol: it is partial, has the reason, the body of its dataset and the time of the
+// last bytes, and no byte behind it is parsed.
+func TestStoppedParsingIsAnEventOfItsProtocol(t *testing.T) {
+	var log []string
+	set, _ := toys(&log, nil)
+	for i := range set.list {
+		set.list[i].Dataset = pipeline.Dataset_REDIS
+	}
+	var events []*pipeline.Event
+	conn := NewSet(set.list, set.cfg, nil).Open(Info{}, func(event *pipeline.Event) { events = append(events, event) })
+	run(conn, ">hi\n", "<x\n", "<stop unsupported\n", ">more\n", "<stop again\n")
+	conn.Close(9)
+	if len(events) != 1 {
+		t.Fatalf("%d events, want 1", len(events))
+	}
+	event := events[0]
+	if event.Dataset != pipeline.Dataset_REDIS || event.Redis == nil || !event.Partial || event.Timestamp != 2 ||
+		strings.Join(event.Tags, " ") != pipeline.TagParsingStopped+" unsupported" || len(event.Id) != 16 {
+		t.Errorf("%v", event)
+	}
+	if got := strings.Join(log, ", "); got != ">hi@0, <x@1, <stop unsupported@2, close" {
+		t.Error(got)
+	}
 }

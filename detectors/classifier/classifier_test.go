@@ -2,6 +2,7 @@ package classifier_test
 
 import (
 	"fmt"
+	"math"
 	"math/rand"
 	"os"
 	"strings"
@@ -273,4 +274,13 @@ func BenchmarkEvaluateVariedNames(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
+}
+
+// TestCheckRefusesThresholdsThatAreNoProbability: 0 stands for the threshold of the model.
+func TestCheckRefusesThresholdsThatAreNoProbability(t *testing.T) {
+	for threshold, want := range map[float64]int{0: 0, 0.5: 0, 1: 0, -0.1: 1, 1.1: 1, math.Inf(1): 1, math.NaN(): 1} {
+		if problems := (classifier.Config{Threshold: threshold}).Check(); len(problems) != want || want > 0 && problems[0].Key != "threshold" {
+			t.Errorf("%v: %v", threshold, problems)
+		}
+	}
 }

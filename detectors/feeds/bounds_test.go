@@ -173,3 +173,13 @@ func TestQuotesAroundFieldsAreRemoved(t *testing.T) {
 		t.Errorf("the note is %q", note)
 	}
 }
+
+// TestEmptyIndicatorsAreSkipped: what is left of a line without its quotes, marks and port may be nothing.
+func TestEmptyIndicatorsAreSkipped(t *testing.T) {
+	for _, line := range []string{`""`, `'',50`, `,50,note`, `||^`, `"",""`, "0.0.0.0 \"\"", ":443", "[]", "[]:443", "/", "/24", ":"} {
+		set, skipped := load(t, line+"\nevil.example\n")
+		if set.Len() != 1 || skipped.Count != 1 {
+			t.Errorf("%s: %d indicators, skipped %v", line, set.Len(), skipped.Errors)
+		}
+	}
+}
