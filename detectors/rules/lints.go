@@ -12,16 +12,31 @@ var vocabularies = map[string]struct {
 	fits func(text string) bool
 	form string
 }{
-	"http.request.method": {isUpper, "in upper case"},
-	"redis.command":       {isUpper, "in upper case"},
-	"memcached.command":   {isLower, "in lower case"},
-	"dns.question.type":   {isUpper, "in upper case"},
-	"dns.response_code":   {isUpper, "in upper case"},
-	"network.transport":   {isLower, "in lower case"},
-	"network.protocol":    {isLower, "in lower case"},
-	"event.outcome": {func(text string) bool {
-		return slices.Contains([]string{"success", "failure", "unknown", ""}, text)
-	}, "success, failure or unknown"},
+	"http.request.method":    {isUpper, "in upper case"},
+	"redis.command":          {isUpper, "in upper case"},
+	"memcached.command":      {isLower, "in lower case"},
+	"dns.question.type":      {isUpper, "in upper case"},
+	"dns.response_code":      {isUpper, "in upper case"},
+	"network.transport":      {isLower, "in lower case"},
+	"network.protocol":       {isLower, "in lower case"},
+	"network.type":           {oneOf("ipv4", "ipv6"), "ipv4 or ipv6"},
+	"event.outcome":          {oneOf("success", "failure", "unknown"), "success, failure or unknown"},
+	"log.level":              {oneOf("trace", "debug", "info", "warn", "error", "fatal"), "trace, debug, info, warn, error or fatal"},
+	"url.domain":             {isHost, hostForm},
+	"dns.question.name":      {isHost, hostForm},
+	"tls.client.server_name": {isHost, hostForm},
+}
+
+// hostForm is the form of a field with a host, whatever the client has sent.
+const hostForm = "in lower case, without a dot at the end"
+
+func isHost(text string) bool {
+	return isLower(text) && (text == "." || !strings.HasSuffix(text, "."))
+}
+
+// oneOf returns whether a text is one of words, or empty.
+func oneOf(words ...string) func(text string) bool {
+	return func(text string) bool { return text == "" || slices.Contains(words, text) }
 }
 
 func isUpper(text string) bool { return text == strings.ToUpper(text) }

@@ -152,6 +152,7 @@ func checkLabels(key string, labels map[string]string) []config.Problem {
 				"%q is not the name of a label: letters, digits and underscores, and no digit in front", name),
 			config.Require(!slices.Contains(ownLabels, name), place, "%q is a label that tidegate sets itself", name),
 			config.Require(utf8.ValidString(labels[name]), place, "is not UTF-8"),
+			config.Require(labels[name] != "", place, "is empty: a label without a value is none to Alertmanager"),
 		)...)
 	}
 	return problems

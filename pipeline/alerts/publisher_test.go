@@ -504,6 +504,24 @@ func TestLabelsThatPassTheCheckAreAccepted(t *testing.T) {
 	}
 }
 
+// TestLabelsWithoutEffectAreTold: labels that Alertmanager drops, and those that tidegate replaces.
+func TestLabelsWithoutEffectAreTold(t *testing.T) {
+	check := func(name, value string, wantProblems int) {
+		t.Helper()
+		if got := checkLabels("labels", map[string]string{name: value}); len(got) != wantProblems {
+			t.Errorf("%q: %q: %v", name, value, got)
+		}
+	}
+	check("team", "security", 0)
+	check("team", " ", 0)
+	check("team", "", 1)
+	check("team", "\xff", 1)
+	check("a:b", "x", 1) // a name of a metric may have a colon
+	for _, name := range ownLabels {
+		check(name, "x", 1)
+	}
+}
+
 // TestOpenAlertIsResolvedAfterARestart: a publisher resolves the alert that an earlier publisher sent to
 // Alertmanager.
 func TestOpenAlertIsResolvedAfterARestart(t *testing.T) {

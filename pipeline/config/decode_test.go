@@ -82,6 +82,7 @@ func TestDecodeNamesThePlaceAndTheNearestKey(t *testing.T) {
 
 func TestEmptyDocumentKeepsTheDefaults(t *testing.T) {
 	for _, in := range []string{
+		"\ufeff", "\ufeff# x\r\n", "\ufeffkafka:\r\n",
 		"", "# x", "# x\n", "---", "---\n", "---\n# x\n", "\n\n", "null", "kafka:\n", "kafka:\n  # count: 1\n",
 	} {
 		got, err := decode(in)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -72,8 +73,10 @@ type Document struct {
 	positions map[string]keyPositions // filled by the first Locate
 }
 
-// Parse reads the syntax of a file. Err and Errors return its errors.
+// Parse reads the syntax of a file, which may begin with a byte order mark (YAML 1.2 section 5.2). Err and Errors
+// return its errors.
 func Parse(file string, data []byte) *Document {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	document := &Document{File: file, data: data, aliasTargets: map[*ast.AliasNode]ast.Node{}}
 	switch {
 	case len(data) > MaxFileBytes:

@@ -323,7 +323,7 @@ func (p *parser) setCertificate(data []byte) {
 	body.ServerNotAfter = unixNano(read.notAfter)
 	body.ServerNames = body.ServerNames[:0]
 	for _, name := range read.dnsNames {
-		body.ServerNames = append(body.ServerNames, authority.TrimRoot(printable([]byte(name))))
+		body.ServerNames = append(body.ServerNames, strings.ToLower(authority.TrimRoot(printable([]byte(name)))))
 	}
 	for _, address := range read.addresses {
 		body.ServerNames = append(body.ServerNames, address.String())

@@ -595,5 +595,37 @@ func TestLastDotOfAServerNameIsDropped(t *testing.T) {
 	}
 }
 
+// TestNamesOfACertificateHaveOneSpelling: its names are compared with those of requests, so they are in lower case
+// and without the dot of the root. A certificate of which a part cannot be read makes the event partial.
+func TestNamesOfACertificateHaveOneSpelling(t *testing.T) {
+	key := newKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"WWW.Example.com", "b.example.com."}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, server := configs(tls.VersionTLS12)
+	server.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+	steps := converse(t, client, server)
+	events := play(steps)
+	if len(events) != 1 || events[0].Partial ||
+		!slices.Equal(events[0].Tls.ServerNames, []string{"www.example.com", "b.example.com"}) {
+		t.Fatalf("got %q, %v", lines(events), events[0].Tls.ServerNames)
+	}
+
+	damaged := 0
+	for i := range steps {
+		old := steps[i].Data
+		steps[i].Data = bytes.Replace(old, []byte("\x82\x0eb.example.com."), []byte("\x82\x7eb.example.com."), 1)
+		if !bytes.Equal(old, steps[i].Data) {
+			damaged++
+		}
+	}
+	events = play(steps)
+	if damaged != 1 || len(events) != 1 || !events[0].Partial || !slices.Equal(events[0].Tls.ServerNames, []string{"www.example.com"}) {
+		t.Errorf("got %q, %v", lines(events), events[0].Tls.ServerNames)
+	}
+}
+
 // TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
 func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "tls") }
