@@ -41,7 +41,7 @@ var Tags = []Tag{
 	{TagBadChecksum, "packets of the connection had wrong checksums and were left out, as the receiver leaves them out"},
 	{TagRefusedHeaders, "packets had options or extension headers of IP for which Linux drops a packet; the receiver may not have taken them"},
 	{TagSourceSpoofed, "the source address is not the sender's"},
-	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end; either may have sent the packets"},
+	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end, or one sent with that of the bridge; either may have sent the packets"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},
 }

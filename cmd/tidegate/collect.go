@@ -118,7 +118,7 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
 			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC,
-			HasMovedMAC: monitor.HasMovedMAC, NAT: tracker, Bridge: isBridge,
+			IsMACOfBridge: monitor.IsMACOfBridge, HasMovedMAC: monitor.HasMovedMAC, NAT: tracker, Bridge: isBridge,
 			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup, Memory: budget,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)

@@ -38,6 +38,9 @@ type Handler interface {
 	// TrustChecksums says of the packets that follow whether the kernel vouches for their checksums: it has
 	// verified them, or knows that they are not filled in yet. It is called when that changes.
 	TrustChecksums(trusted bool)
+	// SetSentByHost says of the packets that follow whether this host has sent them on the interface; others came to
+	// it. It is called when that changes.
+	SetSentByHost(sent bool)
 	// Tick advances the Handler's clock to now, ns since 1970. It is called at least every 100 ms.
 	Tick(now int64)
 	// Close ends the use of the Handler. No call follows.
@@ -258,13 +261,18 @@ func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
 	defer l.workers.WithLabelValues(ring.iface).Dec()
 	packets, bytes := l.packets.WithLabelValues(ring.iface), l.bytes.WithLabelValues(ring.iface)
 	var captured int // bytes of one call of read
-	trusted := false
+	trusted, sentByHost := false, false
 	handler.TrustChecksums(trusted)
-	handle := func(at int64, data []byte, wireLen int, vouched bool) {
+	handler.SetSentByHost(sentByHost)
+	handle := func(at int64, data []byte, wireLen int, vouched, sent bool) {
 		captured += len(data)
 		if vouched != trusted {
 			trusted = vouched
 			handler.TrustChecksums(trusted)
+		}
+		if sent != sentByHost {
+			sentByHost = sent
+			handler.SetSentByHost(sentByHost)
 		}
 		handler.Packet(ring.iface, ring.link, at, data, wireLen)
 	}

@@ -41,6 +41,7 @@ func (s *frameRecorder) Packet(_ string, link layers.LinkType, at int64, data []
 	}
 }
 func (s *frameRecorder) TrustChecksums(bool) {}
+func (s *frameRecorder) SetSentByHost(bool)  {}
 func (s *frameRecorder) Tick(int64)          {}
 func (s *frameRecorder) Close()              { s.mu.Lock(); s.closed++; s.mu.Unlock() }
 

@@ -162,6 +162,7 @@ const (
 	pktVlanTCI  = 32
 	pktVlanTPID = 36
 	pktHeader   = 48 // struct tpacket3_hdr, with hv1 and padding
+	pktType     = 58 // sll_pkttype of struct sockaddr_ll, which follows
 )
 
 func (r *ring) block(i int) []byte { return r.memory[i*r.blockSize : (i+1)*r.blockSize] }
@@ -171,8 +172,9 @@ func hostUint16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[a
 
 func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
 
-// A readFunc takes one packet. trusted is set if the kernel vouches for the checksums of the packet.
-type readFunc = func(at int64, data []byte, wireLen int, trusted bool)
+// A readFunc takes one packet. trusted is set if the kernel vouches for the checksums of the packet, sent if this host has
+// sent it on the interface.
+type readFunc = func(at int64, data []byte, wireLen int, trusted, sent bool)
 
 // trustedStatus is set in the status of packets whose checksums the kernel has verified, or that are not filled
 // in yet, because that is left to the network card, or to no one within the host.
@@ -203,7 +205,7 @@ func readPackets(block []byte, f readFunc) int {
 	count := int(hostUint32(block, blockNumPkts))
 	at := uint64(hostUint32(block, blockFirstPkt))
 	for n := range count {
-		if at+pktHeader > uint64(len(block)) {
+		if at+pktType >= uint64(len(block)) {
 			return n
 		}
 
@@ -215,11 +217,12 @@ func readPackets(block []byte, f readFunc) int {
 			return n
 		}
 		data, wire := header[mac:end:end], int(hostUint32(header, pktLen))
-		status := hostUint32(header, pktStatus)
+		status, sent := hostUint32(header, pktStatus), header[pktType] == unix.PACKET_OUTGOING
 		if status&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
 			data, wire = restoreVLAN(header, data, status), wire+4
 		}
-		f(int64(hostUint32(header, pktSec))*1e9+int64(hostUint32(header, pktNsec)), data, wire, status&trustedStatus != 0)
+		f(int64(hostUint32(header, pktSec))*1e9+int64(hostUint32(header, pktNsec)), data, wire,
+			status&trustedStatus != 0, sent)
 		at += uint64(hostUint32(header, pktNext))
 	}
 	return count

@@ -103,7 +103,7 @@ func TestBlockOfOddHeadersStaysWithinItself(t *testing.T) {
 	read := func(change func(block []byte)) int {
 		block := ringBlock(3, "0123456789abcdef")
 		change(block)
-		return readPackets(block, func(at int64, data []byte, wireLen int, _ bool) {
+		return readPackets(block, func(at int64, data []byte, wireLen int, _, _ bool) {
 			if at != 7e9 || len(data) > len(block) {
 				t.Errorf("got %d bytes of %d at %d", len(data), wireLen, at)
 			}
@@ -172,7 +172,7 @@ func TestStopWaitsForALateBlock(t *testing.T) {
 		}
 		send(t, ns, "peer0", frames...)
 		late := 0
-		live.drain(ring, func(_ int64, data []byte, _ int, _ bool) {
+		live.drain(ring, func(_ int64, data []byte, _ int, _, _ bool) {
 			if bytes.Contains(data, []byte("late")) {
 				late++
 			}

@@ -108,6 +108,12 @@ func (m *Monitor) IsHostMAC(mac uint64) bool {
 	return macs == nil || macs[mac]
 }
 
+// IsMACOfBridge reports whether mac, its first byte in the upper ones, is the Ethernet address of a bridge or of one of its
+// ports. The host sends with it, and nobody else.
+func (m *Monitor) IsMACOfBridge(bridge string, mac uint64) bool {
+	return m.view.Load().bridgeMACs[bridgeMAC{bridge, mac}]
+}
+
 // HasMovedMAC reports whether mac, its first byte in the upper ones, has moved from one port of a bridge to another
 // about a time, in ns since 1970: two containers have sent with it.
 func (m *Monitor) HasMovedMAC(mac uint64, at int64) bool { return m.bridges.hasMoved(mac, at) }
@@ -217,12 +223,20 @@ func (m *Monitor) publish(next *view) {
 	}
 }
 
+// A bridgeMAC is an Ethernet address of a bridge.
+type bridgeMAC struct {
+	bridge string
+	mac    uint64
+}
+
 // A view is an immutable snapshot.
 type view struct {
 	tunnels []tunnel
 	locals  []netip.Addr // all addresses of this host
 	macs    map[uint64]bool
-	hidden  string // why some namespaces were not looked at
+
+	bridgeMACs map[bridgeMAC]bool // of bridges and their ports
+	hidden     string             // why some namespaces were not looked at
 }
 
 func (v *view) hasTunnel(wanted *tunnel) bool {

@@ -33,10 +33,20 @@ func readView(conn *netlink.Conn) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := &view{macs: map[uint64]bool{}}
+	next := &view{macs: map[uint64]bool{}, bridgeMACs: map[bridgeMAC]bool{}}
+	bridges := map[int]string{}
 	for _, device := range devices {
 		next.macs[device.mac] = true
 		next.locals = append(next.locals, device.addrs...)
+		if device.kind == "bridge" {
+			bridges[device.index] = device.name
+			next.bridgeMACs[bridgeMAC{device.name, device.mac}] = true
+		}
+	}
+	for _, device := range devices {
+		if bridge, ok := bridges[device.master]; ok {
+			next.bridgeMACs[bridgeMAC{bridge, device.mac}] = true
+		}
 	}
 	for _, device := range devices {
 		if device.up && !device.madeElsewhere {

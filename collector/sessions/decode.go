@@ -154,8 +154,9 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 		return d.decodeIPv4(p, data, wire, depth)
 	}
 
-	// Each turn but the last skips one tag and continues with the EtherType behind it.
-	for range maxNesting {
+	// Each turn but the last skips one tag and continues with the EtherType behind it. Linux takes a frame with any number
+	// of tags of VLAN 0, which have only a priority, as one without them.
+	for tags := 0; tags < maxNesting; {
 		if typ == etherIPv4 || typ == etherIPv6 {
 			return d.decodeIP(p, data, wire, depth)
 		}
@@ -167,10 +168,15 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 			return resTruncated
 		}
 		if tag.kind == links.NoEncapsulation {
-			p.vlan = binary.BigEndian.Uint16(data) & 0xfff
-			d.addVLANToKey(p)
+			if id := binary.BigEndian.Uint16(data) & 0xfff; id != 0 {
+				p.vlan = id
+				d.addVLANToKey(p)
+				tags++
+			}
 		} else if !d.opens(p, tag.kind, 0, depth) {
 			return p.endAt(resTunnel, LayerTunnel, uint64(tag.kind))
+		} else {
+			tags++
 		}
 		typ = binary.BigEndian.Uint16(data[tag.size-2:])
 		data, wire = data[tag.size:], wire-tag.size

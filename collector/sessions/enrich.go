@@ -106,7 +106,7 @@ func (r *enricher) resolveContainers(event *pipeline.Event, sender frameSender) 
 			if r.hasMovedMAC != nil && r.hasMovedMAC(sender.mac, event.Timestamp) {
 				event.AddTag(pipeline.TagMACMoved)
 			}
-			if real, spoofed := r.realSender(ip, sender.mac, event.Timestamp); spoofed {
+			if real, spoofed := r.realSender(ip, sender, event.Timestamp); spoofed {
 				end.Container = real
 				event.AddTag(pipeline.TagSourceSpoofed)
 			}

@@ -35,6 +35,11 @@ import (
 type liveNet struct {
 	testing.TB
 	bridge, client, server string // names of the namespaces
+
+	// Deps of the tables of a capture.
+	senders       Senders
+	isHostMAC     func(mac uint64) bool
+	isMACOfBridge func(bridge string, mac uint64) bool
 }
 
 // serverAddress is the address of the server's namespace.
@@ -170,8 +175,8 @@ func (n *liveNet) capture(workers int) *liveCapture {
 	handler := func(string, int, collector.PacketProducer) capture.Handler {
 		table := New(Default(), Deps{
 			Protocols: protocols.NewSet(parsers, protocols.Default(), nil), Bridge: cfg.IsBridge, Dedup: dedup,
-			Tunnels: EveryTunnel,
-			Emit:    live.addEvent,
+			Tunnels: EveryTunnel, Senders: n.senders, IsHostMAC: n.isHostMAC, IsMACOfBridge: n.isMACOfBridge,
+			Emit: live.addEvent,
 		}, live.reg)
 		live.tables = append(live.tables, table)
 		return table

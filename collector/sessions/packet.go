@@ -51,7 +51,8 @@ type packet struct {
 	refused      bool // Linux drops it because of an option or an extension header
 
 	mac      uint64              // source of a frame on a bridge; 0: not known
-	movedMAC bool                // two containers send with mac
+	movedMAC bool                // another one sends with mac, too
+	origin   frameOrigin         // of a frame on a bridge
 	tunnel   tunnel              // around the packet
 	unopened links.Encapsulation // of the packet, which was not opened
 

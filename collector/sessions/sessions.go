@@ -92,6 +92,8 @@ type Deps struct {
 	// IsHostMAC reports whether an Ethernet address, its first byte in the upper ones, is one of this host,
 	// which routes the packets of containers. Nil: none is.
 	IsHostMAC func(mac uint64) bool
+	// IsMACOfBridge reports whether an Ethernet address is that of a bridge or of one of its ports. Nil: none is.
+	IsMACOfBridge func(bridge string, mac uint64) bool
 	// HasMovedMAC reports whether two containers have sent with an Ethernet address about a time, ns. Nil: none have.
 	HasMovedMAC func(mac uint64, at int64) bool
 	// NAT is the connection tracker. Nil: no connection is translated.

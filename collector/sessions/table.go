@@ -28,6 +28,7 @@ type Table struct {
 	senders   senderCache
 	ifaces    ifaceTable
 	clock     packetClock
+	origin    frameOrigin // of the packets that follow
 	counts    packetCounts
 
 	flows       map[flowKey]*flow
@@ -319,7 +320,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.key, f.id = key, t.flowIDBase+t.openedFlows
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
-	f.sender = frameSender{p.src, p.mac}
+	f.sender = frameSender{p.src, p.mac, p.origin}
 	f.setTunnel(p)
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	if t.cfg.OpenInterval > 0 {
