@@ -13,6 +13,8 @@ type command struct {
 	joined string // -pSECRET only
 	apart  string // -p SECRET only
 	user   string // -u user:SECRET, and -uuser:SECRET
+	slash  string // /p:SECRET
+	long   string // a long option: --value SECRET
 }
 
 // commands are the commands with such options. A blank at the end of a name is one of the text.
@@ -66,6 +68,14 @@ var commands = [...]command{
 	{name: "useradd", secret: "p"},
 	{name: "usermod", secret: "p"},
 	{name: "rdesktop", secret: "p"},
+	{name: "xfreerdp", slash: "p"},
+	{name: "wfreerdp", slash: "p"},
+	{name: "ncftp", secret: "p"},
+	{name: "psexec", secret: "p"},
+	{name: "rabbitmqadmin", secret: "p"},
+	{name: "doctl auth", secret: "t"},
+	{name: "put-parameter", long: "--value"},
+	{name: "secret set", secret: "b", long: "--body"},
 }
 
 // commandAt returns the command whose name is at pos, or nil. The name is a word: the name of a user agent,
@@ -149,7 +159,9 @@ var positionalSecrets = [...]positionalSecret{
 	{"htpasswd -bc", 2, false},
 	{"htpasswd -bn", 1, false},
 	{"sentinel auth-pass", 1, false},
+	{"net user", 1, true},
 	{netUse, 0, true},
+	{"ConvertTo-SecureString", 0, false},
 }
 
 // positionalAt returns the command at pos that has a secret among its arguments, and where these begin; nil

@@ -41,6 +41,8 @@ func (r *Redactor) hideFlags(v view) {
 			next = r.hideSetting(v, i)
 		case c == 'A' && isAuthCommand(text, i):
 			next = r.hideAuth(v, i)
+		case c == '/' && by != nil && by.slash != "" && i+3 < len(text) && hasOption(by.slash, text[i+1]) && text[i+2] == ':':
+			next = r.hideArgument(v, i+3, false, true)
 		case (c == '|' || c == ';') && i+1 < len(text) && text[i+1] == ' ':
 			by = nil
 		}
@@ -94,7 +96,7 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	switch {
 	case end < len(text) && (text[end] == '=' || text[end] == ':'):
 		return end // hideNamed reads it
-	case long && SecretName(name):
+	case long && SecretName(name), by != nil && by.long != "" && string(name) == by.long:
 		return r.hideArgument(v, end, false, false)
 	case isOneOf(name, userOptions[:]):
 		return r.hideArgument(v, end, true, false)
@@ -165,6 +167,11 @@ func (r *Redactor) hideArgument(v view, pos int, user, joined bool) int {
 	value := readArgument(text, start)
 	from := value.from
 	if user {
+		if value.to < len(text) && text[value.to] == ',' { // -u bob,X of lftp
+			for value.to < len(text) && text[value.to] > ' ' && !isQuote(text[value.to]) {
+				value.to++
+			}
+		}
 		colon := userEnd(text[from:value.to])
 		if colon < 0 {
 			return pos
@@ -205,10 +212,20 @@ func (r *Redactor) hideBehindWord(v view, pos int) int {
 	for from > 0 && nameEnd-from < maxName && folded[text[from-1]] != 0 {
 		from--
 	}
-	if nameEnd == end || !passwordWord(text[from:nameEnd]) && !isIdentifiedBy(text[:nameEnd]) {
+	value := valueRange{}
+	switch word := text[from:nameEnd]; {
+	case nameEnd == end || len(word) == 0:
+		return pos + 1
+	case passwordWord(word) || isIdentifiedBy(text[:nameEnd]):
+		value = readValue(text, end, false)
+	case isOneFold(word, []string{"token"}):
+		value = readValue(text, end, false)
+		if content := value.of(text); !looksGenerated(content, len("secrets!")) || !hasDigitInside(content) {
+			return pos + 1 // unexpected token '}'
+		}
+	default:
 		return pos + 1
 	}
-	value := readValue(text, end, false)
 	if !value.quoted || isPlaceholder(value.of(text)) || bytes.IndexByte(value.of(text), ' ') >= 0 {
 		return pos + 1
 	}
@@ -228,7 +245,7 @@ func passwordWord(word []byte) bool {
 	case strong:
 		return true
 	case prose:
-		return string(bytes.ToLower(word)) != "token" && string(bytes.ToLower(word)) != "signature"
+		return !isOneFold(word, []string{"token", "signature"})
 	}
 	return false
 }

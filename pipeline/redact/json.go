@@ -74,6 +74,7 @@ func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok boo
 // readObject reads the members of an object up to its end.
 func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bool) {
 	named := noSecret // the class of the value of a member "name"
+	var early [2]int  // the string of a member "value" in front of that member
 	for {
 		pos = skipSpace(p.text, pos)
 		if pos < len(p.text) && p.text[pos] == '}' {
@@ -92,9 +93,17 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 		}
 		pos = skipSpace(p.text, pos+1)
 		member := p.classOfMember(name, class, named)
-		if isNameMember(name) && pos < len(p.text) && p.text[pos] == '"' {
-			if valueEnd := stringEnd(p.text, pos); valueEnd > 0 {
+		if pos < len(p.text) && p.text[pos] == '"' {
+			valueEnd := stringEnd(p.text, pos)
+			switch {
+			case valueEnd < 0:
+			case member == beside:
+				early = [2]int{pos + 1, valueEnd - 1}
+			case isNameMember(name):
 				named = classOf(nameAtEnd(p.text[pos+1 : valueEnd-1]))
+				if early[1] > 0 && named.isSecret() {
+					p.readString(early[0], early[1], named)
+				}
 			}
 		}
 		if pos, ok = p.readValue(pos, member, nesting); !ok {
@@ -134,12 +143,15 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 	if named.isSecret() && own == beside {
 		return named
 	}
+	if own == everyday && !isSessionName(name) {
+		return noSecret
+	}
 	return own
 }
 
 // isNameMember reports whether a member names the value beside it.
 func isNameMember(name []byte) bool {
-	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable", "variable_name"})
+	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable", "variable_name", "parameterkey", "parametername", "optionname"})
 }
 
 // An arrayPass is the state of readArray: what the elements so far say about the next one.
@@ -219,7 +231,8 @@ func (p *jsonPass) readString(from, to int, class class) {
 			rule = RuleHeader
 		}
 		p.hide(p.view, afterScheme(p.text, from, to), to, rule)
-	case class == everyday && isUserAndPassword(content): // {"auths":{"registry":{"auth":"…"}}}
+	case class == everyday && (isUserAndPassword(content) || len(content) >= minSession && looksGenerated(content, minSession)):
+		// {"auths":{"registry":{"auth":"…"}}}, {"session":"…"}
 		p.hide(p.view, from, to, RuleName)
 	case len(content) < 6:
 	default:
@@ -228,7 +241,7 @@ func (p *jsonPass) readString(from, to int, class class) {
 			if p.mayHoldSecret(content) {
 				p.readText(v, p.depth)
 			}
-		} else if p.depth < maxDepth {
+		} else if p.depth < maxDepth && p.holdsNeedle(content) {
 			p.readText(p.decoded(v, p.depth, decodeEscape), p.depth+1)
 		}
 	}

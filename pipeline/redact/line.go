@@ -46,11 +46,20 @@ func (r *Redactor) readText(v view, depth int) {
 	if depth == maxDepth {
 		return
 	}
+	if !r.holdsNeedle(v.text) {
+		return
+	}
 	if hasEscapes(v.text) {
 		r.readText(r.decoded(v, depth, decodeEscape), depth+1)
 	}
 	if hasPercent(v.text) {
 		r.readText(r.decoded(v, depth, decodePercent), depth+1)
+	}
+	if depth < maxRare && hasEntity(v.text) {
+		r.readText(r.decoded(v, depth, decodeEntity), depth+1)
+	}
+	if depth < maxRare && hasFormBlank(v.text) {
+		r.readText(r.decoded(v, depth, decodeForm), depth+1)
 	}
 }
 
@@ -61,8 +70,9 @@ type namePass struct {
 	quotesTo int  // the text up to here was searched for double quotes
 	inString bool // a string in double quotes is open there
 
-	beside   class // of the name that stands beside a value: name=DB_PASSWORD value=X
-	besideTo int   // where it ends
+	beside   class      // of the name that stands beside a value: name=DB_PASSWORD value=X
+	besideTo int        // where it ends
+	early    valueRange // the last value in front of its name: value=X name=DB_PASSWORD
 }
 
 // hideNamed hides the values behind = and : with the names of secrets, and the texts of elements of XML.
@@ -139,11 +149,25 @@ func (p *namePass) readMark(pos int) int {
 		return pos + 1 // a time, or an address
 	}
 	class := p.names.classAt(text, pos)
+	switch {
+	case class == noSecret && text[pos] == '=':
+		class = p.names.declaredClass(text, pos)
+	case class == everyday:
+		if next := p.hideNamedByTwoWords(pos); next > 0 {
+			return next
+		}
+	}
+	if class == noSecret && hasForeignName(text[:pos]) {
+		return p.hideForeign(pos)
+	}
 	if !class.isSecret() && class != beside && class != everyday {
 		p.noteName(pos)
 		return pos + 1
 	}
 	name, quoted := nameBefore(text, pos)
+	if class == beside && !p.beside.isSecret() {
+		p.early = readValue(text, pos+1, p.stringAt(pos) && !quoted)
+	}
 	if class == beside && p.beside.isSecret() && pos-p.besideTo < maxName {
 		class = p.beside
 	}
@@ -174,7 +198,13 @@ func (p *namePass) readMark(pos int) int {
 		return p.hideLiterals(call)
 	}
 	inString := p.stringAt(start) && !quoted // a string may have begun before this text
+	if inString && p.table != nil && text[start] == '"' && start+1 < len(text) && text[start+1] > ' ' {
+		inString = false // a quote that was escaped
+	}
 	value := readValue(text, start, inString)
+	if mark == ':' && isDeclared(text, value) {
+		return start // password: string = …
+	}
 	if p.isHarmless(name, class, mark, quoted, value, pos) {
 		return start
 	}
@@ -182,8 +212,41 @@ func (p *namePass) readMark(pos int) int {
 	if n := schemeLength(text[from:value.to]); value.quoted && n > 0 && isScheme(text[from:from+n]) {
 		from += n + 1
 	}
+	if second, ok := typedValue(text, value); ok {
+		value.to, value.next = second.to, second.next
+	}
 	p.hide(p.view, from, value.to, RuleName)
+	if changed, ok := changedValue(text, value.next); ok {
+		p.hide(p.view, changed.from, changed.to, RuleName)
+		return max(changed.next, start)
+	}
 	return max(value.next, start)
+}
+
+// hideNamedByTwoWords hides the value behind the mark at pos if its name is of two words, private key: X, and returns the
+// offset behind it; 0: it is not.
+func (p *namePass) hideNamedByTwoWords(pos int) int {
+	from, end, quoted := nameBounds(p.text, pos)
+	if quoted || !isNameOfTwoWords(p.text, from, end) {
+		return 0
+	}
+	value := readValue(p.text, pos+1, p.stringAt(pos))
+	if !looksGenerated(value.of(p.text), len("secrets!")) {
+		return 0
+	}
+	p.hide(p.view, value.from, value.to, RuleName)
+	return max(value.next, pos+1)
+}
+
+// hideForeign hides the value behind the mark at pos, whose name is one of foreignNames, and returns the offset behind it.
+func (p *namePass) hideForeign(pos int) int {
+	value := readValue(p.text, pos+1, p.stringAt(pos))
+	behind := skipBlanks(p.text, value.next)
+	isLast := behind == len(p.text) || p.text[behind] < ' ' || p.text[behind] == '"' || p.text[behind] == '\\'
+	if content := value.of(p.text); !isPlaceholder(content) && (value.quoted || p.text[pos] == '=' || looksRandom(content) || isLast) {
+		p.hide(p.view, value.from, value.to, RuleName)
+	}
+	return max(value.next, pos+1)
 }
 
 // noteName keeps the class of the value behind the mark at pos if it names a value beside it.
@@ -193,8 +256,18 @@ func (p *namePass) noteName(pos int) {
 		return
 	}
 	value := readValue(p.text, pos+1, false)
-	if named := nameAtEnd(value.of(p.text)); len(named) > 0 && len(named) == value.to-value.from {
-		p.beside, p.besideTo = classOf(named), value.to
+	p.noteNamed(value.of(p.text), value.to)
+}
+
+// noteNamed keeps the class of name, which ends at end, for the value beside it.
+func (p *namePass) noteNamed(name []byte, end int) {
+	if named := nameAtEnd(name); len(named) > 0 && len(named) == len(name) {
+		p.beside, p.besideTo = classOf(named), end
+		if early := p.early; p.beside.isSecret() && early.from < early.to && end-early.to < maxName && !isPlaceholder(early.of(p.text)) &&
+			!bytes.ContainsAny(p.text[early.to:end], "{}[]()<>") {
+			p.hide(p.view, early.from, early.to, RuleName)
+		}
+		p.early = valueRange{}
 	}
 }
 
@@ -283,7 +356,7 @@ func (p *namePass) hideHeader(start int, mark byte, quoted bool) int {
 	if (text[start] == '[' || text[start] == '{') && !isPrefix(text, start) {
 		return p.hideStructure(start)
 	}
-	inString := p.stringAt(start)
+	inString := p.stringAt(start) && !quoted
 	scheme := schemeLength(text[start:])
 	if known := scheme > 0 && isScheme(text[start:start+scheme]); known && (mark == '=' || isOneWordScheme(text[start:start+scheme])) {
 		value := readValue(text, start+scheme, inString)
@@ -314,6 +387,9 @@ func (p *namePass) isSentence(value valueRange, quoted bool) bool {
 		return false
 	}
 	word := value.of(text)
+	if n := afterScheme(text, value.from, len(text)); n > value.from && looksRandom(readValue(text, n, false).of(text)) {
+		return false // AWS AKIA…:signature
+	}
 	further := len(bytes.TrimSpace(text[min(value.to, len(text)):min(len(text), value.to+maxShort)])) > 0
 	return isProseWord(word) || isPlaceholder(word) || !quoted && further && !looksRandom(word)
 }
@@ -325,7 +401,12 @@ func endOfField(text []byte, pos int, inString bool) int {
 			continue
 		}
 		if text[pos] == '"' {
-			return pos
+			closing := bytes.IndexByte(text[pos+1:], '"')
+			if text[pos-1] != '=' || closing < 0 {
+				return pos
+			}
+			pos += closing + 1 // username="bob"
+			continue
 		}
 		if text[pos] == '\\' && pos+1 < len(text) {
 			if text[pos+1] == 'n' || text[pos+1] == 'r' {
@@ -421,6 +502,10 @@ func (p *namePass) hideScalar(pos int) int {
 		for end < len(text) && bytes.IndexByte([]byte(" \t,:]}=\n"), text[end]) < 0 {
 			end++
 		}
+		if padding := len(text[end:]) - len(bytes.TrimLeft(text[end:], "=")); padding > 0 && padding < 3 && // of base64
+			(end+padding == len(text) || bytes.IndexByte([]byte(" \t,]}\n"), text[end+padding]) >= 0) {
+			end += padding
+		}
 		value = valueRange{from: pos, to: end, next: max(end, pos+1)}
 	}
 	behind := skipBlanks(text, value.next)
@@ -453,13 +538,28 @@ func (p *namePass) readElement(pos int) int {
 	}
 	name, _, _ := bytes.Cut(text[from:pos], []byte(" "))
 	named := p.beside.isSecret() && p.besideTo <= pos &&
-		(p.besideTo > from || pos-p.besideTo < maxName && isOneFold(name, []string{"value"})) // <entry key="password">
-	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' || !named && !isSecretElement(name) {
+		(p.besideTo > from || pos-p.besideTo < maxName && isOneFold(name, []string{"value", "string", "data"})) // <entry key="password">
+	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' {
 		return pos + 1
+	}
+	secret := named || isSecretElement(name)
+	if !secret && !isNameMember(name) {
+		return pos + 1
+	}
+	const data = "<![CDATA["
+	if secret && bytes.HasPrefix(text[pos+1:], []byte(data)) {
+		pos += len(data)
 	}
 	end := bytes.IndexByte(text[pos+1:], '<')
 	if end < 0 {
 		return pos + 1
+	}
+	if !secret {
+		p.noteNamed(text[pos+1:pos+1+end], pos+1+end) // <key>password</key>
+		return pos + 1 + end
+	}
+	if i := bytes.Index(text[pos+1:pos+1+end], []byte("]]>")); i >= 0 {
+		end = i
 	}
 	if !isPlaceholder(bytes.TrimSpace(text[pos+1 : pos+1+end])) {
 		p.hide(p.view, pos+1, pos+1+end, RuleName)

@@ -12,7 +12,7 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 var verbs = func() (by [256][]string) {
 	for _, word := range [...]string{
 		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
-		"WITH", "EXPLAIN", "START", "PREPARE",
+		"WITH", "EXPLAIN", "START", "PREPARE", "PRAGMA", "ATTACH",
 	} {
 		first := word[0] | 0x20
 		by[first] = append(by[first], word)

@@ -28,7 +28,7 @@ var contained = [...]string{
 	"accesskey", "signingkey", "encryptionkey", "masterkey", "sharedkey", "accountkey", "licensekey", "licencekey",
 	"appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential", "sessionid", "sessid", "sessiontoken",
 	"authcode", "authorizationcode", "clientassertion", "samlresponse", "samlassertion", "oauthverifier",
-	"codeverifier", "dockerconfigjson", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
+	"codeverifier", "dockerconfigjson", "securestring", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
 }
 
 var containedBy = newWordTable(contained[:])
@@ -40,6 +40,23 @@ var stems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
 // compass.
 var parts = [...]string{
 	"pass", "pwd", "psw", "pw", "pswd", "pword", "token", "jwt", "otp", "totp", "cred", "creds", "signature", "sig", "hmac",
+	"psk", "wpapsk", "passe", "senha", "contrasena", "wachtwoord", "haslo", "lozinka", "heslo",
+}
+
+// foreignNames are the names of passwords with other letters than a to z.
+var foreignNames = [...]string{
+	"contraseña", "contraseñas", "hasło", "lösenord", "şifre", "jelszó", "пароль", "Пароль", "パスワード", "密码", "密碼", "口令", "비밀번호",
+}
+
+// hasForeignName reports whether text ends with one of foreignNames.
+func hasForeignName(text []byte) bool {
+	text = bytes.TrimRight(text[max(0, len(text)-maxName):], "\"'\\ ")
+	for _, name := range foreignNames {
+		if bytes.HasSuffix(text, []byte(name)) {
+			return true
+		}
+	}
+	return false
 }
 
 // suffixes are the ends of parts with which they are the name of a secret: accesstoken, dbpwd.
@@ -169,6 +186,9 @@ func classOf(name []byte) class {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]
+	if string(joined) == "auth" && name[0] == '_' { // of npm
+		return strong
+	}
 	if bytes.HasSuffix(joined, []byte("sessionid")) {
 		return strong
 	}
@@ -209,17 +229,20 @@ func classOfParts(w *words, last []byte) class {
 	switch {
 	case w.count > 1 && string(last) == "key" && isOneOf(w.part(w.count-2), keyOwners[:]):
 		return strong
-	case w.count > 1 && (string(last) == "auth" || string(last) == "sid"):
+	case w.count > 1 && (string(last) == "auth" || string(last) == "sid" || string(last) == "bearer"):
 		return strong
 	case string(last) == "code" && w.count > 1 && !isOneOf(w.part(w.count-2), codeOwners[:]), string(last) == "key" && w.count > 1:
 		return noSecret
 	case isOneOf(last, everydayWords[:]):
 		return everyday
-	case isOneOf(w.letters[:w.size], []string{"value", "val", "v"}):
+	case isOneOf(w.letters[:w.size], valueWords[:]):
 		return beside
 	}
 	return noSecret
 }
+
+// valueWords are the names of values whose name stands beside them.
+var valueWords = [...]string{"value", "val", "v", "parametervalue", "optionvalue", "settingvalue"}
 
 // isFusedName reports whether a part ends with the name of a secret: accesstoken, dbpass.
 func isFusedName(part []byte) bool {

@@ -18,6 +18,7 @@ type needleKind uint8
 const (
 	nameNeedle       needleKind = iota // a part of the names of secrets
 	sqlNeedle                          // the same, and a word without which no statement has a secret
+	foreignNeedle                      // one of foreignNames
 	bearerNeedle                       // the word Bearer, a name, too
 	basicNeedle                        // the word Basic
 	tokenNeedle                        // the front of a token, see prefixes
@@ -31,7 +32,9 @@ const (
 	loginNeedle                        // a word behind which user/password may stand
 	pathNeedle                         // a segment of a path behind which a secret stands
 	redisNeedle                        // the front of a command of Redis, see redisPhrases
+	escapeNeedle                       // an escaped character, or a slash in a path
 	colourNeedle                       // a colour of a terminal
+	entityNeedle                       // a reference to a character, as in XML
 	byteNeedle                         // a byte next to which a secret may be: @ % $
 )
 
@@ -54,6 +57,14 @@ var needles = [...]needle{
 	{"sig", sqlNeedle},
 	{"hmac", sqlNeedle},
 	{"kennwort", nameNeedle},
+	{"psk", nameNeedle},
+	{"securestring", nameNeedle},
+	{"senha", nameNeedle},
+	{"contrasena", nameNeedle},
+	{"wachtwoord", nameNeedle},
+	{"haslo", nameNeedle},
+	{"lozinka", nameNeedle},
+	{"heslo", nameNeedle},
 	{"cook", nameNeedle},
 	{"sess", nameNeedle},
 	{"sid", nameNeedle},
@@ -93,7 +104,14 @@ var needles = [...]needle{
 	{"login", loginNeedle},
 	{"logon", loginNeedle},
 	{"sqlplus", loginNeedle},
+	{`\u00`, escapeNeedle},
 	{"\x1b[", colourNeedle},
+	{"&#", entityNeedle},
+	{"&quot;", entityNeedle},
+	{"&apos;", entityNeedle},
+	{"&lt;", entityNeedle},
+	{"&gt;", entityNeedle},
+	{"&amp;", entityNeedle},
 	{"@", byteNeedle},
 	{"%", byteNeedle},
 	{"$", byteNeedle},
@@ -111,6 +129,14 @@ var needles = [...]needle{
 	{"hook/", pathNeedle},
 	{"hooks/", pathNeedle},
 	{"reset/", pathNeedle},
+	{`\/bot`, escapeNeedle},
+	{`sso\/`, escapeNeedle},
+	{`services\/`, escapeNeedle},
+	{`workflows\/`, escapeNeedle},
+	{`triggers\/`, escapeNeedle},
+	{`hook\/`, escapeNeedle},
+	{`hooks\/`, escapeNeedle},
+	{`reset\/`, escapeNeedle},
 }
 
 // codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code, letters
@@ -180,6 +206,9 @@ func allNeedles() []needle {
 	}
 	for _, known := range positionalSecrets {
 		list = append(list, needle{known.command, positionalNeedle})
+	}
+	for _, name := range foreignNames {
+		list = append(list, needle{name, foreignNeedle})
 	}
 	for _, phrase := range redisPhrases {
 		if phrase.front != "user " { // found by its rules

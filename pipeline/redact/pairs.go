@@ -40,13 +40,13 @@ func followsListMark(text []byte, pos int) bool {
 		pos--
 	}
 	before := byteBefore(text, pos)
-	return before == '[' || before == '(' || before == ',' || before == '{'
+	return before == '[' || before == '(' || before == ',' || before == '{' || before == 0 || before == '\n'
 }
 
 // endsList reports whether a list ends at pos.
 func endsList(text []byte, pos int) bool {
 	pos = skipSpace(text, pos)
-	return pos < len(text) && (text[pos] == ']' || text[pos] == ')' || text[pos] == '}')
+	return pos == len(text) || (text[pos] == ']' || text[pos] == ')' || text[pos] == '}')
 }
 
 // pairClass returns the class of a name of a list; noSecret if it is more than a name.

@@ -67,11 +67,18 @@ const minBearer = 8
 // bearerAt returns the offset of the token behind the word Bearer, whose first letter is at pos, or 0. A word
 // of English text is no token.
 func bearerAt(text []byte, pos int) int {
-	const word = "bearer "
-	if pos+len(word) > len(text) || text[pos+1]|0x20 != 'e' || !bytes.EqualFold(text[pos:pos+len(word)], []byte(word)) {
+	const word = "bearer"
+	end := pos + len(word)
+	if end+1 >= len(text) || text[pos+1]|0x20 != 'e' || !bytes.EqualFold(text[pos:end], []byte(word)) {
 		return 0
 	}
-	from := skipBlanks(text, pos+len(word))
+	if text[end] == ',' {
+		end++ // of a list of WebSocket protocols
+	}
+	if text[end] != ' ' {
+		return 0
+	}
+	from := skipBlanks(text, end)
 	to := bearerEnd(text, from)
 	if to-from < minBearer || bytes.HasPrefix(text[from:], []byte(Marker)) {
 		return 0

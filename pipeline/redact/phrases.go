@@ -6,7 +6,10 @@ import "bytes"
 const maxPhraseWords = 12
 
 // linkWords are the words in front of a secret in a sentence: password is X, token set to X.
-var linkWords = [...]string{"is", "was", "to", "as", "are", "be", "=", "->", "=>", "value", "changed", "now"}
+var linkWords = [...]string{"is", "was", "to", "as", "are", "be", "=", "->", "=>", "<-", "<<<", "value", "changed", "now"}
+
+// linkMarks are those of linkWords that assign a value to a technical name.
+var linkMarks = [...]string{"->", "=>", "<<<", "="}
 
 // assigningWords are the words in front of a name that is given a value behind a blank: ENV DB_PASSWORD X.
 var assigningWords = [...]string{"env", "set", "setx", "setenv", "config", "export", "arg", "env:", "put", "requirepass"}
@@ -50,11 +53,20 @@ func (r *Redactor) hidePhrases(v view) {
 		for i < len(text) && folded[text[i]] != 0 {
 			i++
 		}
-		if i == len(text) || text[i-1] == '.' {
+		if i == len(text) {
+			continue
+		}
+		if text[i-1] == '.' {
+			i = pass.hideLed(from, i)
 			continue
 		}
 		switch text[i] {
-		case ' ', '\t', '|', ',', '>', '/':
+		case ' ', '\t', '|', ',', ';', '>', '/':
+		case '(':
+			if beginsStrings(text, i) && isSecretCall(text[from:i], r.names.classOf(text, from, i)) {
+				i = pass.hideStrings(i)
+			}
+			continue
 		default:
 			continue
 		}
@@ -64,16 +76,47 @@ func (r *Redactor) hidePhrases(v view) {
 		}
 		if class := r.names.classOf(text, from, i); class >= prose && text[from] != '-' {
 			i = pass.readName(newSecretName(text, from, i, class))
+		} else if class == everyday && isNameOfTwoWords(text, from, i) {
+			i = pass.readName(secretName{from: from, end: i, class: prose})
 		}
 	}
+}
+
+// minLeader is the number of dots of a leader between a name and its value.
+const minLeader = 3
+
+// hideLed hides the value behind the name text[from:end], which ends with a leader, and returns the offset at which to
+// continue: password......... "X".
+func (p *phrasePass) hideLed(from, end int) int {
+	text := p.text
+	nameEnd := from + len(bytes.TrimRight(text[from:end], "."))
+	if end-nameEnd < minLeader || !p.names.classOf(text, from, nameEnd).isSecret() {
+		return end
+	}
+	start := skipBlanks(text, end)
+	if start == len(text) {
+		return end
+	}
+	value := readArgument(text, start)
+	if isPlaceholder(value.of(text)) || !value.quoted && !looksGenerated(value.of(text), len("secret")) {
+		return end
+	}
+	p.hide(p.view, value.from, value.to, RuleName)
+	return max(value.next, end)
+}
+
+// hideStrings hides the strings in the brackets at pos, and returns the offset behind them.
+func (p *phrasePass) hideStrings(pos int) int {
+	pass := namePass{Redactor: p.Redactor, view: p.view}
+	return pass.hideLiterals(pos)
 }
 
 // newSecretName returns the name text[from:end].
 func newSecretName(text []byte, from, end int, class class) secretName {
 	name := secretName{from: from, end: end, class: class}
 	s := shapeOf(text[from:end])
-	name.technical = class == strong && (s.separators > 0 || s.humps > 0 || isUpper(text[from:end]))
 	word := text[from:end]
+	name.technical = class == strong && (s.separators > 0 || s.humps > 0 || isUpper(word) || bytes.HasSuffix(word, []byte("pw")))
 	name.password = class != header && containsWord(word, &passwordWordsBy) && string(word) != "pass"
 	return name
 }
@@ -94,7 +137,10 @@ func isUpper(name []byte) bool {
 func (p *phrasePass) readName(name secretName) int {
 	text, end := p.text, name.end
 	switch {
-	case text[end] == '|' || text[end] == ',':
+	case text[end] == '|' || text[end] == ',' || text[end] == ';':
+		if name.technical && endsPreamble(lastWord(text[max(0, name.from-maxName):name.from])) && p.isLastWord(end+1) {
+			return p.hideWord(end + 1)
+		}
 		return p.hideCandidate(name, end+1, len("secret"))
 	case text[end] == '>':
 		if text[end-1] == '-' {
@@ -107,9 +153,16 @@ func (p *phrasePass) readName(name secretName) int {
 		return p.hideCredentials(end)
 	}
 	start := skipBlanks(text, end)
+	if start < len(text) && text[start] == '|' {
+		return p.hideCell(name, start+1)
+	}
 	word := wordAt(text, start)
 	if len(word) == 0 && start == len(text) {
 		return end
+	}
+	if text[end] == '\t' && name.password && p.isLastWord(start) && isValueOfPair(word, strong, true) &&
+		endsPreamble(lastWord(text[max(0, name.from-maxName):name.from])) {
+		return p.hideWord(start) // a table
 	}
 	if p.isAssigned(name, start, word) {
 		value := readArgument(text, start)
@@ -126,6 +179,42 @@ func (p *phrasePass) readName(name secretName) int {
 		return end // a verb
 	}
 	return p.readSentence(name, start)
+}
+
+// hideWord hides the word at pos, which is the value of a technical name, and returns the offset at which to continue.
+func (p *phrasePass) hideWord(pos int) int {
+	value := readArgument(p.text, pos)
+	if word := value.of(p.text); isPlaceholder(word) || isProseWord(word) {
+		return pos
+	}
+	p.hide(p.view, value.from, value.to, RuleName)
+	return max(value.next, pos)
+}
+
+// hideCell hides the cell of a table at pos, behind that with the name, and returns the offset at which to continue.
+func (p *phrasePass) hideCell(name secretName, pos int) int {
+	text := p.text
+	from := skipBlanks(text, pos)
+	to := from
+	for to < len(text) && text[to] != '|' && text[to] != '\n' && text[to] != '"' && text[to] != '\\' && to-from < maxScanned {
+		to++
+	}
+	behind := bytes.TrimLeft(text[to:min(len(text), to+maxShort)], " |\t\r")
+	isLast := len(behind) == 0 || behind[0] == '"' || behind[0] == '\\' || behind[0] == '\n'
+	word := bytes.TrimRight(text[from:to], " \t")
+	front := bytes.TrimRight(text[max(0, name.from-maxShort):name.from], " \t")
+	isFirst := len(front) == 0 || bytes.IndexByte([]byte("|\n\""), front[len(front)-1]) >= 0 && len(bytes.Trim(front, " |\t")) == 0 ||
+		endsPreamble(lastWord(front))
+	pair := isFirst && isLast && !isOneOf(word, harmless[:])
+	class := strong
+	if !name.password && !name.technical {
+		class = prose
+	}
+	if !isValueOfPair(word, class, pair) {
+		return pos
+	}
+	p.hide(p.view, from, from+len(word), RuleName)
+	return to
 }
 
 // minimum returns the minimum length of a secret of that name that stands directly behind it.
@@ -164,16 +253,16 @@ func hasDigitInside(word []byte) bool {
 // isAssigned reports whether word, which begins at start, is given to name as a value: ENV PASSWORD X; db_password X.
 func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
-	if !name.technical && !command || len(word) == 0 {
+	front := p.text[max(0, name.from-maxName):name.from]
+	if len(word) == 0 || isOneOf(word, linkMarks[:]) || !name.technical && !command && !bytes.Contains(front, []byte("mysqladmin ")) {
 		return false
 	}
-	front := p.text[max(0, name.from-maxName):name.from]
 	last := lastWord(front)
 	for len(last) > 0 && last[0] == '-' { // set -x NAME value
 		front = front[:len(bytes.TrimRight(front, " \t"))-len(last)]
 		last = lastWord(front)
 	}
-	if isOneFold(last, assigningWords[:]) {
+	if isOneFold(last, assigningWords[:]) || name.password && bytes.Contains(front, []byte("mysqladmin ")) {
 		return true
 	}
 	if !endsPreamble(last) || !p.isLastWord(start) {
@@ -182,8 +271,8 @@ func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	if command {
 		return !bytes.ContainsAny(word, "./:")
 	}
-	first := p.text[name.from]
-	return first >= 'a' && first <= 'z' && word[0] != '('
+	text := p.text[name.from:name.end]
+	return (text[0] >= 'a' && text[0] <= 'z' || bytes.IndexByte(text, '_') > 0) && word[0] != '('
 }
 
 // readSentence hides the secret in the words from start on, the first of which is no secret: … is X, … for bob: X. It
@@ -191,6 +280,7 @@ func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 func (p *phrasePass) readSentence(name secretName, start int) int {
 	text := p.text
 	limit := min(len(text), start+maxPhrase)
+	var stated statedName
 	for pos, words := start, 0; pos < limit && words < maxPhraseWords; words++ {
 		end := pos
 		for end < limit && text[end] > ' ' {
@@ -205,6 +295,11 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 			break
 		}
 		pos = skipBlanks(text, end)
+		if stated.words = words; words == 0 {
+			stated.first = word
+		}
+		isStated := name.password && stated.isStated(word)
+		stated.last = word
 		if pos >= limit || !colon && !isOneFold(word, linkWords[:]) {
 			continue
 		}
@@ -213,6 +308,16 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 		}
 		if next := p.hideStated(name, pos, colon); next > pos {
 			return next
+		}
+		if isStated {
+			if next := p.hidePlainWord(pos); next > pos {
+				return next
+			}
+		}
+		if words == 0 && (name.technical || name.password) && isOneOf(word, linkMarks[:]) && p.isLastWord(pos) {
+			if value := readArgument(text, pos); isValueOfPair(value.of(text), strong, true) {
+				return p.hideWord(pos)
+			}
 		}
 		if colon && p.isHeading(name, words) && p.isLastWord(pos) {
 			value := readArgument(text, pos)

@@ -40,6 +40,9 @@ func randomSecrets(rng *rand.Rand, section string) (list []string) {
 		}
 		return out.String()
 	}
+	if section == "word" {
+		return []string{"monkey", "Sunshine", "qwertz", "letmein", "rosebud"}
+	}
 	const lower, upper, digits = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
 	list = []string{
 		draw(lower, 5) + draw(digits, 2) + draw(lower+digits, 7), // hunter2hunter2
@@ -71,6 +74,21 @@ var places = map[string]func(line string) string{
 	"list":   func(line string) string { return `{"lines":["x",` + quoteJSON(line) + `]}` },
 	"colour": func(line string) string { return "\x1b[32mINFO\x1b[0m " + line },
 	"query":  func(line string) string { return `"GET /x?q=%22` + url.PathEscape(line) + `%22 HTTP/1.1" 200` },
+	"form":   func(line string) string { return `"POST /x?a=b+c&q=%22` + url.QueryEscape(line) + `%22 HTTP/1.1" 200` },
+}
+
+// sqlPlaces are statements that hold a line with a secret.
+var sqlPlaces = []func(line string) string{
+	func(line string) string { return "SELECT 1 -- " + line },
+	func(line string) string { return "INSERT INTO log (text) VALUES (" + quoteSQL(line) + ", 7)" },
+	func(line string) string {
+		return "UPDATE log SET doc = " + quoteSQL(`{"msg":`+quoteJSON(line)+`}`) + " WHERE id = 7"
+	},
+}
+
+// quoteSQL returns a literal of MySQL.
+func quoteSQL(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(text) + "'"
 }
 
 func quoteJSON(text string) string {
@@ -95,13 +113,21 @@ func TestSecretsOfEveryAlphabetAreHiddenInEveryPlace(t *testing.T) {
 				if got := string(out); !hidden || holdsSecret(got, secret) {
 					t.Errorf("%s: %s\n    → %s", name, text, got)
 				}
-				if strings.HasPrefix(text, "{") && !json.Valid(out) {
+				if json.Valid([]byte(text)) && !json.Valid(out) {
 					t.Errorf("%s: no JSON: %s", name, out)
 				}
 			}
-			target := "/x?q=%22" + url.PathEscape(line) + "%22"
-			if out, _ := redactor.URL([]byte(target)); holdsSecret(string(out), secret) {
-				t.Errorf("URL: %s → %s", target, out)
+			for _, escape := range []func(string) string{url.PathEscape, url.QueryEscape} {
+				target := "/x?q=%22" + escape(line) + "%22"
+				if out, _ := redactor.URL([]byte(target)); holdsSecret(string(out), secret) {
+					t.Errorf("URL: %s → %s", target, out)
+				}
+			}
+			for _, place := range sqlPlaces {
+				statement := place(line)
+				if out, _ := redactor.SQL([]byte(statement)); holdsSecret(string(out), secret) {
+					t.Errorf("SQL: %s → %s", statement, out)
+				}
 			}
 			if out := redactor.Label("job.command", line); holdsSecret(out, secret) {
 				t.Errorf("label: %s → %s", line, out)

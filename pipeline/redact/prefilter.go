@@ -19,6 +19,18 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 		r.readings = 0
 	}
 	checks := lineChecks{Redactor: r, data: data}
+	return checks.search() || checks.isSuspicious()
+}
+
+// holdsNeedle reports whether a needle is in text. Text without any is not decoded.
+func (r *Redactor) holdsNeedle(text []byte) bool {
+	checks := lineChecks{Redactor: r, data: text, isFirst: true}
+	return checks.search()
+}
+
+// search examines the needles of the line, and reports whether a secret may be at one.
+func (c *lineChecks) search() bool {
+	data := c.data
 	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of that pair.
 	pos, last := 0, uint32(0)
 	for {
@@ -27,7 +39,7 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 			break
 		}
 		word := binary.LittleEndian.Uint64(data[pos:])
-		if checks.examineWord(word, pos, last) {
+		if c.examineWord(word, pos, last) {
 			return true
 		}
 		pos, last = pos+wordSize, lineNeedles.pairs[pairsOf(word)>>48&anyPair]
@@ -42,7 +54,7 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 			word = word<<8 | uint64(data[i])
 		}
 	}
-	return checks.examineWord(word, pos, last) || checks.isSuspicious()
+	return c.examineWord(word, pos, last)
 }
 
 const (
@@ -95,9 +107,12 @@ type lineChecks struct {
 	atEnd       int    // the text up to here has no URL in front of an @
 	options     answer // a short option of a command
 	auth        answer // the word AUTH
+	isFirst     bool   // the search ends with the first needle
+	anyNeedle   bool   // a needle was found
 	escaped     bool   // a needle with an escape next to it, or one whose secret stands behind further words
 	percent     bool   // a percent-encoded byte
 	colour      bool   // a colour of a terminal
+	entity      bool   // a reference to a character
 	nameTo      int    // the names of parameters up to here have no percent-encoding of their own, or were examined
 }
 
@@ -167,6 +182,10 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 	if pos < 0 || end > len(data) || !hasNeedle(data[pos:], n.text) {
 		return false
 	}
+	if c.isFirst {
+		return true
+	}
+	c.anyNeedle = true
 	c.escaped = c.escaped || isEscapeBefore(data, pos)
 	switch n.kind {
 	case sqlNeedle:
@@ -175,6 +194,9 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		return found
 	case nameNeedle:
 		return c.isName(end - len(bytes.TrimLeft(data[pos:end], `"`)))
+	case foreignNeedle:
+		rest := bytes.TrimLeft(data[end:min(len(data), end+maxTail)], "\"'\\ \t")
+		return len(rest) > 0 && (rest[0] == ':' || rest[0] == '=')
 	case bearerNeedle:
 		return bearerAt(data, pos) > 0 || c.isName(pos)
 	case basicNeedle:
@@ -207,6 +229,8 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		return c.isRedisPhrase(n.text, pos)
 	case colourNeedle:
 		c.colour = true
+	case entityNeedle:
+		c.entity = true
 	case byteNeedle:
 		return c.isByte(pos)
 	}
@@ -266,6 +290,9 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
 	class := c.names.classOf(data, from, end)
+	if class == everyday && isNameOfTwoWords(data, from, end) {
+		class = prose
+	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
 	switch {
@@ -287,12 +314,19 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		pos++
 	}
 	quoted := pos > end
+	if pos < len(data) && data[pos] == '(' && beginsStrings(data, pos) && (class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {
+		return true // Secret("…")
+	}
+	if quoted && data[end-1] == '.' {
+		return class.isSecret() // password..."…"
+	}
 	if quoted && pos < len(data) && (data[pos] == ']' || data[pos] == '}' || data[pos] == ')') {
 		pos++
 	}
 	blank := pos
 	pos = skipSpace(data, pos)
 	if pos == len(data) {
+		c.nameAlone = c.nameAlone || class.isSecret()
 		return false
 	}
 	switch mark := data[pos]; mark {
@@ -307,8 +341,12 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		if pos > blank && class > beside {
 			return true // password "…", "AUTH" "…"
 		}
-	case ',', '|':
+	case ',', '|', ';':
 		return class.isSecret()
+	case '<':
+		if pos == end && class.isSecret() {
+			return true // <key>password</key>
+		}
 	}
 	c.nameAlone = c.nameAlone || class.isSecret()
 	if quoted && endsWithSetting(data[:end]) {
@@ -348,6 +386,9 @@ func (c *lineChecks) isCommand(name string, pos int) bool {
 		return false
 	}
 	c.escaped = true
+	if found := commandAt(c.data, pos); found.slash != "" || found.long != "" {
+		return true
+	}
 	return c.options.ask(func() bool {
 		for pos := 0; ; pos++ {
 			next := bytes.IndexByte(c.data[pos:], '-')
@@ -431,8 +472,15 @@ func (c *lineChecks) isSuspicious() bool {
 	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data)) || c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
 		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
 		c.percent && c.isSecretDecoded('%', decodePercent) ||
-		c.colour && c.isSecretDecoded('\x1b', decodeColour) ||
-		c.mayEscapesHide() && c.isSecretDecoded('\\', decodeEscape)
+		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden()
+}
+
+// isSecretHidden reports whether a secret may be in a form of the line without its escapes, its references to characters,
+// or its signs for blanks.
+func (c *lineChecks) isSecretHidden() bool {
+	return c.mayEscapesHide() && c.isSecretDecoded('\\', decodeEscape) ||
+		c.encodings < maxRare && (c.entity && hasEntity(c.data) && c.isSecretDecoded('&', decodeEntity) ||
+			hasFormBlank(c.data) && c.isSecretDecoded(0, decodeForm))
 }
 
 // hasQuotedRedis reports whether a command of Redis with its words in quotes may be in a line, see hideRedis.
@@ -448,31 +496,37 @@ func isEscapeBefore(data []byte, pos int) bool {
 // mayEscapesHide reports whether there may be a needle, or a secret next to one, without the escapes of the line. The
 // escapes of quotes, backslashes and line breaks are within no needle.
 func (c *lineChecks) mayEscapesHide() bool {
-	for rest := c.data; ; {
-		i := bytes.IndexByte(rest, '\\')
-		if i < 0 || i+1 == len(rest) {
-			return false
-		}
-		switch char := rest[i+1]; char {
-		case '"', '\'', '\\', 'n', 't', 'r':
-			if c.escaped {
-				return true
-			}
-		case 'b', 'f', 'u':
-			return true
-		default:
-			if folded[char] <= separator {
-				return true
-			}
-		}
-		rest = rest[i+1:]
+	first := bytes.IndexByte(c.data, '\\')
+	if first < 0 {
+		return false
 	}
+	table := &hidingEscapes
+	if c.escaped {
+		table = &allEscapes
+	}
+	for rest := c.data[first:]; len(rest) > 1; rest = rest[1:] {
+		if rest[0] == '\\' && table[rest[1]] {
+			return true
+		}
+	}
+	return false
 }
+
+// allEscapes has the bytes that form an escape with a backslash in front of them; hidingEscapes has those that may be
+// within a needle.
+var allEscapes, hidingEscapes = func() (all, hiding [256]bool) {
+	for c := range all {
+		hiding[c] = folded[c] <= separator && bytes.IndexByte([]byte(`"'\`), byte(c)) < 0 || bytes.IndexByte([]byte("bfu"), byte(c)) >= 0
+		all[c] = hiding[c] || bytes.IndexByte([]byte(`"'\ntr`), byte(c)) >= 0
+	}
+	return all, hiding
+}()
 
 // maxReadings bounds the decoded forms of a line that are searched. A line with more is read by the passes.
 const maxReadings = 16
 
-// isSecretDecoded reports whether a pass could find a secret in the line as decode reads what begins with mark.
+// isSecretDecoded reports whether a pass could find a secret in the line as decode reads what begins with mark, or, if
+// mark is 0, with any byte.
 func (c *lineChecks) isSecretDecoded(mark byte, decode func(out, text []byte, i int) ([]byte, int)) bool {
 	r := c.Redactor
 	if r.encodings == maxDepth {
@@ -482,16 +536,19 @@ func (c *lineChecks) isSecretDecoded(mark byte, decode func(out, text []byte, i 
 		return true
 	}
 	plain := r.plain[r.encodings][:0]
-	for rest := c.data; ; {
-		i := bytes.IndexByte(rest, mark)
-		if i < 0 {
-			plain = append(plain, rest...)
-			break
+	for pos := 0; pos < len(c.data); {
+		if mark != 0 {
+			next := bytes.IndexByte(c.data[pos:], mark)
+			if next < 0 {
+				plain = append(plain, c.data[pos:]...)
+				break
+			}
+			plain = append(plain, c.data[pos:pos+next]...)
+			pos += next
 		}
-		plain = append(plain, rest[:i]...)
 		var width int
-		plain, width = decode(plain, rest, i)
-		rest = rest[i+width:]
+		plain, width = decode(plain, c.data, pos)
+		pos += width
 	}
 	r.plain[r.encodings] = plain
 	r.encodings++

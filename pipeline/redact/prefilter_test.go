@@ -69,7 +69,7 @@ func checkPrefilter(t *testing.T, r *Redactor, line []byte) {
 func TestPrefilterReadsEscapesAsThePassesDo(t *testing.T) {
 	var redactor Redactor
 	for _, line := range []string{
-		`at\nzip -P hunter2 a.zip`, `{"x":"password\b\"hunter2\""}`, `{"x":"</pass\ter2hunter2"}`, `Bearer hunter2\/hunter2`, `x\nghp_hunter2hunter2`,
+		`at\nzip -P hunter2 a.zip`, `{"x":"password\t\"hunter2\""}`, `{"x":"</pass\ter2hunter2"}`, `Bearer hunter2\/hunter2`, `x\nghp_hunter2hunter2`,
 		`x\nsk-ant-hunter2hunter2`, `{"c":"\u001b[36mpass\u001b[0m=hunter2"}`, `{"c":"\u0070ass=hunter2"}`, "masterauth\"\"hunter2",
 		"CONFIG SET requirepass\u00e9 hunter2", "HELLO 3 AUTH , hunter2", "?q=token%2=hunter2", "/x?pass%20word=hunter2", "login\tbob/hunter2",
 		"identified by\t'hunter2'", `npm\u0020config\u0020set x:_auth hunter2`, `a\tmysql -phunter2`, `x\nroot:hunter2@tcp(db:1)/x`,

@@ -129,6 +129,7 @@ type statement struct {
 	afterRow        bool           // the token before closed a list of names, with secretColumns among them
 	accounts        bool           // the last name is that of a table of accounts or secrets
 	set             passwordClause // how much of SET PASSWORD FOR was read
+	keyed           bool           // PRAGMA or ATTACH was read, whose key is that of an encrypted database
 
 	insert        insertState
 	listDepth     int // of the brackets of the list of columns, or of values
@@ -209,7 +210,8 @@ func (s *statement) readWord() {
 		s.readKeyword()
 		s.afterFunction = s.IsAny(secretFunctions[:])
 	}
-	s.afterName = SecretName(s.Text())
+	s.keyed = s.keyed || s.depth == 0 && (s.Is("PRAGMA") || s.Is("ATTACH"))
+	s.afterName = SecretName(s.Text()) || s.keyed && s.IsAny(databaseKeys[:])
 	if s.insert == inserting {
 		s.accounts = s.afterName || isAccountTable(s.Text())
 	}
@@ -220,6 +222,9 @@ func (s *statement) readWord() {
 		s.secretColumns |= 1 << s.column
 	}
 }
+
+// databaseKeys are the words in front of the key of an encrypted database of SQLite.
+var databaseKeys = [...]string{"KEY", "REKEY", "HEXKEY", "HEXREKEY", "TEXTKEY"}
 
 // readKeyword follows SET PASSWORD FOR and INSERT.
 func (s *statement) readKeyword() {
@@ -289,7 +294,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 		}
 	case ';':
 		s.stopHiding()
-		s.insert, s.set, s.depth = noInsert, noSet, 0
+		s.insert, s.set, s.depth, s.keyed = noInsert, noSet, 0, false
 	case '=':
 		if named || s.set == setPasswordFor {
 			s.startHiding()

@@ -28,6 +28,11 @@ func (r *Redactor) readURL(v view, depth int) {
 	if depth == 1 && r.mayHoldSecret(v.text) { // a text in a parameter
 		r.readText(v, depth)
 	}
+	if depth == 0 && hasFormBlank(v.text) {
+		if form := r.decoded(v, depth, decodeForm); r.mayHoldSecret(form.text) {
+			r.readText(form, depth+1)
+		}
+	}
 	if depth < maxDepth && hasPercent(v.text) {
 		r.readURL(r.decoded(v, depth, decodePercent), depth+1)
 	}

@@ -147,6 +147,9 @@ func readValue(text []byte, pos int, inString bool) valueRange {
 	pos = skipBlanks(text, pos)
 
 	// A string, whose quotes may be escaped.
+	if prefixed := skipStringPrefix(text, pos); prefixed > pos {
+		pos, inString = prefixed, false
+	}
 	open := pos
 	for open < len(text) && text[open] == '\\' {
 		open++
@@ -167,6 +170,23 @@ func readValue(text []byte, pos int, inString bool) valueRange {
 	}
 	to := trimClosers(text, pos, end)
 	return valueRange{pos, to, max(to, pos), false}
+}
+
+// skipStringPrefix returns the offset behind the letters in front of a string at pos, as Python and SQL have them: b'X',
+// rf"X", N'X'; pos if there are none.
+func skipStringPrefix(text []byte, pos int) int {
+	end := pos
+	for end < len(text) && end-pos < 3 && bytes.IndexByte([]byte("rbfuRBFUN"), text[end]) >= 0 {
+		end++
+	}
+	open := end
+	for open < len(text) && text[open] == '\\' {
+		open++
+	}
+	if end == pos || end-pos > 2 || open == len(text) || !isQuote(text[open]) || open+1 == len(text) || text[open+1] <= ' ' {
+		return pos
+	}
+	return end
 }
 
 func isQuote(c byte) bool { return c == '"' || c == '\'' || c == '`' }

@@ -8,6 +8,9 @@ import (
 // maxDepth bounds how often a text is decoded: an escaped document in a percent-encoded URL in a JSON string.
 const maxDepth = 5
 
+// maxRare bounds how often a text is decoded before entities and the blanks of forms are: they are rarely within others.
+const maxRare = 3
+
 // A view is a text, or a decoded form of it, with the original offset of each byte.
 type view struct {
 	text  []byte
@@ -64,6 +67,33 @@ func decodePercent(out, text []byte, i int) ([]byte, int) {
 	return append(out, text[i]), 1
 }
 
+// decodeForm decodes one percent-encoded byte, or a + that stands for a blank in a form.
+func decodeForm(out, text []byte, i int) ([]byte, int) {
+	if text[i] == '+' && isFormBlank(text, i) {
+		return append(out, ' '), 1
+	}
+	return decodePercent(out, text, i)
+}
+
+// isFormBlank reports whether the + at i may stand for a blank: it is between two bytes that are none.
+func isFormBlank(text []byte, i int) bool {
+	return i > 0 && i+1 < len(text) && text[i-1] > ' ' && text[i+1] > ' '
+}
+
+// hasFormBlank reports whether text may have a form, or the query of a URL, with a + that stands for a blank.
+func hasFormBlank(text []byte) bool {
+	for from := 0; ; {
+		i := bytes.IndexByte(text[from:], '+')
+		if i < 0 {
+			return false
+		}
+		if from += i; isFormBlank(text, from) {
+			return bytes.IndexByte(text, '=') >= 0 || bytes.IndexByte(text, '?') >= 0 || bytes.IndexByte(text, '%') >= 0
+		}
+		from++
+	}
+}
+
 // decodeEscape decodes one escape of a string, as in JSON.
 func decodeEscape(out, text []byte, i int) ([]byte, int) {
 	if text[i] != '\\' || i+1 == len(text) {
@@ -77,7 +107,7 @@ func decodeEscape(out, text []byte, i int) ([]byte, int) {
 	case 'r':
 		return append(out, '\r'), 2
 	case 'b', 'f':
-		return append(out, ' '), 2
+		return append(out, '\n'), 2
 	case 'u':
 		if i+6 <= len(text) {
 			var char rune
@@ -96,6 +126,53 @@ func decodeEscape(out, text []byte, i int) ([]byte, int) {
 			return append(out, '\\'), 1
 		}
 		return append(out, c), 2
+	}
+}
+
+// entities are the references to characters of XML and HTML that divide names from values.
+var entities = [...]struct {
+	text string
+	char byte
+}{
+	{"&quot;", '"'},
+	{"&#34;", '"'},
+	{"&#x22;", '"'},
+	{"&apos;", '\''},
+	{"&#39;", '\''},
+	{"&#x27;", '\''},
+	{"&lt;", '<'},
+	{"&gt;", '>'},
+	{"&amp;", '&'},
+	{"&#61;", '='},
+	{"&#x3D;", '='},
+	{"&#x3d;", '='},
+}
+
+// decodeEntity decodes one of entities.
+func decodeEntity(out, text []byte, i int) ([]byte, int) {
+	if text[i] == '&' {
+		for _, known := range entities {
+			if len(text)-i >= len(known.text) && string(text[i:i+len(known.text)]) == known.text {
+				return append(out, known.char), len(known.text)
+			}
+		}
+	}
+	return append(out, text[i]), 1
+}
+
+// hasEntity reports whether text has one of entities.
+func hasEntity(text []byte) bool {
+	for from := 0; ; {
+		i := bytes.IndexByte(text[from:], '&')
+		if i < 0 {
+			return false
+		}
+		from += i + 1
+		if from+2 < len(text) && bytes.IndexByte([]byte("qa#lg"), text[from]) >= 0 {
+			if _, width := decodeEntity(nil, text, from-1); width > 1 {
+				return true
+			}
+		}
 	}
 }
 

@@ -16,6 +16,19 @@ const (
 	behindStreams keyPosition = -3 // after the word STREAMS
 )
 
+// minText is the length from which an argument that is no key is searched for secrets as a text: a document, a URL.
+const minText = 8
+
+// isOnlyWords reports whether text has letters and blanks only. It is not searched for secrets.
+func isOnlyWords(text []byte) bool {
+	for _, c := range text {
+		if c != ' ' && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
 // addArgument adds the argument that was read to the event. data has its first bytes; size is its whole
 // length.
 func (p *parser) addArgument(data []byte, size uint64) {
@@ -38,7 +51,8 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	body.ArgsCount++
 	body.ArgsBytes += size
 	visible := cmd.secrets.Next(data, cmd.damaged)
-	if p.isKey(data, index) {
+	isKey := p.isKey(data, index)
+	if isKey {
 		body.Key = p.conn.Intern(data[:min(len(data), maxKey)])
 	}
 
@@ -48,6 +62,9 @@ func (p *parser) addArgument(data []byte, size uint64) {
 		return
 	}
 	text := p.argumentText(data, size, visible)
+	if visible < 0 && !isKey && len(text) >= minText && !isOnlyWords(text) {
+		text, _ = p.conn.Redactor().Line(text)
+	}
 	cut := len(body.Args) >= maxArgs-lastArgs
 	switch {
 	case p.argsBytes+cmd.argsBytes > maxArgsBytes:
