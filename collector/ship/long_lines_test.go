@@ -1,12 +1,16 @@
 package ship
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"tidegate/collector"
 	"tidegate/collector/logs"
 	"tidegate/collector/logs/decode"
 	"tidegate/pipeline"
@@ -34,4 +38,73 @@ func TestTheLongestLinesFitIntoABatch(t *testing.T) {
 			t.Errorf("%q: %d lines, %v", part, lines, err)
 		}
 	}
+}
+
+// TestEventsThatFillABatchUnevenlyAreAllDelivered: an event that does not fit into what is left of a batch begins the
+// next one.
+func TestEventsThatFillABatchUnevenlyAreAllDelivered(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	h.cfg.Linger = time.Minute
+	shipper := h.startShipper(failpoints{})
+	file, packets := testFiles(1, 9)[0], shipper.Packets("packets")
+	producer := shipper.File(file.name)
+	text := strings.Repeat("x", 2*int(h.cfg.BatchBytes)/5)
+	for i := range file.lines {
+		event, at := file.event(i), int64(i+1)
+		event.Log.Message = text + event.Log.Message
+		if err := producer.Ship(t.Context(), event, collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+			t.Fatal(err)
+		}
+		query := dnsEvent(i, nil)
+		query.Dns.QuestionName = text
+		if !packets.TryShip(query) {
+			t.Errorf("query %d was dropped", i)
+		}
+	}
+	ledger := h.closeShipper(shipper)
+	if ledger.Delivered != 18 || ledger.Dropped != 0 || shipper.counters.batches.Load() < 10 {
+		t.Errorf("%+v, %d batches", ledger, shipper.counters.batches.Load())
+	}
+}
+
+// TestShipThatIsInterruptedIsAnError: the line is neither counted nor taken, and comes again.
+func TestShipThatIsInterruptedIsAnError(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.BufferBytes = 8 * h.cfg.BatchBytes
+	shipper := h.withoutKafka()
+	file := testFiles(1, 6000)[0]
+	producer := shipper.File(file.name).(*fileProducer)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	last := -1
+	go func() {
+		for i := range file.lines {
+			at := int64(i+1) * int64(file.size)
+			if err := producer.Ship(ctx, file.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+				last = i
+				ended <- err
+				return
+			}
+		}
+		ended <- nil
+	}()
+	eventually(t, "the budget is used up", producer.blocked.Load)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) || last <= 0 {
+		t.Fatalf("Ship of line %d: %v", last, err)
+	}
+	if read := shipper.counters.read.total(); read != uint64(last) {
+		t.Errorf("%d lines are counted as read, want the %d before the interrupted one", read, last)
+	}
+	h.startBroker()
+	for i := last; i < file.lines; i++ {
+		at := int64(i+1) * int64(file.size)
+		if err := producer.Ship(t.Context(), file.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all is safe", func() bool { return safeUpTo(producer) == int64(file.lines*file.size) })
+	h.closeShipper(shipper)
+	h.checkExactlyOnce(file)
 }

@@ -71,6 +71,28 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 	}
 }
 
+// TestWithoutAStoreEventsAreEvaluated: alerts are published and offsets are committed, and a restart goes on there.
+func TestWithoutAStoreEventsAreEvaluated(t *testing.T) {
+	harness := newHarness(t, 1, kafka.AssignStatic)
+	alerts := 0
+	for round := range 2 {
+		harness.send(0, 5, 40)
+		engine, stop := harness.start(DiscardStore{}, testBundle, nil)
+		harness.waitClosed(1, int64(5*(round+1)))
+		stop()
+		ledger := engine.Ledger()
+		if ledger.Messages != 5 || ledger.Events != 200 || ledger.Rows != 200 || ledger.Verdicts != 20 ||
+			ledger.AlreadyStored+ledger.DeadLettered+ledger.Lost+ledger.Rejected != 0 {
+			t.Errorf("ledger %+v", ledger)
+		}
+		published := len(harness.read(pipeline.TopicAlerts, 0))
+		if uint64(published-alerts) != ledger.Revisions || published == alerts {
+			t.Errorf("%d revisions on the topic, %d in the ledger", published-alerts, ledger.Revisions)
+		}
+		alerts = published
+	}
+}
+
 func TestDuplicateBatchIsDroppedAlsoAfterARestart(t *testing.T) {
 	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte

@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
@@ -189,6 +191,51 @@ func appendTo(path, text string) error {
 	_, err = io.WriteString(file, text)
 	_ = file.Close()
 	return err
+}
+
+// TestFileWithTwoNamesIsOneFile: a listing meets a file twice if it is renamed meanwhile, or linked.
+func TestFileWithTwoNamesIsOneFile(t *testing.T) {
+	tailer, ship := textTailer(t, map[string]string{"a.log.1": "one\ntwo\n"})
+	if err := os.Link(filepath.Join(tailer.log.Dir, "a.log.1"), filepath.Join(tailer.log.Dir, "a.log")); err != nil {
+		t.Fatal(err)
+	}
+	tailer.scanFolder()
+	if len(tailer.files) != 1 || tailer.group.budget.openFiles.Load() != 1 {
+		t.Errorf("%d files, %d descriptors", len(tailer.files), tailer.group.budget.openFiles.Load())
+	}
+	for more := true; more; {
+		var err error
+		if more, err = tailer.readAvailable(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lines := ship.All(); len(lines) != 2 {
+		t.Errorf("%d lines, want each once", len(lines))
+	}
+	tailer.group.closeTailer(tailer)
+}
+
+// TestFileThatIsGoneBeforeItsFirstReadIsSaidToBe: its lines cannot be read again, so the shipper need not wait with
+// them for Kafka. The file is removed after it was opened, and before it was identified.
+func TestFileThatIsGoneBeforeItsFirstReadIsSaidToBe(t *testing.T) {
+	tailer, ship := textTailer(t, map[string]string{"a.log": "one\ntwo\n"})
+	never := make(chan struct{})
+	ship.Gate = func(string) <-chan struct{} { return never } // the shipper waits, but not for a file that is gone
+	tailer.scanFolder()
+	if err := os.Remove(filepath.Join(tailer.log.Dir, "a.log")); err != nil {
+		t.Fatal(err)
+	}
+	tailer.scanFolder()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := tailer.readAvailable(ctx); err != nil {
+		t.Errorf("the lines wait: %v", err)
+	}
+	if lines := ship.All(); len(lines) != 2 {
+		t.Errorf("%d lines", len(lines))
+	}
+	tailer.group.closeTailer(tailer)
+	ship.Check(t)
 }
 
 // TestNamesOfCheckpointsAreComplete: checkpoints are dropped of files that are gone, so that every name under which
