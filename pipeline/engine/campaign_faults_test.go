@@ -44,6 +44,8 @@ var faultKinds = []faultKind{
 	{"machine suspended, wall clock jumps", (*campaign).suspendWithClockJump},
 	{"window of tokens turned over", (*campaign).dropTokens},
 	{"event a year ahead", (*campaign).sendEventOfTheFuture},
+	{"store killed while an engine works", (*campaign).killStore},
+	{"end of the log lost", (*campaign).loseLogEnd},
 	{"clock of the engine set back or ahead", (*campaign).setClock},
 	{"batches sent again", (*campaign).sendBatchesAgain},
 }
@@ -145,22 +147,7 @@ type lostRange struct{ from, to int }
 // expected in the store, and the others are not. It returns how many of them are unread. Of duplicates and
 // messages that are no batches the store does not say whether they were read.
 func (c *campaign) keepStored(partition int, end int64) (lost lostRange) {
-	from := pipeline.TopicPartition{Topic: c.client.Topic(pipeline.TopicEvents), Partition: int32(partition)}
-	waitUntil(c.t, "the end of running inserts", func() bool {
-		running, err := c.store.RunningInserts(c.t.Context(), from)
-		return err == nil && running == 0
-	})
-	stored := map[pipeline.BatchID]bool{}
-	out := answer(c.t, c.store, fmt.Sprintf(
-		"SELECT DISTINCT _epoch, _sequence FROM events WHERE _topic = '%s' AND _partition = %d", from.Topic, partition))
-	for {
-		var id pipeline.BatchID
-		if _, err := fmt.Fscan(out, &id.Epoch, &id.Sequence); err != nil {
-			break
-		}
-		stored[id] = true
-	}
-
+	stored := c.storedBatches(partition)
 	committed, _ := c.committed(partition)
 	messages := c.read(pipeline.TopicEvents, partition)
 	seen := map[pipeline.BatchID]bool{} // batches of which another message counts
@@ -194,6 +181,26 @@ func (c *campaign) keepStored(partition int, end int64) (lost lostRange) {
 		seen[id] = true
 	}
 	return lost
+}
+
+// storedBatches returns the ids of the batches of a partition whose rows are stored, once no insert runs.
+func (c *campaign) storedBatches(partition int) (stored map[pipeline.BatchID]bool) {
+	from := pipeline.TopicPartition{Topic: c.client.Topic(pipeline.TopicEvents), Partition: int32(partition)}
+	waitUntil(c.t, "the end of running inserts", func() bool {
+		running, err := c.store.RunningInserts(c.t.Context(), from)
+		return err == nil && running == 0
+	})
+	stored = map[pipeline.BatchID]bool{}
+	out := answer(c.t, c.store, fmt.Sprintf(
+		"SELECT DISTINCT _epoch, _sequence FROM events WHERE _topic = '%s' AND _partition = %d", from.Topic, partition))
+	for {
+		var id pipeline.BatchID
+		if _, err := fmt.Fscan(out, &id.Epoch, &id.Sequence); err != nil {
+			break
+		}
+		stored[id] = true
+	}
+	return stored
 }
 
 // batchOf returns the id of the batch of a message. isBatch is false if it holds none.
@@ -413,6 +420,73 @@ func (c *campaign) sendEventOfTheFuture() {
 		c.send(partition, 3, 20)
 	}
 	c.killAtRandom()
+}
+
+// killStore kills the server of the store while an engine works. What the store has acknowledged is in its files.
+func (c *campaign) killStore() {
+	cmd, out := c.startForAMoment(c.childConfig)
+	server := embeddedtest.Server(c.t)
+	killed := server.PID()
+	_ = syscall.Kill(killed, syscall.SIGKILL)
+	waitUntil(c.t, "another server of the store", func() bool { return server.PID() != killed && server.PID() != 0 })
+	if c.random.IntN(2) == 0 {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return
+	}
+	waitUntil(c.t, "an engine that works", func() bool { return strings.Contains(out.String(), "partition assigned") })
+	c.terminate(cmd, out)
+}
+
+// loseLogEnd takes the last messages of the log away, as an unclean election of a leader does. The rows of those that
+// are stored stay.
+func (c *campaign) loseLogEnd() {
+	c.killAtRandom()
+	kept, order := map[int][]kafkago.Message{}, map[int][]kafkago.Message{}
+	for partition := range c.partitions {
+		messages := c.read(pipeline.TopicEvents, partition)
+		cut := len(messages) - c.random.IntN(min(8, len(messages)+1))
+		kept[partition] = messages[:cut]
+
+		// Those that are kept are processed in their order; behind them only those count whose rows are stored.
+		before := slices.Clip(c.earlier[partition])
+		stored := c.storedBatches(partition)
+		order[partition] = append(before, messages[:cut]...)
+		for i := range order[partition][len(before):] {
+			message := &order[partition][len(before)+i]
+			if id, isBatch := batchOf(*message); isBatch && !stored[id] {
+				message.Offset = int64(i) // it is processed where it stands in the new log
+			}
+		}
+		inLog := map[pipeline.BatchID]bool{}
+		for _, message := range order[partition] {
+			if id, isBatch := batchOf(message); isBatch {
+				inLog[id] = true
+			}
+		}
+		for _, message := range messages[cut:] {
+			id, isBatch := batchOf(message)
+			switch {
+			case !isBatch:
+				if i := slices.Index(c.garbage, string(message.Value)); i >= 0 {
+					c.garbage = slices.Delete(c.garbage, i, i+1) // it may be no dead letter yet
+				}
+			case stored[id]:
+				order[partition] = append(order[partition], message)
+			case !inLog[id]:
+				c.deleted += eventsOf(message)
+			}
+			inLog[id] = true
+		}
+	}
+	c.recreateTopic(pipeline.TopicEvents)
+	c.earlier = order
+	for partition, messages := range kept {
+		for _, message := range messages {
+			c.produce(partition, message.Value)
+		}
+	}
+	c.runUntilClosed(c.t)
 }
 
 // setClock runs an engine whose clock is wrong by some minutes until it is killed.

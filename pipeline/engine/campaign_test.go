@@ -71,11 +71,25 @@ func (c *campaign) check() {
 	c.checkAlerts(c.t)
 	c.checkDeadLetters()
 	if c.t.Failed() {
+		c.logBlocks()
 		c.t.FailNow()
 	}
 	sum := c.sumOfMessages(c.t)
 	c.logLine("    as without faults: %d rows, %d with verdicts, %d dead letters, %d events deleted unread",
 		sum.rows, sum.withVerdicts, len(c.garbage), c.deleted)
+}
+
+// logBlocks writes the newest stored blocks of each partition, and the blocks of its newest alerts, to the log.
+func (c *campaign) logBlocks() {
+	for partition := range c.partitions {
+		for what, from := range map[string]string{
+			"rows of a block": "min(_offset), max(_offset), count(), countIf(notEmpty(`verdict.rule`)), `event.ingested` AS at FROM events WHERE _partition",
+			"alerts":          "min(offset), max(offset), count(), uniqExact(id), ingested AS at FROM alert_revisions WHERE partition",
+		} {
+			out := answer(c.t, c.store, fmt.Sprintf("SELECT %s = %d GROUP BY at ORDER BY at DESC LIMIT 8", from, partition))
+			c.logLine("    partition %d, %s: offsets, number, with verdicts or distinct, block time\n%s", partition, what, out)
+		}
+	}
 }
 
 // checkDeadLetters checks that each message that is no batch is a dead letter.
@@ -130,7 +144,7 @@ func newCampaign(t *testing.T, seed uint64) *campaign {
 }
 
 // shortCampaign is the number of faults of the campaign in `make test`.
-const shortCampaign = 27
+const shortCampaign = 29
 
 // TestEachEventIsStoredOnceThroughACampaignOfFaults: every kind of fault happens at least once, in random
 // order, many of them while the block of the fault before is unfinished. TIDEGATE_CAMPAIGN is the number of

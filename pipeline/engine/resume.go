@@ -18,8 +18,13 @@ type startPoint struct {
 	hasIntent bool  // open is the intent of a block that must be replayed first
 	first     int64 // offset of the first message of the log
 	isOther   bool  // the log is another one than the stored rows were read from
-	stored    pipeline.NewestRows
-	hasRows   bool // the store holds rows of the partition
+	isReset   bool  // the log is read from its beginning: the committed offset is none of this log
+
+	// The messages of an unfinished block that were deleted with their log.
+	lostStart, lostEnd int64
+
+	stored  pipeline.NewestRows
+	hasRows bool // the store holds rows of the partition
 }
 
 // hasRowsBehind reports whether rows are stored at the start or behind it. In normal operation these are only
@@ -72,6 +77,9 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	if err := w.completeLastBlock(ctx, &start); err != nil {
 		return open, false, err
 	}
+	if err := w.beginReset(ctx, &start); err != nil {
+		return open, false, err
+	}
 	w.skipDeleted(&start)
 	w.nextOffset, w.lastTime = start.offset, max(start.stored.LastTime, start.open.time)
 	w.setNextOffset(w.partition.ID, w.nextOffset)
@@ -116,13 +124,8 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 			"or the end of the log was lost; duplicate batches are dropped",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
 		w.topicRecreated = true
-		w.countLostBlock(start, end)
-		start.offset, start.hasIntent = first, false
-		// The committed offset is that of another log: no later start may take it for one of this log.
-		if err := w.partition.Commit(ctx, first, ""); err != nil {
-			return start, err
-		}
-		w.logReplaced, w.intentClosed = false, true
+		start.lostEnd = w.endOfLostBlock(start, end)
+		start.lostStart, start.offset, start.hasIntent, start.isReset = start.offset, first, false, true
 	case committed < 0 && start.stored.HasKnown:
 		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues
 		// after the rows that were stored last of this log.
@@ -162,16 +165,33 @@ func (w *worker) waitForInserts(ctx context.Context) error {
 	}
 }
 
-// countLostBlock counts the messages of the block of an intent as lost if none of its rows is stored and the
-// log ends before its end, so that it is a block of an earlier log.
-func (w *worker) countLostBlock(start startPoint, end int64) {
+// endOfLostBlock returns the end of the block of an intent if none of its rows is stored and the log ends before its
+// end, so that it is a block of an earlier log; else the start of the block.
+func (w *worker) endOfLostBlock(start startPoint, end int64) int64 {
 	isStored := start.hasRows && start.stored.LastTime >= start.open.time
 	if !start.hasIntent || isStored || start.open.end <= end || w.logReplaced { // the fetcher has counted the lost ones
-		return
+		return start.offset
 	}
-	w.metrics.lost.Add(uint64(start.open.end - start.offset))
-	w.log.Error("messages of an unfinished block were deleted with their log",
-		"topic", w.source.Topic, "from", start.offset, "end", start.open.end)
+	return start.open.end
+}
+
+// beginReset commits the start of a log that is read from its beginning: no later start may take the committed offset
+// for one of this log. It comes when the last block of the other log is complete, since an offset without an intent
+// says that all blocks before it are.
+func (w *worker) beginReset(ctx context.Context, start *startPoint) error {
+	if !start.isReset {
+		return nil
+	}
+	if err := w.partition.Commit(ctx, start.offset, ""); err != nil {
+		return err
+	}
+	w.logReplaced, w.intentClosed = false, true
+	if lost := start.lostEnd - start.lostStart; lost > 0 {
+		w.metrics.lost.Add(uint64(lost))
+		w.log.Error("messages of an unfinished block were deleted with their log",
+			"topic", w.source.Topic, "from", start.lostStart, "end", start.lostEnd)
+	}
+	return nil
 }
 
 // skipDeleted moves a start that lies before the log to its first message. Of the messages between them,

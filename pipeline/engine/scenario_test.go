@@ -50,6 +50,9 @@ type childConfig struct {
 	ClockOffset time.Duration // of its wall clock, until it gets SIGCONT
 }
 
+// readyLine is the line that a child prints when it handles signals.
+const readyLine = "ready"
+
 // ledgerPrefix begins the line in which a child prints its ledger at its end.
 const ledgerPrefix = "ledger "
 
@@ -66,6 +69,7 @@ func runChild(spec string) {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	fmt.Println(readyLine)
 	cfg := kafka.Default()
 	cfg.Brokers, cfg.Assign = child.Brokers, child.Assign
 	client, err := kafka.New(cfg)
@@ -163,7 +167,7 @@ func (o *childOutput) String() string {
 	return o.buffer.String()
 }
 
-// startChild starts a child and returns it with its output.
+// startChild starts a child and returns it with its output once the child handles signals.
 func startChild(t *testing.T, child childConfig) (*exec.Cmd, *childOutput) {
 	t.Helper()
 	spec, err := json.Marshal(child)
@@ -189,6 +193,7 @@ func startChild(t *testing.T, child childConfig) (*exec.Cmd, *childOutput) {
 			t.Logf("child %d, failpoint %q: %s", cmd.Process.Pid, child.Failpoint, out)
 		}
 	})
+	waitUntil(t, "a child that handles signals", func() bool { return strings.Contains(out.String(), readyLine) })
 	return cmd, out
 }
 
