@@ -332,6 +332,22 @@ func TestQueryAttributesAreSkipped(t *testing.T) {
 		loggedIn, want, want)
 }
 
+// TestLongStatementBehindAttributesIsMarked: the attributes take the place of the statement in the front of the packet,
+// so that less than what is kept of a statement is read with them.
+func TestLongStatementBehindAttributesIsMarked(t *testing.T) {
+	attributes := "\x01\x01\x00\x01" + "\xfe\x00\x01a" + "\xfc\x88\x13" + strings.Repeat("v", 5000)
+	statement := "SELECT '" + strings.Repeat("x", 9000) + "' INTO OUTFILE '/tmp/x'"
+	conversation := protocoltest.Conversation{Port: 3306, Steps: session(modern|clientQueryAttrs,
+		fromClient(query(attributes+statement)), fromServer(okReply(1, 0, 0, 0, 2, 0)))}
+	protocoltest.CheckSplits(t, list, conversation)
+	event := conversation.Events(list)[1]
+	text := event.Mysql.Query
+	if !slices.Contains(event.Tags, pipeline.TagTruncated) || !strings.HasPrefix(text, "SELECT 'xxx") ||
+		!strings.HasSuffix(text, " INTO OUTFILE '/tmp/x'") || len(text) > maxQuery+len("…") {
+		t.Errorf("tags %q, %d bytes: %.40q … %.40q", event.Tags, len(text), text, text[max(0, len(text)-40):])
+	}
+}
+
 // TestLongStatementsAreCutAndNotBuffered: a payload of 16 MiB or more is sent in several packets.
 func TestLongStatementsAreCutAndNotBuffered(t *testing.T) {
 	long := "INSERT INTO t VALUES (" + strings.Repeat("1,", 5000) + "1)"
