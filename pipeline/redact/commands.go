@@ -93,7 +93,8 @@ func commandAt(text []byte, pos int) *command {
 		for end < len(text) && (isLetter(text[end]) || text[end] == '_' || text[end] == '-') && text[end-1] != ' ' {
 			end++
 		}
-		if end == len(text) || text[end-1] == ' ' || text[end] <= ' ' || isQuote(text[end]) || text[end] == '\\' || text[end] == '.' {
+		if end == len(text) || text[end-1] == ' ' || text[end] <= ' ' || isQuote(text[end]) || text[end] == '\\' ||
+			text[end] == '.' {
 			return known
 		}
 	}

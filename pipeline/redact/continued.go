@@ -43,8 +43,9 @@ const (
 // maxTail is the number of bytes between a name and the end of its line.
 const maxTail = 8
 
-// NextLine is like Line for the next line of the log that state belongs to. It also hides a private key that extends over
-// several lines, and a value whose name is in a line before it, as listings of YAML and JSON have them.
+// NextLine is like Line for the next line of the log that state belongs to. It also hides a private key that
+// extends over several lines, and a value whose name is in a line before it, as listings of YAML and JSON
+// have them.
 func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 	if state.key.open || isBase64Line(data) {
 		if out, hidden := r.keyLine(data, &state.key); hidden {
@@ -74,8 +75,8 @@ func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 	return r.replaced(data), true
 }
 
-// expectedBehind returns what is expected behind a line that ends with the name of a secret, or with a mark or a bracket
-// behind it.
+// expectedBehind returns what is expected behind a line that ends with the name of a secret, or with a mark
+// or a bracket behind it.
 func expectedBehind(data []byte) expectation {
 	text := bytes.TrimRight(data, " \t\r")
 	if len(text) < minSecret {
@@ -112,8 +113,8 @@ func expectedBehind(data []byte) expectation {
 	return expectation{}
 }
 
-// expectedBehindMark returns an expectation of that kind if the mark at pos, with which text ends, is behind the name of
-// a secret, and nothing but the mark of an item is in front of it.
+// expectedBehindMark returns an expectation of that kind if the mark at pos, with which text ends, is behind
+// the name of a secret, and nothing but the mark of an item is in front of it.
 func expectedBehindMark(text []byte, pos int, kind expectationKind) expectation {
 	if pos < 1 || text[pos] != ':' && text[pos] != '=' {
 		return expectation{}
@@ -153,8 +154,8 @@ func expectedBehindElement(text []byte) expectation {
 	return expectation{kind: kind, class: strong, column: open, lines: 1}
 }
 
-// expectedBehindName returns what is expected behind the name with which text ends, in quotes or not: the value beside
-// it, or that of an option.
+// expectedBehindName returns what is expected behind the name with which text ends, in quotes or not: the
+// value beside it, or that of an option.
 func expectedBehindName(text []byte) expectation {
 	text = bytes.TrimRight(text, ",")
 	end := len(bytes.TrimRight(text, "\"'"))
@@ -237,8 +238,8 @@ func (r *Redactor) hideExpected(data []byte, from, to int, next *expectation) {
 	r.hideAs(view{text: data}, afterScheme(data, from, to), to, RuleName, with)
 }
 
-// hideBesideName hides the value of a member like value: that has the column of the name before it, or whose mark has,
-// and reports whether the value is not expected any more.
+// hideBesideName hides the value of a member like value: that has the column of the name before it, or whose
+// mark has, and reports whether the value is not expected any more.
 func (r *Redactor) hideBesideName(data []byte, next *expectation) (ends bool) {
 	mark := next.mark
 	if mark >= len(data) || data[mark] != ':' && data[mark] != '=' && data[mark] != '|' {
@@ -272,8 +273,8 @@ func valueOfLine(data []byte, pos int) (from, to int) {
 	return value.from, max(value.from, len(bytes.TrimRight(data, " \t\r,")))
 }
 
-// hideItem hides a value that stands alone in its line, at indent: X, "X",, - X. It reports whether no further one
-// follows, as items of a list do.
+// hideItem hides a value that stands alone in its line, at indent: X, "X",, - X. It reports whether no
+// further one follows, as items of a list do.
 func (r *Redactor) hideItem(data []byte, indent int, next *expectation) (ends bool) {
 	isItem := bytes.HasPrefix(data[indent:], []byte("- "))
 	if isItem && indent < next.column || !isItem && indent <= next.column {
@@ -315,7 +316,8 @@ func (r *Redactor) hideLineOfStructure(data []byte, next *expectation) (ends boo
 	return false
 }
 
-// hideElementText hides the text of an element, which begins at indent, up to its end tag: X, or <string>X</string>.
+// hideElementText hides the text of an element, which begins at indent, up to its end tag: X, or
+// <string>X</string>.
 func (r *Redactor) hideElementText(data []byte, indent int, next *expectation) {
 	if data[indent] == '<' {
 		end := bytes.IndexByte(data[indent:], '>')
@@ -334,7 +336,8 @@ func (r *Redactor) hideElementText(data []byte, indent int, next *expectation) {
 	r.hideExpected(data, indent, len(bytes.TrimRight(data[:to], " \t\r")), next)
 }
 
-// hideNextArgument hides the item of a list of arguments behind an option, which has the column of the option.
+// hideNextArgument hides the item of a list of arguments behind an option, which has the column of the
+// option.
 func (r *Redactor) hideNextArgument(data []byte, indent int, next *expectation) {
 	isItem := bytes.HasPrefix(data[indent:], []byte("- "))
 	if isItem {

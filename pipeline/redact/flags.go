@@ -9,7 +9,8 @@ var settingWords = [...]string{"requirepass", "masterauth", "masterpass", "senti
 // string.
 func isAuthCommand(text []byte, pos int) bool {
 	const word = "AUTH "
-	if !bytes.HasPrefix(text[pos:], []byte(word)) || pos > 0 && !isQuote(text[pos-1]) && text[pos-1] != ' ' && text[pos-1] != '\t' {
+	if !bytes.HasPrefix(text[pos:], []byte(word)) ||
+		pos > 0 && !isQuote(text[pos-1]) && text[pos-1] != ' ' && text[pos-1] != '\t' {
 		return false
 	}
 	value := readValue(text, pos+len(word), true)
@@ -19,7 +20,8 @@ func isAuthCommand(text []byte, pos int) bool {
 // optionEnd returns the end of the name of the option that begins with the dash at pos.
 func optionEnd(text []byte, pos int) int {
 	limit := min(len(text), pos+maxName)
-	for pos++; pos < limit && (folded[text[pos]] > separator || text[pos] == '-' || text[pos] == '_' || text[pos] == '.'); {
+	for pos++; pos < limit &&
+		(folded[text[pos]] > separator || text[pos] == '-' || text[pos] == '_' || text[pos] == '.'); {
 		pos++
 	}
 	return pos
@@ -41,7 +43,8 @@ func (r *Redactor) hideFlags(v view) {
 			next = r.hideSetting(v, i)
 		case c == 'A' && isAuthCommand(text, i):
 			next = r.hideAuth(v, i)
-		case c == '/' && by != nil && by.slash != "" && i+3 < len(text) && hasOption(by.slash, text[i+1]) && text[i+2] == ':':
+		case c == '/' && by != nil && by.slash != "" && i+3 < len(text) && hasOption(by.slash, text[i+1]) &&
+			text[i+2] == ':':
 			next = r.hideArgument(v, i+3, false, true)
 		case (c == '|' || c == ';') && i+1 < len(text) && text[i+1] == ' ':
 			by = nil
@@ -122,7 +125,8 @@ func (r *Redactor) hideShortOption(v view, pos, end int, by *command) int {
 			return 0
 		}
 		return r.hideArgument(v, behind, user, false)
-	case c == '\\' && behind+1 < len(text) && isQuote(text[behind+1]) && byteBefore(text, pos) == text[behind+1], c == ',', c == ']':
+	case c == '\\' && behind+1 < len(text) && isQuote(text[behind+1]) &&
+		byteBefore(text, pos) == text[behind+1], c == ',', c == ']':
 		return 0
 	}
 	if next := r.hideArgument(v, behind, user, true); next > behind {

@@ -32,10 +32,13 @@ func schemeLength(value []byte) int {
 
 // schemes are the authentication schemes that are in use. Those of the first list have one word of credentials.
 var (
-	oneWordSchemes = [...]string{"basic", "bearer", "token", "negotiate", "ntlm", "apikey", "api-key", "key", "jwt", "splunk", "genie"}
-	otherSchemes   = [...]string{
-		"digest", "hawk", "hoba", "mutual", "oauth", "vapid", "aws", "signature", "dpop", "sharedkey", "sharedaccesssignature",
-		"scram-sha-1", "scram-sha-256", "gnap", "privatetoken", "concealed", "mac", "snowflake",
+	oneWordSchemes = [...]string{
+		"basic", "bearer", "token", "negotiate", "ntlm", "apikey", "api-key", "key", "jwt", "splunk", "genie",
+	}
+	otherSchemes = [...]string{
+		"digest", "hawk", "hoba", "mutual", "oauth", "vapid", "aws", "signature", "dpop", "sharedkey",
+		"sharedaccesssignature", "scram-sha-1", "scram-sha-256", "gnap", "privatetoken", "concealed", "mac",
+		"snowflake",
 	}
 )
 

@@ -149,9 +149,14 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 	return own
 }
 
+// memberNames are the names of members that name the value beside them.
+var memberNames = [...]string{
+	"name", "key", "k", "header", "field", "variable", "variable_name", "parameterkey", "parametername", "optionname",
+}
+
 // isNameMember reports whether a member names the value beside it.
 func isNameMember(name []byte) bool {
-	return isOneFold(name, []string{"name", "key", "k", "header", "field", "variable", "variable_name", "parameterkey", "parametername", "optionname"})
+	return isOneFold(name, memberNames[:])
 }
 
 // An arrayPass is the state of readArray: what the elements so far say about the next one.
@@ -180,7 +185,8 @@ func (a *arrayPass) classOfElement(p *jsonPass, from, to int, array class) class
 		}
 	}
 	a.option = element == array && isSecretOption(text, a.by)
-	if a.by != nil && len(text) > 2 && text[0] == '-' && (hasOption(a.by.joined, text[1]) || hasOption(a.by.secret, text[1])) {
+	if a.by != nil && len(text) > 2 && text[0] == '-' &&
+		(hasOption(a.by.joined, text[1]) || hasOption(a.by.secret, text[1])) {
 		p.hide(p.view, from+2, to, RuleFlag) // -pSECRET
 	}
 	return element
@@ -231,7 +237,8 @@ func (p *jsonPass) readString(from, to int, class class) {
 			rule = RuleHeader
 		}
 		p.hide(p.view, afterScheme(p.text, from, to), to, rule)
-	case class == everyday && (isUserAndPassword(content) || len(content) >= minSession && looksGenerated(content, minSession)):
+	case class == everyday &&
+		(isUserAndPassword(content) || len(content) >= minSession && looksGenerated(content, minSession)):
 		// {"auths":{"registry":{"auth":"…"}}}, {"session":"…"}
 		p.hide(p.view, from, to, RuleName)
 	case len(content) < 6:

@@ -6,7 +6,8 @@ func (r *Redactor) Label(key, value string) string {
 	if value == "" {
 		return value
 	}
-	if class := classOf([]byte(key)); class.isSecret() && !isPlaceholder([]byte(value)) && !(class == countable && isCount([]byte(value), 20)) {
+	if class := classOf([]byte(key)); class.isSecret() && !isPlaceholder([]byte(value)) &&
+		!(class == countable && isCount([]byte(value), 20)) {
 		return Marker
 	}
 	if out, hidden := r.Line([]byte(value)); hidden {

@@ -141,8 +141,8 @@ func nameAtEnd(text []byte) []byte {
 	return text[from:]
 }
 
-// readMark reads the = or : at pos, hides the value behind it if its name is that of a secret, and returns the
-// offset at which to continue.
+// readMark reads the = or : at pos, hides the value behind it if its name is that of a secret, and returns
+// the offset at which to continue.
 func (p *namePass) readMark(pos int) int {
 	text := p.text
 	if pos == 0 || text[pos] == ':' && text[pos-1] >= '0' && text[pos-1] <= '9' && (pos < 2 || text[pos-2] <= '9') {
@@ -166,7 +166,7 @@ func (p *namePass) readMark(pos int) int {
 	}
 	name, quoted := nameBefore(text, pos)
 	if class == beside && !p.beside.isSecret() {
-		p.early = readValue(text, pos+1, p.stringAt(pos) && !quoted)
+		p.early = readValue(text[:min(len(text), pos+maxScanned)], pos+1, p.stringAt(pos) && !quoted)
 	}
 	if class == beside && p.beside.isSecret() && pos-p.besideTo < maxName {
 		class = p.beside
@@ -176,9 +176,19 @@ func (p *namePass) readMark(pos int) int {
 		return pos + 1
 	}
 
+	return p.hideMarked(pos, class)
+}
+
+// hideMarked hides the value behind the mark at pos, whose name has that class, and returns the offset at which to
+// continue.
+func (p *namePass) hideMarked(pos int, class class) int {
+	text := p.text
+	name, quoted := nameBefore(text, pos)
+
 	// The mark may have several characters: =>, :=, ==, ::.
 	mark, start := text[pos], pos+1
-	for start < len(text) && (text[start] == '=' || text[start] == ':' || text[start] == '>' && mark == '=') && start < pos+3 {
+	for start < len(text) && (text[start] == '=' || text[start] == ':' || text[start] == '>' && mark == '=') &&
+		start < pos+3 {
 		start++
 	}
 	if bytes.HasPrefix(text[pos:], []byte("://")) {
@@ -223,14 +233,14 @@ func (p *namePass) readMark(pos int) int {
 	return max(value.next, start)
 }
 
-// hideNamedByTwoWords hides the value behind the mark at pos if its name is of two words, private key: X, and returns the
-// offset behind it; 0: it is not.
+// hideNamedByTwoWords hides the value behind the mark at pos if its name is of two words, private key: X, and
+// returns the offset behind it; 0: it is not.
 func (p *namePass) hideNamedByTwoWords(pos int) int {
 	from, end, quoted := nameBounds(p.text, pos)
 	if quoted || !isNameOfTwoWords(p.text, from, end) {
 		return 0
 	}
-	value := readValue(p.text, pos+1, p.stringAt(pos))
+	value := readValue(p.text[:min(len(p.text), pos+2*maxScanned)], pos+1, p.stringAt(pos))
 	if !looksGenerated(value.of(p.text), len("secrets!")) {
 		return 0
 	}
@@ -238,12 +248,14 @@ func (p *namePass) hideNamedByTwoWords(pos int) int {
 	return max(value.next, pos+1)
 }
 
-// hideForeign hides the value behind the mark at pos, whose name is one of foreignNames, and returns the offset behind it.
+// hideForeign hides the value behind the mark at pos, whose name is one of foreignNames, and returns the
+// offset behind it.
 func (p *namePass) hideForeign(pos int) int {
 	value := readValue(p.text, pos+1, p.stringAt(pos))
 	behind := skipBlanks(p.text, value.next)
 	isLast := behind == len(p.text) || p.text[behind] < ' ' || p.text[behind] == '"' || p.text[behind] == '\\'
-	if content := value.of(p.text); !isPlaceholder(content) && (value.quoted || p.text[pos] == '=' || looksRandom(content) || isLast) {
+	if content := value.of(p.text); !isPlaceholder(content) &&
+		(value.quoted || p.text[pos] == '=' || looksRandom(content) || isLast) {
 		p.hide(p.view, value.from, value.to, RuleName)
 	}
 	return max(value.next, pos+1)
@@ -263,7 +275,8 @@ func (p *namePass) noteName(pos int) {
 func (p *namePass) noteNamed(name []byte, end int) {
 	if named := nameAtEnd(name); len(named) > 0 && len(named) == len(name) {
 		p.beside, p.besideTo = classOf(named), end
-		if early := p.early; p.beside.isSecret() && early.from < early.to && end-early.to < maxName && !isPlaceholder(early.of(p.text)) &&
+		if early := p.early; p.beside.isSecret() && early.from < early.to && end-early.to < maxName &&
+			!isPlaceholder(early.of(p.text)) &&
 			!bytes.ContainsAny(p.text[early.to:end], "{}[]()<>") {
 			p.hide(p.view, early.from, early.to, RuleName)
 		}
@@ -274,7 +287,8 @@ func (p *namePass) noteNamed(name []byte, end int) {
 // minSession is the length from which the value of a session is that of a cookie, not a number.
 const minSession = 12
 
-// isSessionName reports whether name, an everyday word, is that of a cookie, or of the credentials of a registry.
+// isSessionName reports whether name, an everyday word, is that of a cookie, or of the credentials of a
+// registry.
 func isSessionName(name []byte) bool {
 	return len(name) < 8 && isOneFold(name, []string{"session", "sess", "sid", "auth"})
 }
@@ -292,11 +306,19 @@ func isPrefix(text []byte, pos int) bool {
 		bytes.IndexByte([]byte(`,}]"')`), text[end+1]) < 0
 }
 
+// wrongWords are the words in front of a name whose value is quoted by an error: unexpected token: <.
+var wrongWords = [...]string{
+	"unexpected", "invalid", "unknown", "illegal", "unrecognized", "bad", "expected", "next",
+}
+
 // isHarmless reports whether a value with the name of a secret is none.
 func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, value valueRange, pos int) bool {
 	content := p.text[value.from:value.to]
 	if isPlaceholder(content) {
 		return true
+	}
+	if colon := bytes.IndexByte(content, ':'); colon > 0 && looksGenerated(content[colon+1:], len("secret")) {
+		return false // credentials: bob:X
 	}
 	if class == everyday {
 		return !isUserAndPassword(content) && (len(content) < minSession || !looksGenerated(content, minSession))
@@ -325,7 +347,7 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 		return false
 	}
 	before, _ := nameBefore(p.text, pos-len(name))
-	if isOneFold(before, []string{"unexpected", "invalid", "unknown", "illegal", "unrecognized", "bad", "expected", "next"}) {
+	if isOneFold(before, wrongWords[:]) {
 		return true
 	}
 	last := len(bytes.TrimSpace(p.text[value.to:])) == 0
@@ -349,8 +371,8 @@ func isHeaderName(name []byte) bool {
 	return false
 }
 
-// hideHeader hides the value of a header field at start. The value of Cookie extends to the end of the line, or
-// of the string; that of Authorization too, unless its scheme has one word of credentials.
+// hideHeader hides the value of a header field at start. The value of Cookie extends to the end of the line,
+// or of the string; that of Authorization too, unless its scheme has one word of credentials.
 func (p *namePass) hideHeader(start int, mark byte, quoted bool) int {
 	text := p.text
 	if (text[start] == '[' || text[start] == '{') && !isPrefix(text, start) {
@@ -358,7 +380,8 @@ func (p *namePass) hideHeader(start int, mark byte, quoted bool) int {
 	}
 	inString := p.stringAt(start) && !quoted
 	scheme := schemeLength(text[start:])
-	if known := scheme > 0 && isScheme(text[start:start+scheme]); known && (mark == '=' || isOneWordScheme(text[start:start+scheme])) {
+	if known := scheme > 0 && isScheme(text[start:start+scheme]); known &&
+		(mark == '=' || isOneWordScheme(text[start:start+scheme])) {
 		value := readValue(text, start+scheme, inString)
 		p.hide(p.view, value.from, value.to, RuleHeader)
 		return max(value.next, start)
@@ -378,8 +401,8 @@ func (p *namePass) hideHeader(start int, mark byte, quoted bool) int {
 	return end
 }
 
-// isSentence reports whether the value behind the name of a header field is that of a sentence. It has no =, as
-// cookies and parameters have, and is a word, or has further words behind it.
+// isSentence reports whether the value behind the name of a header field is that of a sentence. It has no =,
+// as cookies and parameters have, and is a word, or has further words behind it.
 func (p *namePass) isSentence(value valueRange, quoted bool) bool {
 	text := p.text
 	front := text[value.from:min(len(text), value.from+maxBalanced)]
@@ -387,7 +410,8 @@ func (p *namePass) isSentence(value valueRange, quoted bool) bool {
 		return false
 	}
 	word := value.of(text)
-	if n := afterScheme(text, value.from, len(text)); n > value.from && looksRandom(readValue(text, n, false).of(text)) {
+	if n := afterScheme(text, value.from, len(text)); n > value.from &&
+		looksRandom(readValue(text, n, false).of(text)) {
 		return false // AWS AKIA…:signature
 	}
 	further := len(bytes.TrimSpace(text[min(value.to, len(text)):min(len(text), value.to+maxShort)])) > 0
@@ -421,8 +445,8 @@ func endOfField(text []byte, pos int, inString bool) int {
 // of returns the bytes of the value.
 func (v valueRange) of(text []byte) []byte { return text[v.from:v.to] }
 
-// hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it. The
-// names in it stay.
+// hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it.
+// The names in it stay.
 func (p *namePass) hideStructure(pos int) int {
 	text, depth := p.text, 0
 	for i := pos; i < len(text); {
@@ -538,7 +562,9 @@ func (p *namePass) readElement(pos int) int {
 	}
 	name, _, _ := bytes.Cut(text[from:pos], []byte(" "))
 	named := p.beside.isSecret() && p.besideTo <= pos &&
-		(p.besideTo > from || pos-p.besideTo < maxName && isOneFold(name, []string{"value", "string", "data"})) // <entry key="password">
+		(p.besideTo > from ||
+			pos-p.besideTo < maxName &&
+				isOneFold(name, []string{"value", "string", "data"})) // <entry key="password">
 	if len(name) == 0 || name[0] == '/' || text[pos-1] == '/' {
 		return pos + 1
 	}

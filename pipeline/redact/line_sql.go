@@ -11,8 +11,8 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 // verbs are the first words of statements that may hold secrets, by their first letter in lower case.
 var verbs = func() (by [256][]string) {
 	for _, word := range [...]string{
-		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
-		"WITH", "EXPLAIN", "START", "PREPARE", "PRAGMA", "ATTACH",
+		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL",
+		"DO", "WITH", "EXPLAIN", "START", "PREPARE", "PRAGMA", "ATTACH",
 	} {
 		first := word[0] | 0x20
 		by[first] = append(by[first], word)
@@ -41,7 +41,8 @@ func hasLiteral(text []byte) bool {
 		return true
 	}
 	if len(text) > 0 && (text[0] == '{' || text[0] == '[') {
-		return bytes.Contains(text, []byte(`\"`)) || bytes.Contains(text, []byte(` "`)) || bytes.Contains(text, []byte(`("`))
+		return bytes.Contains(text, []byte(`\"`)) || bytes.Contains(text, []byte(` "`)) ||
+			bytes.Contains(text, []byte(`("`))
 	}
 	return bytes.IndexByte(text, '"') >= 0
 }

@@ -41,6 +41,12 @@ func TestRedactionTakesLinearTime(t *testing.T) {
 		"openssl -passin pass:", "name=password value=a ", "<a name=\"password\" value=\"", "<value>",
 		"LS0tLS1CRUdJTi", "hvs.", "SG.", "Basic ", "Basic YTpi", "%20password%20", "%2520", "session=a", "PASS: a ",
 		"authorization bearer ", "identified by '", "secret_a_", "dapi0",
+		"password+is+a1b2c3d4+", "a+", "&quot;", "&amp;", "&amp;amp;", "&lt;password&gt;", "%2b", "\\u002b", "\\/", "\\t", "value=a ",
+		"value=a name=password ", "password...", "password....... ", "api key ", "api key: a1b2c3d4 ", "Secret(\"", "setPassword('a'",
+		"password: a -> ", "password = \"a\" -> \"b\" -> ", "password: !a ", "password: string = ", "| password | a |", "password | ",
+		"<![CDATA[", "<password><![CDATA[a", "<key>password</key>", "пароль: ", "hello auth ", "xfreerdp /p:", "b'", "rb\"", "login\t",
+		"password is monkey. ", "password set to ", "mysqladmin password ",
+		"value='", `value=\"`, `value="'`, "api key: 'a", "password: Just \"", "password: a(b) 'c", "name=a value=b(", "password: a -> '",
 	} {
 		for _, front := range []string{"", "{\"a\":\"", "password=", "select a ", "?"} {
 			line := []byte(front + strings.Repeat(part, size/len(part)))

@@ -24,11 +24,12 @@ func (c class) isSecret() bool { return c > everyday }
 // contained are the words that make each name that contains them the name of a secret: db_password2,
 // passwordRepeat, MY_CLIENT_SECRET_VALUE. They have no separators, which are ignored in names, as digits are.
 var contained = [...]string{
-	"password", "passwd", "passwort", "passphrase", "passcode", "kennwort", "secret", "apikey", "privatekey", "privkey",
-	"accesskey", "signingkey", "encryptionkey", "masterkey", "sharedkey", "accountkey", "licensekey", "licencekey",
-	"appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential", "sessionid", "sessid", "sessiontoken",
-	"authcode", "authorizationcode", "clientassertion", "samlresponse", "samlassertion", "oauthverifier",
-	"codeverifier", "dockerconfigjson", "securestring", "requirepass", "masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
+	"password", "passwd", "passwort", "passphrase", "passcode", "kennwort", "secret", "apikey", "privatekey",
+	"privkey", "accesskey", "signingkey", "encryptionkey", "masterkey", "sharedkey", "accountkey", "licensekey",
+	"licencekey", "appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential",
+	"sessionid", "sessid", "sessiontoken", "authcode", "authorizationcode", "clientassertion", "samlresponse",
+	"samlassertion", "oauthverifier", "codeverifier", "dockerconfigjson", "securestring", "requirepass",
+	"masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
 }
 
 var containedBy = newWordTable(contained[:])
@@ -36,16 +37,17 @@ var containedBy = newWordTable(contained[:])
 // stems has the needles that are parts of names: a name without any has no class.
 var stems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
 
-// parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash; not
-// compass.
+// parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash;
+// not compass.
 var parts = [...]string{
-	"pass", "pwd", "psw", "pw", "pswd", "pword", "token", "jwt", "otp", "totp", "cred", "creds", "signature", "sig", "hmac",
-	"psk", "wpapsk", "passe", "senha", "contrasena", "wachtwoord", "haslo", "lozinka", "heslo",
+	"pass", "pwd", "psw", "pw", "pswd", "pword", "token", "jwt", "otp", "totp", "cred", "creds", "signature", "sig",
+	"hmac", "psk", "wpapsk", "passe", "senha", "contrasena", "wachtwoord", "haslo", "lozinka", "heslo",
 }
 
 // foreignNames are the names of passwords with other letters than a to z.
 var foreignNames = [...]string{
-	"contraseña", "contraseñas", "hasło", "lösenord", "şifre", "jelszó", "пароль", "Пароль", "パスワード", "密码", "密碼", "口令", "비밀번호",
+	"contraseña", "contraseñas", "hasło", "lösenord", "şifre", "jelszó", "пароль", "Пароль", "パスワード", "密码", "密碼",
+	"口令", "비밀번호",
 }
 
 // hasForeignName reports whether text ends with one of foreignNames.
@@ -64,44 +66,51 @@ var suffixes = [...]string{"token", "pwd", "passw", "pswd"}
 
 // passOwners are the words in front of pass and pw in one part: dbpass, rootpw.
 var passOwners = [...]string{
-	"user", "usr", "db", "smtp", "root", "my", "admin", "ftp", "mail", "login", "old", "new", "cur", "redis", "mysql", "pg",
-	"postgres", "ssh", "vnc", "wifi", "http", "proxy", "key", "store", "cert", "ldap", "bind", "svc", "mongo", "rabbit", "auth", "tls",
+	"user", "usr", "db", "smtp", "root", "my", "admin", "ftp", "mail", "login", "old", "new", "cur", "redis",
+	"mysql", "pg", "postgres", "ssh", "vnc", "wifi", "http", "proxy", "key", "store", "cert", "ldap", "bind", "svc",
+	"mongo", "rabbit", "auth", "tls",
 }
 
 // keyOwners are the parts before a last part key: api_key, ENCRYPTION_KEY; not cache_key.
 var keyOwners = [...]string{
-	"api", "app", "access", "secret", "private", "priv", "auth", "account", "license", "licence", "session", "master", "client",
-	"consumer", "encryption", "encrypt", "signing", "sign", "shared", "storage", "service", "hmac", "aes", "ssh", "deploy", "webhook",
-	"admin", "server", "jwt", "crypto", "stripe", "sendgrid", "openai", "google", "aws", "azure", "subscription", "functions", "host",
-	"tls", "rsa", "ssl", "security", "cipher", "root", "des", "rsa",
+	"api", "app", "access", "secret", "private", "priv", "auth", "account", "license", "licence", "session",
+	"master", "client", "consumer", "encryption", "encrypt", "signing", "sign", "shared", "storage", "service",
+	"hmac", "aes", "ssh", "deploy", "webhook", "admin", "server", "jwt", "crypto", "stripe", "sendgrid", "openai",
+	"google", "aws", "azure", "subscription", "functions", "host", "tls", "rsa", "ssl", "security", "cipher",
+	"root", "des", "rsa",
 }
 
 // everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
 var everydayWords = [...]string{
-	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey", "otc", "cvv", "cvc",
+	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey",
+	"otc", "cvv", "cvc",
 }
 
 // codeOwners are the parts before a last part code: auth_code; not zip_code.
 var codeOwners = [...]string{
-	"auth", "authorization", "verification", "reset", "otp", "invite", "access", "security", "sms", "login", "confirm", "confirmation",
-	"device", "activation", "mfa", "backup", "recovery", "two", "factor",
+	"auth", "authorization", "verification", "reset", "otp", "invite", "access", "security", "sms", "login",
+	"confirm", "confirmation", "device", "activation", "mfa", "backup", "recovery", "two", "factor",
 }
 
 // harmless are last parts of names that are about a secret, and do not hold one: password_changed_at,
 // token_type, --password-stdin.
 var harmless = [...]string{
-	"at", "count", "counts", "type", "types", "policy", "length", "len", "size", "expires", "expire", "expiry", "expired", "expiration",
-	"ttl", "in", "url", "uri", "endpoint", "path", "file", "filename", "dir", "required", "enabled", "disabled", "changed", "updated",
-	"created", "strength", "age", "attempts", "failures", "limit", "status", "state", "valid", "invalid", "ok", "error", "errors",
-	"provider", "manager", "service", "store", "ref", "version", "min", "max", "usage", "used", "total", "index", "hint", "set",
-	"present", "authentication", "bytes", "format", "algorithm", "alg", "kind", "prompt", "page", "form", "rotation", "rounds", "cost",
-	"stdin", "fd", "rate", "ratio", "name", "names", "grant", "mode", "method", "lifetime", "window", "budget", "per", "ms", "seconds",
-	"aging", "cache", "bucket", "source", "issuer", "scope", "scopes", "through", "percent", "time", "date", "reason", "field",
-	"namespace", "arn", "id", "ids", "owner", "role", "user", "username", "host", "port", "length", "exists", "validator", "reset",
+	"at", "count", "counts", "type", "types", "policy", "length", "len", "size", "expires", "expire", "expiry",
+	"expired", "expiration", "ttl", "in", "url", "uri", "endpoint", "path", "file", "filename", "dir", "required",
+	"enabled", "disabled", "changed", "updated", "created", "strength", "age", "attempts", "failures", "limit",
+	"status", "state", "valid", "invalid", "ok", "error", "errors", "provider", "manager", "service", "store",
+	"ref", "version", "min", "max", "usage", "used", "total", "index", "hint", "set", "present", "authentication",
+	"bytes", "format", "algorithm", "alg", "kind", "prompt", "page", "form", "rotation", "rounds", "cost", "stdin",
+	"fd", "rate", "ratio", "name", "names", "grant", "mode", "method", "lifetime", "window", "budget", "per", "ms",
+	"seconds", "aging", "cache", "bucket", "source", "issuer", "scope", "scopes", "through", "percent", "time",
+	"date", "reason", "field", "namespace", "arn", "id", "ids", "owner", "role", "user", "username", "host", "port",
+	"length", "exists", "validator", "reset",
 }
 
 // harmlessNames are whole parts that contain one of the words and are everyday words.
-var harmlessNames = [...]string{"secretary", "secretaries", "secretariat", "passwordless", "tokenizer", "tokenize", "tokenized", "tokenization"}
+var harmlessNames = [...]string{
+	"secretary", "secretaries", "secretariat", "passwordless", "tokenizer", "tokenize", "tokenized", "tokenization",
+}
 
 // headers are the names of header fields with credentials.
 var headers = [...]string{"authorization", "cookie", "cookies", "setcookie", "proxyauthorization"}
@@ -182,7 +191,8 @@ func isOneOf(word []byte, list []string) bool {
 // classOf returns the class of a name.
 func classOf(name []byte) class {
 	w := splitName(name)
-	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], &stems) && !(w.size == 1 && w.letters[0] == 'v') {
+	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], &stems) &&
+		!(w.size == 1 && w.letters[0] == 'v') {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]
@@ -204,7 +214,8 @@ func classOf(name []byte) class {
 		}
 	}
 	switch string(joined) {
-	case "token", "secret", "signature", "credential", "credentials", "pwd", "pass", "pw", "otp", "sig", "cred", "creds", "jwt":
+	case "token", "secret", "signature", "credential", "credentials",
+		"pwd", "pass", "pw", "otp", "sig", "cred", "creds", "jwt":
 		return prose
 	case "passwordauthentication":
 		return noSecret
@@ -231,7 +242,8 @@ func classOfParts(w *words, last []byte) class {
 		return strong
 	case w.count > 1 && (string(last) == "auth" || string(last) == "sid" || string(last) == "bearer"):
 		return strong
-	case string(last) == "code" && w.count > 1 && !isOneOf(w.part(w.count-2), codeOwners[:]), string(last) == "key" && w.count > 1:
+	case string(last) == "code" && w.count > 1 &&
+		!isOneOf(w.part(w.count-2), codeOwners[:]), string(last) == "key" && w.count > 1:
 		return noSecret
 	case isOneOf(last, everydayWords[:]):
 		return everyday

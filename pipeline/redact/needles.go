@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// A needle is a text without which no pass finds a secret: a part of the names of secrets, the front of a token,
-// a command with options for secrets. Needles are in lower case. At most four bytes of it are searched for.
+// A needle is a text without which no pass finds a secret: a part of the names of secrets, the front of a
+// token, a command with options for secrets. Needles are in lower case. At most four bytes of it are searched
+// for.
 type needle struct {
 	text string
 	kind needleKind
@@ -139,8 +140,8 @@ var needles = [...]needle{
 	{`reset\/`, escapeNeedle},
 }
 
-// codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code, letters
-// and other bytes different ones. Bytes that are rare in text share a code with others.
+// codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code,
+// letters and other bytes different ones. Bytes that are rare in text share a code with others.
 func codeOf(c byte) uint32 { return uint32(c&0x1f | c>>1&0x20) }
 
 const (
@@ -160,17 +161,17 @@ func pairsOf(word uint64) uint64 {
 // numBuckets is the number of groups of windows that are searched for at once.
 const numBuckets = 16
 
-// A window is a part of a needle that is searched for: four bytes at an even offset of the text. Bytes before or
-// behind the needle may be any.
+// A window is a part of a needle that is searched for: four bytes at an even offset of the text. Bytes before
+// or behind the needle may be any.
 type window struct {
 	codes, mask uint32 // the first byte is in the lowest bits
 	needle      *needle
 	offset      int // of the window in the needle; −1: any byte is before it
 }
 
-// A needleTable finds needles. For each pair of codes it has the buckets of the windows that begin with it (the
-// upper sixteen bits), and of those that end with it (the lower). The windows themselves are found by their hash, or,
-// if they have fewer than four bytes of a needle, by their second byte.
+// A needleTable finds needles. For each pair of codes it has the buckets of the windows that begin with it
+// (the upper sixteen bits), and of those that end with it (the lower). The windows themselves are found by
+// their hash, or, if they have fewer than four bytes of a needle, by their second byte.
 type needleTable struct {
 	pairs [1 << pairBits]uint32
 	whole [1 << hashBits][]window
@@ -238,8 +239,9 @@ func lowered(text string) string {
 	return string(out)
 }
 
-// newNeedleTable returns the table of needles. A needle has two windows, for even and for odd offsets. Each is the
-// part of the needle, and has the bucket, by which the fewest ordinary texts look like a window and are none.
+// newNeedleTable returns the table of needles. A needle has two windows, for even and for odd offsets. Each
+// is the part of the needle, and has the bucket, by which the fewest ordinary texts look like a window and
+// are none.
 func newNeedleTable(list []needle) *needleTable {
 	table, usual := new(needleTable), usualPairs()
 	var sums [numBuckets]bucketSums
@@ -282,8 +284,8 @@ func (t *needleTable) sumsWith(w window, bucket int, sums bucketSums, usual *pai
 	}
 }
 
-// sumWith returns the frequency of the pairs that have bit in the table, which is sum, together with those that are
-// equal to codes where mask is set.
+// sumWith returns the frequency of the pairs that have bit in the table, which is sum, together with those
+// that are equal to codes where mask is set.
 func (t *needleTable) sumWith(codes, mask, bit uint32, sum float64, usual *pairFrequencies) float64 {
 	if mask&anyPair == 0 {
 		return usual.all

@@ -31,8 +31,8 @@ func jwtAt(text []byte, pos int) int {
 
 // cryptMethods are the names of methods in hashes of passwords, as crypt(5) writes them: $name$….
 var cryptMethods = [...]string{
-	"1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "gy", "apr1", "sha1", "argon2i", "argon2d", "argon2id", "pbkdf2", "pbkdf2-sha256",
-	"pbkdf2-sha512", "scrypt", "P", "H",
+	"1", "2a", "2b", "2x", "2y", "5", "6", "y", "7", "gy", "apr1", "sha1", "argon2i", "argon2d", "argon2id",
+	"pbkdf2", "pbkdf2-sha256", "pbkdf2-sha512", "scrypt", "P", "H",
 }
 
 // cryptLen returns the length of the hash of a password at text[pos], or 0. In Compose files each $ is doubled.

@@ -6,15 +6,20 @@ import "bytes"
 const maxPhraseWords = 12
 
 // linkWords are the words in front of a secret in a sentence: password is X, token set to X.
-var linkWords = [...]string{"is", "was", "to", "as", "are", "be", "=", "->", "=>", "<-", "<<<", "value", "changed", "now"}
+var linkWords = [...]string{
+	"is", "was", "to", "as", "are", "be", "=", "->", "=>", "<-", "<<<", "value", "changed", "now",
+}
 
 // linkMarks are those of linkWords that assign a value to a technical name.
 var linkMarks = [...]string{"->", "=>", "<<<", "="}
 
 // assigningWords are the words in front of a name that is given a value behind a blank: ENV DB_PASSWORD X.
-var assigningWords = [...]string{"env", "set", "setx", "setenv", "config", "export", "arg", "env:", "put", "requirepass"}
+var assigningWords = [...]string{
+	"env", "set", "setx", "setenv", "config", "export", "arg", "env:", "put", "requirepass",
+}
 
-// headingWords are the words in front of the name of a secret in a heading: Initial admin password for bob: X.
+// headingWords are the words in front of the name of a secret in a heading: Initial admin password for bob:
+// X.
 var headingWords = [...]string{
 	"a", "the", "your", "my", "new", "temporary", "temp", "initial", "default", "generated", "random", "root",
 	"admin", "administrator",
@@ -39,8 +44,8 @@ type secretName struct {
 	password  bool // not that of a token, whose words prose has more often
 }
 
-// hidePhrases hides the secrets that stand behind their names in a sentence: set password X for bob, the password for
-// bob is: X.
+// hidePhrases hides the secrets that stand behind their names in a sentence: set password X for bob, the
+// password for bob is: X.
 func (r *Redactor) hidePhrases(v view) {
 	pass := phrasePass{r, v}
 	text := v.text
@@ -85,8 +90,8 @@ func (r *Redactor) hidePhrases(v view) {
 // minLeader is the number of dots of a leader between a name and its value.
 const minLeader = 3
 
-// hideLed hides the value behind the name text[from:end], which ends with a leader, and returns the offset at which to
-// continue: password......... "X".
+// hideLed hides the value behind the name text[from:end], which ends with a leader, and returns the offset at
+// which to continue: password......... "X".
 func (p *phrasePass) hideLed(from, end int) int {
 	text := p.text
 	nameEnd := from + len(bytes.TrimRight(text[from:end], "."))
@@ -116,7 +121,8 @@ func newSecretName(text []byte, from, end int, class class) secretName {
 	name := secretName{from: from, end: end, class: class}
 	s := shapeOf(text[from:end])
 	word := text[from:end]
-	name.technical = class == strong && (s.separators > 0 || s.humps > 0 || isUpper(word) || bytes.HasSuffix(word, []byte("pw")))
+	name.technical = class == strong &&
+		(s.separators > 0 || s.humps > 0 || isUpper(word) || bytes.HasSuffix(word, []byte("pw")))
 	name.password = class != header && containsWord(word, &passwordWordsBy) && string(word) != "pass"
 	return name
 }
@@ -181,7 +187,8 @@ func (p *phrasePass) readName(name secretName) int {
 	return p.readSentence(name, start)
 }
 
-// hideWord hides the word at pos, which is the value of a technical name, and returns the offset at which to continue.
+// hideWord hides the word at pos, which is the value of a technical name, and returns the offset at which to
+// continue.
 func (p *phrasePass) hideWord(pos int) int {
 	value := readArgument(p.text, pos)
 	if word := value.of(p.text); isPlaceholder(word) || isProseWord(word) {
@@ -191,19 +198,22 @@ func (p *phrasePass) hideWord(pos int) int {
 	return max(value.next, pos)
 }
 
-// hideCell hides the cell of a table at pos, behind that with the name, and returns the offset at which to continue.
+// hideCell hides the cell of a table at pos, behind that with the name, and returns the offset at which to
+// continue.
 func (p *phrasePass) hideCell(name secretName, pos int) int {
 	text := p.text
 	from := skipBlanks(text, pos)
 	to := from
-	for to < len(text) && text[to] != '|' && text[to] != '\n' && text[to] != '"' && text[to] != '\\' && to-from < maxScanned {
+	for to < len(text) && text[to] != '|' && text[to] != '\n' && text[to] != '"' && text[to] != '\\' &&
+		to-from < maxScanned {
 		to++
 	}
 	behind := bytes.TrimLeft(text[to:min(len(text), to+maxShort)], " |\t\r")
 	isLast := len(behind) == 0 || behind[0] == '"' || behind[0] == '\\' || behind[0] == '\n'
 	word := bytes.TrimRight(text[from:to], " \t")
 	front := bytes.TrimRight(text[max(0, name.from-maxShort):name.from], " \t")
-	isFirst := len(front) == 0 || bytes.IndexByte([]byte("|\n\""), front[len(front)-1]) >= 0 && len(bytes.Trim(front, " |\t")) == 0 ||
+	isFirst := len(front) == 0 ||
+		bytes.IndexByte([]byte("|\n\""), front[len(front)-1]) >= 0 && len(bytes.Trim(front, " |\t")) == 0 ||
 		endsPreamble(lastWord(front))
 	pair := isFirst && isLast && !isOneOf(word, harmless[:])
 	class := strong
@@ -254,7 +264,8 @@ func hasDigitInside(word []byte) bool {
 func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
 	front := p.text[max(0, name.from-maxName):name.from]
-	if len(word) == 0 || isOneOf(word, linkMarks[:]) || !name.technical && !command && !bytes.Contains(front, []byte("mysqladmin ")) {
+	if len(word) == 0 || isOneOf(word, linkMarks[:]) ||
+		!name.technical && !command && !bytes.Contains(front, []byte("mysqladmin ")) {
 		return false
 	}
 	last := lastWord(front)

@@ -6,8 +6,9 @@ import (
 	"hash/maphash"
 )
 
-// The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that it finds.
-// Nearly all lines have no secret and are done then: what it costs is the cost of redaction. It finds every
+// The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that
+// it finds. Nearly all lines have no secret and are done then: what it costs is the cost of redaction. It
+// finds every
 // line in which one of the passes finds something (FuzzPrefilter), and a few others.
 
 // mayHoldSecret reports whether a pass could find a secret in a line.
@@ -31,7 +32,8 @@ func (r *Redactor) holdsNeedle(text []byte) bool {
 // search examines the needles of the line, and reports whether a secret may be at one.
 func (c *lineChecks) search() bool {
 	data := c.data
-	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of that pair.
+	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of
+	// that pair.
 	pos, last := 0, uint32(0)
 	for {
 		var found bool
@@ -62,9 +64,9 @@ const (
 	wordSize  = 8 // the number of bytes that are searched for needles at once
 )
 
-// nextWindow returns the offset, from pos on, of a word of data in which or in front of which a window begins, and the
-// entry of the pair before it. A window begins at an even offset if the entries of the pair there and of the next
-// have a bucket in common. last is the entry of the pair before pos.
+// nextWindow returns the offset, from pos on, of a word of data in which or in front of which a window
+// begins, and the entry of the pair before it. A window begins at an even offset if the entries of the pair
+// there and of the next have a bucket in common. last is the entry of the pair before pos.
 func nextWindow(data []byte, pos int, last uint32) (next int, before uint32, found bool) {
 	pairs := &lineNeedles.pairs
 	for rest := data[pos:]; len(rest) >= wordSize; rest = rest[wordSize:] {
@@ -78,8 +80,8 @@ func nextWindow(data []byte, pos int, last uint32) (next int, before uint32, fou
 	return len(data) - len(data[pos:])%wordSize, last, false
 }
 
-// examineWord reports whether a secret may be at a window that begins in the word at pos, or with the pair before it,
-// whose entry is last.
+// examineWord reports whether a secret may be at a window that begins in the word at pos, or with the pair
+// before it, whose entry is last.
 func (c *lineChecks) examineWord(word uint64, pos int, last uint32) bool {
 	codes := pairsOf(word)
 	for i := pos - 2; i < pos+wordSize; i += 2 {
@@ -154,8 +156,8 @@ func (c *lineChecks) examine(pos int) bool {
 	return c.examineWindows(lineNeedles.short[codes>>codeBits&anyCode], codes, pos)
 }
 
-// examineWindows reports whether a secret may be at a needle that has a window of the list at pos, where these codes
-// are.
+// examineWindows reports whether a secret may be at a needle that has a window of the list at pos, where
+// these codes are.
 func (c *lineChecks) examineWindows(list []window, codes uint32, pos int) bool {
 	for i := range list {
 		if w := &list[i]; (codes^w.codes)&w.mask == 0 && c.examineNeedle(w.needle, pos-w.offset) {
@@ -254,7 +256,8 @@ func (c *lineChecks) isByte(pos int) bool {
 	return false
 }
 
-// isEncodedParameter reports whether the % at pos is in the name of a parameter that holds a secret: pass%20word=X.
+// isEncodedParameter reports whether the % at pos is in the name of a parameter that holds a secret:
+// pass%20word=X.
 func (c *lineChecks) isEncodedParameter(pos int) bool {
 	if pos < c.nameTo {
 		return false
@@ -270,8 +273,8 @@ func (c *lineChecks) isEncodedParameter(pos int) bool {
 	return c.isSecretParameter(lastName(c.data[max(0, pos-maxName):end]))
 }
 
-// isName reports whether a secret may be next to the name that holds data[pos]. Other needles of the name are not
-// examined again.
+// isName reports whether a secret may be next to the name that holds data[pos]. Other needles of the name are
+// not examined again.
 func (c *lineChecks) isName(pos int) bool {
 	if pos < c.nameEnd {
 		return false
@@ -301,7 +304,8 @@ func (c *lineChecks) isName(pos int) bool {
 	case class.isSecret():
 		return c.beginsElement(from) || c.isOption(from, pos, end)
 	}
-	return class == everyday && data[from] == 'A' && (isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
+	return class == everyday && data[from] == 'A' &&
+		(isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
 }
 
 // isNamed reports whether a mark or a string is behind a name of that class, which ends at end.
@@ -314,7 +318,8 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		pos++
 	}
 	quoted := pos > end
-	if pos < len(data) && data[pos] == '(' && beginsStrings(data, pos) && (class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {
+	if pos < len(data) && data[pos] == '(' && beginsStrings(data, pos) &&
+		(class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {
 		return true // Secret("…")
 	}
 	if quoted && data[end-1] == '.' {
@@ -463,13 +468,15 @@ func (c *lineChecks) isUserInfo(pos int) bool {
 	if _, to := bareUserInfo(c.data, pos); to > 0 {
 		return true
 	}
-	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) || bytes.Contains(front, []byte("jdbc:"))
+	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) ||
+		bytes.Contains(front, []byte("jdbc:"))
 }
 
 // isSuspicious reports whether a secret may be in the line because of what was found in several of its places, or in a
 // decoded form of it.
 func (c *lineChecks) isSuspicious() bool {
-	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data)) || c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
+	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data) || bytes.IndexByte(c.data, '<') >= 0) ||
+		c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
 		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
 		c.percent && c.isSecretDecoded('%', decodePercent) ||
 		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden()
@@ -516,7 +523,8 @@ func (c *lineChecks) mayEscapesHide() bool {
 // within a needle.
 var allEscapes, hidingEscapes = func() (all, hiding [256]bool) {
 	for c := range all {
-		hiding[c] = folded[c] <= separator && bytes.IndexByte([]byte(`"'\`), byte(c)) < 0 || bytes.IndexByte([]byte("bfu"), byte(c)) >= 0
+		hiding[c] = folded[c] <= separator && bytes.IndexByte([]byte(`"'\`), byte(c)) < 0 ||
+			bytes.IndexByte([]byte("bfux"), byte(c)) >= 0
 		all[c] = hiding[c] || bytes.IndexByte([]byte(`"'\ntr`), byte(c)) >= 0
 	}
 	return all, hiding

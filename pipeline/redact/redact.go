@@ -11,18 +11,19 @@
 // A prefilter (prefilter.go) finds the few lines that may hold a secret. These are read by a series of passes,
 // each from the front to the end:
 //
-//	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go)
+//	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go, values.go)
 //	pairs     ["password", "…"], ['Cookie', '…']            (pairs.go)
 //	flags     --password …, mysql -p…, passwd '…'           (flags.go, commands.go)
 //	pipes     echo … | passwd --stdin                       (pipes.go)
 //	Redis     CONFIG SET requirepass …, lines of MONITOR    (redis_line.go)
-//	phrases   set password … for bob, the password is …     (phrases.go, generated.go)
+//	phrases   set password … for bob, the password is …     (phrases.go, statements.go, generated.go)
 //	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go, tokens.go)
 //	URLs      user:password@, ?code=…, /reset-password/…    (url.go, userinfo.go)
 //	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go)
 //
 // Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
-// form: escaped as in JSON, percent-encoded, with colours of a terminal. Such text is also read as a view
+// form: escaped as in JSON, percent-encoded, with + for blanks, with references to characters, with colours of a
+// terminal. Such text is also read as a view
 // (view.go): decoded, with the original offset of each byte. A view may be read as a further one, up to
 // maxDepth.
 //
@@ -71,7 +72,9 @@ const (
 	RuleSQL
 )
 
-var ruleNames = [...]string{"name", "header", "flag", "pattern", "private-key", "userinfo", "parameter", "path", "sql"}
+var ruleNames = [...]string{
+	"name", "header", "flag", "pattern", "private-key", "userinfo", "parameter", "path", "sql",
+}
 
 // String returns the name of the rule.
 func (r Rule) String() string { return ruleNames[r] }

@@ -258,7 +258,9 @@ func (s *statement) readKeyword() {
 }
 
 // accountTables are parts of the names of tables whose rows have secrets.
-var accountTables = [...]string{"user", "account", "cred", "login", "member", "secret", "token", "session", "auth", "passw"}
+var accountTables = [...]string{
+	"user", "account", "cred", "login", "member", "secret", "token", "session", "auth", "passw",
+}
 
 // isAccountTable reports whether the rows of a table of that name may have secrets.
 func isAccountTable(name []byte) bool {
@@ -269,7 +271,8 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 	switch c {
 	case '(':
 		s.depth++
-		if (function || named && s.insert != inserting && s.insert != inColumns) && !s.hiding { // until the bracket closes
+		if (function || named && s.insert != inserting && s.insert != inColumns) &&
+			!s.hiding { // until the bracket closes
 			s.hiding, s.insideCall, s.hidingDepth = true, true, s.depth-1
 		}
 		s.openList()

@@ -2,29 +2,33 @@ package redact
 
 import "bytes"
 
-// A plain word in a sentence is a secret where the sentence states it: the password is monkey, password set to monkey. It
-// is none if it is an ordinary continuation: the password is required.
+// A plain word in a sentence is a secret where the sentence states it: the password is monkey, password set
+// to monkey. It is none if it is an ordinary continuation: the password is required.
 
 // ordinaryWords are ordinary continuations that are no proseWords and have no ending of ordinaryEndings.
 var ordinaryWords = [...]string{
-	"weak", "short", "long", "strong", "old", "new", "blank", "empty", "fine", "good", "safe", "secure", "unsafe", "insecure", "same",
-	"ready", "here", "below", "above", "this", "that", "these", "yours", "mine", "what", "where", "which", "never", "always", "needed",
-	"plain", "plaintext", "public", "private", "unique", "right", "broken", "common", "simple", "easy", "hard", "lost", "stale", "known",
-	"over", "late", "early", "still", "also", "just", "about", "then", "than", "more", "less", "most", "least", "next", "back", "again",
-	"case-sensitive", "read-only", "write-only", "up-to-date", "out-of-date", "none", "nothing", "something", "anything", "hash", "hashes",
-	"expire", "match", "matches", "differ", "work", "pass", "null", "unset", "kept", "held", "used", "reused", "shown", "set", "sent",
-	"asked", "bcrypt", "argon2", "scrypt", "string", "number", "bytes", "characters", "mandatory", "worthless", "fixed", "due", "gone",
-	"them", "their", "your", "theirs", "allow", "deny", "prompt", "ask", "bob's", "current", "previous", "latest", "first", "last",
+	"weak", "short", "long", "strong", "old", "new", "blank", "empty", "fine", "good", "safe", "secure", "unsafe",
+	"insecure", "same", "ready", "here", "below", "above", "this", "that", "these", "yours", "mine", "what",
+	"where", "which", "never", "always", "needed", "plain", "plaintext", "public", "private", "unique", "right",
+	"broken", "common", "simple", "easy", "hard", "lost", "stale", "known", "over", "late", "early", "still",
+	"also", "just", "about", "then", "than", "more", "less", "most", "least", "next", "back", "again",
+	"case-sensitive", "read-only", "write-only", "up-to-date", "out-of-date", "none", "nothing", "something",
+	"anything", "hash", "hashes", "expire", "match", "matches", "differ", "work", "pass", "null", "unset", "kept",
+	"held", "used", "reused", "shown", "set", "sent", "asked", "bcrypt", "argon2", "scrypt", "string", "number",
+	"bytes", "characters", "mandatory", "worthless", "fixed", "due", "gone", "them", "their", "your", "theirs",
+	"allow", "deny", "prompt", "ask", "bob's", "current", "previous", "latest", "first", "last",
 }
 
 // ordinaryEndings are the ends of participles, adjectives and adverbs.
 var ordinaryEndings = [...]string{
-	"ed", "ing", "able", "ible", "ful", "less", "ent", "ant", "ive", "ic", "al", "ary", "ory", "ly", "ous", "ite", "ate", "wn", "ten", "ized",
+	"ed", "ing", "able", "ible", "ful", "less", "ent", "ant", "ive", "ic", "al", "ary", "ory", "ly", "ous", "ite",
+	"ate", "wn", "ten", "ized",
 }
 
 // isOrdinary reports whether a word behind "password is" is an ordinary continuation of the sentence.
 func isOrdinary(word []byte) bool {
-	if len(word) < minSecret || len(word) > maxShort || isProseWord(word) || isPlaceholder(word) || isReferenceFront(word) {
+	if len(word) < minSecret || len(word) > maxShort || isProseWord(word) || isPlaceholder(word) ||
+		isReferenceFront(word) {
 		return true
 	}
 	if isOneFold(word, ordinaryWords[:]) || isTechnicalWord(word) || isUnit(word) || pairClass(word) != noSecret {
@@ -46,7 +50,9 @@ func isOrdinary(word []byte) bool {
 // stating and setting are the words in front of a plain word that is a password: is X, set to X.
 var (
 	statingWords = [...]string{"is", "was"}
-	changeWords  = [...]string{"set", "changed", "reset", "updated", "switched", "initialized", "rotated", "defaults"}
+	changeWords  = [...]string{
+		"set", "changed", "reset", "updated", "switched", "initialized", "rotated", "defaults",
+	}
 )
 
 // A statedName is what a sentence has between the name of a secret and its value.
@@ -68,8 +74,8 @@ func (s *statedName) isStated(link []byte) bool {
 	return false
 }
 
-// hidePlainWord hides the word at pos if it ends a sentence and is no ordinary continuation, and returns the offset behind
-// it, or pos.
+// hidePlainWord hides the word at pos if it ends a sentence and is no ordinary continuation, and returns the
+// offset behind it, or pos.
 func (p *phrasePass) hidePlainWord(pos int) int {
 	word := wordAt(p.text, pos)
 	behind := bytes.TrimLeft(p.text[pos+len(word):min(len(p.text), pos+len(word)+maxTail)], ".!")

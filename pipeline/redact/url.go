@@ -110,7 +110,8 @@ func (r *Redactor) hideURLs(v view) {
 		}
 		// ' and > are parts of the URL, unless it is enclosed in '…' or <…>.
 		to := i
-		for (slash || query || pairs) && to < len(text) && (text[to] == '\'' || text[to] == '>') && from > 0 && text[from-1] != '<' && (text[from-1] != '\'' || at || hasAtBefore(text, to+1)) {
+		for (slash || query || pairs) && to < len(text) && (text[to] == '\'' || text[to] == '>') && from > 0 &&
+			text[from-1] != '<' && (text[from-1] != '\'' || at || hasAtBefore(text, to+1)) {
 			for to++; to < len(text) && !tokenStop[text[to]]; to++ {
 			}
 		}
@@ -193,7 +194,8 @@ func (r *Redactor) hideURL(v view, inLine bool) {
 			for to < len(text) && !endsParameter(text, to, query) {
 				to++
 			}
-			if !bytes.HasPrefix(text[start:to], []byte(Marker)) && !(isCount(text[start:to], 6) && classOf(name) == countable) {
+			if !bytes.HasPrefix(text[start:to], []byte(Marker)) &&
+				!(isCount(text[start:to], 6) && classOf(name) == countable) {
 				r.hide(v, start, to, RuleParameter)
 			}
 			i, start = to, to
@@ -310,8 +312,9 @@ func looksLikeToken(user []byte) bool {
 func hasForeignScheme(text []byte, start int) bool {
 	scheme := bytes.TrimSuffix(text[max(0, start-16):start], []byte("://"))
 	for _, name := range [...]string{
-		"postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "amqp", "amqps", "mongodb", "mongodb+srv", "ldap", "ldaps", "smtp",
-		"smtps", "clickhouse", "kafka", "nats", "mssql", "sqlserver", "oracle", "cassandra", "db2", "mqtt", "mqtts",
+		"postgres", "postgresql", "mysql", "mariadb", "redis", "rediss", "amqp", "amqps", "mongodb", "mongodb+srv",
+		"ldap", "ldaps", "smtp", "smtps", "clickhouse", "kafka", "nats", "mssql", "sqlserver", "oracle",
+		"cassandra", "db2", "mqtt", "mqtts",
 	} {
 		if bytes.HasSuffix(scheme, []byte(name)) {
 			return true
@@ -365,11 +368,12 @@ func (r *Redactor) hideOraclePassword(v view) {
 
 // segmentNames are the segments of paths behind which a secret stands, with the number of segments up to it.
 var segmentNames = map[string]int{
-	"reset-password": 1, "password-reset": 1, "reset_password": 1, "password_reset": 1, "resetpassword": 1, "passwordreset": 1,
-	"set-password": 1, "forgot-password": 1, "magic-link": 1, "magic": 1, "verify-email": 1, "confirm-email": 1, "activate": 1,
-	"activation": 1, "invite": 1, "invitation": 1, "unsubscribe": 1, "token": 1, "tokens": 1, "apikey": 1, "api-key": 1, "confirm": 1,
-	"verify": 1, "sso": 1, "services": 3, "webhooks": 2, "secret": 1, "access_token": 1, "reset": 1, "otp": 1, "session": 1, "auth": 1,
-	"workflows": 2, "triggers": 3, "incomingwebhook": 1, "confirmation": 1, "bottoken": 1, "hook": 1, "webhook": 1,
+	"reset-password": 1, "password-reset": 1, "reset_password": 1, "password_reset": 1, "resetpassword": 1,
+	"passwordreset": 1, "set-password": 1, "forgot-password": 1, "magic-link": 1, "magic": 1, "verify-email": 1,
+	"confirm-email": 1, "activate": 1, "activation": 1, "invite": 1, "invitation": 1, "unsubscribe": 1, "token": 1,
+	"tokens": 1, "apikey": 1, "api-key": 1, "confirm": 1, "verify": 1, "sso": 1, "services": 3, "webhooks": 2,
+	"secret": 1, "access_token": 1, "reset": 1, "otp": 1, "session": 1, "auth": 1, "workflows": 2, "triggers": 3,
+	"incomingwebhook": 1, "confirmation": 1, "bottoken": 1, "hook": 1, "webhook": 1,
 }
 
 // secretSegment returns how many segments behind a segment of a path the secret stands; 0: it has none. A bot's

@@ -30,7 +30,8 @@ func bareUserInfo(text []byte, pos int) (from, to int) {
 			return from, pos
 		}
 	}
-	if looksGenerated(secret, len("secret")) && (beginsHost(behind) || hasCopyCommand(text[max(0, start-maxName):start])) {
+	if looksGenerated(secret, len("secret")) &&
+		(beginsHost(behind) || hasCopyCommand(text[max(0, start-maxName):start])) {
 		return from, pos
 	}
 	return 0, 0

@@ -4,22 +4,26 @@ import "bytes"
 
 // placeholders are values that stand for a secret, or for its absence.
 var placeholders = [...]string{
-	"true", "false", "yes", "no", "on", "off", "null", "nil", "none", "undefined", "empty", "missing", "redacted", "masked",
-	"filtered", "hidden", "removed", "unset", "set", "basic", "bearer", "digest", "negotiate", "ntlm", "anonymous", "string", "n/a",
-	"default", "disabled", "enabled", "required", "optional", "(null)", "nan", "plain", "login", "scram-sha-256", "md5", "trust",
+	"true", "false", "yes", "no", "on", "off", "null", "nil", "none", "undefined", "empty", "missing", "redacted",
+	"masked", "filtered", "hidden", "removed", "unset", "set", "basic", "bearer", "digest", "negotiate", "ntlm",
+	"anonymous", "string", "n/a", "default", "disabled", "enabled", "required", "optional", "(null)", "nan",
+	"plain", "login", "scram-sha-256", "md5", "trust",
 }
 
 // proseWords are the words of English text that follow the name of a secret and a colon.
 var proseWords = [...]string{
-	"a", "an", "and", "or", "the", "is", "was", "has", "not", "must", "should", "cannot", "can't", "for", "of", "to", "in", "with", "from",
-	"by", "at", "as", "it", "if", "when", "too", "does", "did", "do", "will", "may", "please", "enter", "confirm", "type", "error", "errors",
-	"invalid", "valid", "expired", "expires", "unknown", "changed", "change", "reset", "updated", "update", "created", "deleted",
-	"accepted", "rejected", "denied", "failed", "failure", "success", "successful", "succeeded", "incorrect", "wrong", "correct", "mismatch",
-	"mismatched", "verified", "verify", "sent", "given", "provided", "found", "using", "used", "read", "write", "ok", "okay", "unexpected",
-	"unable", "no", "only", "authentication", "login", "access", "user", "users", "unauthorized", "forbidden", "malformed", "rotated",
-	"refreshed", "revoked", "issued", "generated", "saved", "stored", "loaded", "loading", "parsing", "validating", "checking", "received",
-	"accessed", "could", "would", "length", "minimum", "maximum", "strength", "requirements", "policy", "prompt", "shown", "banner",
-	"service", "connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged", "there",
+	"a", "an", "and", "or", "the", "is", "was", "has", "not", "must", "should", "cannot", "can't", "for", "of",
+	"to", "in", "with", "from", "by", "at", "as", "it", "if", "when", "too", "does", "did", "do", "will", "may",
+	"please", "enter", "confirm", "type", "error", "errors", "invalid", "valid", "expired", "expires", "unknown",
+	"changed", "change", "reset", "updated", "update", "created", "deleted", "accepted", "rejected", "denied",
+	"failed", "failure", "success", "successful", "succeeded", "incorrect", "wrong", "correct", "mismatch",
+	"mismatched", "verified", "verify", "sent", "given", "provided", "found", "using", "used", "read", "write",
+	"ok", "okay", "unexpected", "unable", "no", "only", "authentication", "login", "access", "user", "users",
+	"unauthorized", "forbidden", "malformed", "rotated", "refreshed", "revoked", "issued", "generated", "saved",
+	"stored", "loaded", "loading", "parsing", "validating", "checking", "received", "accessed", "could", "would",
+	"length", "minimum", "maximum", "strength", "requirements", "policy", "prompt", "shown", "banner", "service",
+	"connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged",
+	"there",
 }
 
 // maxShort is the length from which a value is not examined any more: it is a secret.
@@ -76,7 +80,8 @@ func isReference(value []byte) bool {
 	case value[0] == '%' && len(value) == 2:
 		return true
 	}
-	return bytes.IndexByte(value, '.') > 0 && !bytes.ContainsAny(value, "0123456789") && SecretName(value) // users.password
+	return bytes.IndexByte(value, '.') > 0 && !bytes.ContainsAny(value, "0123456789") &&
+		SecretName(value) // users.password
 }
 
 // isCount reports whether value is a number, of at most maxDigits digits before a point.
@@ -172,8 +177,8 @@ func readValue(text []byte, pos int, inString bool) valueRange {
 	return valueRange{pos, to, max(to, pos), false}
 }
 
-// skipStringPrefix returns the offset behind the letters in front of a string at pos, as Python and SQL have them: b'X',
-// rf"X", N'X'; pos if there are none.
+// skipStringPrefix returns the offset behind the letters in front of a string at pos, as Python and SQL have
+// them: b'X', rf"X", N'X'; pos if there are none.
 func skipStringPrefix(text []byte, pos int) int {
 	end := pos
 	for end < len(text) && end-pos < 3 && bytes.IndexByte([]byte("rbfuRBFUN"), text[end]) >= 0 {
@@ -183,7 +188,8 @@ func skipStringPrefix(text []byte, pos int) int {
 	for open < len(text) && text[open] == '\\' {
 		open++
 	}
-	if end == pos || end-pos > 2 || open == len(text) || !isQuote(text[open]) || open+1 == len(text) || text[open+1] <= ' ' {
+	if end == pos || end-pos > 2 || open == len(text) || !isQuote(text[open]) || open+1 == len(text) ||
+		text[open+1] <= ' ' {
 		return pos
 	}
 	return end
@@ -227,12 +233,14 @@ func endsUnquoted(text []byte, i int, inString bool) bool {
 	case '"':
 		return inString
 	case '\\':
-		return inString && i+1 < len(text) && (text[i+1] == '"' || text[i+1] == 'n' || text[i+1] == 't' || text[i+1] == 'r')
+		return inString && i+1 < len(text) &&
+			(text[i+1] == '"' || text[i+1] == 'n' || text[i+1] == 't' || text[i+1] == 'r')
 	case ',', ';', '&', '|':
 		return beginsPair(text, i+1)
 	case '\'', '`', ')', ']', '}':
 		// As a part of a password it is followed by more of it.
-		return i+1 < len(text) && (text[i+1] == ',' || text[i+1] == ';') && (i+2 == len(text) || text[i+2] == ' ' || isQuote(text[i+2]) || beginsPair(text, i+2))
+		return i+1 < len(text) && (text[i+1] == ',' || text[i+1] == ';') &&
+			(i+2 == len(text) || text[i+2] == ' ' || isQuote(text[i+2]) || beginsPair(text, i+2))
 	}
 	return false
 }

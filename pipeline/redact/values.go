@@ -7,8 +7,8 @@ var typeWords = [...]string{
 	"string", "str", "text", "secretstr", "varchar", "char", "bytes", "any", "object", "final",
 }
 
-// declaredClass returns the class of the name in front of a type that ends in front of the = at pos; noSecret if there
-// is none: var secret string = "X".
+// declaredClass returns the class of the name in front of a type that ends in front of the = at pos; noSecret
+// if there is none: var secret string = "X".
 func (cache *nameCache) declaredClass(text []byte, pos int) class {
 	from, end, quoted := nameBounds(text, pos)
 	if quoted || end == from {
@@ -34,40 +34,45 @@ func isDeclared(text []byte, value valueRange) bool {
 	return isOneFold(word, typeWords[:]) || isOneFold(word, []string{"optional"})
 }
 
-// typedValue returns the value behind first if that is a tag, an anchor or a type without quotes, with which the secret
-// begins: !vault X, string(14) "X", Just "X".
+// typedValue returns the value behind first if that is a tag, an anchor or a type without quotes, with which
+// the secret begins: !vault X, string(14) "X", Just "X".
 func typedValue(text []byte, first valueRange) (second valueRange, ok bool) {
 	word := first.of(text)
 	if first.quoted || len(word) < 2 || len(word) > maxName {
 		return first, false
 	}
+	isTag := word[0] == '!' || word[0] == '&'
+	isType := word[len(word)-1] == ')' && bytes.IndexByte(word, '(') > 0 ||
+		isOneFold(word, []string{"just", "some", "new"})
 	start := skipBlanks(text, first.next)
-	if start == first.next || start == len(text) || text[start] < ' ' {
+	if start == first.next || start == len(text) || text[start] < ' ' || !isTag && !isType {
 		return first, false
 	}
 	second = readValue(text, start, false)
-	isTag := word[0] == '!' || word[0] == '&'
-	isType := word[len(word)-1] == ')' && bytes.IndexByte(word, '(') > 0 || isOneFold(word, []string{"just", "some", "new"})
 	return second, isTag && second.from < second.to || isType && second.quoted
 }
 
-// changedValue returns the value behind an arrow at pos, which replaces the one in front of it: "old" -> "new".
+// changedValue returns the value behind an arrow at pos, which replaces the one in front of it: "old" ->
+// "new".
 func changedValue(text []byte, pos int) (value valueRange, ok bool) {
 	start := skipBlanks(text, pos)
-	if start == pos || start+2 >= len(text) || text[start+1] != '>' || text[start] != '-' && text[start] != '=' && text[start] != '~' {
+	if start == pos || start+2 >= len(text) || text[start+1] != '>' ||
+		text[start] != '-' && text[start] != '=' && text[start] != '~' {
 		return value, false
 	}
 	value = readValue(text, start+2, false)
 	return value, value.from < value.to && text[value.from] != '(' && !isPlaceholder(value.of(text))
 }
 
-// phraseOwners are the words in front of key and code with which these are the name of a secret in a sentence.
+// phraseOwners are the words in front of key and code with which these are the name of a secret in a
+// sentence.
 var phraseOwners = [...]string{
-	"api", "access", "secret", "private", "license", "licence", "encryption", "signing", "master", "shared", "auth", "hmac",
-	"webhook", "deploy", "subscription", "verification", "authorization", "activation", "recovery", "reset",
+	"api", "access", "secret", "private", "license", "licence", "encryption", "signing", "master", "shared", "auth",
+	"hmac", "webhook", "deploy", "subscription", "verification", "authorization", "activation", "recovery", "reset",
 }
 
-// isNameOfTwoWords reports whether text[from:end] is key or code, and its owner is in front of it: api key, reset code.
+// isNameOfTwoWords reports whether text[from:end] is key or code, and its owner is in front of it: api key,
+// reset code.
 func isNameOfTwoWords(text []byte, from, end int) bool {
 	if from < 3 || text[from-1] != ' ' || !isOneFold(text[from:end], []string{"key", "code"}) {
 		return false
@@ -83,7 +88,9 @@ func isNameOfTwoWords(text []byte, from, end int) bool {
 var wrappers = [...]string{"Secret", "SecretStr", "SecretString", "SecretBytes", "Password", "SecureString"}
 
 // callVerbs are the first words of functions that get a secret: changePassword("bob", "X").
-var callVerbs = [...]string{"set", "change", "reset", "update", "create", "auth", "login", "authenticate", "verify", "check", "hash"}
+var callVerbs = [...]string{
+	"set", "change", "reset", "update", "create", "auth", "login", "authenticate", "verify", "check", "hash",
+}
 
 // isSecretCall reports whether the strings in the brackets behind a name are secrets.
 func isSecretCall(name []byte, class class) bool {

@@ -8,7 +8,8 @@ import (
 // maxDepth bounds how often a text is decoded: an escaped document in a percent-encoded URL in a JSON string.
 const maxDepth = 5
 
-// maxRare bounds how often a text is decoded before entities and the blanks of forms are: they are rarely within others.
+// maxRare bounds how often a text is decoded before entities and the blanks of forms are: they are rarely
+// within others.
 const maxRare = 3
 
 // A view is a text, or a decoded form of it, with the original offset of each byte.
@@ -108,6 +109,13 @@ func decodeEscape(out, text []byte, i int) ([]byte, int) {
 		return append(out, '\r'), 2
 	case 'b', 'f':
 		return append(out, '\n'), 2
+	case 'x': // as nginx writes them
+		if i+4 <= len(text) {
+			if high, low := hexDigit(text[i+2]), hexDigit(text[i+3]); high >= 0 && low >= 0 {
+				return append(out, byte(high<<4|low)), 4
+			}
+		}
+		return append(out, '\\'), 1
 	case 'u':
 		if i+6 <= len(text) {
 			var char rune
@@ -135,17 +143,10 @@ var entities = [...]struct {
 	char byte
 }{
 	{"&quot;", '"'},
-	{"&#34;", '"'},
-	{"&#x22;", '"'},
 	{"&apos;", '\''},
-	{"&#39;", '\''},
-	{"&#x27;", '\''},
 	{"&lt;", '<'},
 	{"&gt;", '>'},
 	{"&amp;", '&'},
-	{"&#61;", '='},
-	{"&#x3D;", '='},
-	{"&#x3d;", '='},
 }
 
 // decodeEntity decodes one of entities.
@@ -156,8 +157,35 @@ func decodeEntity(out, text []byte, i int) ([]byte, int) {
 				return append(out, known.char), len(known.text)
 			}
 		}
+		if char, width := numericEntity(text[i:]); width > 0 {
+			return append(out, char), width
+		}
 	}
 	return append(out, text[i]), 1
+}
+
+// numericEntity returns the character of ASCII to which the front of text refers by its number, and the length of the
+// reference; 0: it does not.
+func numericEntity(text []byte) (char byte, width int) {
+	if len(text) < 4 || text[1] != '#' {
+		return 0, 0
+	}
+	base, pos := 10, 2
+	if text[2]|0x20 == 'x' {
+		base, pos = 16, 3
+	}
+	number := 0
+	for from := pos; pos < len(text) && pos-from < 4; pos++ {
+		digit := hexDigit(text[pos])
+		if digit < 0 || digit >= base {
+			break
+		}
+		number = number*base + digit
+	}
+	if pos == len(text) || text[pos] != ';' || number < ' ' || number > 0x7e {
+		return 0, 0
+	}
+	return byte(number), pos + 1
 }
 
 // hasEntity reports whether text has one of entities.
@@ -209,7 +237,7 @@ func hasEscapes(text []byte) bool {
 			return false
 		}
 		switch text[from+i+1] {
-		case '"', '\'', '\\', 'n', 't', 'r', 'u', '/':
+		case '"', '\'', '\\', 'n', 't', 'r', 'u', 'x', '/':
 			return true
 		}
 		from += i + 1
