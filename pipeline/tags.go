@@ -20,6 +20,7 @@ const (
 	TagRefusedHeaders  = "refused_headers"
 	TagMACMoved        = "mac_moved"
 	TagMemoryLimit     = "memory_limit"
+	TagLogExcluded     = "log_excluded"
 	TagTunnelUnopened  = "tunnel_unopened"
 )
 
@@ -43,6 +44,7 @@ var Tags = []Tag{
 	{TagSourceSpoofed, "the source address is not the sender's"},
 	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end, or one sent with that of the bridge; either may have sent the packets"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
+	{TagLogExcluded, "the log of the container is not read, because the configuration excludes the container or a label of it"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},
 }
 

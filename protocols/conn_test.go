@@ -167,32 +167,32 @@ func TestBytesBeforeDetectionKeepTheirOrder(t *testing.T) {
 func TestSkipGoesOnAcrossDataAndGaps(t *testing.T) {
 	check(t, steps(">hi\n", ">skip 10\n12345", ">678", ">90next\n"), ">hi@0", ">skip 10@1", ">next@3", "close")
 	check(t, steps(">hi\n", ">skip 10\n12345", "> gap 3", ">90next\n"), ">hi@0", ">skip 10@1", ">gap 3", ">next@3", "close")
-	check(t, steps(">hi\n", ">skip 10\n12345", "> gap 8", ">lost\n#next\n"), ">hi@0", ">skip 10@1", ">gap 8", ">#next@3", "close")
+	check(t, steps(">hi\n", ">skip 10\n12345", "> gap 8", ">lost\n#next\n"), ">hi@0", ">skip 10@1", ">gap 8", ">gap 5", ">#next@3", "close")
 }
 
 func TestGapIsFollowedBySync(t *testing.T) {
-	check(t, steps(">hi\nabc", "> gap 5", ">rest", ">#event\nevent\n"), ">hi@0", ">gap 8", ">#event@3", ">event@3", "true false", "close")
+	check(t, steps(">hi\nabc", "> gap 5", ">rest", ">#event\nevent\n"), ">hi@0", ">gap 8", ">gap 4", ">#event@3", ">event@3", "true false", "close")
 	var log []string
 	set, _ := toys(&log, nil)
 	conn := set.Open(Info{}, func(*pipeline.Event) {})
 	run(conn, ">hi\nabc", "> gap 5", ">rest#\nevent\n")
 	conn.streams[0].partial = true
 	run(conn, ">event\n")
-	if got := strings.Join(log, ", "); got != ">hi@0, >gap 8, >#@2, >event@2, true false, >event@0, true true" {
+	if got := strings.Join(log, ", "); got != ">hi@0, >gap 8, >gap 4, >#@2, >event@2, true false, >event@0, true true" {
 		t.Error(got)
 	}
 }
 
 // TestParserStartsAgainAfterTooManyErrors: MaxErrors is 2 in toys.
 func TestParserStartsAgainAfterTooManyErrors(t *testing.T) {
-	check(t, steps(">hi\n", ">!x#a\nb\n"), ">hi@0", ">gap 1", ">#a@1", ">b@1", "close")
+	check(t, steps(">hi\n", ">!x#a\nb\n"), ">hi@0", ">gap 1", ">gap 1", ">#a@1", ">b@1", "close")
 	check(t, steps(">hi\n", ">!#!", ">x#a\n", ">!#a\n", ">!b\n", ">#c\n"), ">hi@0", ">gap 1", ">#!x#a@1", ">gap 1", ">#a@3",
 		">gap 1", "close", ">gap 1", ">#c@5", "close")
 }
 
 // TestTailIsCapped checks that a line of more than MaxUnparsedBytes becomes a gap.
 func TestTailIsCapped(t *testing.T) {
-	check(t, steps(">hi\n", ">"+strings.Repeat("x", 60), ">"+strings.Repeat("y", 10), ">y\n#z\n"), ">hi@0", ">gap 70", ">#z@3", "close")
+	check(t, steps(">hi\n", ">"+strings.Repeat("x", 60), ">"+strings.Repeat("y", 10), ">y\n#z\n"), ">hi@0", ">gap 70", ">gap 2", ">#z@3", "close")
 }
 
 func TestSwitchToHandsOverUnreadBytes(t *testing.T) {
@@ -302,7 +302,7 @@ func TestMidStreamIsPickedUpBySync(t *testing.T) {
 	conn := set.Open(Info{MidStream: true, Server: netip.MustParseAddrPort("2.2.2.2:7")}, nil)
 	run(conn, ">in the middle\n", "<of a line #answer\n", ">of this one\n#ask\n")
 	conn.Close(9)
-	if got := strings.Join(log, ", "); got != ">gap 1, <#answer@1, >#ask@2, close" {
+	if got := strings.Join(log, ", "); got != ">gap 1, <#answer@1, >gap 12, >#ask@2, close" {
 		t.Error(got)
 	}
 }

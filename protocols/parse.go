@@ -144,6 +144,9 @@ func (c *Conn) resync(dir Dir, data []byte) int {
 	}
 	stream.advance(skip)
 	c.countDropped("resync", skip)
+	if skip > 0 && dir^c.flip == Client {
+		c.parser.Gap(Client, skip) // replies that came meanwhile may be those to the requests in these bytes
+	}
 	return skip
 }
 

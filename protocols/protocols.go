@@ -84,7 +84,8 @@ type Parser interface {
 	Parse(dir Dir, data []byte, at int64) (length int, err error)
 
 	// Gap skips size lost bytes of dir and marks the affected events as partial. It reports whether the
-	// position behind the gap is known, as it is inside a body of known length. If not, Sync is called.
+	// position behind the gap is known, as it is inside a body of known length. If not, Sync is called, and Gap again for
+	// the bytes of the client that Sync has skipped.
 	Gap(dir Dir, size int) bool
 
 	// End is called when a side has sent its last byte (FIN).

@@ -624,7 +624,11 @@ func TestLabelsExcludeNoLogByDefault(t *testing.T) {
 		t.Helper()
 		docker := newFakeDocker(t)
 		id := docker.addContainer(3, "web", labels, "172.17.0.4")
-		registry, _ := run(t, docker, func(c *Config) { c.ExcludeLabels = append(c.ExcludeLabels, excluded...) })
+		registry, producer := run(t, docker, func(c *Config) { c.ExcludeLabels = append(c.ExcludeLabels, excluded...) })
+		docker.sendEvent("container", "oom", id, 1e18, nil)
+		if event := producer.next(t); slices.Contains(event.Tags, pipeline.TagLogExcluded) != (want == 0) {
+			t.Errorf("%q: the event of the container has the tags %v", excluded, event.Tags)
+		}
 		if registry.Status(id).Excluded != (want == 0) || len(registry.Logs()) != want {
 			t.Errorf("%q: %d logs are read, want %d", excluded, len(registry.Logs()), want)
 		}

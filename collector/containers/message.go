@@ -133,6 +133,9 @@ func (r *Registry) newEvent(action string, message *events.Message) *pipeline.Ev
 		attributes := message.Actor.Attributes
 		event.Container = &pipeline.Container{Id: message.Actor.ID, Name: attributes["name"], Image: attributes["image"]}
 	}
+	if r.Status(message.Actor.ID).Excluded {
+		event.AddTag(pipeline.TagLogExcluded)
+	}
 	return event
 }
 

@@ -33,12 +33,13 @@ type lab struct {
 	t       *testing.T
 	dir     string
 	tcpdump *exec.Cmd
+	output  chan string // what tcpdump has printed, when it has ended
 }
 
 // newLab starts the capture of the namespace's loopback interface.
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir()}
+	l := &lab{t: t, dir: t.TempDir(), output: make(chan string, 1)}
 	l.tcpdump = l.command("tcpdump", "-i", "lo", "-w", l.captureFile(), "-s", "0", "-U", "-B", "131072", "-Z", "root")
 	stderr, err := l.tcpdump.StderrPipe()
 	if err != nil {
@@ -59,6 +60,7 @@ func newLab(t *testing.T) *lab {
 				once.Do(func() { close(started) })
 			}
 			if err != nil {
+				l.output <- text.String()
 				return
 			}
 		}
@@ -154,8 +156,12 @@ func (l *lab) stopCapture() {
 	l.t.Helper()
 	time.Sleep(500 * time.Millisecond)
 	_ = l.tcpdump.Process.Signal(os.Interrupt)
+	text := <-l.output
 	if err := l.tcpdump.Wait(); err != nil {
 		l.t.Fatalf("tcpdump: %v", err)
+	}
+	if !strings.Contains(text, "\n0 packets dropped by kernel") {
+		l.t.Fatalf("the capture has gaps: %s", text)
 	}
 	if keep := os.Getenv("TIDEGATE_KEEP"); keep != "" {
 		text := l.read("wire.pcap")

@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"tidegate/collector/capture"
 	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
 	"tidegate/protocols"
 )
 
@@ -123,7 +125,25 @@ func TestSteadyPathDoesNotAllocate(t *testing.T) {
 
 // BenchmarkTable measures everything from packets to encoded events. TIDEGATE_CAPTURE names a capture file to
 // use instead of generated traffic.
-func BenchmarkTable(b *testing.B) {
+func BenchmarkTable(b *testing.B) { benchmarkTable(b, func(*Deps) {}) }
+
+// BenchmarkTableWithinMemory is BenchmarkTable with a memory budget, which is never exceeded.
+func BenchmarkTableWithinMemory(b *testing.B) {
+	benchmarkTable(b, func(deps *Deps) { deps.Memory = memory.New(1<<40, nil) })
+}
+
+// BenchmarkTableOnBridge is BenchmarkTable on a bridge, where the MAC addresses of packets are checked.
+func BenchmarkTableOnBridge(b *testing.B) {
+	benchmarkTable(b, func(deps *Deps) {
+		deps.Bridge = func(string) bool { return true }
+		deps.IsHostMAC = func(mac uint64) bool { return mac == 0x020000000001 }
+		deps.IsMACOfBridge = func(string, uint64) bool { return false }
+		deps.HasMovedMAC = func(uint64, int64) bool { return false }
+		deps.Senders = sendersFunc(func(netip.Addr, uint64, int64) (*pipeline.Container, bool) { return nil, false })
+	})
+}
+
+func benchmarkTable(b *testing.B, change func(*Deps)) {
 	var packets []capturedPacket
 	link := layers.LinkTypeEthernet
 	if path := os.Getenv("TIDEGATE_CAPTURE"); path != "" {
@@ -160,10 +180,10 @@ func BenchmarkTable(b *testing.B) {
 	b.ResetTimer()
 	before := cpuTime()
 	for b.Loop() {
-		table := New(Default(), Deps{
-			Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
-			Emit:      emit,
-		}, prometheus.NewRegistry())
+		deps := Deps{Protocols: protocols.NewSet(parsers, protocols.Default(), nil), Emit: emit}
+		change(&deps)
+		table := New(Default(), deps, prometheus.NewRegistry())
+		table.SetSentByHost(false)
 		for _, packet := range packets {
 			table.Packet("eth0", link, packet.at, packet.data, len(packet.data))
 		}

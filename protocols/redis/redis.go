@@ -70,6 +70,7 @@ type parser struct {
 
 	argsBytes int  // bytes of arguments of the commands in pairing
 	started   bool // a command or a reply was read
+	bytesLost bool // bytes of either side were lost, or the beginning was not captured
 	suspended bool // the position in the replies was lost: they are skipped until the client's next command
 
 	repliesOff  bool // CLIENT REPLY OFF
@@ -104,7 +105,7 @@ const (
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
-		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], text: p.text[:0],
+		conn: conn, bytesLost: conn.Info().MidStream, pairing: p.pairing, scratch: p.scratch[:0], text: p.text[:0],
 		command: commandReader{arg: p.command.arg[:0], tail: p.command.tail[:0], last: p.command.last}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }
@@ -190,7 +191,8 @@ func (p *parser) trackClientReply(body *pipeline.RedisCommand) (noReply bool) {
 func (p *parser) finishReply(at int64) {
 	reply := &p.reply
 	defer reply.reset()
-	if p.monitoring && reply.top == '+' && isMonitorLine(reply.text) {
+	if (p.monitoring || p.bytesLost) && reply.top == '+' && isMonitorLine(reply.text) {
+		p.monitoring = true // MONITOR itself, or its reply, may be what was lost
 		return
 	}
 
@@ -315,6 +317,7 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 // next command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies
 // are skipped until the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {
+	p.bytesLost = true
 	if dir == protocols.Client {
 		return p.gapInCommand(size)
 	}

@@ -450,3 +450,19 @@ func TestCommandThatWaitsWhenAPipelineShowsIsUncertain(t *testing.T) {
 	same(t, play(false, short, cmd("GET a"), "<+1\r\n", ">gap 42", cmd("GET d"), "<+2\r\n", cmd("GET e"), cmd("GET f"), "<+3\r\n+4\r\n+5\r\n"),
 		"GET a = 1", "GET d = 2 partial", "GET e = 3 partial", "GET f = 4 partial", " = 5 partial")
 }
+
+// TestRequestsThatAreSkippedAreLostToo: a reply for which no command waits ends the uncertainty only if the commands behind
+// it were read.
+func TestRequestsThatAreSkippedAreLostToo(t *testing.T) {
+	same(t, play(false, short, cmd("GET a"), "<+1\r\n", ">gap 5", ">\x01\x02", "<+2\r\n", ">\x01\x02\r\n", cmd("GET d"), cmd("GET e"),
+		"<+3\r\n+4\r\n+5\r\n"),
+		"GET a = 1", " = 2 partial", "GET d = 3 partial", "GET e = 4 partial", " = 5 partial")
+}
+
+// TestLinesOfALostMonitorAreNoReplies: MONITOR was lost, and the lines that it yields come between the replies.
+func TestLinesOfALostMonitorAreNoReplies(t *testing.T) {
+	const line = "+1339518083.107412 [0 127.0.0.1:60866] \"keys\" \"*\"\r\n"
+	same(t, play(false, short, cmd("GET a"), "<+1\r\n", ">gap 17", "<+OK\r\n"+line, cmd("GET b"), "<"+line+"+2\r\n"+line, cmd("GET c"), "<+3\r\n"),
+		"GET a = 1", " = OK partial", "GET b = 2 partial", "GET c = 3")
+	same(t, play(false, short, cmd("GET a"), "<"+line, "<+2\r\n"), "GET a = 1339518083.107412 [0 127.0.0.1:60866] \"keys\" \"*\"", " = 2 partial")
+}
