@@ -512,7 +512,10 @@ func (c *lineChecks) mayEscapesHide() bool {
 		table = &allEscapes
 	}
 	for rest := c.data[first:]; len(rest) > 1; rest = rest[1:] {
-		if rest[0] == '\\' && table[rest[1]] {
+		if rest[0] != '\\' || !table[rest[1]] {
+			continue
+		}
+		if rest[1] != 'x' || len(rest) > 3 && isHex(rest[2:4]) {
 			return true
 		}
 	}
@@ -559,6 +562,9 @@ func (c *lineChecks) isSecretDecoded(mark byte, decode func(out, text []byte, i 
 		pos += width
 	}
 	r.plain[r.encodings] = plain
+	if mark != 0 && len(plain) == len(c.data) {
+		return false // nothing was decoded
+	}
 	r.encodings++
 	found := r.mayHoldSecret(plain)
 	r.encodings--

@@ -237,8 +237,12 @@ func hasEscapes(text []byte) bool {
 			return false
 		}
 		switch text[from+i+1] {
-		case '"', '\'', '\\', 'n', 't', 'r', 'u', 'x', '/':
+		case '"', '\'', '\\', 'n', 't', 'r', 'u', '/':
 			return true
+		case 'x':
+			if _, width := decodeEscape(nil, text, from+i); width > 1 {
+				return true
+			}
 		}
 		from += i + 1
 	}
