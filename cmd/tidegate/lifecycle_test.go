@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,4 +157,34 @@ func TestHangingComponentDoesNotKeepOthersFromStopping(t *testing.T) {
 			t.Errorf("after %v: %q", took, events.lines)
 		}
 	})
+}
+
+// TestHangupDuringTheStart: a closed terminal ends a start that waits for a dependency; any other SIGHUP is kept until
+// the start is complete.
+func TestHangupDuringTheStart(t *testing.T) {
+	noTerminal, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = noTerminal.Close(), writer.Close() }()
+	proc, hup := &process{log: discardLog()}, make(chan os.Signal, 1)
+	stopped := make(chan struct{})
+	end := proc.watchHangups(hup, controllingTerminal{noTerminal}, func() { close(stopped) })
+	hup <- syscall.SIGHUP
+	<-stopped
+	end()
+
+	end = proc.watchHangups(hup, nil, func() { t.Error("the start is stopped") })
+	for range 3 {
+		hup <- syscall.SIGHUP
+	}
+	end()
+	if len(hup) != 1 {
+		t.Error("the request to reload is lost")
+	}
+	<-hup
+	proc.watchHangups(hup, nil, func() {})()
+	if len(hup) != 0 {
+		t.Error("a reload that nobody has asked for")
+	}
 }

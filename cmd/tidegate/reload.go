@@ -41,6 +41,52 @@ func (c controllingTerminal) isClosed() bool {
 	return false
 }
 
+// watchHangups handles SIGHUP during the start, which may wait for a dependency: it calls stop if the terminal was
+// closed. A reload waits for the end of the start: end, which ends the watch, puts the signal back into hup.
+func (p *process) watchHangups(hup chan os.Signal, terminal controllingTerminal, stop func()) (end func()) {
+	started, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-started:
+		case <-hup:
+			if terminal.isClosed() {
+				p.log.Warn("terminal closed, stopping")
+				stop()
+				return
+			}
+			p.log.Warn("the configuration is read again when the start is complete")
+			p.watchForClosedTerminal(hup, started, terminal, stop)
+			select {
+			case hup <- syscall.SIGHUP:
+			default: // another one has come
+			}
+		}
+	}()
+	return func() {
+		close(started)
+		<-ended
+	}
+}
+
+// watchForClosedTerminal calls stop when a SIGHUP comes because the terminal was closed. It returns once started is
+// closed.
+func (p *process) watchForClosedTerminal(
+	hup <-chan os.Signal, started <-chan struct{}, terminal controllingTerminal, stop func(),
+) {
+	for {
+		select {
+		case <-started:
+			return
+		case <-hup:
+			if terminal.isClosed() {
+				p.log.Warn("terminal closed, stopping")
+				stop()
+			}
+		}
+	}
+}
+
 // reload reads the configuration again and applies the settings of rules and feeds. What else has changed is
 // logged: it takes effect at the next start. A configuration with errors changes nothing.
 func (p *process) reload() {

@@ -190,10 +190,15 @@ func runRoles(ctx context.Context, flags *serviceFlags, set roleSet, opt options
 		defer cancel()
 	}
 
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	terminal := newControllingTerminal()
+	endWatch := proc.watchHangups(hup, terminal, stop)
 	err = proc.startRoles(ctx, roles, opt)
+	endWatch()
 	close(proc.welcomePrinted)
 	if err == nil {
-		err = proc.showStatusUntilDone(ctx, hup)
+		err = proc.showStatusUntilDone(ctx, hup, terminal)
 	} else if ctx.Err() != nil {
 		err = nil // stopped during the start
 	}
@@ -376,8 +381,7 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 
 // showStatusUntilDone redraws the status line every second until ctx ends, a component fails or the terminal is
 // closed. Any other SIGHUP reloads the configuration.
-func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal) error {
-	terminal := newControllingTerminal()
+func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal, terminal controllingTerminal) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	previous := &statusSample{}
