@@ -190,6 +190,8 @@ var AnalystLimits = []struct {
 }{
 	{"max_memory_usage", 1000000000},
 	{"max_memory_usage_for_user", 2000000000},                // of all its queries
+	{"max_untracked_memory", 4194304},                        // of a thread, outside of the two limits
+	{"memory_overcommit_ratio_denominator", 1073741824},      // 0: other queries are ended for its memory
 	{"max_temporary_data_on_disk_size_for_query", 125000000}, // of groups that do not fit into the memory
 	{"max_execution_time", 60},
 	{"max_rows_to_read", 2000000000},

@@ -36,7 +36,8 @@ func fillEvents(t testing.TB, store *clickhouse.Store, rows int) (messages int) 
 			" WITH intDiv(number, %[2]d) AS m, intDiv(m, %[3]d) + %[4]d AS o, %[5]d + intDiv(m, %[3]d) * 1000000 AS t"+
 			" SELECT generateUUIDv4(), 'log', fromUnixTimestamp64Nano(toInt64(t + number)), fromUnixTimestamp64Nano(toInt64(t)),"+
 			" toString(number %% 5), concat('line ', toString(number)), 'tidegate.events', m %% %[3]d, o, number %% %[2]d,"+
-			" toUUID('00000000-0000-0000-0000-000000000001'), 7, o + 1 FROM numbers(%[6]d)",
+			" toUUID('00000000-0000-0000-0000-000000000001'), 7, o + 1 FROM numbers(%[6]d)"+
+			" SETTINGS max_threads = 1, max_block_size = 65536, min_insert_block_size_rows = 65536", // the default takes gigabytes
 			store.Config().Database, eventsPerMessage, startPartitions, block*perBlock,
 			began.Add(time.Duration(block)*6*time.Hour+time.Minute).UnixNano(), perBlock*startPartitions*eventsPerMessage)
 		if err := store.Conn().Exec(t.Context(), query); err != nil {

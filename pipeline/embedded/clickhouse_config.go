@@ -84,6 +84,9 @@ const (
 //   - The limits on dropping are off, because enforceDiskCap drops parts of any size.
 //   - Sorts that do not fit into the memory write to the disk, and keep to the limit of the server only.
 //   - The memory is measured as that of the process: a cgroup holds other processes of tidegate, too.
+//   - A session of HTTP holds 30 KB that are counted for nobody, for up to an hour: thousands would take the memory of
+//     the inserts.
+//   - On a busy host ClickHouse would drop connections at random, those of inserts among them.
 //   - An analyst may read no table of the server's state: a query of system.parts holds the outdated parts, which
 //     cannot be removed meanwhile.
 func (s *StoreServer) configXML() string {
@@ -122,6 +125,10 @@ func (s *StoreServer) configXML() string {
  <max_thread_pool_size>256</max_thread_pool_size>
  <max_concurrent_queries>64</max_concurrent_queries>
  <max_connections>256</max_connections>
+ <default_session_timeout>1</default_session_timeout>
+ <max_session_timeout>1</max_session_timeout>
+ <min_os_cpu_wait_time_ratio_to_drop_connection>0</min_os_cpu_wait_time_ratio_to_drop_connection>
+ <max_os_cpu_wait_time_ratio_to_drop_connection>0</max_os_cpu_wait_time_ratio_to_drop_connection>
  <max_partition_size_to_drop>0</max_partition_size_to_drop>
  <max_table_size_to_drop>0</max_table_size_to_drop>
  <access_control_improvements>
@@ -171,7 +178,7 @@ func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	const loopback = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><quota>default</quota>"
 	return fmt.Sprintf(`<clickhouse>
  <profiles>
-  <default/>
+  <default><memory_overcommit_ratio_denominator>0</memory_overcommit_ratio_denominator></default>
   <library><max_sessions_for_user>1</max_sessions_for_user></library>
   <analyst><readonly>2</readonly>%s<constraints>%s</constraints></analyst>
  </profiles>

@@ -63,6 +63,10 @@ func (c BrokerConfig) port() (int, error) {
 	return int(n), err
 }
 
+// minStoreMemory is the least memory of the store: the server takes 220 MiB of it, and inserts keep their half of the
+// rest beside eight analysts (TestAnalystsLeaveMemoryForInserts).
+const minStoreMemory = config.GiB
+
 // StoreConfig configures the embedded ClickHouse.
 type StoreConfig struct {
 	Dir string `yaml:"-"` // its data, passwords and log
@@ -85,7 +89,7 @@ type StoreConfig struct {
 	TCPPort int `yaml:"tcp_port"`
 	// Database that holds all tables. Its size counts against max_disk_bytes.
 	Database string `yaml:"database"`
-	// Maximum memory of the ClickHouse process.
+	// Maximum memory of the ClickHouse process. With less than 1 GiB the queries of analysts may keep out inserts.
 	MaxMemoryBytes config.Size `yaml:"max_memory_bytes"`
 	// Maximum size of the store on disk; 0: no limit. When the live data exceeds nine tenths of it, the oldest
 	// events are deleted, about a twentieth at a time. The rest is for data that merges have just replaced. Queries
@@ -119,7 +123,7 @@ func (c StoreConfig) Check() []config.Problem {
 		config.Range("tcp_port", c.TCPPort, 0, 65535),
 		config.Range("http_port", c.HTTPPort, 0, 65535),
 		config.Require(c.TCPPort == 0 || c.TCPPort != c.HTTPPort, "http_port", "%d is also tcp_port", c.HTTPPort),
-		config.AtLeast("max_memory_bytes", c.MaxMemoryBytes, 512*config.MiB), // the server alone takes 220 MB
+		config.AtLeast("max_memory_bytes", c.MaxMemoryBytes, minStoreMemory),
 		config.AtLeastOr("max_disk_bytes", c.MaxDiskBytes, 0, 64*config.MiB),
 		config.AtLeast("max_log_bytes", c.MaxLogBytes, 64*config.KiB),
 		config.AtLeast("disk_check_interval", c.DiskCheckInterval, time.Millisecond),

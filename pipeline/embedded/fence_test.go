@@ -1,7 +1,10 @@
 package embedded_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -160,12 +163,14 @@ func (b breakout) tableAttempts(t *testing.T, admin clickhouse.Config) (attempts
 	}
 	for i, source := range []string{
 		"FILE(path '$PATH' format 'LineAsString')", "EXECUTABLE(command 'cat $PATH' format 'LineAsString')",
-		"LIBRARY(path '$PATH')", "YAMLREGEXPTREE(path '$PATH')",
+		"LIBRARY(path '$PATH')", "YAMLREGEXPTREE(path '$PATH')", "HTTP(url 'file://$PATH' format 'LineAsString')",
+		"EXECUTABLE_POOL(command 'cat $PATH' format 'LineAsString' size 1)",
 	} {
 		name := fmt.Sprintf("fence_source_%d", i)
 		templates = append(templates, "CREATE OR REPLACE DICTIONARY "+name+" (line String) PRIMARY KEY line SOURCE("+source+
 			") LAYOUT(COMPLEX_KEY_HASHED()) LIFETIME(0); SELECT * FROM dictionary('"+name+"')")
 	}
+	templates = append(templates, hostStatements...)
 	for _, target := range b.targets {
 		replace := strings.NewReplacer("$PATH", target, "$DIR", filepath.Dir(target), "$OUT", b.written)
 		for _, template := range templates {
@@ -175,12 +180,59 @@ func (b breakout) tableAttempts(t *testing.T, admin clickhouse.Config) (attempts
 	return attempts
 }
 
+// hostStatements are statements that reach files of the host or another host by other ways than an argument of a table
+// function or an engine: named collections, user-defined programs, backups, disks of tables, schemas of formats, outputs.
+var hostStatements = []string{
+	"CREATE NAMED COLLECTION fence_file AS path = '$PATH', format = 'LineAsString', structure = 'line String'; " +
+		"SELECT * FROM file(fence_file); DROP NAMED COLLECTION IF EXISTS fence_file",
+	"CREATE NAMED COLLECTION fence_url AS url = 'file://$PATH', format = 'LineAsString'; SELECT * FROM url(fence_url); " +
+		"DROP NAMED COLLECTION IF EXISTS fence_url",
+	"SELECT * FROM format(Protobuf, 'x') SETTINGS format_schema = '$PATH:Message'",
+	"SELECT * FROM format(CapnProto, 'x') SETTINGS format_schema = '$PATH:Message'",
+	"SELECT * FROM format(Template, 'x') SETTINGS format_template_row = '$PATH', format_template_resultset = '$PATH'",
+	"SELECT 1 FORMAT Template SETTINGS format_template_row = '$PATH', format_template_resultset = '$PATH'",
+	"SELECT 1 SETTINGS format_schema_source = 'file', format_schema = '$PATH'",
+	"SELECT * FROM executable('$PATH', 'LineAsString', 'line String')",
+	"SELECT * FROM executable('../../../../../../../../bin/cat $PATH', 'LineAsString', 'line String')",
+	"CREATE TABLE fence_program (line String) ENGINE = Executable('cat $PATH', 'LineAsString'); SELECT * FROM fence_program; " +
+		"DROP TABLE IF EXISTS fence_program",
+	"CREATE TABLE fence_pool (line String) ENGINE = ExecutablePool('cat $PATH', 'LineAsString'); SELECT * FROM fence_pool; " +
+		"DROP TABLE IF EXISTS fence_pool",
+	"SYSTEM RELOAD FUNCTIONS", "SYSTEM RELOAD CONFIG", "SYSTEM RELOAD MODELS",
+	"CREATE TABLE fence_set (a Int8) ENGINE = Set SETTINGS disk = disk(type = local, path = '$DIR/')",
+	"CREATE TABLE fence_join (a Int8, b Int8) ENGINE = Join(ANY, LEFT, a) SETTINGS disk = disk(type = local, path = '$DIR/')",
+	"CREATE TABLE fence_web (a Int8) ENGINE = MergeTree ORDER BY a" +
+		" SETTINGS disk = disk(type = web, endpoint = 'http://127.0.0.1:1/')",
+	"CREATE TABLE fence_cache (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = cache," +
+		" path = '$DIR/', max_size = 100000, disk = disk(type = local, path = '$DIR/'))",
+	"CREATE TABLE fence_storage (a Int8) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = object_storage," +
+		" object_storage_type = local_blob_storage, path = '$DIR/')",
+	"ATTACH TABLE fence_path FROM '$PATH' (line String) ENGINE = File(LineAsString); SELECT * FROM fence_path",
+	"ATTACH DATABASE fence_database FROM '$DIR'",
+	"BACKUP TABLE system.one TO Disk('default', '$OUT')", "RESTORE TABLE system.one FROM Disk('default', '$PATH')",
+	"BACKUP DATABASE system TO S3('http://127.0.0.1:1/x', 'a', 'b')", "BACKUP TABLE system.one TO Memory('$OUT')",
+	"SELECT 'x' INTO OUTFILE '$OUT' TRUNCATE FORMAT LineAsString",
+	"SELECT 'x' INTO OUTFILE '$OUT' APPEND FORMAT LineAsString",
+	"INSERT INTO TABLE FUNCTION file('$OUT', 'LineAsString', 'line String') SETTINGS engine_file_truncate_on_insert = 1 SELECT 'x'",
+	"SELECT * FROM s3('file://$PATH', 'LineAsString')", "SELECT * FROM iceberg('file://$DIR')",
+	"SELECT * FROM icebergLocal('$DIR')", "SELECT * FROM deltaLakeLocal('$DIR')", "SELECT * FROM hudi('file://$DIR')",
+	"SELECT * FROM paimonLocal('$DIR')", "SELECT * FROM sqlite('$PATH', 't')", "SELECT * FROM filesystem('$DIR')",
+	"SELECT * FROM fileCluster('default', '$PATH', 'LineAsString')", "SELECT catboostEvaluate('$PATH', 1)",
+	"SELECT * FROM mergeTreeIndex('$DIR', 't')", "SELECT getServerSetting('$PATH')", "SELECT * FROM hive('$PATH', 'd', 't')",
+	"SELECT 1 SETTINGS user_files_path = '$DIR'", "SELECT file('$PATH') SETTINGS user_files_path = '$DIR'",
+	"EXECUTE AS default SELECT file('$PATH')", "SYSTEM INSTRUMENT ADD 'x' LOG ENTRY '$PATH'",
+	"SELECT * FROM python('$PATH', 'LineAsString')", "SELECT * FROM Python($PATH)",
+	"SELECT * FROM file('$PATH', 'Npy')", "SELECT * FROM file('$PATH.zip :: *', 'LineAsString')",
+	"SELECT * FROM dictionary('$PATH')", "SELECT * FROM input('$PATH')", "SELECT _path, _file FROM file('$DIR/*', 'One')",
+}
+
 // TestStoreReadsNoFileOfTheHost tries every function, table function, engine, setting and format of the real
 // library that may take a path, as analyst and as admin.
 func TestStoreReadsNoFileOfTheHost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a ClickHouse")
 	}
+	t.Setenv(secretVariable, marker)
 	server := startStore(t, storeConfig(t.TempDir()), nil)
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
 	admin, analyst := usersOf(t, server)
@@ -203,6 +255,7 @@ func TestStoreReadsNoFileOfTheHost(t *testing.T) {
 				t.Errorf("the %s reads %s: %q", user, path, got)
 			}
 		}
+		b.checkSystemTables(t, admin, cfg, user)
 		// The server connects to nothing, not even to itself.
 		ping := "SELECT * FROM url('http://" + admin.HTTPAddr + "/ping', 'LineAsString') SETTINGS http_max_tries = 1"
 		if got, err := query(cfg, ping); err == nil {
@@ -230,6 +283,43 @@ func TestUnfencedStoreReadsFilesOfTheHost(t *testing.T) {
 	writes := [][]string{{"INSERT INTO FUNCTION file('" + b.written + "', 'LineAsString', 'line String') SELECT 'x'"}}
 	if leaks := b.run(admin, writes); len(leaks) != 1 {
 		t.Error("the admin of a server without a fence does not write the file: the statements prove nothing")
+	}
+}
+
+// secretVariable is set in the environment of the test, which starts the server.
+const secretVariable = "TIDEGATE_TEST_ENVIRONMENT"
+
+// checkSystemTables reads each system table as a user. None holds the marker, which is in the environment of the process that
+// has started the server, or a password or its hash.
+func (b breakout) checkSystemTables(t *testing.T, admin, cfg clickhouse.Config, user string) {
+	t.Helper()
+	tables := list(t, admin, "SELECT name FROM system.tables WHERE database = 'system' AND name NOT LIKE '%zookeeper%'"+
+		" AND name NOT IN ('numbers', 'numbers_mt', 'zeros', 'zeros_mt', 'primes')")
+	if len(tables) < 80 {
+		t.Fatalf("the server lists %d system tables: too few to be all", len(tables))
+	}
+	password, err := os.ReadFile(admin.PasswordFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(bytes.TrimSpace(password))
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		got, err := query(cfg, "SELECT * FROM system.`"+table+"` LIMIT 5000 FORMAT TSVRaw")
+		text := got + fmt.Sprint(err)
+		for what, secret := range map[string]string{
+			"the environment": marker, "a password": strings.TrimSpace(string(password)), "a hash": hex.EncodeToString(hash[:]),
+		} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the %s reads %s in system.%s", user, what, table)
+			}
+		}
+		if user == "analyst" && err == nil && len(host) > 3 && strings.Contains(got, host) {
+			t.Logf("system.%s shows the name of the host", table)
+		}
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -126,82 +128,108 @@ var hungryQueries = []string{
 		" SETTINGS max_untracked_memory = 100000000000, max_bytes_ratio_before_external_group_by = 0",
 }
 
-// TestAnalystsLeaveMemoryForInserts runs as many hungry queries as analysts may run at once, again and again. Inserts of
-// an engine succeed meanwhile, if not always at the first attempt, and the process keeps to its memory.
+// TestAnalystsLeaveMemoryForInserts runs as many hungry queries as analysts may run at once, again and again, in a store
+// of the least memory. Each block of an engine is inserted meanwhile, by few attempts, in twenty rounds of queries, and the
+// process keeps to its memory.
 func TestAnalystsLeaveMemoryForInserts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a ClickHouse")
 	}
+	const rounds, perRound, rows = 20, 3, 1000
 	cfg := storeConfig(t.TempDir())
+	cfg.MaxMemoryBytes = config.GiB
 	server := startStore(t, cfg, nil)
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
 	store := openStore(t, server)
 	_, analyst := usersOf(t, server)
 	pid := server.PID()
 
-	stop := make(chan struct{})
-	endQueries := sync.OnceFunc(func() { close(stop) })
-	defer endQueries()
-	var queries sync.WaitGroup
-	refused := make([]atomic.Int32, len(hungryQueries)) // for their memory
-	for i, sql := range hungryQueries {
-		queries.Go(func() {
-			for {
-				_, err := query(analyst, sql)
-				if err != nil && strings.Contains(strings.ToLower(err.Error()), "memory limit") {
-					refused[i].Add(1)
+	var attempts, blocks, refused atomic.Int64
+	for range rounds {
+		ctx, endQueries := context.WithCancel(t.Context())
+		var queries sync.WaitGroup
+		for _, sql := range hungryQueries {
+			queries.Go(func() {
+				for ctx.Err() == nil {
+					err := clickhouse.Query(ctx, analyst, sql, "TSV", io.Discard)
+					if err != nil && strings.Contains(strings.ToLower(err.Error()), "memory limit") {
+						refused.Add(1)
+					}
 				}
-				select {
-				case <-stop:
-					return
-				default:
-				}
-			}
-		})
-	}
-	pressed := func() (queries int) {
-		for i := range refused {
-			queries += int(min(1, refused[i].Load()))
+			})
 		}
-		return queries
-	}
-	// Insert until each query was refused, and for thirty blocks at least.
-	var slowest time.Duration
-	attempts := int64(0)
-	deadline := time.Now().Add(2 * time.Minute)
-	blocks := int64(0)
-	for ; blocks < 30 || pressed() < len(hungryQueries) && time.Now().Before(deadline); blocks++ {
-		began := time.Now()
-		for {
-			attempts++
-			err := store.Insert(t.Context(), newBlock(blocks*1000, 1000), fmt.Sprint("token", blocks))
-			if err == nil {
-				break
-			}
-			if time.Since(began) > time.Minute {
-				t.Fatalf("insert %d beside the queries: %v", blocks, err)
-			}
+		for range perRound {
+			insertWithRetries(t, store, newBlock(blocks.Load()*rows, rows), &attempts)
+			blocks.Add(1)
 		}
-		slowest = max(slowest, time.Since(began))
+		endQueries()
+		queries.Wait()
 	}
-	endQueries()
-	queries.Wait()
-	t.Logf("%d inserts beside the queries in %d attempts, the slowest took %v, peak memory %d MiB",
-		blocks, attempts, slowest, peakMemory(t, pid)>>20)
-	if attempts > blocks*3/2 {
-		t.Errorf("%d attempts for %d inserts", attempts, blocks)
+	peak := peakMemory(t, pid)
+	t.Logf("%d inserts beside the queries in %d attempts, %d queries refused, peak memory %d MiB",
+		blocks.Load(), attempts.Load(), refused.Load(), peak>>20)
+	if attempts.Load() > blocks.Load()*5/4 {
+		t.Errorf("%d attempts for %d inserts", attempts.Load(), blocks.Load())
 	}
-	if pressed() < len(hungryQueries)/2 {
-		t.Errorf("%d queries were refused for their memory: they do not press", pressed())
+	if refused.Load() == 0 {
+		t.Error("no query was refused for its memory: they do not press")
 	}
-	if peak := peakMemory(t, pid); peak > int64(cfg.MaxMemoryBytes)*5/4 {
+	if peak > int64(cfg.MaxMemoryBytes)*5/4 {
 		t.Errorf("the process took %d MiB, its limit is %d MiB", peak>>20, cfg.MaxMemoryBytes>>20)
 	}
 	if server.PID() != pid {
 		t.Error("the server was restarted")
 	}
-	if got, err := query(server.Config(), "SELECT count() FROM events"); err != nil || got != fmt.Sprint(blocks*1000) {
-		t.Errorf("%s rows are stored, not %d: %v", got, blocks*1000, err)
+	if got, err := query(server.Config(), "SELECT count() FROM events"); err != nil || got != fmt.Sprint(blocks.Load()*rows) {
+		t.Errorf("%s rows are stored, not %d: %v", got, blocks.Load()*rows, err)
+	}
+}
+
+// insertWithRetries inserts a block, and counts the attempts.
+func insertWithRetries(t *testing.T, store *clickhouse.Store, block *clickhouse.ColumnBlock, attempts *atomic.Int64) {
+	t.Helper()
+	began, token := time.Now(), fmt.Sprint("token", attempts.Load())
+	for {
+		attempts.Add(1)
+		err := store.Insert(t.Context(), block, token)
+		if err == nil {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("an insert beside the queries: %v", err)
+		}
+	}
+}
+
+// TestSessionsOfAnalystsTakeNoMemory: a session outlives its request by seconds, whatever the client asks for.
+func TestSessionsOfAnalystsTakeNoMemory(t *testing.T) {
+	server := embeddedtest.Server(t)
+	openStore(t, server)
+	ask := func(sql, session string) error {
+		login := server.Analyst()
+		address := "http://" + login.User + ":" + login.Password + "@" + server.Config().HTTPAddr + "/?" + session
+		response, err := http.Post(address, "text/plain", strings.NewReader(sql))
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusOK {
+			return errors.New(string(body))
+		}
+		return nil
+	}
+	if err := ask("SELECT 1", "session_id=a&session_timeout=3600"); err == nil {
+		t.Error("a session may last an hour")
+	}
+	if err := ask("SELECT 1", "session_id=b"); err != nil {
+		t.Error(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for ask("SELECT 1", "session_id=b&session_check=1") == nil {
+		if time.Now().After(deadline) {
+			t.Fatal("a session lasts")
+		}
+		time.Sleep(4 * time.Second) // each request prolongs the session
 	}
 }
 
@@ -325,6 +353,124 @@ func TestOnlyTheOwnerMayReadThePasswordFiles(t *testing.T) {
 	if got, err := query(cfg, "SELECT currentUser()"); err != nil || got != "analyst" {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// TestPasswordsAreForTheOwnerOnly: another user of the host reads no file that holds a password or its hash, wherever
+// the folder lies. The passwords are in no log, no metric, and neither in the arguments nor in the environment of the child.
+func TestPasswordsAreForTheOwnerOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a ClickHouse")
+	}
+	var log lockedBuffer
+	reg := prometheus.NewRegistry()
+	cfg := storeConfig(t.TempDir())
+	if err := embeddedtest.Fetch(); err != nil {
+		t.Fatal(err)
+	}
+	server, err := embedded.StartStore(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)), reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	admin, analyst := usersOf(t, server)
+	wrong := analyst
+	wrong.Password += "x"
+	if _, err := query(wrong, "SELECT 1"); err == nil {
+		t.Error("a wrong password is accepted")
+	}
+	if err := syscall.Kill(server.PID(), syscall.SIGKILL); err != nil { // the restart is logged
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if got, err := query(analyst, "SELECT 1"); err == nil && got == "1" && server.PID() != 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the child is not restarted")
+		}
+	}
+
+	adminPassword, err := os.ReadFile(admin.PasswordFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := map[string]string{"log": log.String(), "metrics": fmt.Sprint(families)}
+	for _, name := range []string{
+		fmt.Sprintf("/proc/%d/cmdline", server.PID()), fmt.Sprintf("/proc/%d/environ", server.PID()),
+		filepath.Join(cfg.Dir, "log", "clickhouse.log"), filepath.Join(cfg.Dir, "config.xml"), filepath.Join(cfg.Dir, "ports"),
+	} {
+		data, err := os.ReadFile(name)
+		if err != nil || len(data) == 0 {
+			t.Errorf("%s: %d bytes, %v", name, len(data), err)
+		}
+		places[name] = string(data)
+	}
+	for place, text := range places {
+		for _, password := range []string{strings.TrimSpace(string(adminPassword)), analyst.Password} {
+			hash := sha256.Sum256([]byte(password))
+			if strings.Contains(text, password) || strings.Contains(text, hex.EncodeToString(hash[:])) {
+				t.Errorf("%s holds a password or its hash", place)
+			}
+		}
+	}
+
+	files := []string{admin.PasswordFile, server.Analyst().PasswordFile}
+	checkOnlyOwnerReads(t, cfg.Dir, files)
+}
+
+// checkOnlyOwnerReads reads files below dir as another user of the host. Nothing but their own modes protects them.
+func checkOnlyOwnerReads(t *testing.T, dir string, files []string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	control := filepath.Join(dir, "control")
+	if err := os.WriteFile(control, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for path := dir; path != os.TempDir() && path != "/"; path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// 60700 is the user of the child, from which ClickHouse would hand the file to analysts.
+	for _, uid := range []uint32{65534, 60700} {
+		read := func(file string) error {
+			cmd := exec.Command("cat", file)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+			return cmd.Run()
+		}
+		if err := read(control); err != nil {
+			t.Fatalf("user %d cannot read the control: %v", uid, err)
+		}
+		for _, file := range files {
+			if err := read(file); err == nil {
+				t.Errorf("user %d reads %s", uid, file)
+			}
+		}
+	}
+}
+
+// A lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer // guarded by mu
+}
+
+func (b *lockedBuffer) Write(data []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(data)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
 // TestKilledChildKeepsAcknowledgedBlocks: the child is killed up to three times while blocks are inserted. An
