@@ -67,6 +67,10 @@ const (
 	scratchWord
 )
 
+// maxTags is the number of VLAN tags behind the outermost that ringChoice reads. Receivers take any number of tags that
+// have a priority only, and a frame of 1,500 bytes has space for no more. A program has at most 4,096 instructions.
+const maxTags = 380
+
 // ringChoice returns the program that chooses a ring. The kernel takes its result modulo the number of rings.
 //
 // The result is a hash of both addresses, the same for both directions. The ports of TCP over IPv4 are added:
@@ -86,12 +90,16 @@ func ringChoice(isEthernet bool) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: outgoing, SkipTrue: 1}, bpf.LoadConstant{Dst: bpf.RegX, Val: base})
 	p.add(bpf.LoadExtension{Num: bpf.ExtProto})
 
-	// One tag may still be in the packet; the kernel has removed the outermost.
+	// The kernel has removed the outermost tag; others may still be in the packet. There are no loops.
 	const tag8021Q, tag8021AD = 0x8100, 0x88a8
-	p.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: tag8021Q, SkipTrue: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: tag8021AD, SkipTrue: 6},
-		bpf.LoadIndirect{Off: 2, Size: 2}, bpf.StoreScratch{Src: bpf.RegA, N: scratchWord},
-		bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 4}, bpf.TAX{}, bpf.LoadScratch{Dst: bpf.RegA, N: scratchWord})
+	for range maxTags {
+		p.add(bpf.JumpIf{Cond: bpf.JumpEqual, Val: tag8021Q, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: tag8021AD, SkipTrue: 1})
+		p.jump("untagged")
+		p.add(bpf.LoadIndirect{Off: 2, Size: 2}, bpf.StoreScratch{Src: bpf.RegA, N: scratchWord},
+			bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 4}, bpf.TAX{}, bpf.LoadScratch{Dst: bpf.RegA, N: scratchWord})
+	}
+	p.label("untagged")
 	p.add(bpf.StoreScratch{Src: bpf.RegX, N: scratchBase})
 
 	p.jumpTo("IPv4", bpf.JumpEqual, 0x0800)
@@ -152,6 +160,9 @@ func (p *program) jumpTo(label string, cond bpf.JumpTest, val uint32) {
 
 // jump adds a jump to a label.
 func (p *program) jump(label string) {
+	if p.jumps == nil {
+		p.jumps = map[int]string{}
+	}
 	p.jumps[len(p.list)] = label
 	p.add(bpf.Jump{})
 }

@@ -6,7 +6,7 @@ import (
 	"tidegate/collector/links"
 )
 
-// maxNesting bounds the depth of nested tunnels, and the number of VLAN tags or MPLS labels in a row.
+// maxNesting bounds the depth of nested tunnels.
 const maxNesting = 6
 
 // EtherTypes.
@@ -143,7 +143,8 @@ func tagHeaderOf(typ uint16) *tagHeader {
 	return nil
 }
 
-// decodeEtherType reads the layer of the EtherType typ. It skips tags and keeps the innermost VLAN id.
+// decodeEtherType reads the layer of the EtherType typ. It skips tags, of which a receiver takes as many as the frame
+// has, and keeps the innermost VLAN id.
 func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
@@ -154,9 +155,8 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 		return d.decodeIPv4(p, data, wire, depth)
 	}
 
-	// Each turn but the last skips one tag and continues with the EtherType behind it. Linux takes a frame with any number
-	// of tags of VLAN 0, which have only a priority, as one without them.
-	for tags := 0; tags < maxNesting; {
+	// Each turn but the last skips one tag of four or more bytes and continues with the EtherType behind it.
+	for {
 		if typ == etherIPv4 || typ == etherIPv6 {
 			return d.decodeIP(p, data, wire, depth)
 		}
@@ -168,20 +168,13 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 			return resTruncated
 		}
 		if tag.kind == links.NoEncapsulation {
-			if id := binary.BigEndian.Uint16(data) & 0xfff; id != 0 {
-				p.vlan = id
-				d.addVLANToKey(p)
-				tags++
-			}
+			d.enterVLAN(p, typ, binary.BigEndian.Uint16(data)&0xfff)
 		} else if !d.opens(p, tag.kind, 0, depth) {
 			return p.endAt(resTunnel, LayerTunnel, uint64(tag.kind))
-		} else {
-			tags++
 		}
 		typ = binary.BigEndian.Uint16(data[tag.size-2:])
 		data, wire = data[tag.size:], wire-tag.size
 	}
-	return resTooDeep
 }
 
 // decodeEncapsulation reads the layer of an EtherType that is neither IP nor a tag.

@@ -76,8 +76,10 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	event.Outcome = outcome(state)
 	event.Partial = clientStats.missing+serverStats.missing > 0 || stats.partialStart && f.key.proto == protoTCP ||
 		f.activity.lost.Load()
-	id := pipeline.CommunityID(event.Transport, client, server)
-	event.CommunityId = append(event.CommunityId[:0], id[:]...)
+	if event.Transport != pipeline.Transport_TRANSPORT_NONE {
+		id := pipeline.CommunityID(event.Transport, client, server)
+		event.CommunityId = append(event.CommunityId[:0], id[:]...)
+	}
 	event.Source, event.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
 	setEndpoint(event.Source, client, clientStats)
 	setEndpoint(event.Destination, server, serverStats)

@@ -106,10 +106,13 @@ func (f *flow) endpoints() (client, server netip.AddrPort) {
 }
 
 func (f *flow) transport() pipeline.Transport {
-	if f.key.proto == protoUDP {
+	switch f.key.proto {
+	case protoTCP:
+		return pipeline.Transport_TCP
+	case protoUDP:
 		return pipeline.Transport_UDP
 	}
-	return pipeline.Transport_TCP
+	return pipeline.Transport_TRANSPORT_NONE
 }
 
 // openProtocol sets the session's id and opens its protocols.Conn. seq is the first sequence number, 0 for
@@ -179,7 +182,7 @@ func (f *flow) endTime() int64 {
 		return since + int64(cfg.CloseLinger)
 	case doubtful:
 		return doubtSince + int64(cfg.SYNTimeout)
-	case f.key.proto == protoUDP:
+	case f.key.proto != protoTCP:
 		return f.lastSeen + int64(cfg.UDPIdleTimeout)
 	case !f.stream.Established():
 		return f.lastSeen + int64(cfg.SYNTimeout)

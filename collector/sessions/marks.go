@@ -15,6 +15,7 @@ const (
 	markChecksum                   // packets with wrong checksums
 	markHeaders                    // packets with headers of IP for which Linux drops them
 	markMovedMAC                   // another container sends with the Ethernet address of an end
+	markDamaged                    // packets that could not be read
 )
 
 // tagEvent adds the marks of f to the event.
@@ -33,6 +34,9 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 	}
 	if f.marks&markMovedMAC != 0 {
 		event.AddTag(pipeline.TagMACMoved)
+	}
+	if f.marks&markDamaged != 0 {
+		event.AddTag(pipeline.TagUndecoded)
 	}
 }
 

@@ -16,7 +16,7 @@ type tableMetrics struct {
 	packets  [numResults]counter
 	open     prometheus.Gauge
 	buffered prometheus.Gauge
-	opened   [2]counter // TCP, UDP
+	opened   [3]counter // TCP, UDP, packets that are not read
 	closed   map[string]counter
 	gaps     [reassembly.NumGapReasons]counter
 	gapBytes [reassembly.NumGapReasons]counter
@@ -90,9 +90,9 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 	}
 
 	m.undecoded = newUndecodedCounters(factory)
-	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",
+	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport; none: packets that could not be read.",
 		"transport")
-	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
+	m.opened = [3]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp"), opened.WithLabelValues("none")}
 
 	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by state at the end.",
 		"state")

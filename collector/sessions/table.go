@@ -189,8 +189,12 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 	if p.unopened != links.NoEncapsulation {
 		t.metrics.unopenedTunnels[p.unopened].Inc()
 	}
-	if t.deps.Senders != nil && link == layers.LinkTypeEthernet && (res == resTCP || res == resUDP) {
+	damaged := res.isDamaged()
+	if t.deps.Senders != nil && link == layers.LinkTypeEthernet && (res == resTCP || res == resUDP || damaged) {
 		t.checkSender(p, data)
+	}
+	if damaged {
+		t.handleDamaged(p, wireLen)
 	}
 	return t.handleDecoded(p, res)
 }
@@ -332,10 +336,13 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	}
 	t.flows[key] = f
 	t.timers.insertFlow(f)
-	if key.proto == protoTCP {
+	switch key.proto {
+	case protoTCP:
 		t.metrics.opened[0].Inc()
-	} else {
+	case protoUDP:
 		t.metrics.opened[1].Inc()
+	default:
+		t.metrics.opened[2].Inc()
 	}
 	f.inferDirection(p, sender)
 	f.orientTunnel(sender)

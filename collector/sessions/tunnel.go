@@ -151,11 +151,17 @@ func (t *tunnel) fields() (fields [48]byte) {
 	return fields
 }
 
-// addVLANToKey makes the VLAN of a packet on a bridge part of its keys, as if it were a tunnel. The containers on a
-// bridge can tag their frames as they like; one with another tag reaches none of those that the address names.
-func (d *decoder) addVLANToKey(p *packet) {
+// enterVLAN notes in p the VLAN id of a tag with the EtherType typ. On a bridge the VLAN is part of the keys of p, as if
+// it were a tunnel: the containers on a bridge can tag their frames as they like, and one with another tag reaches none
+// of those that the address names. The id 0 is no VLAN but a tag that has a priority only (IEEE 802.1Q, 9.6): Linux takes
+// the frame as one without the tag, however many there are, if the tag is of 802.1Q or 802.1ad.
+func (d *decoder) enterVLAN(p *packet, typ, id uint16) {
+	if id == 0 && (typ == etherVLAN || typ == etherQinQ) {
+		return
+	}
+	p.vlan = id
 	if list := d.tunnels.table.ifaces.list; int(p.iface) < len(list) && list[p.iface].isBridge {
-		p.tunnel.key = max(xxh3.HashSeed([]byte{byte(p.vlan), byte(p.vlan >> 8)}, d.tunnels.seed^p.tunnel.key), 1)
+		p.tunnel.key = max(xxh3.HashSeed([]byte{byte(id), byte(id >> 8)}, d.tunnels.seed^p.tunnel.key), 1)
 	}
 }
 
