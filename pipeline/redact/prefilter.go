@@ -200,8 +200,10 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		rest := bytes.TrimLeft(data[end:min(len(data), end+maxTail)], "\"'\\ \t")
 		return len(rest) > 0 && (rest[0] == ':' || rest[0] == '=')
 	case bearerNeedle:
+		c.escaped = true
 		return bearerAt(data, pos) > 0 || c.isName(pos)
 	case basicNeedle:
+		c.escaped = true
 		_, to := basicAt(data, pos)
 		return to > 0
 	case tokenNeedle:
@@ -293,8 +295,11 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
 	class := c.names.classOf(data, from, end)
-	if class == everyday && isNameOfTwoWords(data, from, end) {
-		class = prose
+	if class == everyday && byteBefore(data, from) == ' ' && isOneFold(data[from:end], []string{"key", "code"}) {
+		c.escaped = true // an escape may be in front of the first of two words
+		if isNameOfTwoWords(data, from, end) {
+			class = prose
+		}
 	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
@@ -322,8 +327,8 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		(class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {
 		return true // Secret("…")
 	}
-	if quoted && data[end-1] == '.' {
-		return class.isSecret() // password..."…"
+	if data[end-1] == '.' && class.isSecret() && bytes.HasSuffix(data[:end], []byte("...")) {
+		return true // password..."…"
 	}
 	if quoted && pos < len(data) && (data[pos] == ']' || data[pos] == '}' || data[pos] == ')') {
 		pos++
@@ -445,6 +450,7 @@ func (c *lineChecks) isPath(pos, end int) bool {
 	for from > 0 && end-from < maxName && folded[data[from-1]] != 0 {
 		from--
 	}
+	c.escaped = c.escaped || isEscapeBefore(data, from)
 	segment := data[from:end]
 	if end < len(data) && data[end] == ':' && bytes.HasPrefix(segment, []byte("bot")) {
 		return true

@@ -72,6 +72,7 @@ func TestPrefilterReadsEscapesAsThePassesDo(t *testing.T) {
 		`at\nzip -P hunter2 a.zip`, `{"x":"password\t\"hunter2\""}`, `{"x":"</pass\ter2hunter2"}`, `Bearer hunter2\/hunter2`, `x\nghp_hunter2hunter2`,
 		`x\nsk-ant-hunter2hunter2`, `{"c":"\u001b[36mpass\u001b[0m=hunter2"}`, `{"c":"\u0070ass=hunter2"}`, "masterauth\"\"hunter2",
 		"CONFIG SET requirepass\u00e9 hunter2", "HELLO 3 AUTH , hunter2", "?q=token%2=hunter2", "/x?pass%20word=hunter2", "login\tbob/hunter2",
+		`x\twebhooks/123456/hunter2hunter2hunter2`, `bearer, \thunter2hunter2`, `\naccess key hunter2hunter2`, "the secrets...@6+LtTTYq4",
 		"identified by\t'hunter2'", `npm\u0020config\u0020set x:_auth hunter2`, `a\tmysql -phunter2`, `x\nroot:hunter2@tcp(db:1)/x`,
 	} {
 		if out, hidden := redactor.Line([]byte(line)); !hidden {
