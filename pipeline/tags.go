@@ -22,6 +22,7 @@ const (
 	TagMemoryLimit     = "memory_limit"
 	TagLogExcluded     = "log_excluded"
 	TagTunnelUnopened  = "tunnel_unopened"
+	TagAmbiguous       = "ambiguous"
 	TagUndecoded       = "undecoded"
 )
 
@@ -45,6 +46,7 @@ var Tags = []Tag{
 	{TagSourceSpoofed, "the source address is not the sender's"},
 	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end, or one sent with that of the bridge; either may have sent the packets"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
+	{TagAmbiguous, "where this request begins or ends, servers read differently: it may not be one, and others may be missing"},
 	{TagUndecoded, "the packets, on a bridge, had headers that are damaged, cut or nested too deep, and were not read"},
 	{TagLogExcluded, "the log of the container is not read, because the configuration excludes the container or a label of it"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},

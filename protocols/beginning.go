@@ -2,9 +2,9 @@ package protocols
 
 import "tidegate/pipeline"
 
-// A beginning holds the first bytes of a client that match no protocol, on a port of one, until the server answers:
-// the server may have answered them with an error and read on. Without it, a first line of nonsense and a second one
-// that is longer than what a detection examines would hide the second one.
+// A beginning holds the first bytes of a client that match no protocol, until the server answers: the server may have
+// answered them with an error and read on. Without it, a first line of nonsense and a second one that is longer than
+// what a detection examines would hide the second one.
 type beginning struct {
 	bytes []byte // in a buffer of the set; nil: none
 	from  uint64 // offset of the first byte
@@ -17,7 +17,7 @@ func (c *Conn) holdBeginning() {
 	client := Client ^ c.flip
 	stream, server := &c.streams[client], &c.streams[client.Other()]
 	held := &c.beginning
-	if c.midStream || c.info.Transport == pipeline.Transport_UDP || server.offset > 0 || len(server.tail) > 0 || !c.hasKnownPort() {
+	if c.midStream || c.info.Transport == pipeline.Transport_UDP || server.offset > 0 || len(server.tail) > 0 {
 		c.releaseBeginning()
 		return
 	}
@@ -31,6 +31,16 @@ func (c *Conn) holdBeginning() {
 	}
 	size := min(len(stream.tail), maxProof-len(held.bytes))
 	held.bytes = append(held.bytes, stream.tail[:size]...)
+}
+
+// extendBeginning adds data, which follows in dir and is not matched, to the bytes that are held.
+func (c *Conn) extendBeginning(dir Dir, data []byte) {
+	held, client := &c.beginning, Client^c.flip
+	silent := c.streams[client.Other()].offset == 0
+	if held.bytes == nil || dir != client || !silent || held.from+uint64(len(held.bytes)) != c.streams[dir].offset {
+		return
+	}
+	held.bytes = append(held.bytes, data[:min(len(data), maxProof-len(held.bytes))]...)
 }
 
 // replayBeginning passes the bytes that are held to the parser, which was started by what came later. What was not

@@ -73,11 +73,17 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	turn := dir != c.lastSender
 	c.lastSender = dir
-	if turn && c.state == detecting && c.candidates[dir] == 0 && len(stream.tail) > 0 && !c.midStream {
-		// This side's bytes matched no protocol and the peer has answered since: stop buffering.
-		c.stopBuffering(at)
+	if turn && c.state == detecting && !c.midStream && (len(stream.tail) > 0 || c.beginning.bytes != nil) {
+		switch {
+		case dir^c.flip == Client && len(c.streams[dir.Other()].tail) > 0:
+			c.matchTurn(dir, at)
+		case c.candidates[dir] == 0:
+			// This side's bytes matched no protocol and the peer has answered since: stop buffering.
+			c.stopBuffering(at)
+		}
 	}
 	if c.state == dropped && !((turn || c.isUnanswered(dir)) && c.redetect()) {
+		c.extendBeginning(dir, data)
 		stream.offset += uint64(len(data))
 		return
 	}
@@ -149,7 +155,7 @@ func (c *Conn) End(dir Dir, at int64) {
 		return
 	}
 	if c.proof.open && len(c.proof.bytes[Server]) > 0 {
-		c.settleProof()
+		c.endProof()
 		c.applyRequests(at)
 	}
 	if c.state == parsing {
@@ -207,7 +213,7 @@ func (c *Conn) finishParser(at int64) {
 		c.applyRequests(at)
 	}
 	if c.state == parsing && c.proof.open {
-		c.settleProof()
+		c.endProof()
 		c.applyRequests(at)
 	}
 	if c.state == parsing {

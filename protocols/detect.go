@@ -31,10 +31,7 @@ func (c *Conn) startDetection() {
 	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
-		// The ports of another protocol with the same message format exclude this one.
-		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) ||
-			slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
-		if excluded && !c.hasPort(i) {
+		if slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) {
 			continue
 		}
 		if udp := c.info.Transport == pipeline.Transport_UDP; udp && protocol.UDP || !udp && protocol.TCP {
@@ -140,8 +137,10 @@ func (c *Conn) checkCandidates(dir Dir) {
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
 	}
+	server := Server ^ c.flip
+	answered := len(c.streams[server].tail) > 0 && c.candidates[server] == 0
 	switch {
-	case left != 0 && !enough:
+	case left != 0 && !enough && (!answered || c.wholeMessage() == noProtocol):
 	case c.midStream:
 		c.discardMidStream()
 	default:
@@ -166,6 +165,13 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 			if yes == noProtocol || c.hasPort(i) && !c.hasPort(yes) {
 				yes = i
 			}
+		}
+	}
+
+	// An answer that may be any bytes may be those of another protocol.
+	if role == Server && yes != noProtocol && !c.hasPort(yes) {
+		if whole := c.wholeMessage(); whole != noProtocol && c.hasPort(whole) {
+			return whole, false
 		}
 	}
 
@@ -403,9 +409,12 @@ func (c *Conn) redetect() bool {
 }
 
 // hasKnownPort reports whether the server's port is one of a protocol.
-func (c *Conn) hasKnownPort() bool {
+func (c *Conn) hasKnownPort() bool { return c.anyHasPort(^uint64(0)) }
+
+// anyHasPort reports whether the server's port is one of a protocol of set, bits by index.
+func (c *Conn) anyHasPort(set uint64) bool {
 	for i := range c.set.list {
-		if c.hasPort(i) {
+		if set&(1<<i) != 0 && c.hasPort(i) {
 			return true
 		}
 	}
@@ -418,20 +427,27 @@ func (c *Conn) endDetection() {
 	server := Server ^ c.flip
 	asked := len(c.streams[server.Other()].tail) > 0 || c.beginning.bytes != nil
 	answered := asked && len(c.streams[server].tail) >= minTruncated
-	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
-		c.refuted = ^c.candidates[server]
-	}
+	c.refuteByAnswer(server)
 	for i := range c.set.list {
 		seen := c.streams[0].tail != nil || c.streams[1].tail != nil
 		both := c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.redetects == 0
 		byAnswer := answered && c.candidates[server]&^c.refuted&(1<<i) != 0
 		if (both || byAnswer) && c.hasPort(i) && seen {
+			client := server.Other()
+			if data := c.streams[client].tail; len(data) > 0 { // the server's answer may decide otherwise
+				c.openProof(client, data, c.streams[client].firstAt())
+			}
 			c.selectProtocol(i, c.pieces[0].dir, false)
 			c.replayPieces()
 			return
 		}
 	}
-	if c.syncOnPort(server.Other()) {
+	if c.selectBySync(server.Other()) {
+		return
+	}
+	if proto := c.wholeMessage(); proto != noProtocol && len(c.streams[server].tail) > 0 {
+		c.selectProtocol(proto, server.Other(), false)
+		c.replayPieces()
 		return
 	}
 	if (len(c.pieces) > 0 || c.searched > 0) && c.redetects == 0 {
@@ -441,26 +457,86 @@ func (c *Conn) endDetection() {
 	c.state, c.undetected = dropped, true
 }
 
-// syncOnPort selects the protocol of the server's port if a message of it starts within the client's bytes, whose
-// beginning is not of it: the server may have answered that with an error. If they are the first ones of the client,
-// the parser reads them all: Redis answers each line of nonsense, so none may be missing when replies are paired.
-func (c *Conn) syncOnPort(client Dir) bool {
-	data := c.streams[client].tail
-	if len(data) == 0 || c.info.Transport == pipeline.Transport_UDP {
+// refuteByAnswer excludes the protocols that the first bytes of the server do not match.
+func (c *Conn) refuteByAnswer(server Dir) {
+	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
+		c.refuted = ^c.candidates[server]
+	}
+}
+
+// selectBySync selects a protocol if a message of it starts within the client's bytes, whose beginning is not of it:
+// the server may have answered that with an error. It is the protocol of the server's port, or one whose servers send
+// what this one has sent. If the bytes are the first ones of the client, the parser reads them all: Redis answers each
+// line of nonsense, so none may be missing when replies are paired.
+func (c *Conn) selectBySync(client Dir) bool {
+	if c.info.Transport == pipeline.Transport_UDP {
 		return false
 	}
+	proto := c.syncedProtocol(client, true)
+	if proto == noProtocol && !c.midStream && len(c.streams[client.Other()].tail) > 0 {
+		proto = c.syncedProtocol(client, false)
+	}
+	if proto == noProtocol {
+		return false
+	}
+	lost := c.midStream || c.redetects > 0 && c.beginning.bytes == nil
+	c.streams[client].partial = lost
+	c.selectProtocol(proto, client, lost)
+	c.replayPieces()
+	return true
+}
+
+// syncedProtocol returns a protocol of which a message starts within the client's bytes, or noProtocol: of those with the
+// server's port, or of those that the server's bytes still match.
+func (c *Conn) syncedProtocol(client Dir, byPort bool) int {
 	for i := range c.set.list {
-		if protocol := &c.set.list[i]; protocol.TCP && c.hasPort(i) && c.refuted&(1<<i) == 0 {
+		protocol := &c.set.list[i]
+		allowed := byPort && c.hasPort(i) || !byPort && c.candidates[client.Other()]&(1<<i) != 0
+		if !allowed || !protocol.TCP || c.refuted&(1<<i) != 0 {
+			continue
+		}
+		held := c.beginning.bytes
+		if byPort { // before the answer they were matched once
+			held = nil
+		}
+		for _, data := range [...][]byte{held, c.streams[client].tail} {
 			if skip, match := protocol.Sync(Client, data); match == Yes && skip < len(data) {
-				lost := c.midStream || c.redetects > 0 && c.beginning.bytes == nil
-				c.streams[client].partial = lost
-				c.selectProtocol(i, client, lost)
-				c.replayPieces()
-				return true
+				return i
 			}
 		}
 	}
-	return false
+	return noProtocol
+}
+
+// matchTurn is called when the client begins to send, after the server's answer to what it sent before. It selects a
+// protocol that both have, and ends the detection if there is none: the bytes that come begin anew. An answer that may
+// be of the protocol of the port is waited for.
+func (c *Conn) matchTurn(client Dir, at int64) {
+	defer c.recoverPanic()
+	asked, answered := c.candidates[client], c.candidates[client.Other()]
+	c.refuteByAnswer(client.Other())
+	switch {
+	case c.selectBySync(client):
+		c.applyRequests(at)
+	case asked == 0, answered != 0 && asked&answered == 0 && !c.anyHasPort(answered):
+		c.stopBuffering(at)
+	}
+}
+
+// wholeMessage returns the protocol for whose DetectWhole the client's bytes are a message, or noProtocol. They are
+// the first ones of the connection, or those of a turn.
+func (c *Conn) wholeMessage() int {
+	client := Client ^ c.flip
+	if c.midStream || len(c.streams[client].tail) == 0 {
+		return noProtocol
+	}
+	for i := range c.set.list {
+		whole := c.set.list[i].DetectWhole
+		if whole != nil && c.candidates[client]&(1<<i) != 0 && whole(c.streams[client].tail) {
+			return i
+		}
+	}
+	return noProtocol
 }
 
 // maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown in the

@@ -64,10 +64,7 @@ const maxAnswer = 512
 func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 	if dir^c.flip == Client {
 		if len(c.proof.bytes[Server]) > 0 { // the client goes on: more of the answer will not come
-			c.settleProof()
-			if c.state == parsing && !c.switching {
-				c.parseData(dir, data, at)
-			}
+			c.goOnBehindProof(dir, data, at)
 			return
 		}
 		c.keepProof(Client, data)
@@ -100,7 +97,7 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 			c.keepProof(Server, data)
 		}
 	case len(c.proof.bytes[Server]) > 0:
-		c.settleProof()
+		c.endProof()
 		c.parseRest(dir, rest, at)
 	default:
 		c.closeProof()
@@ -118,6 +115,79 @@ func (c *Conn) parseRest(dir Dir, rest []byte, at int64) {
 	case c.state == parsing:
 		c.parseData(dir, rest, at)
 	}
+}
+
+// goOnBehindProof ends the proof and passes data to a parser: the client's bytes behind an answer that decides nothing.
+// If the answer is not of the chosen protocol, the events so far stand, and data is matched like the first bytes.
+func (c *Conn) goOnBehindProof(dir Dir, data []byte, at int64) {
+	other := c.protocolBySync()
+	switch {
+	case other != noProtocol:
+		c.changeProtocol(other, dir.Other(), c.proof.answerAt)
+	case c.set.list[c.proto].Detect(Server, c.proof.bytes[Server]) != No:
+		c.settleProof()
+	default:
+		c.leaveProtocol(at)
+		if c.redetect() {
+			c.detectData(dir, data, at)
+			return
+		}
+	}
+	if c.state == dropped {
+		c.streams[dir].offset += uint64(len(data))
+		return
+	}
+	c.parseRest(dir, data, at)
+}
+
+// endProof ends the proof at the end of the answer or of what is kept of it.
+func (c *Conn) endProof() {
+	if other := c.protocolBySync(); other != noProtocol {
+		c.changeProtocol(other, Server^c.flip, c.proof.answerAt)
+		return
+	}
+	c.settleProof()
+}
+
+// protocolBySync returns another protocol that the answer may be of, if it is not of the chosen one and a message of the
+// other starts within the client's bytes. Else it returns noProtocol.
+func (c *Conn) protocolBySync() int {
+	answer := c.proof.bytes[Server]
+	if len(answer) == 0 || c.set.list[c.proto].Detect(Server, answer) != No {
+		return noProtocol
+	}
+	for i := range c.set.list {
+		protocol := &c.set.list[i]
+		if i == c.proto || !protocol.TCP || protocol.Detect(Server, answer) == No {
+			continue
+		}
+		data := c.proof.bytes[Client]
+		if skip, match := protocol.Sync(Client, data); match == Yes && skip < len(data) {
+			return i
+		}
+	}
+	return noProtocol
+}
+
+// leaveProtocol closes the parser of a protocol that the server's answer refutes. What the parser has read is emitted.
+func (c *Conn) leaveProtocol(at int64) {
+	c.Count("answer_of_another_protocol")
+	answer := c.proof.bytes[Server]
+	c.refuted = 0
+	for i := range c.set.list {
+		if c.set.list[i].Detect(Server, answer) == No {
+			c.refuted |= 1 << i
+		}
+	}
+	c.parser.Close(at)
+	c.switching, c.resuming = false, false
+	for side := range c.streams {
+		stream := &c.streams[side]
+		stream.skip, stream.need, stream.reparse, stream.lost, stream.partial = 0, 0, false, false, false
+	}
+	c.streams[Server^c.flip].offset += uint64(len(answer))
+	c.releaseBuffers()
+	c.state, c.undetected = dropped, true
 }
 
 // settleProof keeps the protocol, and passes the server's bytes that were held to its parser.

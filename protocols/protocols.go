@@ -56,12 +56,16 @@ type Protocol struct {
 	Ports   []uint16         // of the server; a hint, the bytes decide
 	Nested  bool             // may begin in the middle of a connection of another protocol: behind SOCKS, STARTTLS
 
-	// ExcludePorts are the ports of protocols with the same message format. A connection that has one of them
-	// on either side is not matched against this protocol, unless the server's port is one of Ports.
+	// ExcludePorts are the ports of protocols with the same message format. A connection to one of them is not matched
+	// against this protocol. The client's port decides nothing: the client chooses it.
 	ExcludePorts []uint16
 
 	// Detect decides by the first bytes of a direction, or by one datagram.
 	Detect func(dir Dir, data []byte) Match
+	// DetectWhole, unless nil, reports whether data is one whole message of a client in a form that decides nothing, since
+	// other protocols have it too, and whose answer may be any bytes. It decides once the server has sent what no protocol
+	// sends, as a server of HTTP/0.9 does.
+	DetectWhole func(data []byte) bool
 	// Sync finds the first position in data at which a message may start, after a gap or in mid-stream. skip
 	// is the number of bytes before it. The cost is linear in the length of data.
 	Sync func(dir Dir, data []byte) (skip int, match Match)

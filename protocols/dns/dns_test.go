@@ -276,6 +276,35 @@ func TestMDNSAndLLMNRAndNetBIOSAreNotRecognised(t *testing.T) {
 	check(137, 0)
 }
 
+// TestClientsPortExcludesNoQuery: the client chooses its port. An answer from a port of mDNS to a query that was sent by
+// multicast is none of DNS.
+func TestClientsPortExcludesNoQuery(t *testing.T) {
+	script := newScript(t).query(1, "evil.example").reply(1, "evil.example", 0, a4(1))
+	for _, clientPort := range Protocol.ExcludePorts {
+		for _, port := range []uint16{53, 5300} {
+			for _, udp := range []bool{true, false} {
+				steps := script.steps
+				if !udp {
+					steps = nil
+					for _, step := range script.steps {
+						framed := string([]byte{byte(len(step.Data) >> 8), byte(len(step.Data))}) + string(step.Data)
+						steps = append(steps, protocoltest.Step{Dir: step.Dir, Data: []byte(framed)})
+					}
+				}
+				conversation := protocoltest.Conversation{UDP: udp, Port: port, ClientPort: clientPort, Steps: steps}
+				if events := conversation.Events(list); len(events) != 1 || events[0].Dns.GetQuestionName() != "evil.example" {
+					t.Errorf("port %d to %d: %v", clientPort, port, lines(events))
+				}
+			}
+		}
+		steps := []protocoltest.Step{{Dir: protocols.Client, Data: script.steps[1].Data}}
+		multicast := protocoltest.Conversation{UDP: true, ClientPort: clientPort, Steps: steps}
+		if events := multicast.Events(list); len(events) != 0 {
+			t.Errorf("the answer from port %d is %v", clientPort, lines(events))
+		}
+	}
+}
+
 // FuzzConversation plays arbitrary messages of both sides. Each event must be one of DNS, with an ID.
 func FuzzConversation(f *testing.F) {
 	query := packQuery(f, 7, "example.com.", dnsmessage.TypeA)

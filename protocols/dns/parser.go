@@ -92,6 +92,10 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 
 	p.Tick(at) // first, so that a query that has timed out is not paired with this message
 	response := p.message.flags&flagQR != 0
+	if response && !p.rolesKnown && slices.Contains(Protocol.ExcludePorts, p.conn.Info().Client.Port()) && dir == protocols.Client {
+		p.conn.Count("answer_of_mdns") // to a query by multicast
+		return size, nil
+	}
 	if !p.rolesKnown && response == (dir == protocols.Client) {
 		p.conn.Flip() // the first message is an answer from the side that was taken for the client
 		dir = dir.Other()

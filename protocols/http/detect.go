@@ -11,8 +11,8 @@ import (
 // shorter line the version at its end decides, since the front may be that of SIP, RTSP, memcached or SMTP.
 const maxRequestLine = 2 << 10
 
-// maxMethod is the length of the longest method.
-const maxMethod = 32
+// maxKnownMethod is at least the length of the longest of methods.
+const maxKnownMethod = 16
 
 // methods are the known methods. After one of them an incomplete target may have any length.
 var methods = [...]string{
@@ -34,8 +34,15 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	}
 
-	// The method ends with a space, or with the end of a line that has no target.
+	// The method ends with a space, or with the end of a line that has no target. Servers accept one of any length.
 	space := methodEnd(data)
+	if space < 0 && len(data) > maxRequestLine {
+		if end := bytes.IndexByte(data, '\n'); end >= 0 {
+			space = firstSpace(data[:end])
+		} else {
+			data = data[:maxRequestLine]
+		}
+	}
 	word := data
 	if space >= 0 {
 		word = data[:space]
@@ -46,7 +53,7 @@ func detectRequest(data []byte) protocols.Match {
 	if space < 0 && len(word) > 1 && word[len(word)-1] == '\r' {
 		return matchMethodAlone(word[:len(word)-1])
 	}
-	if len(word) == 0 || len(word) > maxMethod || !isToken(word) {
+	if len(word) == 0 || !isToken(word) {
 		return protocols.No
 	}
 	if space < 0 {
@@ -78,10 +85,13 @@ func detectRequest(data []byte) protocols.Match {
 	return protocols.More
 }
 
-// methodEnd returns the length of the word at the front of data, which is a method if white space follows it, or
-// −1. Python's http.server splits a request line at any white space of Latin-1.
-func methodEnd(data []byte) int {
-	for i, c := range data[:min(len(data), maxMethod+1)] {
+// methodEnd returns the length of the word at the front of data, which is a method if white space follows it, or −1.
+// It looks at the first maxRequestLine bytes. Python's http.server splits a request line at any white space of Latin-1.
+func methodEnd(data []byte) int { return firstSpace(data[:min(len(data), maxRequestLine)]) }
+
+// firstSpace returns the offset of the first white space in data but CR, or −1.
+func firstSpace(data []byte) int {
+	for i, c := range data {
 		if isSpace(c) && c != '\r' {
 			return i
 		}
@@ -125,25 +135,41 @@ func isClean(line []byte) bool {
 	return true
 }
 
-// detectLine matches a whole request line by rest, the part after its method; next are the bytes after the
-// line. Scanners write the version with missing spaces or digits, so it may be malformed after a known
-// method. A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first
-// bytes, or the port decide.
+// detectLine matches a whole request line by rest, the part after its method; next are the bytes after the line. Any
+// token is a method where one word and a version follow: servers run what their handlers know. Scanners write the
+// version with missing spaces or digits, so it may be malformed after a known method, and after one that looks like one.
+// A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first bytes, or the port
+// decide.
 func detectLine(method, rest, next []byte) protocols.Match {
 	rest = trimSpace(rest)
-	versioned := bytes.Contains(rest, []byte("HTTP/1."))
+	usual := isUpper(method) && isWord(method)
 	switch {
-	case versioned && (isKnownMethod(method) || isUpper(method) && len(method) >= 3):
+	case bytes.Contains(rest, []byte("HTTP/1.")) && (isKnownMethod(method) || usual && len(method) >= 3):
 		return protocols.Yes
-	case hasVersion(rest) && isUpper(method) && bytes.Count(rest, []byte(" ")) <= 1:
-		return protocols.Yes
-	case isTarget(rest) && isKnownMethod(method) && isUpper(method):
+	case hasVersion(rest):
+		target := trimSpace(rest[:len(rest)-len("HTTP/1.1")])
+		if lastSpace(target) < 0 && (usual || len(target) > 0) {
+			return protocols.Yes
+		}
+	case isHTTP09(method, rest):
 		if bytes.HasPrefix(next, []byte("\r\n")) || bytes.HasPrefix(next, []byte("\n")) {
 			return protocols.Yes
 		}
 		return protocols.More
 	}
 	return protocols.No
+}
+
+// isHTTP09 reports whether a line of method and rest has the form of a request of HTTP/0.9.
+func isHTTP09(method, rest []byte) bool {
+	return isTarget(rest) && isKnownMethod(method) && isUpper(method)
+}
+
+// detectWhole reports whether data is a request of HTTP/0.9: one line with a known method and a target.
+func detectWhole(data []byte) bool {
+	line, length := protocols.CutLine(data[emptyLines(data):], maxHead)
+	space := methodEnd(line)
+	return space > 0 && emptyLines(data)+length == len(data) && isHTTP09(line[:space], trimSpace(line[space:]))
 }
 
 // isTarget reports whether rest is one path or URL and nothing else. RTSP and SIP end their lines with a
@@ -217,7 +243,11 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		if found == 0 || !isSpace(data[found-1]) {
 			continue
 		}
-		if at := lastMethod(data[line:found]); at >= 0 {
+		at := lastMethod(data[line:found])
+		if at < 0 && (line == 0 || data[line-1] == '\n') {
+			at = 0 // of another method
+		}
+		if at >= 0 {
 			if match := detectRequest(data[line+at:]); match != protocols.No {
 				return line + at, match
 			}
@@ -227,7 +257,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	// An incomplete line at the end may be a request line: keep it, but of a long one only room for a method.
 	keep := bytes.LastIndexByte(data, '\n') + 1
 	if len(data)-keep > maxRequestLine {
-		keep = len(data) - maxMethod
+		keep = len(data) - maxKnownMethod
 	}
 	return keep, protocols.More
 }
@@ -287,10 +317,32 @@ func isUpper(word []byte) bool {
 	return true
 }
 
-// isToken reports whether word can be a method: letters, and the two other characters of registered methods.
-func isToken(word []byte) bool {
+// isWord reports whether word has only letters and the two other characters of registered methods.
+func isWord(word []byte) bool {
 	for _, c := range word {
 		if letter := c | 0x20; (letter < 'a' || letter > 'z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// tokenBytes has the characters of a token (RFC 9110 section 5.6.2).
+var tokenBytes = func() (table [256]bool) {
+	for c := range 256 {
+		letter := c | 0x20
+		table[c] = c >= '0' && c <= '9' || letter >= 'a' && letter <= 'z'
+	}
+	for _, c := range []byte("!#$%&'*+-.^_`|~") {
+		table[c] = true
+	}
+	return table
+}()
+
+// isToken reports whether word can be a method.
+func isToken(word []byte) bool {
+	for _, c := range word {
+		if !tokenBytes[c] {
 			return false
 		}
 	}

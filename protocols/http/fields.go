@@ -15,7 +15,7 @@ const (
 	maxTarget    = 8 << 10 // bytes of the request target; of a longer text the head and the tail are kept
 	maxReferrer  = 2 << 10 // bytes of Referer, of Location
 	maxAgent     = 1 << 10 // bytes of User-Agent
-	maxWord      = 256     // bytes of a host, of Server
+	maxWord      = 256     // bytes of a host, of Server, of a method
 	maxForwarded = 8       // addresses of X-Forwarded-For
 	maxSchemes   = 4       // authentication schemes
 )

@@ -145,7 +145,7 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	p.markers = mayHoldMarker(data)
 	line, fields := cutLine(data)
 	method, target, version := requestLine(line)
-	body.Method = p.conn.Intern(method)
+	body.Method = p.conn.Text(exchange.event, method, maxWord)
 	body.Version = p.conn.Intern(version)
 	exchange.isHead = string(method) == "HEAD"
 	exchange.isConnect = string(method) == "CONNECT"
@@ -165,6 +165,11 @@ func (p *parser) parseRequest(data []byte, at int64) {
 		hd.ambiguous = true
 	}
 	p.checkFraming(exchange, &hd)
+	p.ambiguous = p.ambiguous || hd.ambiguous
+	if p.ambiguous { // also what follows: the server may take it for a body
+		exchange.event.Partial = true
+		exchange.event.AddTag(pipeline.TagAmbiguous)
+	}
 	p.enqueue(exchange)
 
 	// The state of the client's side: in the body, or at the next head.
@@ -305,7 +310,7 @@ func cutLine(data []byte) (line, rest []byte) {
 // requestLine splits a request line at its first and its last white space, since some clients send targets with
 // spaces.
 func requestLine(line []byte) (method, target, version []byte) {
-	blank := methodEnd(line)
+	blank := firstSpace(line)
 	if blank < 0 {
 		return line, nil, nil
 	}

@@ -35,14 +35,15 @@ import (
 
 // Protocol is HTTP/1.
 var Protocol = protocols.Protocol{
-	Name:    "http",
-	Dataset: pipeline.Dataset_HTTP,
-	TCP:     true,
-	Nested:  true,
-	Ports:   []uint16{80, 8080, 8000, 8888, 3128, 8081, 5000, 3000, 9090, 9200, 15672, 2375},
-	Detect:  detect,
-	Sync:    resync,
-	New:     func() protocols.Parser { return &parser{} },
+	Name:        "http",
+	Dataset:     pipeline.Dataset_HTTP,
+	TCP:         true,
+	Nested:      true,
+	Ports:       []uint16{80, 8080, 8000, 8888, 3128, 8081, 5000, 3000, 9090, 9200, 15672, 2375},
+	Detect:      detect,
+	DetectWhole: detectWhole,
+	Sync:        resync,
+	New:         func() protocols.Parser { return &parser{} },
 }
 
 // Bounds of what a connection may hold.
@@ -67,6 +68,7 @@ type parser struct {
 	pairing   protocols.Pairing[*exchange] // requests whose response is not complete
 	textBytes int                          // size of the texts of the requests in pairing
 	started   bool                         // a head was parsed
+	ambiguous bool                         // servers may find other boundaries of the requests since
 
 	// The rest of an incomplete request head may never come, see truncated.go.
 	headUnfinished bool // the client has sent the front of a head

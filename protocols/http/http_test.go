@@ -157,6 +157,20 @@ func TestSmugglingIsMarked(t *testing.T) {
 	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
 }
 
+// TestRequestsBehindABadLengthAreAmbiguous: Python's int() takes these lengths, so the server reads as a body what others
+// read as requests. None of them is told as a plain one, also later ones.
+func TestRequestsBehindABadLengthAreAmbiguous(t *testing.T) {
+	ambiguous := func(event *pipeline.Event) string {
+		return fmt.Sprintf("%s%s%v", event.Http.Method, event.Tags, event.Partial)
+	}
+	for _, length := range []string{"+38", "3_8", "0x26", "-1", "38 38", "\u00a038"} {
+		head := "POST / HTTP/1.1\nHost: x\nContent-Length: " + length + "\n\n"
+		same(t, play(false, ambiguous, in(head+get+getB), out(ok5), out(empty), out(empty), in(get), out(empty)),
+			"POST[ambiguous]true", "GET[ambiguous]true", "GET[ambiguous]true", "GET[ambiguous]true")
+	}
+	same(t, play(false, ambiguous, in("POST / HTTP/1.1\nContent-Length: 5\n\nhello"+get), out(ok5), out(empty)), "POST[]false", "GET[]false")
+}
+
 // TestCruftBehindAMessageIsSkipped: cruft behind a response is skipped; cruft behind a request marks the next
 // one.
 func TestCruftBehindAMessageIsSkipped(t *testing.T) {

@@ -25,12 +25,16 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 	}
 }
 
-// hasTarget reports whether data, the front of a request, has a known method and at least a part of a target.
+// hasTarget reports whether data, the front of a request, has a method and at least a part of a target. A method that is
+// not known is one if the line has its end.
 func hasTarget(data []byte) bool {
 	data = data[emptyLines(data):]
 	blank := methodEnd(data)
-	return blank > 0 && blank+1 < len(data) && isKnownMethod(data[:blank]) &&
-		(detectRequest(data) != protocols.No || looksLikeRequest(data))
+	if blank <= 0 || blank+1 >= len(data) {
+		return false
+	}
+	match := detectRequest(data)
+	return match == protocols.Yes || isKnownMethod(data[:blank]) && (match == protocols.More || looksLikeRequest(data))
 }
 
 // parseTruncatedRequest parses data, a head without its end, as a request, and returns the length of data. A

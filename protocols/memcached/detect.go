@@ -2,6 +2,7 @@ package memcached
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"tidegate/protocols"
 )
@@ -9,16 +10,37 @@ import (
 // detect matches the first line of a direction. A line that other text protocols have too, such as "get key"
 // (an inline Redis command), yields More: the other side's line, or the port, decides.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
+	if len(data) > 0 && data[0] == binaryMagic[dir] {
+		return detectBinary(data)
+	}
 	line, length := protocols.CutLine(data, maxLine)
 	if length == 0 {
 		return detectStart(dir, data)
 	}
 	if dir == protocols.Client {
 		cmd, ok := parseCommand(line)
-		return match(ok && !bytes.Contains(line, []byte(" HTTP/")), cmd.distinct)
+		return match(ok && printable(line) && !bytes.Contains(line, []byte(" HTTP/")), cmd.distinct)
 	}
 	reply, ok := parseReplyLine(line)
-	return match(ok, reply.distinct)
+	return match(ok && bytes.HasSuffix(data[:length], []byte("\r\n")), reply.distinct)
+}
+
+// binaryMagic has the first byte of a message of the binary protocol, and binaryHeader is the length of its header.
+var binaryMagic = [2]byte{protocols.Client: 0x80, protocols.Server: 0x81}
+
+const binaryHeader = 24
+
+// detectBinary matches the header of a message of the binary protocol, whose first byte is right.
+func detectBinary(data []byte) protocols.Match {
+	const lastOpcode = 0x3c
+	switch {
+	case len(data) > 1 && data[1] > lastOpcode, len(data) > 5 && data[5] != 0: // the type of data is always 0
+		return protocols.No
+	case len(data) < binaryHeader:
+		return protocols.More
+	}
+	key, extras, body := binary.BigEndian.Uint16(data[2:]), data[4], binary.BigEndian.Uint32(data[8:])
+	return match(uint32(key)+uint32(extras) <= body && body <= maxStore, true)
 }
 
 // match returns No for a line that is not ok, Yes for one that no other protocol has, else More.
@@ -99,7 +121,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 			}
 			return at, protocols.More
 		}
-		if _, ok := parseCommand(line); ok {
+		if _, ok := parseCommand(line); ok && printable(line) {
 			return at, protocols.Yes
 		}
 		at += length

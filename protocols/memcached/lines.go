@@ -2,6 +2,7 @@ package memcached
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 )
 
@@ -32,7 +33,9 @@ type syntax struct {
 	firstKey   int  // the word that is the first key, counted from 1; 0: none
 	manyKeys   bool // every word from firstKey on is a key
 	size       int  // the word that is the size of the data block; 0: none follows
-	min, max   int  // number of words, without noreply; max −1: any
+	numbers    int  // the first of two words that are numbers, flags and time; 0: none
+	cas        int  // the word that is the unique number of cas; 0: none
+	min, max   int  // number of words, behind a key with noreply, or a word that the server ignores; max −1: any
 	flags      commandFlags
 	meta       bool // the words behind the key are flags
 	subcommand bool // the first word belongs to the name
@@ -41,31 +44,31 @@ type syntax struct {
 
 // commands has the commands of protocol.txt.
 var commands = map[string]syntax{
-	"set":     {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
-	"add":     {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
-	"replace": {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
-	"append":  {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
-	"prepend": {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
-	"cas":     {firstKey: 1, size: 4, min: 5, max: 5, distinct: true},
+	"set":     {firstKey: 1, size: 4, numbers: 2, min: 4, max: 5, distinct: true},
+	"add":     {firstKey: 1, size: 4, numbers: 2, min: 4, max: 5, distinct: true},
+	"replace": {firstKey: 1, size: 4, numbers: 2, min: 4, max: 5, distinct: true},
+	"append":  {firstKey: 1, size: 4, numbers: 2, min: 4, max: 5, distinct: true},
+	"prepend": {firstKey: 1, size: 4, numbers: 2, min: 4, max: 5, distinct: true},
+	"cas":     {firstKey: 1, size: 4, numbers: 2, cas: 5, min: 5, max: 6, distinct: true},
 
 	"get":  {firstKey: 1, manyKeys: true, min: 1, max: -1, flags: retrieves},
 	"gets": {firstKey: 1, manyKeys: true, min: 1, max: -1, flags: retrieves, distinct: true},
 	"gat":  {firstKey: 2, manyKeys: true, min: 2, max: -1, flags: retrieves, distinct: true},
 	"gats": {firstKey: 2, manyKeys: true, min: 2, max: -1, flags: retrieves, distinct: true},
 
-	"delete": {firstKey: 1, min: 1, max: 2},
-	"incr":   {firstKey: 1, min: 2, max: 2},
-	"decr":   {firstKey: 1, min: 2, max: 2},
-	"touch":  {firstKey: 1, min: 2, max: 2},
+	"delete": {firstKey: 1, min: 1, max: 3},
+	"incr":   {firstKey: 1, min: 2, max: 3},
+	"decr":   {firstKey: 1, min: 2, max: 3},
+	"touch":  {firstKey: 1, min: 2, max: 3},
 
 	"stats":          {max: -1, subcommand: true},
-	"flush_all":      {max: 1, distinct: true},
+	"flush_all":      {max: 2, distinct: true},
 	"version":        {},
 	"verbosity":      {max: 1, distinct: true},
 	"quit":           {flags: noReply},
 	"shutdown":       {max: 1},
 	"watch":          {max: -1, flags: endsDialogue},
-	"cache_memlimit": {min: 1, max: 1, distinct: true},
+	"cache_memlimit": {min: 1, max: 2, distinct: true},
 	"slabs":          {min: 1, max: -1, subcommand: true},
 	"lru":            {min: 1, max: -1, subcommand: true},
 	"lru_crawler":    {min: 1, max: -1, subcommand: true, distinct: true},
@@ -92,10 +95,11 @@ func nextWord(line []byte) (word, rest []byte) {
 	return line[:blank], line[blank+1:]
 }
 
-// parseCommand parses a command line. ok is false if line is not a command of the text protocol.
+// parseCommand parses a command line. ok is false if the server answers line with an error and reads on behind it: no
+// data block follows then, whatever its size.
 func parseCommand(line []byte) (cmd command, ok bool) {
 	name, rest := nextWord(line)
-	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' || !printable(line) {
+	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' {
 		return cmd, false
 	}
 	syntax, ok := commands[string(name)]
@@ -106,6 +110,9 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 
 	// Count the words. noreply at the end is not one of the syntax.
 	words, size, isQuiet, isNoReply := scanWords(rest, &syntax)
+	if !validNumbers(rest, &syntax) || syntax.firstKey > 0 && syntax.max >= 0 && words > syntax.max {
+		return cmd, false
+	}
 	if isNoReply {
 		words--
 		cmd.flags |= noReply
@@ -119,7 +126,7 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 
 	// The size of the data block, the name with a subcommand, the keys.
 	if syntax.size > 0 {
-		if cmd.valueBytes, ok = number(size, maxValue); !ok {
+		if cmd.valueBytes, ok = sizeOf(size); !ok {
 			return cmd, false
 		}
 		cmd.flags |= hasData
@@ -240,9 +247,50 @@ func parseReplyLine(line []byte) (reply replyLine, ok bool) {
 	return reply, bytes.HasPrefix(word, []byte("key=")) // lru_crawler metadump
 }
 
+// validNumbers reports whether the words of a store that are numbers are what strtoul and strtol of the server take.
+func validNumbers(rest []byte, s *syntax) bool {
+	if s.numbers == 0 {
+		return true
+	}
+	var word []byte
+	for i := 1; i <= max(s.numbers+1, s.cas); i++ {
+		word, rest = nextWord(rest)
+		if i < s.numbers || i > s.numbers+1 && i != s.cas {
+			continue
+		}
+		text := bytes.TrimPrefix(word, []byte{'+'})
+		if i != s.numbers+1 { // strtoul of 64 bits
+			if _, ok := number(withoutZeros(text), 0); !ok {
+				return false
+			}
+			continue
+		}
+		if len(text) == len(word) { // strtol takes one sign
+			text = bytes.TrimPrefix(word, []byte{'-'})
+		}
+		if _, ok := number(withoutZeros(text), math.MaxInt64); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// withoutZeros returns a number without the zeros at its front.
+func withoutZeros(text []byte) []byte {
+	for len(text) > 1 && text[0] == '0' {
+		text = text[1:]
+	}
+	return text
+}
+
+// sizeOf parses the size of a data block, as strtol of the server does.
+func sizeOf(word []byte) (uint64, bool) {
+	return number(withoutZeros(bytes.TrimPrefix(word, []byte{'+'})), maxStore)
+}
+
 // number parses a decimal number of up to limit. A limit of 0 stands for 2⁶⁴−1.
 func number(word []byte, limit uint64) (uint64, bool) {
-	if len(word) == 0 || len(word) > 20 || word[0] == '+' {
+	if len(word) == 0 || len(word) > 20 || word[0] == '+' || word[0] == '-' {
 		return 0, false
 	}
 	value, err := strconv.ParseUint(string(word), 10, 64)

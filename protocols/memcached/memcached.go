@@ -9,7 +9,8 @@
 // Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not
 // gathered.
 //
-// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read.
+// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read. An event with the tag unsupported says
+// that a connection has the binary protocol: the server chooses by the first byte of the client, for good.
 //
 // Specification: github.com/memcached/memcached, doc/protocol.txt.
 package memcached
@@ -34,13 +35,14 @@ var Protocol = protocols.Protocol{
 
 // Bounds of what a connection may hold.
 const (
-	maxWaiting   = 16 << 10 // commands without a reply
-	maxKeysBytes = 1 << 20  // bytes of the keys of all of them; beyond, keys are counted but not kept
-	maxKeys      = 16       // keys that are kept of a command
-	maxKey       = 250      // bytes of a key, as in the specification
-	maxText      = 256      // bytes that are kept of an error
-	maxLine      = 64 << 10 // bytes of a line
-	maxValue     = 1 << 30  // bytes of a value
+	maxWaiting   = 16 << 10  // commands without a reply
+	maxKeysBytes = 1 << 20   // bytes of the keys of all of them; beyond, keys are counted but not kept
+	maxKeys      = 16        // keys that are kept of a command
+	maxKey       = 250       // bytes of a key, as in the specification
+	maxText      = 256       // bytes that are kept of an error
+	maxLine      = 64 << 10  // bytes of a line
+	maxValue     = 1 << 30   // bytes of a value in a reply
+	maxStore     = 1<<31 - 3 // bytes of a value in a command: the server skips as many when it refuses them
 )
 
 var (
@@ -58,6 +60,7 @@ type parser struct {
 
 	keysBytes int  // bytes of the keys of the commands in pairing
 	quiet     bool // the client is in a quiet batch: commands are emitted without their replies until mn
+	started   bool // a line was read
 	suspended bool // the position in the replies was lost: they are skipped until the client's next command
 }
 
@@ -92,7 +95,18 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.resumeReplies()
 	}
 
+	if !p.started && data[0] == binaryMagic[dir] {
+		switch detectBinary(data) {
+		case protocols.More:
+			return 0, nil
+		case protocols.Yes:
+			p.conn.Count("binary_protocol")
+			p.conn.Stop(pipeline.TagUnsupported)
+			return 0, nil
+		}
+	}
 	line, length := protocols.CutLine(data, maxLine)
+	p.started = p.started || length > 0
 	switch {
 	case length == 0 && len(data) >= maxLine:
 		return 0, errLine
@@ -106,11 +120,11 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 
 // readCommand reads a command line of length bytes, and skips the data block behind it.
 func (p *parser) readCommand(line []byte, length int, at int64) error {
-	if !printable(line) {
-		return errCommand
-	}
 	cmd, ok := parseCommand(line)
-	if !ok { // the server answers any other line with an error
+	switch {
+	case !ok && !printable(line):
+		return errCommand
+	case !ok: // the server answers any other line with an error
 		cmd = malformedCommand(line)
 	}
 	waiting := pending{event: p.conn.Event(protocols.Client), flags: cmd.flags}
@@ -134,7 +148,15 @@ func (p *parser) setCommand(w *pending, cmd *command) {
 		if body.KeysCount++; body.KeysCount == 1 {
 			body.Key = p.conn.Intern(key)
 		}
-		if len(body.Keys) >= maxKeys || p.keysBytes+w.keysBytes > maxKeysBytes {
+		if p.keysBytes+w.keysBytes > maxKeysBytes {
+			w.event.AddTag(pipeline.TagTruncated)
+			continue
+		}
+		if len(body.Keys) >= maxKeys { // the first ones and the last are kept
+			w.event.AddTag(pipeline.TagTruncated)
+			last := &body.Keys[maxKeys-1]
+			w.keysBytes += len(key) - len(*last)
+			*last = p.conn.Intern(key)
 			continue
 		}
 		w.keysBytes += len(key)

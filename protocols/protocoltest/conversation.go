@@ -23,12 +23,13 @@ type Step struct {
 // A Conversation is a connection as the steps of its two sides. The zero value is a TCP connection that
 // begins with a SYN.
 type Conversation struct {
-	Name      string // path of the transcript
-	UDP       bool
-	MidStream bool   // no SYN was seen
-	Flipped   bool   // opened with client and server the wrong way round
-	Port      uint16 // of the server
-	Steps     []Step
+	Name       string // path of the transcript
+	UDP        bool
+	MidStream  bool   // no SYN was seen
+	Flipped    bool   // opened with client and server the wrong way round
+	Port       uint16 // of the server
+	ClientPort uint16 // 0: 50000
+	Steps      []Step
 }
 
 // Start is the time from which Step.At counts, in ns since 1970.
@@ -136,13 +137,17 @@ func (c *Conversation) Info() protocols.Info {
 	if port == 0 {
 		port = 40404 // of no protocol
 	}
+	clientPort := c.ClientPort
+	if clientPort == 0 {
+		clientPort = 50000
+	}
 	transport := pipeline.Transport_TCP
 	if c.UDP {
 		transport = pipeline.Transport_UDP
 	}
 	info := protocols.Info{
 		Transport: transport,
-		Client:    netip.MustParseAddrPort("10.0.0.1:50000"),
+		Client:    netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), clientPort),
 		Server:    netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), port),
 		MidStream: c.MidStream,
 	}
