@@ -353,6 +353,10 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		}
 	case ',', '|', ';':
 		return class.isSecret()
+	case '?':
+		if class.isSecret() && pos+1 < len(data) && data[pos+1] == ':' {
+			return true // token?: string = …
+		}
 	case '<':
 		if pos == end && class.isSecret() {
 			return true // <key>password</key>

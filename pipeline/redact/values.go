@@ -21,6 +21,9 @@ func (cache *nameCache) declaredClass(text []byte, pos int) class {
 	for limit := from - 4; from > max(0, limit) && bytes.IndexByte([]byte(" &*?:"), text[from-1]) >= 0; {
 		from--
 	}
+	if front := text[from:]; front[0] != ' ' && front[0] != ':' && !bytes.HasPrefix(front, []byte("?:")) {
+		return noSecret
+	}
 	return cache.classAt(text, from)
 }
 
