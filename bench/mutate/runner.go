@@ -36,6 +36,7 @@ type runner struct {
 	folders   map[string]string    // folder of each package of the module
 	coverage  map[string]*coverage // of the tests of the changed packages, without a mutant
 	importers bool
+	rest      bool // the tests that do not execute the line are run, too
 	verbose   bool // the report prints every mutant
 
 	overlay  string     // of all mutants
@@ -48,7 +49,7 @@ type runner struct {
 // and their durations decide which tests run on a mutant, how long, and in which order.
 func newRunner(ctx context.Context, packages []*mutablePackage, importers bool) (*runner, error) {
 	r := &runner{
-		folders: map[string]string{}, coverage: map[string]*coverage{}, importers: importers,
+		folders: map[string]string{}, coverage: map[string]*coverage{}, importers: importers, rest: true,
 		binaries: map[string]string{}, checked: map[string]time.Duration{},
 	}
 	module, err := listPackages(ctx, "./...")
@@ -190,7 +191,9 @@ func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outco
 				parts = append(parts, "-test.run="+exactly(selected))
 			}
 		}
-		parts = append(parts, "-test.skip="+exactly(append(quick, slow...)))
+		if r.rest {
+			parts = append(parts, "-test.skip="+exactly(append(quick, slow...)))
+		}
 	} else {
 		if duration, err = r.checkImporter(ctx, binary, path); err != nil {
 			return notTested, "", err

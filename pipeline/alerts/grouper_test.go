@@ -472,3 +472,28 @@ func TestTopicsShareNoAlert(t *testing.T) {
 		t.Error("ids do not follow the topic")
 	}
 }
+
+// TestGrouperConfigNamesEachMistake: among them a lateness that Restore could not look back.
+func TestGrouperConfigNamesEachMistake(t *testing.T) {
+	check := func(want string, change func(*GrouperConfig)) {
+		t.Helper()
+		cfg := DefaultGrouper()
+		change(&cfg)
+		errs := cfg.Check()
+		if want == "" && len(errs) == 0 {
+			return
+		}
+		if len(errs) != 1 || errs[0].Key != want {
+			t.Errorf("got %v, want one error with %q", errs, want)
+		}
+	}
+	check("", func(*GrouperConfig) {})
+	check("", func(c *GrouperConfig) { c.AllowedLateness = c.Window })
+	check("", func(c *GrouperConfig) { c.AllowedLateness = 24 * c.Window })
+	check("allowed_lateness", func(c *GrouperConfig) { c.AllowedLateness = c.Window - 1 })
+	check("allowed_lateness", func(c *GrouperConfig) { c.AllowedLateness = 24*c.Window + 1 })
+	check("window", func(c *GrouperConfig) { c.Window, c.AllowedLateness = time.Second/2, time.Second })
+	check("window", func(c *GrouperConfig) { c.Window, c.AllowedLateness = 25*time.Hour, 25*time.Hour })
+	check("max_open", func(c *GrouperConfig) { c.MaxOpen = 0 })
+	check("max_per_rule", func(c *GrouperConfig) { c.MaxPerRule = 0 })
+}

@@ -132,3 +132,16 @@ func TestDeliveredAlertsAreEvicted(t *testing.T) {
 		t.Errorf("%v evicted, %d open", evicted(), len(d.open))
 	}
 }
+
+// TestAlertIsHandedOverOnce: a later revision of it is not; the memory of those that were is bounded.
+func TestAlertIsHandedOverOnce(t *testing.T) {
+	d := &callbackDestination{}
+	for i := range maxSeenAlerts {
+		if id := strconv.Itoa(i); !d.markSeen(id) || d.markSeen(id) {
+			t.Fatalf("alert %d is not new once", i)
+		}
+	}
+	if !d.markSeen("one more") || d.markSeen("one more") || len(d.seen) > maxSeenAlerts {
+		t.Errorf("one more is not new once, or %d are held", len(d.seen))
+	}
+}
