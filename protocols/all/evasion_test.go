@@ -338,7 +338,10 @@ func TestRedactionHidesNoAttack(t *testing.T) {
 			t.Errorf("a secret is in %s", events)
 		}
 	}
-	for _, name := range []string{"key", "token", "password", "code", "session"} {
+	for _, name := range []string{"key", "token", "password", "code", "session", "api_key"} {
+		for _, sql := range []string{"1%20where%205929%3D5929--", "1);select+(case+when+(1=1)+then+1+else+0+end)--", "admin%27%20OR%20%271%27%3D%271", "1+and+7+=+7"} {
+			check("/?"+name+"="+sql, "", `http.request.markers=["url:sql"]`)
+		}
 		check("/?"+name+"=../../../../etc/passwd", "", `http.request.markers=["url:traversal" "url:system_file"]`)
 		check("/?"+name+"=%252e%252e%252Fetc%252fpasswd", "", `http.request.markers=["url:traversal" "url:system_file"]`)
 		check("/?"+name+"=$%7Bjndi:ldap://x/a}", "", `http.request.markers=["url:jndi"]`)

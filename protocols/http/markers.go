@@ -28,7 +28,8 @@ var forms = [...]form{
 	{"script", []string{"<script", "javascript:", "onerror=", "onload=", "<svg", "<iframe"}},
 	{"sql", []string{
 		"union select", "union all select", "union/**/select", "' or '", "' or 1", "\" or \"", "or 1=1", "sleep(", "benchmark(",
-		"waitfor delay", "information_schema", "into outfile", "extractvalue(", "xp_cmdshell",
+		"waitfor delay", "information_schema", "into outfile", "extractvalue(", "xp_cmdshell", ";select ", ";select(", "; select ",
+		"(select ", "(case when", "select case when", "union distinct select", "updatexml(", "load_file(", "randomblob(",
 	}},
 	{"shell", []string{
 		"() {", ";wget ", ";curl ", "|wget ", "|curl ", "&wget ", "&curl ", "`wget ", "`curl ", "$(wget ", "$(curl ", ";/bin/sh",
@@ -106,8 +107,45 @@ func (p *parser) addMarkers(event *pipeline.Event, where, value []byte) {
 	}
 }
 
+// sqlForm is the bit of the form sql.
+var sqlForm = func() uint8 {
+	for i, form := range forms {
+		if form.name == "sql" {
+			return 1 << i
+		}
+	}
+	panic("http: no form of SQL")
+}()
+
+// hasEqualNumbers reports whether data has a comparison of a number with itself behind a blank, a bracket or a quote, as
+// in "1 where 5929=5929".
+func hasEqualNumbers(data []byte) bool {
+	for from := 0; ; {
+		found := bytes.IndexByte(data[from:], '=')
+		if found < 0 {
+			return false
+		}
+		left, right := bytes.TrimRight(data[from:from+found], " '\""), bytes.TrimLeft(data[from+found+1:], " '\"")
+		from += found + 1
+		digits := 0
+		for digits < len(left) && digits < 20 && isDigit(left[len(left)-1-digits]) {
+			digits++
+		}
+		if digits == 0 || digits == len(left) || len(right) < digits || !bytes.Equal(left[len(left)-digits:], right[:digits]) {
+			continue
+		}
+		before := left[len(left)-1-digits]
+		if ends := len(right) == digits || !isDigit(right[digits]); ends && bytes.IndexByte([]byte(" ('\""), before) >= 0 {
+			return true
+		}
+	}
+}
+
 // formsIn returns the forms with a text in data, as bits.
 func formsIn(data []byte) (found uint8) {
+	if hasEqualNumbers(data) {
+		found |= sqlForm
+	}
 	for i, c := range data {
 		for _, text := range formTexts[c] {
 			if rest := data[i+1:]; len(rest) >= len(text.rest) && string(rest[:len(text.rest)]) == text.rest {
