@@ -165,7 +165,10 @@ func (p *namePass) readMark(pos int) int {
 		return pos + 1
 	}
 	name, quoted := nameBefore(text, pos)
-	if class == beside && !p.beside.isSecret() && len(name) > 1 {
+	if class == beside && len(name) == 1 && !quoted {
+		return pos + 1 // v: X
+	}
+	if class == beside && !p.beside.isSecret() {
 		p.early = readValue(text[:min(len(text), pos+maxScanned)], pos+1, p.stringAt(pos) && !quoted)
 	}
 	if class == beside && p.beside.isSecret() && pos-p.besideTo < maxName {

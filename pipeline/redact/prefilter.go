@@ -303,6 +303,7 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
+	c.escaped = c.escaped || class >= everyday && bytes.IndexByte(data[end:min(len(data), end+maxTail)], '\\') >= 0
 	switch {
 	case end < len(data) && data[end] == '/' && c.isPath(from, end), c.isNamed(class, end):
 		return true
