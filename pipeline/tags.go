@@ -42,7 +42,7 @@ var Tags = []Tag{
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
 	{TagBadChecksum, "packets of the connection had wrong checksums and were left out, as the receiver leaves them out"},
-	{TagRefusedHeaders, "packets had options or extension headers of IP for which Linux drops a packet; the receiver may not have taken them"},
+	{TagRefusedHeaders, "packets had headers for which Linux drops a packet (options or extension headers of IP, signatures of TCP, the Ethernet address of another); the receiver may not have taken them"},
 	{TagSourceSpoofed, "the source address is not the sender's"},
 	{TagMACMoved, "two ports of a bridge sent with the MAC address of an end, or one sent with that of the bridge; either may have sent the packets"},
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},

@@ -176,6 +176,9 @@ func (d *decoder) decodeTCP(p *packet, data []byte, wire int) result {
 	p.Options = p.header[20:]
 	p.Payload = data[len(p.header):]
 	p.Size = wire - headLen
+	if isSigned(p.Options) {
+		p.refused, p.Doubtful = true, true
+	}
 	d.checkTransport(p, data, wire, 16)
 	return resTCP
 }

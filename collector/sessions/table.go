@@ -26,6 +26,7 @@ type Table struct {
 	decoder   decoder
 	dupFilter dupFilter
 	senders   senderCache
+	receivers receiverCache
 	ifaces    ifaceTable
 	clock     packetClock
 	origin    frameOrigin // of the packets that follow
@@ -195,6 +196,9 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 	}
 	if damaged {
 		t.handleDamaged(p, wireLen)
+	}
+	if link == layers.LinkTypeEthernet && res == resTCP {
+		t.checkReceiver(p, data)
 	}
 	return t.handleDecoded(p, res)
 }
