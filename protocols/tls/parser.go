@@ -40,6 +40,7 @@ type parser struct {
 	version             uint16 // the negotiated version
 	offeredSession      []byte // the session id in the ClientHello
 	certificateSeen     bool
+	skipped             bool   // records came before the event
 	text                []byte // buffer for JA3 and JA3S
 }
 
@@ -86,7 +87,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		return recordHeader + length, nil
 	}
 	if p.event == nil && data[0] != recordHandshake && data[0] != recordAlert {
-		return recordHeader + length, nil // in mid-stream, after the handshake
+		p.skipped = true // in mid-stream, after the handshake or between a HelloRetryRequest and its answer
+		return recordHeader + length, nil
 	}
 	p.lastAt = at
 	p.countBytes(dir, recordHeader+length)
@@ -99,6 +101,7 @@ func (p *parser) countBytes(dir protocols.Dir, size int) {
 	if p.event == nil {
 		p.event = p.conn.Event(dir)
 		p.event.Tls = pipeline.TLSHandshakeFromVTPool()
+		p.event.Partial = p.skipped
 	}
 	if dir == protocols.Client {
 		p.event.Source.Bytes += uint64(size)
@@ -270,6 +273,9 @@ func (p *parser) setServerHello(message []byte) {
 		p.version = hello.version
 		for dir := range p.sides {
 			p.sides[dir].encrypted, p.sides[dir].finished = false, false
+		}
+		if !p.sides[protocols.Client].helloSeen {
+			p.event.Partial = true // the first ClientHello is missing
 		}
 		return
 	}
