@@ -64,5 +64,7 @@ var knownDifferences = map[countedMeasure]explanation{
 	{"zeek__tls_hrr.pcap", "tls_client_hello"}:                                 {-1, "a second hello after HelloRetryRequest belongs to the same handshake"},
 	{"zeek__tunnels_ayiya3.pcap", "http_requests"}:                             {-3, "AYIYA, a tunnel that ended in 2017"},
 	{"zeek__tunnels_ayiya3.pcap", "http_responses"}:                            {-3, "AYIYA, a tunnel that ended in 2017"},
-	{"zeek__tcp_reassembly.pcap", "http_requests"}:                             {1, "an overflow in the target of SEARCH, of which segments are missing: tshark waits for them, ours is marked partial"},
+	{"zeek__tcp_reassembly.pcap", "http_requests"}:                             {2, "an overflow in the target of SEARCH, of which segments are missing: tshark waits for them, ours is marked partial, and so is its last line, which ends as a request does"},
+	{"zeek__http_http_09.pcap", "http_requests"}:                               {2, "requests of HTTP/0.9, which tshark does not count"},
+	{"zeek__http_http-inner-transfer-encoding-ossfuzz.pcap", "http_requests"}:  {1, "a line of an unknown method, ETA, which tshark does not count"},
 }

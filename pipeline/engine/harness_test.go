@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
 )
 
 // A harness is a broker with the topics of tidegate, and a producer of batches.
@@ -152,8 +154,18 @@ func (h *harness) produce(partition int, values ...[]byte) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := h.client.Produce(ctx, h.client.Topic(pipeline.TopicEvents), partition, records...); err != nil {
-		h.Fatal(err)
+	for {
+		_, err := h.client.Produce(ctx, h.client.Topic(pipeline.TopicEvents), partition, records...)
+		if err == nil {
+			return
+		}
+		// A broker refuses records for a moment when a topic was just created anew.
+		if !errors.Is(err, kafkago.NotLeaderForPartition) || retry.Sleep(ctx, 50*time.Millisecond) != nil {
+			h.Fatal(err)
+		}
+		for i, value := range values { // the refused request may have read them
+			records[i].Value = kafkago.NewBytes(value)
+		}
 	}
 }
 

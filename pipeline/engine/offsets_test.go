@@ -17,6 +17,9 @@ import (
 func (s *scenario) runUntilClosed(t *testing.T) Ledger {
 	t.Helper()
 	cmd, out := startChild(t, s.childConfig)
+	waitUntil(t, "an engine that works", func() bool {
+		return strings.Count(out.String(), "partition assigned") >= s.partitions
+	})
 	for partition := range s.partitions {
 		_, end := s.bounds(pipeline.TopicEvents, partition)
 		waitUntil(t, "closed intents", func() bool { return s.isClosed(partition, end) })
