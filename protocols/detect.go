@@ -486,8 +486,8 @@ func (c *Conn) selectBySync(client Dir) bool {
 	return true
 }
 
-// syncedProtocol returns a protocol of which a message starts within the client's bytes, or noProtocol: of those with the
-// server's port, or of those that the server's bytes still match.
+// syncedProtocol returns a protocol of which a message starts within the client's bytes, or noProtocol: of
+// those with the server's port, or of those that the server's bytes still match.
 func (c *Conn) syncedProtocol(client Dir, byPort bool) int {
 	for i := range c.set.list {
 		protocol := &c.set.list[i]

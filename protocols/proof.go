@@ -149,8 +149,8 @@ func (c *Conn) endProof() {
 	c.settleProof()
 }
 
-// protocolBySync returns another protocol that the answer may be of, if it is not of the chosen one and a message of the
-// other starts within the client's bytes. Else it returns noProtocol.
+// protocolBySync returns another protocol that the answer may be of, if it is not of the chosen one and a
+// message of the other starts within the client's bytes. Else it returns noProtocol.
 func (c *Conn) protocolBySync() int {
 	answer := c.proof.bytes[Server]
 	if len(answer) == 0 || c.set.list[c.proto].Detect(Server, answer) != No {

@@ -62,9 +62,9 @@ type Protocol struct {
 
 	// Detect decides by the first bytes of a direction, or by one datagram.
 	Detect func(dir Dir, data []byte) Match
-	// DetectWhole, unless nil, reports whether data is one whole message of a client in a form that decides nothing, since
-	// other protocols have it too, and whose answer may be any bytes. It decides once the server has sent what no protocol
-	// sends, as a server of HTTP/0.9 does.
+	// DetectWhole, unless nil, reports whether data is one whole message of a client in a form that decides
+	// nothing, since other protocols have it too, and whose answer may be any bytes. It decides once the
+	// server has sent what no protocol sends, as a server of HTTP/0.9 does.
 	DetectWhole func(data []byte) bool
 	// Sync finds the first position in data at which a message may start, after a gap or in mid-stream. skip
 	// is the number of bytes before it. The cost is linear in the length of data.
@@ -88,8 +88,8 @@ type Parser interface {
 	Parse(dir Dir, data []byte, at int64) (length int, err error)
 
 	// Gap skips size lost bytes of dir and marks the affected events as partial. It reports whether the
-	// position behind the gap is known, as it is inside a body of known length. If not, Sync is called, and Gap again for
-	// the bytes of the client that Sync has skipped.
+	// position behind the gap is known, as it is inside a body of known length. If not, Sync is called, and
+	// Gap again for the bytes of the client that Sync has skipped.
 	Gap(dir Dir, size int) bool
 
 	// End is called when a side has sent its last byte (FIN).

@@ -122,7 +122,8 @@ func (f *function) copies(mutants []*mutant) (jump []edit, texts []string) {
 		changes := append(slices.Clone(head), edit{nameEnd, nameEnd, suffix}, edit{m.begin, m.end, m.text})
 		texts = append(texts, applyEdits(f.source, f.offset(declared), end, changes))
 	}
-	jump = append(head, edit{body + 1, body + 1, " if activeMutant != 0 { switch activeMutant {" + cases.String() + " } };"})
+	dispatch := " if activeMutant != 0 { switch activeMutant {" + cases.String() + " } };"
+	jump = append(head, edit{body + 1, body + 1, dispatch})
 	return jump, texts
 }
 
@@ -228,7 +229,9 @@ func (r *runner) drawMutants(ctx context.Context, s *sampler, count int, result 
 			if len(failed) == 0 {
 				break
 			}
-			byPackage[path] = slices.DeleteFunc(byPackage[path], func(m *mutant) bool { return slices.Contains(failed, m) })
+			byPackage[path] = slices.DeleteFunc(byPackage[path], func(m *mutant) bool {
+				return slices.Contains(failed, m)
+			})
 			for _, m := range failed {
 				result.add(m, notBuilt, "")
 				if other, ok := s.replace(m); ok {

@@ -45,7 +45,8 @@ func run(ctx context.Context) error {
 	least := flag.Float64("least", 0, "end with an error if fewer than this percentage is killed")
 	list := flag.Bool("list", false, "print the mutants and run nothing")
 	importers := flag.Bool("importers", true, "run the tests of the importing packages on what survives")
-	rest := flag.Bool("rest", true, "run also the tests that do not execute the line, although their child processes may")
+	rest := flag.Bool("rest", true,
+		"run also the tests that do not execute the line, although their child processes may")
 	verbose := flag.Bool("v", false, "print every mutant with the tests that noticed it: a flaky test notices what it does not test")
 	flag.Parse()
 	if flag.NArg() == 0 {

@@ -128,7 +128,7 @@ func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) (*rep
 	for range max(jobs, 1) {
 		workers.Go(func() {
 			for m := range work {
-				became, by, err := r.test(ctx, m)
+				became, by, err := r.testMutant(ctx, m)
 				switch {
 				case err != nil:
 					cancel(err)
@@ -152,9 +152,9 @@ func (r *runner) testAll(ctx context.Context, s *sampler, count, jobs int) (*rep
 	return result, nil
 }
 
-// test runs the tests of the mutant's package, then those of the importers, until one fails. It returns the
+// testMutant runs the tests of the mutant's package, then those of the importers, until one fails. It returns the
 // package whose test failed, with the names of the tests.
-func (r *runner) test(ctx context.Context, m *mutant) (outcome, string, error) {
+func (r *runner) testMutant(ctx context.Context, m *mutant) (outcome, string, error) {
 	paths := []string{m.function.pkg.path}
 	if r.importers {
 		paths = append(paths, m.function.pkg.importers...)

@@ -109,8 +109,8 @@ containers:
 	})
 }
 
-// writeLogs appends lines to 2,000 files until stop, at most 512 MiB: most of some hundred bytes, some of 100 KB without
-// an end.
+// writeLogs appends lines to 2,000 files until stop, at most 512 MiB: most of some hundred bytes, some of 100
+// KB without an end.
 func (f *floodNet) writeLogs(stop *atomic.Bool) {
 	random := rand.New(rand.NewPCG(1, 2))
 	line := strings.Repeat("some words of a log line, with a number: 12345; ", 6) + "\n"
@@ -313,9 +313,10 @@ func sum16(data []byte, sum uint64) uint16 {
 	return uint16(sum)
 }
 
-// TestCollectorStaysWithinItsMemory: rings, 2,000 logs that grow, events that wait because Kafka is away, and a flood of
-// packets that all make the collector keep something stay together within collector.memory, as the resident memory of the
-// process, and what was given up is counted. With rings of the largest size the rest has to do with less.
+// TestCollectorStaysWithinItsMemory: rings, 2,000 logs that grow, events that wait because Kafka is away, and
+// a flood of packets that all make the collector keep something stay together within collector.memory, as the
+// resident memory of the process, and what was given up is counted. With rings of the largest size the rest
+// has to do with less.
 func TestCollectorStaysWithinItsMemory(t *testing.T) {
 	t.Run("default", func(t *testing.T) { floodCollector(t, "") })
 	if !testing.Short() {

@@ -215,9 +215,9 @@ func expectOwnNames(t *testing.T, events []*pipeline.Event, requests int) {
 	}
 }
 
-// TestNewNetworkIsCapturedAtOnce, on a real Docker host: of ten clients, each in a network that was made for it and each
-// asking at once, every request is whole, also if the bridge has a name of its own. The series of bridges that are gone
-// do not stay.
+// TestNewNetworkIsCapturedAtOnce, on a real Docker host: of ten clients, each in a network that was made for
+// it and each asking at once, every request is whole, also if the bridge has a name of its own. The series of
+// bridges that are gone do not stay.
 func TestNewNetworkIsCapturedAtOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a Docker host")

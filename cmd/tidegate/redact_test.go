@@ -90,8 +90,8 @@ func TestRedactReadsAFile(t *testing.T) {
 	}
 }
 
-// TestRedactReadsLogsOfContainers: the messages of Docker's and of CRI's records are read, compressed or not, with their
-// parts joined; a private key extends over the records of its stream.
+// TestRedactReadsLogsOfContainers: the messages of Docker's and of CRI's records are read, compressed or not,
+// with their parts joined; a private key extends over the records of its stream.
 func TestRedactReadsLogsOfContainers(t *testing.T) {
 	const (
 		body   = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"

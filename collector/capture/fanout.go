@@ -77,7 +77,7 @@ const maxTags = 380
 // only there the kernel has put all fragments together. All else goes by the addresses alone: UDP, which may
 // be a tunnel; fragments and tunnels; and IPv6. What is not IP goes to the first ring.
 func ringChoice(isEthernet bool) []bpf.Instruction {
-	var p program
+	p := program{labels: map[string]int{}, jumps: map[int]string{}}
 
 	// The packet begins with its Ethernet header if this host sends it, else with its IP header, since the
 	// kernel runs the program before it gives the packet to the ring.
@@ -97,7 +97,8 @@ func ringChoice(isEthernet bool) []bpf.Instruction {
 			bpf.JumpIf{Cond: bpf.JumpEqual, Val: tag8021AD, SkipTrue: 1})
 		p.jump("untagged")
 		p.add(bpf.LoadIndirect{Off: 2, Size: 2}, bpf.StoreScratch{Src: bpf.RegA, N: scratchWord},
-			bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 4}, bpf.TAX{}, bpf.LoadScratch{Dst: bpf.RegA, N: scratchWord})
+			bpf.TXA{}, bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: 4}, bpf.TAX{},
+			bpf.LoadScratch{Dst: bpf.RegA, N: scratchWord})
 	}
 	p.label("untagged")
 	p.add(bpf.StoreScratch{Src: bpf.RegX, N: scratchBase})
@@ -143,26 +144,17 @@ func (p *program) add(list ...bpf.Instruction) { p.list = append(p.list, list...
 
 // label gives the next instruction a name.
 func (p *program) label(name string) {
-	if p.labels == nil {
-		p.labels = map[string]int{}
-	}
 	p.labels[name] = len(p.list)
 }
 
 // jumpTo adds a jump to a label if the accumulator fulfils the condition.
 func (p *program) jumpTo(label string, cond bpf.JumpTest, val uint32) {
-	if p.jumps == nil {
-		p.jumps = map[int]string{}
-	}
 	p.jumps[len(p.list)] = label
 	p.add(bpf.JumpIf{Cond: cond, Val: val})
 }
 
 // jump adds a jump to a label.
 func (p *program) jump(label string) {
-	if p.jumps == nil {
-		p.jumps = map[int]string{}
-	}
 	p.jumps[len(p.list)] = label
 	p.add(bpf.Jump{})
 }

@@ -172,8 +172,8 @@ func hostUint16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[a
 
 func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
 
-// A readFunc takes one packet. trusted is set if the kernel vouches for the checksums of the packet, sent if this host has
-// sent it on the interface.
+// A readFunc takes one packet. trusted is set if the kernel vouches for the checksums of the packet, sent if
+// this host has sent it on the interface.
 type readFunc = func(at int64, data []byte, wireLen int, trusted, sent bool)
 
 // trustedStatus is set in the status of packets whose checksums the kernel has verified, or that are not filled

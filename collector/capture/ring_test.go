@@ -136,8 +136,8 @@ func TestBlockOfOddHeadersStaysWithinItself(t *testing.T) {
 	})
 }
 
-// TestStopWaitsForALateBlock: the kernel hands over the last block of a ring long after the time that Live sets, as on a
-// machine whose timers are late. Its packets are read all the same, and none counts as dropped.
+// TestStopWaitsForALateBlock: the kernel hands over the last block of a ring long after the time that Live
+// sets, as on a machine whose timers are late. Its packets are read all the same, and none counts as dropped.
 func TestStopWaitsForALateBlock(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")

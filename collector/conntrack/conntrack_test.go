@@ -405,9 +405,9 @@ func translatedFlow(a, b byte, sport, dport uint16) *ct.Flow {
 	return &flow
 }
 
-// TestScanFillsTheMapEvenly: a scan, whose connections differ in one address or one port only, is known whole up to the
-// bound of the map, and leaves room for the connections of others. The map stays within its bound: the oldest tuples are
-// given up.
+// TestScanFillsTheMapEvenly: a scan, whose connections differ in one address or one port only, is known whole
+// up to the bound of the map, and leaves room for the connections of others. The map stays within its bound:
+// the oldest tuples are given up.
 func TestScanFillsTheMapEvenly(t *testing.T) {
 	for name, scan := range map[string]func(i int) *ct.Flow{
 		"addresses": func(i int) *ct.Flow { return translatedFlow(byte(i>>8), byte(i), 40000, 80) },

@@ -73,8 +73,8 @@ func converseInjected(random *rand.Rand, host, marker string) (conversation, err
 	return c, nil
 }
 
-// writeExtended writes a request in packets with extension headers of IPv6, or one with options of IPv4. The kernel takes it for sent, so that it
-// knows the answer.
+// writeExtended writes a request in packets with extension headers of IPv6, or one with options of IPv4. The
+// kernel takes it for sent, so that it knows the answer.
 func writeExtended(conn *net.TCPConn, random *rand.Rand, host, request string) (form string, err error) {
 	sendNext, receiveNext, err := sequenceNumbers(conn)
 	if err != nil {

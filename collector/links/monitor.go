@@ -101,15 +101,15 @@ func (m *Monitor) IsKnown(iface string, outer OuterHeader) bool {
 	return false
 }
 
-// IsHostMAC reports whether mac, its first byte in the upper ones, is the Ethernet address of an interface of this host.
-// Until the interfaces have been read it reports true for every one.
+// IsHostMAC reports whether mac, its first byte in the upper ones, is the Ethernet address of an interface of
+// this host. Until the interfaces have been read it reports true for every one.
 func (m *Monitor) IsHostMAC(mac uint64) bool {
 	macs := m.view.Load().macs
 	return macs == nil || macs[mac]
 }
 
-// IsMACOfBridge reports whether mac, its first byte in the upper ones, is the Ethernet address of a bridge or of one of its
-// ports. The host sends with it, and nobody else.
+// IsMACOfBridge reports whether mac, its first byte in the upper ones, is the Ethernet address of a bridge or
+// of one of its ports. The host sends with it, and nobody else.
 func (m *Monitor) IsMACOfBridge(bridge string, mac uint64) bool {
 	return m.view.Load().bridgeMACs[bridgeMAC{bridge, mac}]
 }

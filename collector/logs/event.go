@@ -37,8 +37,8 @@ type lineHandler struct {
 	states    [decode.NumStreams]redact.LogState // a secret may extend over several lines of a stream
 }
 
-// lineBuffers are the buffers for one line. The handlers share them: there are thousands of logs, and as many lines at a
-// time as there are cores.
+// lineBuffers are the buffers for one line. The handlers share them: there are thousands of logs, and as many
+// lines at a time as there are cores.
 type lineBuffers struct {
 	redactor redact.Redactor
 	plain    []byte // of plainText

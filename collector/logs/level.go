@@ -67,8 +67,8 @@ var levelsByLength = func() (byLength [maxLevelWord + 1][]levelName) {
 
 // levelKeys are the keys of JSON objects whose value is the level of a line.
 var levelKeys = [...]string{
-	"level", "severity", "lvl", "levelname", "level_name", "log.level", "@level", "loglevel", "log_level", "severity_text",
-	"severitytext", "@l",
+	"level", "severity", "lvl", "levelname", "level_name", "log.level", "@level", "loglevel", "log_level",
+	"severity_text", "severitytext", "@l",
 }
 
 // detectLevel returns the level at the front of a line; "": none. It recognises the letter of klog

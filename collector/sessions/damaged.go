@@ -1,9 +1,6 @@
 package sessions
 
-import (
-	"tidegate/collector/reassembly"
-	"tidegate/pipeline"
-)
+import "tidegate/collector/reassembly"
 
 // A packet whose headers are damaged, cut or nested too deep is not read. Between containers that is no accident of a
 // network: the sender has made them so, and the receiver may read further than the decoder. So such packets on a bridge
@@ -26,22 +23,9 @@ func (t *Table) handleDamaged(p *packet, wireLen int) {
 	p.proto, p.sport, p.dport, p.checksum, p.Flags = protoDamaged, 0, 0, sumUnchecked, 0
 	p.header, p.Options, p.Payload, p.Size = nil, nil, nil, wireLen
 	key, sender := p.flowKey()
-	flow := t.flows[key]
-	if flow != nil && flow.dead {
-		t.replaceFlow(flow, "")
-		flow = nil
-	}
-	isNew := flow == nil
+	flow, isNew := t.enterFlow(t.flows[key], p, key, sender)
 	if isNew {
-		flow = t.openFlow(p, key, sender)
-	}
-	flow, isNew = t.checkCopies(flow, p, sender, isNew)
-	if isNew {
-		client, server := flow.endpoints()
-		flow.session = pipeline.SessionID(t.deps.Collector, flow.transport(), client, server, 0, flow.first)
-		if flow.tunnel != nil {
-			flow.session = flow.tunnel.sessionID(flow.session)
-		}
+		flow.setSession(0)
 	}
 	flow.lastSeen, flow.last = t.clock.now, max(flow.last, p.Time)
 	side := &flow.stats.sides[reassembly.Dir(sender^flow.clientSide)]

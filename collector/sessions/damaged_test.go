@@ -12,8 +12,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// withExtensions returns frame, an Ethernet frame with IPv6, with extension headers of eight bytes each: their types are
-// given, and their bodies are empty options, or that of a Fragment header of a packet in one piece.
+// withExtensions returns frame, an Ethernet frame with IPv6, with extension headers of eight bytes each:
+// their types are given, and their bodies are empty options, or that of a Fragment header of a packet in one
+// piece.
 func withExtensions(frame []byte, types ...byte) []byte {
 	var headers []byte
 	last := frame[20]
@@ -74,8 +75,8 @@ func damagedFrames(t testing.TB, src, dst netip.AddrPort) map[string][]byte {
 	}
 }
 
-// TestDamagedPacketsOfAContainerAreTold: packets on a bridge that cannot be read are one session of their addresses, with
-// a tag. Elsewhere they are counted only.
+// TestDamagedPacketsOfAContainerAreTold: packets on a bridge that cannot be read are one session of their
+// addresses, with a tag. Elsewhere they are counted only.
 func TestDamagedPacketsOfAContainerAreTold(t *testing.T) {
 	client, server := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
 	for name, frame := range damagedFrames(t, client, server) {

@@ -118,7 +118,8 @@ type tagHeader struct {
 	kind links.Encapsulation // NoEncapsulation: a VLAN tag
 }
 
-// Receivers that are not part of such a network do not take frames with these headers, so each is opened as a tunnel is.
+// Receivers that are not part of such a network do not take frames with these headers, so each is opened as a
+// tunnel is.
 var tagHeaders = [...]tagHeader{
 	{etherVLAN, 4, links.NoEncapsulation},
 	{etherQinQ, 4, links.NoEncapsulation},

@@ -53,7 +53,8 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 			next, data, wire = data[0], data[size:], wire-size
 
 		case protoFragment:
-			// Linux takes only one; the bound is that of the memory and time of the datagrams that one packet completes.
+			// Linux takes only one. The bound is that of the memory and time of the datagrams that one packet
+			// completes.
 			if fragments++; fragments > maxNesting {
 				return resTooDeep
 			}

@@ -80,8 +80,8 @@ func TestDatagramOfManyFragmentsIsRead(t *testing.T) {
 	}
 }
 
-// TestRefusedHeadersReplaceNoBytes: a segment that Linux drops because of its extension headers has other bytes than the
-// one that follows.
+// TestRefusedHeadersReplaceNoBytes: a segment that Linux drops because of its extension headers has other
+// bytes than the one that follows.
 func TestRefusedHeadersReplaceNoBytes(t *testing.T) {
 	for name, header := range map[string][]byte{
 		"option that the receiver must know": {protoDestOpts, 0, 0x9e, 4, 0, 0, 0, 0},

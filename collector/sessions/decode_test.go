@@ -151,8 +151,8 @@ func TestFragmentsAreBounded(t *testing.T) {
 	}
 }
 
-// TestFragmentsBeginAnewAfterAnOverlap: Linux drops a datagram whose fragments overlap, and takes a complete one with the
-// same id that follows. A fragment within what has come in a row is a repetition.
+// TestFragmentsBeginAnewAfterAnOverlap: Linux drops a datagram whose fragments overlap, and takes a complete
+// one with the same id that follows. A fragment within what has come in a row is a repetition.
 func TestFragmentsBeginAnewAfterAnOverlap(t *testing.T) {
 	for name, ends := range map[string][2]string{
 		"IPv4": {"10.0.0.1:4000", "10.0.0.2:53"}, "IPv6": {"[fd00::1]:4000", "[fd00::2]:53"},

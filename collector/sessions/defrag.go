@@ -215,7 +215,8 @@ func (f *defragmenter) releaseParts(d *datagram) {
 	d.parts, d.received = nil, 0
 }
 
-// removeDatagram ends a datagram that is complete, given up or expired. Its place in the queue is freed by removeOldest.
+// removeDatagram ends a datagram that is complete, given up or expired. Its place in the queue is freed by
+// removeOldest.
 func (f *defragmenter) removeDatagram(d *datagram) {
 	f.releaseParts(d)
 	delete(f.datagrams, d.key)

@@ -115,18 +115,24 @@ func (f *flow) transport() pipeline.Transport {
 	return pipeline.Transport_TRANSPORT_NONE
 }
 
-// openProtocol sets the session's id and opens its protocols.Conn. seq is the first sequence number, 0 for
-// UDP.
-func (f *flow) openProtocol(seq uint32, midStream bool) {
+// setSession sets the session's id. seq is the first sequence number, 0 for a protocol without one.
+func (f *flow) setSession(seq uint32) {
 	client, server := f.endpoints()
-	f.stats.partialStart = midStream
 	f.session = pipeline.SessionID(f.table.deps.Collector, f.transport(), client, server, seq, f.first)
 	if f.tunnel != nil {
 		f.session = f.tunnel.sessionID(f.session)
 	}
+}
+
+// openProtocol sets the session's id and opens its protocols.Conn. seq is the first sequence number, 0 for
+// UDP.
+func (f *flow) openProtocol(seq uint32, midStream bool) {
+	f.stats.partialStart = midStream
+	f.setSession(seq)
 	if f.dedup.state == duplicate || f.table.deps.Protocols == nil {
 		return
 	}
+	client, server := f.endpoints()
 	f.conn = f.table.deps.Protocols.Open(protocols.Info{
 		Transport: f.transport(), Client: client, Server: server, Session: f.session,
 		CommunityID: pipeline.CommunityID(f.transport(), client, server), VLAN: f.vlan, MidStream: midStream,

@@ -65,8 +65,8 @@ func (f *frameSocket) sendFrame(t testing.TB, frame []byte) {
 	}
 }
 
-// segmentOf returns a frame with a segment of conn from the client to the server, which the kernel of the client does not
-// know of.
+// segmentOf returns a frame with a segment of conn from the client to the server, which the kernel of the
+// client does not know of.
 func (v *victim) segmentOf(payload string) []byte {
 	v.Helper()
 	seq, ack := v.sequenceNumbers()

@@ -90,8 +90,8 @@ func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 	}
 
 	m.undecoded = newUndecodedCounters(factory)
-	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport; none: packets that could not be read.",
-		"transport")
+	opened := factory.CounterVec("tidegate_sessions_opened_total",
+		"Sessions that began, by transport; none: packets that could not be read.", "transport")
 	m.opened = [3]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp"), opened.WithLabelValues("none")}
 
 	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by state at the end.",

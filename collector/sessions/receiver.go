@@ -1,14 +1,10 @@
 package sessions
 
-import (
-	"encoding/binary"
+import "tidegate/collector/links"
 
-	"tidegate/collector/links"
-)
-
-// A sender can have a segment captured that its receiver does not take: TCP signs what nobody has agreed to sign, or the
-// frame goes to the Ethernet address of another, which a bridge forwards all the same. Such a segment is doubtful: the
-// acknowledgement of the receiver decides whether its bytes count.
+// A sender can have a segment captured that its receiver does not take: TCP signs what nobody has agreed to
+// sign, or the frame goes to the Ethernet address of another, which a bridge forwards all the same. Such a
+// segment is doubtful: the acknowledgement of the receiver decides whether its bytes count.
 
 // isSigned reports whether options, of a segment of TCP, have a signature: MD5 (RFC 2385) or TCP-AO (RFC 5925). Linux
 // drops a segment with a signature for which it has no key.
@@ -34,7 +30,7 @@ func isSigned(options []byte) bool {
 }
 
 // A receiverCache holds the results of lookUpReceiver for a while, as senderCache does.
-type receiverCache [512]receiverEntry
+type receiverCache [cacheSize]receiverEntry
 
 type receiverEntry struct {
 	src, dst addr
@@ -52,13 +48,12 @@ const (
 	receiverOther                  // the Ethernet address is that of another
 )
 
-// checkReceiver compares the destination addresses of a frame on a bridge with a segment of TCP that has bytes. If the IP
-// address is not that of the interface that the frame goes to, the segment is doubtful.
+// checkReceiver compares the destination addresses of a frame on a bridge with a segment of TCP that has
+// bytes. If the IP address is not that of the interface that the frame goes to, the segment is doubtful.
 func (t *Table) checkReceiver(p *packet, frame []byte) {
 	if p.Size == 0 || p.tunnel.kind != links.NoEncapsulation || len(frame) < 14 || !t.ifaces.list[p.iface].isBridge {
 		return
 	}
-	mac := uint64(binary.BigEndian.Uint32(frame))<<16 | uint64(binary.BigEndian.Uint16(frame[4:]))
 	if frame[0]&1 != 0 { // broadcast or multicast, which TCP does not have (RFC 9293, section 3.9.2.3)
 		p.refused, p.Doubtful = true, true
 		return
@@ -66,7 +61,8 @@ func (t *Table) checkReceiver(p *packet, frame []byte) {
 	if t.deps.Senders == nil {
 		return
 	}
-	cached := &t.receivers[(p.dst.lo^mac*0x9e3779b97f4a7c15>>32)%uint64(len(t.receivers))]
+	mac := macAt(frame)
+	cached := &t.receivers[cachePlace(&p.dst, mac)]
 	if cached.dst != p.dst || cached.src != p.src || cached.mac != mac || p.clock >= cached.until {
 		*cached = receiverEntry{p.src, p.dst, mac, p.clock + senderAge, t.lookUpReceiver(p, mac)}
 	}

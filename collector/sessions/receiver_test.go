@@ -19,7 +19,8 @@ type decoy struct {
 	change func(frame []byte) []byte
 }
 
-// withTCPOption returns frame, an Ethernet frame with TCP over IPv4 without options, with an option and valid checksums.
+// withTCPOption returns frame, an Ethernet frame with TCP over IPv4 without options, with an option and valid
+// checksums.
 func withTCPOption(t testing.TB, frame []byte, option layers.TCPOption) []byte {
 	src, _ := netip.AddrFromSlice(frame[26:30])
 	dst, _ := netip.AddrFromSlice(frame[30:34])

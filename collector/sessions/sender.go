@@ -12,13 +12,24 @@ import (
 
 // A senderCache holds the results of checkSender for a while: most packets of a bridge come from a few addresses. It
 // is direct-mapped.
-type senderCache [512]struct {
+type senderCache [cacheSize]struct {
 	src     addr
 	mac     uint64
 	until   int64 // clock
 	origin  frameOrigin
 	spoofed bool
 	forged  bool
+}
+
+// cacheSize is the number of places of senderCache and of receiverCache.
+const cacheSize = 512
+
+// cachePlace returns the place of an IP address and an Ethernet address in these caches.
+func cachePlace(ip *addr, mac uint64) uint64 { return (ip.lo ^ mac*0x9e3779b97f4a7c15>>32) % cacheSize }
+
+// macAt returns the Ethernet address at the front of data, its first byte in the upper ones.
+func macAt(data []byte) uint64 {
+	return uint64(binary.BigEndian.Uint32(data))<<16 | uint64(binary.BigEndian.Uint16(data[4:]))
 }
 
 // senderAge is the time, ns, for which a result of checkSender holds.
@@ -49,10 +60,10 @@ func (t *Table) checkSender(p *packet, frame []byte) {
 	if p.tunnel.kind != links.NoEncapsulation || len(frame) < 14 || !t.ifaces.list[p.iface].isBridge {
 		return
 	}
-	p.mac = uint64(binary.BigEndian.Uint32(frame[6:]))<<16 | uint64(binary.BigEndian.Uint16(frame[10:]))
+	p.mac = macAt(frame[6:])
 	p.movedMAC = t.enricher.hasMovedMAC != nil && t.enricher.hasMovedMAC(p.mac, p.Time)
 	p.origin = t.origin
-	cached := &t.senders[(p.src.lo^p.mac*0x9e3779b97f4a7c15>>32)%uint64(len(t.senders))]
+	cached := &t.senders[cachePlace(&p.src, p.mac)]
 	if cached.src != p.src || cached.mac != p.mac || cached.origin != p.origin || p.clock >= cached.until {
 		cached.src, cached.mac, cached.origin, cached.until = p.src, p.mac, p.origin, p.clock+senderAge
 		_, cached.spoofed = t.enricher.realSender(p.src.netip(), frameSender{p.src, p.mac, p.origin}, p.Time)

@@ -118,8 +118,8 @@ func (t *Table) closeAccounts() {
 // and its event.
 const flowBytes = int64(unsafe.Sizeof(flowMemory{})) + 512
 
-// enforceBudget drops the free flows and evicts others while the memory budget is exceeded and this Table's flows are the
-// largest part.
+// enforceBudget drops the free flows and evicts others while the memory budget is exceeded and this Table's
+// flows are the largest part.
 func (t *Table) enforceBudget() {
 	for t.memory.Excess() > 0 {
 		if len(t.free) == 0 {
@@ -135,8 +135,8 @@ func (t *Table) enforceBudget() {
 	}
 }
 
-// enforceBudgets has each part give up memory if the budget is exceeded and the part is the largest. Packets have the part
-// that they let grow do so; here a part does that does not grow, while others do.
+// enforceBudgets has each part give up memory if the budget is exceeded and the part is the largest. Packets
+// have the part that they let grow do so; here a part does that does not grow, while others do.
 func (t *Table) enforceBudgets() {
 	t.enforceBudget()
 	t.pool.EnforceLimit()

@@ -575,8 +575,9 @@ func TestPanicCostsOnlyTheOpenSessions(t *testing.T) {
 	test.wantParserLog(">def close")
 }
 
-// TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen: the capture has lost the SYN of one side, and both have sent. A SYN
-// with another number is kept until it is answered, as on a connection of which both SYNs were seen.
+// TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen: the capture has lost the SYN of one side, and both have
+// sent. A SYN with another number is kept until it is answered, as on a connection of which both SYNs were
+// seen.
 func TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen(t *testing.T) {
 	for _, first := range []struct{ way, flags string }{{">", "S"}, {"<", "SA"}} {
 		test := newTableTest(t, Default(), Deps{})

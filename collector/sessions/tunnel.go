@@ -151,10 +151,11 @@ func (t *tunnel) fields() (fields [48]byte) {
 	return fields
 }
 
-// enterVLAN notes in p the VLAN id of a tag with the EtherType typ. On a bridge the VLAN is part of the keys of p, as if
-// it were a tunnel: the containers on a bridge can tag their frames as they like, and one with another tag reaches none
-// of those that the address names. The id 0 is no VLAN but a tag that has a priority only (IEEE 802.1Q, 9.6): Linux takes
-// the frame as one without the tag, however many there are, if the tag is of 802.1Q or 802.1ad.
+// enterVLAN notes in p the VLAN id of a tag with the EtherType typ. On a bridge the VLAN is part of the keys
+// of p, as if it were a tunnel: the containers on a bridge can tag their frames as they like, and one with
+// another tag reaches none of those that the address names. The id 0 is no VLAN but a tag that has a priority
+// only (IEEE 802.1Q, 9.6): Linux takes the frame as one without the tag, however many there are, if the tag
+// is of 802.1Q or 802.1ad.
 func (d *decoder) enterVLAN(p *packet, typ, id uint16) {
 	if id == 0 && (typ == etherVLAN || typ == etherQinQ) {
 		return

@@ -6,6 +6,19 @@ import (
 	"tidegate/protocols"
 )
 
+// enterFlow returns the flow of p, a packet of a protocol without connections, and whether p is the first one of it.
+// flow is the one with the key of p, or nil.
+func (t *Table) enterFlow(flow *flow, p *packet, key flowKey, sender uint8) (_ *flow, isNew bool) {
+	if flow != nil && flow.dead {
+		t.replaceFlow(flow, "")
+		flow = nil
+	}
+	if isNew = flow == nil; isNew {
+		flow = t.openFlow(p, key, sender)
+	}
+	return t.checkCopies(flow, p, sender, isNew)
+}
+
 // handleUDP passes a datagram to its flow. It opens the flow if there is none.
 func (t *Table) handleUDP(p *packet) {
 	key, sender := p.flowKey()
@@ -13,15 +26,7 @@ func (t *Table) handleUDP(p *packet) {
 	if flow != nil && p.checksum != sumUnchecked && flow.rejectsChecksum(p, sender) {
 		return
 	}
-	if flow != nil && flow.dead {
-		t.replaceFlow(flow, "")
-		flow = nil
-	}
-	isNew := flow == nil
-	if isNew {
-		flow = t.openFlow(p, key, sender)
-	}
-	flow, isNew = t.checkCopies(flow, p, sender, isNew)
+	flow, isNew := t.enterFlow(flow, p, key, sender)
 	if isNew {
 		flow.openProtocol(0, false)
 	}

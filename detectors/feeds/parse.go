@@ -326,7 +326,8 @@ func checkDomainScope(name string) error {
 		return fmt.Errorf("%q is a name of private networks: %s", name, top)
 	}
 	if !isTopLevel(top) {
-		return fmt.Errorf("%q is not a domain: its last label is not that of a top-level domain, nor is it an address", name)
+		return fmt.Errorf("%q is not a domain: its last label is not that of a top-level domain, nor is it an address",
+			name)
 	}
 
 	// A private suffix, such as that of a hosting service, may be listed; one of ICANN's may not.

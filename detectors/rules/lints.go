@@ -47,9 +47,9 @@ var neverZero = []string{
 	"http.response.status_code", "source.port", "destination.port", "tls.server.not_after", "mysql.statement_id", "dns.type",
 }
 
-// trueWhenAbsent returns a lint for each comparison of a field of neverZero that is true for events without the field,
-// unless another part of the same chain of and requires the field: http.response.status_code < 400 is true for a request
-// without a response.
+// trueWhenAbsent returns a lint for each comparison of a field of neverZero that is true for events without
+// the field, unless another part of the same chain of and requires the field: http.response.status_code < 400
+// is true for a request without a response.
 func (t *slotTable) trueWhenAbsent(n *node) (lints []string) {
 	var walk func(n *node, required []int)
 	walk = func(n *node, required []int) {

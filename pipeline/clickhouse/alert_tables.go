@@ -80,8 +80,8 @@ func severityExpr(column string) string {
 		strings.Join(words[1:], ", "), column, quoteString("Enum8("+strings.Join(values, ", ")+")"))
 }
 
-// copyNewestAlerts returns the statement that copies the newest revisions of alerts that were stored before the feed was
-// there. It may run twice, since the table keeps one revision of each alert.
+// copyNewestAlerts returns the statement that copies the newest revisions of alerts that were stored before
+// the feed was there. It may run twice, since the table keeps one revision of each alert.
 func copyNewestAlerts(cfg Config) []string {
 	columns := alertColumnNames()
 	return []string{fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s ORDER BY id, revision DESC LIMIT 1 BY id"+

@@ -27,6 +27,23 @@ func revision(id string, number uint64, topic string, block time.Time) *pipeline
 	}
 }
 
+// migrateByTwoEngines migrates the store by two engines that start at once. Each may need several attempts.
+func migrateByTwoEngines(t *testing.T, name string, store *clickhouse.Store) {
+	t.Helper()
+	var starts sync.WaitGroup
+	for range 2 { // engines
+		starts.Go(func() {
+			for range 3 { // attempts, as at a start
+				if err := store.Migrate(context.WithoutCancel(t.Context())); err == nil {
+					return
+				}
+			}
+			t.Errorf("%s: no attempt to migrate succeeded", name)
+		})
+	}
+	starts.Wait()
+}
+
 // TestNewestAlertsLeaveOutABlockAndOtherTopics: an alert that the excepted block has touched comes back as it was
 // before the block, one that the block has opened does not, and alerts of another topic never do.
 func TestNewestAlertsLeaveOutABlockAndOtherTopics(t *testing.T) {
@@ -145,18 +162,7 @@ func TestRevisionsGetATableOfTheirOwnName(t *testing.T) {
 		}, interrupt...) {
 			query(t, store, statement)
 		}
-		var starts sync.WaitGroup
-		for range 2 { // engines
-			starts.Go(func() {
-				for range 3 { // attempts, as at a start
-					if err := store.Migrate(context.WithoutCancel(t.Context())); err == nil {
-						return
-					}
-				}
-				t.Errorf("%s: no attempt to migrate succeeded", name)
-			})
-		}
-		starts.Wait()
+		migrateByTwoEngines(t, name, store)
 		if err := store.InsertAlerts(t.Context(), []*pipeline.Alert{revision("7", 200, "t", time.Now())}, "n"); err != nil {
 			t.Fatal(err)
 		}
@@ -198,18 +204,7 @@ func TestNewestRevisionsAreMovedIntoTheOrderOfTime(t *testing.T) {
 		}, interrupt...) {
 			query(t, store, statement)
 		}
-		var starts sync.WaitGroup
-		for range 2 { // engines
-			starts.Go(func() {
-				for range 3 { // attempts, as at a start
-					if err := store.Migrate(context.WithoutCancel(t.Context())); err == nil {
-						return
-					}
-				}
-				t.Errorf("%s: no attempt to migrate succeeded", name)
-			})
-		}
-		starts.Wait()
+		migrateByTwoEngines(t, name, store)
 		query(t, store, "INSERT INTO alert_revisions (id, revision, severity) VALUES ('8', 200, 'high'), ('new', 1, 'low')")
 		if got := query(t, store, "SELECT count(), countIf(revision >= 90), max(revision) FROM alerts"); got != "11\t10\t200" {
 			t.Errorf("%s: alerts, those with their newest revision and the highest one: %s", name, got)
@@ -304,8 +299,8 @@ func fillRevisions(t *testing.T, store *clickhouse.Store, revisions int) {
 	}
 }
 
-// TestAlertsAreFast: the view alerts and the start of a partition do not sort all revisions. TIDEGATE_REVISIONS=10000000 is
-// the size of the figures in bench/RESULTS.md.
+// TestAlertsAreFast: the view alerts and the start of a partition do not sort all revisions.
+// TIDEGATE_REVISIONS=10000000 is the size of the figures in bench/RESULTS.md.
 func TestAlertsAreFast(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it inserts hundreds of thousands of revisions")

@@ -39,8 +39,9 @@ func addEventProjections(cfg Config) (statements []string) {
 
 // Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
-// has migrated; the order of an upgrade is store, engine, collectors. The exceptions are the tables of alerts, one of which
-// is renamed and one created anew: an engine of an earlier version waits with its next alerts until it is replaced.
+// has migrated; the order of an upgrade is store, engine, collectors. The exceptions are the tables of
+// alerts, one of which is renamed and one created anew: an engine of an earlier version waits with its next
+// alerts until it is replaced.
 func (s *Store) Migrate(ctx context.Context) error {
 	execute := func(statements ...string) func(context.Context) error {
 		return func(ctx context.Context) error {

@@ -89,7 +89,7 @@ type StoreConfig struct {
 	TCPPort int `yaml:"tcp_port"`
 	// Database that holds all tables. Its size counts against max_disk_bytes.
 	Database string `yaml:"database"`
-	// Maximum memory of the ClickHouse process. With less than 1 GiB the queries of analysts may keep out inserts.
+	// Maximum memory of the ClickHouse process, at least 1 GiB: with less, the queries of analysts keep out inserts.
 	MaxMemoryBytes config.Size `yaml:"max_memory_bytes"`
 	// Maximum size of the store on disk; 0: no limit. When the live data exceeds nine tenths of it, the oldest
 	// events are deleted, about a twentieth at a time. The rest is for data that merges have just replaced. Queries

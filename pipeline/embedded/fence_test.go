@@ -180,8 +180,9 @@ func (b breakout) tableAttempts(t *testing.T, admin clickhouse.Config) (attempts
 	return attempts
 }
 
-// hostStatements are statements that reach files of the host or another host by other ways than an argument of a table
-// function or an engine: named collections, user-defined programs, backups, disks of tables, schemas of formats, outputs.
+// hostStatements are statements that reach files of the host or another host by other ways than an argument
+// of a table function or an engine: named collections, user-defined programs, backups, disks of tables,
+// schemas of formats, outputs.
 var hostStatements = []string{
 	"CREATE NAMED COLLECTION fence_file AS path = '$PATH', format = 'LineAsString', structure = 'line String'; " +
 		"SELECT * FROM file(fence_file); DROP NAMED COLLECTION IF EXISTS fence_file",
@@ -289,8 +290,8 @@ func TestUnfencedStoreReadsFilesOfTheHost(t *testing.T) {
 // secretVariable is set in the environment of the test, which starts the server.
 const secretVariable = "TIDEGATE_TEST_ENVIRONMENT"
 
-// checkSystemTables reads each system table as a user. None holds the marker, which is in the environment of the process that
-// has started the server, or a password or its hash.
+// checkSystemTables reads each system table as a user. None holds the marker, which is in the environment of
+// the process that has started the server, or a password or its hash.
 func (b breakout) checkSystemTables(t *testing.T, admin, cfg clickhouse.Config, user string) {
 	t.Helper()
 	tables := list(t, admin, "SELECT name FROM system.tables WHERE database = 'system' AND name NOT LIKE '%zookeeper%'"+

@@ -111,8 +111,8 @@ func waitExited(pid int) bool {
 	return false
 }
 
-// hungryQueries are queries that take all the memory that they get, each in a way of its own. Some raise what an analyst
-// may raise, so that more is held at a time, or less is written to the disk.
+// hungryQueries are queries that take all the memory that they get, each in a way of its own. Some raise what
+// an analyst may raise, so that more is held at a time, or less is written to the disk.
 var hungryQueries = []string{
 	"SELECT sum(length(text)) FROM (SELECT groupArray(repeat('x', 10000)) AS text FROM numbers(200000))",
 	"SELECT count() FROM (SELECT number FROM numbers(100000000) GROUP BY number)" +
@@ -128,9 +128,9 @@ var hungryQueries = []string{
 		" SETTINGS max_untracked_memory = 100000000000, max_bytes_ratio_before_external_group_by = 0",
 }
 
-// TestAnalystsLeaveMemoryForInserts runs as many hungry queries as analysts may run at once, again and again, in a store
-// of the least memory. Each block of an engine is inserted meanwhile, by few attempts, in twenty rounds of queries, and the
-// process keeps to its memory.
+// TestAnalystsLeaveMemoryForInserts runs as many hungry queries as analysts may run at once, again and again,
+// in a store of the least memory. Each block of an engine is inserted meanwhile, by few attempts, in twenty
+// rounds of queries, and the process keeps to its memory.
 func TestAnalystsLeaveMemoryForInserts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a ClickHouse")
@@ -355,8 +355,9 @@ func TestOnlyTheOwnerMayReadThePasswordFiles(t *testing.T) {
 	}
 }
 
-// TestPasswordsAreForTheOwnerOnly: another user of the host reads no file that holds a password or its hash, wherever
-// the folder lies. The passwords are in no log, no metric, and neither in the arguments nor in the environment of the child.
+// TestPasswordsAreForTheOwnerOnly: another user of the host reads no file that holds a password or its hash,
+// wherever the folder lies. The passwords are in no log, no metric, and neither in the arguments nor in the
+// environment of the child.
 func TestPasswordsAreForTheOwnerOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a ClickHouse")

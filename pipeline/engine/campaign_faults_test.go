@@ -81,6 +81,18 @@ func (c *campaign) terminateAnyTime() {
 	c.terminate(cmd, out)
 }
 
+// killOrTerminate ends a child by SIGKILL, or by SIGTERM once it works.
+func (c *campaign) killOrTerminate(cmd *exec.Cmd, out *childOutput) {
+	c.t.Helper()
+	if c.random.IntN(2) == 0 {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return
+	}
+	waitUntil(c.t, "an engine that works", func() bool { return strings.Contains(out.String(), "partition assigned") })
+	c.terminate(cmd, out)
+}
+
 // terminate ends a child by SIGTERM.
 func (c *campaign) terminate(cmd *exec.Cmd, out *childOutput) {
 	c.t.Helper()
@@ -376,13 +388,7 @@ func (c *campaign) suspendMachine() {
 		_ = syscall.Kill(suspended[i], syscall.SIGCONT)
 	}
 	time.Sleep(time.Duration(c.random.Int64N(int64(maxMoment))))
-	if c.random.IntN(2) == 0 {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		return
-	}
-	waitUntil(c.t, "an engine that works", func() bool { return strings.Contains(out.String(), "partition assigned") })
-	c.terminate(cmd, out)
+	c.killOrTerminate(cmd, out)
 }
 
 // suspendWithClockJump pauses an engine whose wall clock jumps by minutes meanwhile.
@@ -429,13 +435,7 @@ func (c *campaign) killStore() {
 	killed := server.PID()
 	_ = syscall.Kill(killed, syscall.SIGKILL)
 	waitUntil(c.t, "another server of the store", func() bool { return server.PID() != killed && server.PID() != 0 })
-	if c.random.IntN(2) == 0 {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		return
-	}
-	waitUntil(c.t, "an engine that works", func() bool { return strings.Contains(out.String(), "partition assigned") })
-	c.terminate(cmd, out)
+	c.killOrTerminate(cmd, out)
 }
 
 // loseLogEnd takes the last messages of the log away, as an unclean election of a leader does. The rows of those that

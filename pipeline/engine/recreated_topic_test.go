@@ -97,9 +97,9 @@ func TestApacheTopicCreatedAnewWhileTheEngineRunsIsReadFromItsBeginning(t *testi
 	}
 }
 
-// TestLastBlockOfADeletedLogIsCompleteBeforeTheNewOneCountsAsRead: an engine is killed between the rows and the alerts of
-// a block, and the topic is created anew, without a message. An engine that is stopped as soon as all is processed by
-// the committed offset has raised the alerts.
+// TestLastBlockOfADeletedLogIsCompleteBeforeTheNewOneCountsAsRead: an engine is killed between the rows and
+// the alerts of a block, and the topic is created anew, without a message. An engine that is stopped as soon
+// as all is processed by the committed offset has raised the alerts.
 func TestLastBlockOfADeletedLogIsCompleteBeforeTheNewOneCountsAsRead(t *testing.T) {
 	scenario := newScenario(t, "last_of_log", newHarness(t, 1, kafka.AssignStatic), 1, kafka.AssignStatic)
 	scenario.send(0, 6, 10)

@@ -77,7 +77,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	if err := w.completeLastBlock(ctx, &start); err != nil {
 		return open, false, err
 	}
-	if err := w.beginReset(ctx, &start); err != nil {
+	if err := w.beginReset(ctx, start); err != nil {
 		return open, false, err
 	}
 	w.skipDeleted(&start)
@@ -178,7 +178,7 @@ func (w *worker) endOfLostBlock(start startPoint, end int64) int64 {
 // beginReset commits the start of a log that is read from its beginning: no later start may take the committed offset
 // for one of this log. It comes when the last block of the other log is complete, since an offset without an intent
 // says that all blocks before it are.
-func (w *worker) beginReset(ctx context.Context, start *startPoint) error {
+func (w *worker) beginReset(ctx context.Context, start startPoint) error {
 	if !start.isReset {
 		return nil
 	}

@@ -2,7 +2,8 @@ package redact
 
 import "bytes"
 
-// A LogState is what the last lines of a log say about its next one. Each stream of a log has one.
+// A LogState holds the private key and the name of a secret that the lines of a log so far have left open, for its next
+// line. Each stream of a log has one.
 type LogState struct {
 	key  keyBlock
 	next expectation
@@ -183,7 +184,9 @@ func expectedBehindName(text []byte) expectation {
 	if key := text[keyFrom:keyEnd]; !isNameMember(key) {
 		return expectation{}
 	}
-	return expectation{kind: besideValue, class: class, column: keyFrom, mark: mark, lines: maxBesideLines, isJSON: quoted}
+	return expectation{
+		kind: besideValue, class: class, column: keyFrom, mark: mark, lines: maxBesideLines, isJSON: quoted,
+	}
 }
 
 // readExpected hides what is expected in a line, and decides whether it is expected in the next one, too.

@@ -43,8 +43,8 @@ var continuedProse = []string{
 	"reset password\nvalue: 12", "mysql --password \\\n  --user bob", "tokens:\n- $TOKEN\n- ${OTHER}",
 }
 
-// TestSecretsOverSeveralRecordsAreHidden: a value is hidden by the name in a record before it, whatever its letters are;
-// records without a secret do not change.
+// TestSecretsOverSeveralRecordsAreHidden: a value is hidden by the name in a record before it, whatever its
+// letters are; records without a secret do not change.
 func TestSecretsOverSeveralRecordsAreHidden(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 10))
 	for _, form := range continuedForms {

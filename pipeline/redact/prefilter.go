@@ -493,8 +493,8 @@ func (c *lineChecks) isSuspicious() bool {
 		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden()
 }
 
-// isSecretHidden reports whether a secret may be in a form of the line without its escapes, its references to characters,
-// or its signs for blanks.
+// isSecretHidden reports whether a secret may be in a form of the line without its escapes, its references to
+// characters, or its signs for blanks.
 func (c *lineChecks) isSecretHidden() bool {
 	return c.mayEscapesHide() && c.isSecretDecoded('\\', decodeEscape) ||
 		c.encodings < maxRare && (c.entity && hasEntity(c.data) && c.isSecretDecoded('&', decodeEntity) ||

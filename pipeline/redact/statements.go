@@ -55,7 +55,7 @@ var (
 	}
 )
 
-// A statedName is what a sentence has between the name of a secret and its value.
+// A statedName holds the words of a sentence between the name of a secret and a link such as "is" or "to".
 type statedName struct {
 	words       int // in front of the link
 	first, last []byte

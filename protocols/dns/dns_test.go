@@ -276,8 +276,8 @@ func TestMDNSAndLLMNRAndNetBIOSAreNotRecognised(t *testing.T) {
 	check(137, 0)
 }
 
-// TestClientsPortExcludesNoQuery: the client chooses its port. An answer from a port of mDNS to a query that was sent by
-// multicast is none of DNS.
+// TestClientsPortExcludesNoQuery: the client chooses its port. An answer from a port of mDNS to a query that
+// was sent by multicast is none of DNS.
 func TestClientsPortExcludesNoQuery(t *testing.T) {
 	script := newScript(t).query(1, "evil.example").reply(1, "evil.example", 0, a4(1))
 	for _, clientPort := range Protocol.ExcludePorts {

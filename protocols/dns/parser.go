@@ -92,7 +92,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 
 	p.Tick(at) // first, so that a query that has timed out is not paired with this message
 	response := p.message.flags&flagQR != 0
-	if response && !p.rolesKnown && slices.Contains(Protocol.ExcludePorts, p.conn.Info().Client.Port()) && dir == protocols.Client {
+	isUnasked := response && !p.rolesKnown && dir == protocols.Client
+	if isUnasked && slices.Contains(Protocol.ExcludePorts, p.conn.Info().Client.Port()) {
 		p.conn.Count("answer_of_mdns") // to a query by multicast
 		return size, nil
 	}

@@ -135,11 +135,11 @@ func isClean(line []byte) bool {
 	return true
 }
 
-// detectLine matches a whole request line by rest, the part after its method; next are the bytes after the line. Any
-// token is a method where one word and a version follow: servers run what their handlers know. Scanners write the
-// version with missing spaces or digits, so it may be malformed after a known method, and after one that looks like one.
-// A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first bytes, or the port
-// decide.
+// detectLine matches a whole request line by rest, the part after its method; next are the bytes after the
+// line. Any token is a method where one word and a version follow: servers run what their handlers know.
+// Scanners write the version with missing spaces or digits, so it may be malformed after a known method, and
+// after one that looks like one. A line without a version may be a request of HTTP/0.9: an empty line after
+// it, the server's first bytes, or the port decide.
 func detectLine(method, rest, next []byte) protocols.Match {
 	rest = trimSpace(rest)
 	usual := isUpper(method) && isWord(method)

@@ -157,8 +157,8 @@ func TestSmugglingIsMarked(t *testing.T) {
 	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
 }
 
-// TestRequestsBehindABadLengthAreAmbiguous: Python's int() takes these lengths, so the server reads as a body what others
-// read as requests. None of them is told as a plain one, also later ones.
+// TestRequestsBehindABadLengthAreAmbiguous: Python's int() takes these lengths, so the server reads as a body
+// what others read as requests. None of them is told as a plain one, also later ones.
 func TestRequestsBehindABadLengthAreAmbiguous(t *testing.T) {
 	ambiguous := func(event *pipeline.Event) string {
 		return fmt.Sprintf("%s%s%v", event.Http.Method, event.Tags, event.Partial)

@@ -117,8 +117,8 @@ var sqlForm = func() uint8 {
 	panic("http: no form of SQL")
 }()
 
-// hasEqualNumbers reports whether data has a comparison of a number with itself behind a blank, a bracket or a quote, as
-// in "1 where 5929=5929".
+// hasEqualNumbers reports whether data has a comparison of a number with itself behind a blank, a bracket or
+// a quote, as in "1 where 5929=5929".
 func hasEqualNumbers(data []byte) bool {
 	for from := 0; ; {
 		found := bytes.IndexByte(data[from:], '=')
@@ -131,11 +131,11 @@ func hasEqualNumbers(data []byte) bool {
 		for digits < len(left) && digits < 20 && isDigit(left[len(left)-1-digits]) {
 			digits++
 		}
-		if digits == 0 || digits == len(left) || len(right) < digits || !bytes.Equal(left[len(left)-digits:], right[:digits]) {
+		if digits == 0 || digits == len(left) || !bytes.HasPrefix(right, left[len(left)-digits:]) {
 			continue
 		}
-		before := left[len(left)-1-digits]
-		if ends := len(right) == digits || !isDigit(right[digits]); ends && bytes.IndexByte([]byte(" ('\""), before) >= 0 {
+		begins := bytes.IndexByte([]byte(" ('\""), left[len(left)-1-digits]) >= 0
+		if ends := len(right) == digits || !isDigit(right[digits]); begins && ends {
 			return true
 		}
 	}

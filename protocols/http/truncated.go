@@ -25,8 +25,8 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 	}
 }
 
-// hasTarget reports whether data, the front of a request, has a method and at least a part of a target. A method that is
-// not known is one if the line has its end.
+// hasTarget reports whether data, the front of a request, has a method and at least a part of a target. A
+// method that is not known is one if the line has its end.
 func hasTarget(data []byte) bool {
 	data = data[emptyLines(data):]
 	blank := methodEnd(data)

@@ -9,8 +9,9 @@
 // Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not
 // gathered.
 //
-// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read. An event with the tag unsupported says
-// that a connection has the binary protocol: the server chooses by the first byte of the client, for good.
+// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read. An event with the tag
+// unsupported says that a connection has the binary protocol: the server chooses by the first byte of the
+// client, for good.
 //
 // Specification: github.com/memcached/memcached, doc/protocol.txt.
 package memcached

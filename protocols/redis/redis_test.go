@@ -451,8 +451,8 @@ func TestCommandThatWaitsWhenAPipelineShowsIsUncertain(t *testing.T) {
 		"GET a = 1", "GET d = 2 partial", "GET e = 3 partial", "GET f = 4 partial", " = 5 partial")
 }
 
-// TestRequestsThatAreSkippedAreLostToo: a reply for which no command waits ends the uncertainty only if the commands behind
-// it were read.
+// TestRequestsThatAreSkippedAreLostToo: a reply for which no command waits ends the uncertainty only if the
+// commands behind it were read.
 func TestRequestsThatAreSkippedAreLostToo(t *testing.T) {
 	same(t, play(false, short, cmd("GET a"), "<+1\r\n", ">gap 5", ">\x01\x02", "<+2\r\n", ">\x01\x02\r\n", cmd("GET d"), cmd("GET e"),
 		"<+3\r\n+4\r\n+5\r\n"),

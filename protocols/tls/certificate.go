@@ -17,9 +17,9 @@ const (
 	maxAttributes  = 64       // attributes of a distinguished name
 )
 
-// An x509Certificate holds what is read of an X.509 certificate (RFC 5280 section 4.1). crypto/x509 is not used for it: it
-// refuses certificates that a server may send and a client accept, such as those with a negative serial number, keys
-// on other curves or a malformed alternative name.
+// An x509Certificate holds what is read of an X.509 certificate (RFC 5280 section 4.1). crypto/x509 is not
+// used for it: it refuses certificates that a server may send and a client accept, such as those with a
+// negative serial number, keys on other curves or a malformed alternative name.
 type x509Certificate struct {
 	subject, issuer string    // as pkix.Name writes them
 	notAfter        time.Time // zero: not readable
@@ -27,8 +27,8 @@ type x509Certificate struct {
 	addresses       []netip.Addr
 }
 
-// readCertificate reads a certificate as far as it goes: an element that cannot be read is left out, and so is all behind
-// an element whose end is not known. whole is false if something was left out.
+// readCertificate reads a certificate as far as it goes: an element that cannot be read is left out, and so
+// is all behind an element whose end is not known. whole is false if something was left out.
 func readCertificate(der []byte) (read x509Certificate, whole bool) {
 	outer, outerOK := nextTagged(&der, asn1.TagSequence)
 	tbs, tbsOK := nextTagged(&outer.content, asn1.TagSequence)
@@ -244,8 +244,9 @@ func nextTagged(data *[]byte, tag int) (next element, ok bool) {
 	return next, true
 }
 
-// nextElement takes the element at the front of data. Lengths may have more bytes than they need, and may be indefinite,
-// as BER allows; OpenSSL takes such certificates. ok is false if data holds no whole header, or a length beyond 32 bits.
+// nextElement takes the element at the front of data. Lengths may have more bytes than they need, and may be
+// indefinite, as BER allows; OpenSSL takes such certificates. ok is false if data holds no whole header, or a
+// length beyond 32 bits.
 func nextElement(data *[]byte) (next element, ok bool) {
 	header, length, ok := readHeader(*data)
 	if !ok {
