@@ -4,8 +4,8 @@
 //	go run ./bench/testcount -timeout 25m ./...
 //	go run ./bench/testcount -no-skips ./...
 //
-// It prints what go test prints, without the output of tests that pass, then a line for each test that was
-// skipped, and one with the counts. It ends with 1 if go test fails, if no test ran, or if a test was skipped
+// It prints what go test prints, without the output of tests that pass, then the first lines of each test that failed,
+// a line for each test that was skipped, and one with the counts. It ends with 1 if go test fails, if no test ran, or if a test was skipped
 // under -no-skips.
 package main
 
@@ -66,6 +66,7 @@ type counter struct {
 	output                 map[string][]string // of tests that have not ended, by package and test
 	passed, failed, builds int
 	skipped                []string // a line for each
+	failures               []string // the first lines of the output of each test that failed
 }
 
 func newCounter(out io.Writer) *counter { return &counter{out: out, output: map[string][]string{}} }
@@ -111,9 +112,26 @@ func (c *counter) add(event testEvent) {
 		c.skipped = append(c.skipped, strings.TrimSpace(name)+": "+reason(c.output[name]))
 		delete(c.output, name)
 	case event.Action == "fail":
-		c.failed++
-		_, _ = io.WriteString(c.out, strings.Join(c.output[name], ""))
+		c.addFailure(name)
 		delete(c.output, name)
+	}
+}
+
+// addFailure counts a test that failed and prints its output. A long run prints much after it, so that its first lines
+// are kept for the end.
+func (c *counter) addFailure(name string) {
+	const mostLines, mostBytes = 12, 300
+	c.failed++
+	_, _ = io.WriteString(c.out, strings.Join(c.output[name], ""))
+	lines := 0
+	for _, line := range c.output[name] {
+		if lines == mostLines {
+			break
+		}
+		if text := strings.TrimSpace(line); text != "" && !strings.HasPrefix(text, "=== ") {
+			c.failures = append(c.failures, fmt.Sprintf("failed: %s: %.*s", strings.TrimSpace(name), mostBytes, text))
+			lines++
+		}
 	}
 }
 
@@ -130,8 +148,10 @@ func reason(output []string) string {
 // print prints the counts, and reports whether the run is as it should be.
 func (c *counter) print(noSkips bool) bool {
 	for _, name := range slices.Sorted(maps.Keys(c.output)) { // a panic ends tests without a result
-		c.failed++
-		_, _ = io.WriteString(c.out, strings.Join(c.output[name], ""))
+		c.addFailure(name)
+	}
+	for _, line := range c.failures {
+		_, _ = fmt.Fprintln(c.out, line)
 	}
 	for _, line := range c.skipped {
 		_, _ = fmt.Fprintln(c.out, "skipped:", line)

@@ -42,7 +42,7 @@ func TestSkippedTestsAreCounted(t *testing.T) {
 	check("all pass", pass+end, true, true, "ok  \tp\t0.1s", "tests: 1 passed, 0 failed, 0 skipped")
 	check("one skips", pass+skip+end, false, true, "skipped: p TestB: b_test.go:3: needs root", "1 skipped")
 	check("one skips where none may", pass+skip+end, true, false, "none may be skipped here")
-	check("one fails", pass+fail, false, false, "c_test.go:3: wrong", "1 passed, 1 failed")
+	check("one fails", pass+fail, false, false, "failed: p TestC: c_test.go:3: wrong\n", "1 passed, 1 failed")
 	check("one ends with the process", `{"Action":"output","Package":"p","Test":"TestD","Output":"panic: x\n"}`, false, false,
 		"panic: x", "1 failed")
 	check("the compiler's text", pass+"p.go:1: undefined\n"+`{"Action":"build-fail","ImportPath":"p"}`, false, false, "undefined")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -161,7 +162,7 @@ func (k *kafkaSetup) startCollector() {
 }
 
 // stopAll stops the writers and the processes that still run, clients before servers. After a failure it logs
-// the ends of their logs.
+// the collector's counters and the ends of their logs.
 func (k *kafkaSetup) stopAll() {
 	select {
 	case <-k.stop:
@@ -171,6 +172,11 @@ func (k *kafkaSetup) stopAll() {
 	k.running.Wait()
 	order := []string{"collect", "analyze-b", "analyze", "store", "web", "kafka"}
 	if k.t.Failed() {
+		for line := range strings.Lines(k.fetchMetrics(collectorPort)) {
+			if strings.HasPrefix(line, "tidegate_") && !strings.HasSuffix(line, " 0\n") {
+				k.t.Log(strings.TrimSpace(line))
+			}
+		}
 		for _, name := range order {
 			k.t.Logf("log of %s:\n%s", name, k.logTail(name))
 		}

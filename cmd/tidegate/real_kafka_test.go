@@ -66,7 +66,8 @@ func TestKafka(t *testing.T) {
 
 	// The collector is killed when all captured traffic is acknowledged or spooled and no client sends. No
 	// file is rotated meanwhile: one that is deleted while no collector runs is lost.
-	time.Sleep(2 * time.Second)
+	sent := float64(rounds * (requests + 1))
+	setup.waitMetric(collectorPort, `tidegate_collector_events_safe_total{dataset="http"}`, sent)
 	setup.rotation.Lock()
 	acknowledged := sumSamples(setup.fetchMetrics(collectorPort), "tidegate_collector_events_safe_total")
 	setup.killProcess("collect")

@@ -41,10 +41,13 @@ const (
 
 	// neighbourBuffer is the size of the kernel's queue of notifications: some thousands.
 	neighbourBuffer = 4 << 20
-	// relearnPause is the shortest pause after a loss of notifications before the forwarding databases are read again.
-	// The pause is relearnShare times as long as the reading before took: a container can fill them and cause losses.
+	// relearnPause is the shortest pause after a loss of notifications before the bridges are asked for the addresses of
+	// containers, and before the forwarding databases are read again. Either pause is relearnShare times as long as the
+	// same took before: a container can fill the databases, so that reading them takes seconds, and cause losses.
 	relearnPause = 100 * time.Millisecond
 	relearnShare = 20
+	// emptyAfter is the time without a notification after which the queue counts as empty.
+	emptyAfter = 10 * time.Millisecond
 )
 
 // A learnedKey is an address in the forwarding database of a bridge.
@@ -115,6 +118,37 @@ func (s *neighbourSocket) hasPort(index int32) bool {
 	return !errors.Is(err, unix.ENODEV)
 }
 
+// portOf asks a bridge for the port of an address. ok is false if the bridge has not learned it, or does not exist.
+func (s *neighbourSocket) portOf(key learnedKey) (port int32, ok bool, err error) {
+	attributes := netlink.NewAttributeEncoder()
+	attributes.Bytes(unix.NDA_LLADDR, binary.BigEndian.AppendUint64(nil, key.mac)[2:])
+	attributes.Int32(unix.NDA_MASTER, key.bridge)
+	if key.vlan != 0 {
+		attributes.Uint16(unix.NDA_VLAN, key.vlan)
+	}
+	encoded, err := attributes.Encode()
+	if err != nil {
+		return 0, false, err
+	}
+	data := make([]byte, unix.SizeofNdMsg, unix.SizeofNdMsg+len(encoded))
+	data[0] = unix.AF_BRIDGE
+	replies, err := s.requests.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: append(data, encoded...),
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, err
+	}
+	for _, reply := range replies {
+		if answer, at, isLearned := parseLearned(reply.Data); isLearned && answer == key {
+			return at, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
 // openNeighbours subscribes to the notifications in the namespace of the calling thread.
 func openNeighbours() (*neighbourSocket, error) {
 	changes, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: 1 << (unix.RTNLGRP_NEIGH - 1)})
@@ -139,8 +173,8 @@ func openNeighbours() (*neighbourSocket, error) {
 	return &neighbourSocket{changes, table, requests}, nil
 }
 
-// run follows the forwarding databases until ctx ends or netlink fails. The subscription comes first, so that no
-// change between it and the reading is missed.
+// run follows the forwarding databases until ctx ends or netlink fails. The subscription, and after a loss the empty
+// queue, come first, so that no change between them and the reading is missed.
 func (f *forwarding) run(ctx context.Context, socket *neighbourSocket) error {
 	f.hasPort = socket.hasPort
 	defer socket.close()
@@ -152,43 +186,111 @@ func (f *forwarding) run(ctx context.Context, socket *neighbourSocket) error {
 			return fmt.Errorf("read the forwarding databases of bridges: %w", err)
 		}
 		pause := max(relearnPause, relearnShare*time.Since(begun))
-		if err := f.applyUntilLoss(socket.changes, pause); err != nil {
+		if err := f.applyUntilLoss(socket, pause); err != nil {
+			return fmt.Errorf("receive changes of bridges: %w", err)
+		}
+		if err := f.applyRest(socket.changes); err != nil {
 			return fmt.Errorf("receive changes of bridges: %w", err)
 		}
 	}
 }
 
-// applyUntilLoss applies notifications. After the kernel has dropped some it does so for pause, and returns nil.
-func (f *forwarding) applyUntilLoss(changes *netlink.Conn, pause time.Duration) error {
-	var end time.Time // zero: no loss yet
+// applyRest applies the notifications that wait in the queue. Once the kernel has dropped one, it drops all that follow
+// until the queue is empty, and reports only the first: so the queue is emptied while it gets no new ones.
+func (f *forwarding) applyRest(changes *netlink.Conn) error {
+	if err := changes.LeaveGroup(unix.RTNLGRP_NEIGH); err != nil {
+		return err
+	}
 	for {
-		messages, err := changes.Receive()
-		now := time.Now()
-		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			f.losses.Inc()
-			if end.IsZero() {
-				end = now.Add(pause)
-				err = changes.SetReadDeadline(end)
-			} else {
-				err = nil
-			}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return changes.SetReadDeadline(time.Time{})
-		}
-		if err != nil {
+		if err := changes.SetReadDeadline(time.Now().Add(emptyAfter)); err != nil {
 			return err
 		}
-		for i := range messages {
-			f.apply(uint16(messages[i].Header.Type), messages[i].Data, now.UnixNano())
+		messages, err := changes.Receive()
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := changes.SetReadDeadline(time.Time{}); err != nil {
+				return err
+			}
+			return changes.JoinGroup(unix.RTNLGRP_NEIGH)
+		case err != nil:
+			return err
 		}
-		if !end.IsZero() && now.After(end) {
-			return changes.SetReadDeadline(time.Time{})
+		f.applyAll(messages, time.Now())
+	}
+}
+
+// applyAll applies notifications that were received at a time.
+func (f *forwarding) applyAll(messages []netlink.Message, at time.Time) {
+	for i := range messages {
+		f.apply(uint16(messages[i].Header.Type), messages[i].Data, at.UnixNano())
+	}
+}
+
+// applyUntilLoss applies notifications. After the kernel has dropped some it does so for pause, asks the bridges for the
+// addresses of containers meanwhile, and returns nil.
+func (f *forwarding) applyUntilLoss(socket *neighbourSocket, pause time.Duration) error {
+	var end, ask time.Time // zero: no loss yet
+	for {
+		messages, err := socket.changes.Receive()
+		now := time.Now()
+		if errors.Is(err, unix.ENOBUFS) {
+			err = nil
+			f.losses.Inc()
+			if end.IsZero() {
+				end, ask = now.Add(pause), now.Add(min(pause, relearnPause))
+				err = socket.changes.SetReadDeadline(ask)
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		f.applyAll(messages, now)
+
+		// Notifications may come without a pause, so that the deadline alone would not end this.
+		switch {
+		case end.IsZero() || now.Before(ask):
+			continue
+		case !now.Before(end):
+			return nil
+		}
+		if err := f.askForContainers(socket.portOf); err != nil {
+			return err
+		}
+		ask = time.Now().Add(max(relearnPause, relearnShare*time.Since(now)))
+		if ask.After(end) {
+			ask = end
+		}
+		if err := socket.changes.SetReadDeadline(ask); err != nil {
+			return err
 		}
 	}
 }
 
-// readTable reads the forwarding databases of all bridges. Addresses that are not in them any more are removed.
+// askForContainers notes the moves of addresses of containers by asking for the port of each.
+func (f *forwarding) askForContainers(portOf func(learnedKey) (port int32, ok bool, err error)) error {
+	now := time.Now().UnixNano()
+	for _, ports := range []map[learnedKey]int32{f.ports, f.aged} {
+		for key, old := range ports {
+			if !f.isKnown(key.mac) {
+				continue
+			}
+			port, ok, err := portOf(key)
+			if err != nil {
+				return err
+			}
+			if ok {
+				f.comparePorts(key, old, port, now)
+				f.learn(key, port)
+				delete(f.aged, key)
+			}
+		}
+	}
+	return nil
+}
+
+// readTable reads the forwarding databases of all bridges. Addresses that are not in them any more are removed; the ports
+// of those of containers are kept.
 func (f *forwarding) readTable(table *netdump.Conn) error {
 	before := f.ports
 	f.ports = make(map[learnedKey]int32, len(before))
@@ -197,15 +299,25 @@ func (f *forwarding) readTable(table *netdump.Conn) error {
 	}
 	request.Data[0] = unix.AF_BRIDGE
 	now := time.Now().UnixNano()
-	return table.Read(request, func(message netlink.Message) error {
+	err := table.Read(request, func(message netlink.Message) error {
 		key, port, ok := parseLearned(message.Data)
 		if !ok {
 			return nil
 		}
-		f.comparePorts(key, before[key], port, now)
+		old, isLearned := before[key]
+		if !isLearned {
+			old = f.takeAged(key)
+		}
+		f.comparePorts(key, old, port, now)
 		f.learn(key, port)
 		return nil
 	})
+	for key, port := range before {
+		if _, ok := f.ports[key]; !ok {
+			f.keepAged(key, port)
+		}
+	}
+	return err
 }
 
 // apply applies a notification.

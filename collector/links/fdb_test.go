@@ -3,6 +3,7 @@
 package links_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -50,12 +51,22 @@ func (h *bridgedHost) addNamespace(name string) {
 	h.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 }
 
-// attach makes a namespace, and connects its eth0 with the bridge.
+// attach makes a namespace, connects its eth0 with the bridge, and waits until the bridge takes frames from there.
 func (h *bridgedHost) attach(container string) {
 	h.addNamespace(h.name + container)
 	ip(h.t, h.name, "link add port"+container+" type veth peer name eth0 netns "+h.name+container)
 	ip(h.t, h.name, "link set port"+container+" master br0 up")
 	ip(h.t, h.name+container, "link set eth0 up")
+	show := []string{"netns", "exec", h.name, "bridge", "link", "show", "dev", "port" + container}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		state, err := exec.Command("ip", show...).CombinedOutput()
+		if err == nil && bytes.Contains(state, []byte("state forwarding")) {
+			return
+		}
+		if time.Now().After(end) {
+			h.t.Fatalf("the port of %s does not forward: %s", container, state)
+		}
+	}
 }
 
 // sendFrames runs f in a container, with a function that sends a frame on its eth0.
@@ -147,8 +158,15 @@ func TestMACOfAnotherPortCountsAsMoved(t *testing.T) {
 
 	// The same, when the bridge has removed the address before, as it does after a while without frames.
 	h.attach("d")
+	// The bridge may learn an address a moment after its frame was sent.
 	forget := func(mac, port string) {
-		netnstest.Run(t, "ip", "netns", "exec", h.name, "bridge", "fdb", "del", mac, "dev", port, "master")
+		remove := []string{"netns", "exec", h.name, "bridge", "fdb", "del", mac, "dev", port, "master"}
+		for end := time.Now().Add(10 * time.Second); exec.Command("ip", remove...).Run() != nil; {
+			if time.Now().After(end) {
+				t.Fatalf("%s is not learned at %s", mac, port)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 	h.send("d", macD)
 	forget("02:00:00:00:00:0d", "portd")
