@@ -241,6 +241,12 @@ func (c *Conn) Event(dir Dir) *pipeline.Event {
 	return c.newEvent(dir, c.streamOf(dir).offset)
 }
 
+// EventAt returns a new event for a message at an offset of dir, within bytes that are part of another message.
+func (c *Conn) EventAt(dir Dir, offset uint64) *pipeline.Event { return c.newEvent(dir, offset) }
+
+// Offset returns the offset in the stream of the bytes of dir that Parse was passed.
+func (c *Conn) Offset(dir Dir) uint64 { return c.streamOf(dir).offset }
+
 // EventUDP returns a new event for the datagram that is being parsed. key makes its id different from those
 // of other datagrams of the same time, as the id of DNS does.
 func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {

@@ -82,6 +82,13 @@ var floods = []flood{
 		}
 		return []byte("X-Header: " + strings.Repeat("v", 1000) + "\r\n")
 	}},
+	{name: "http: requests in bodies", port: httpPort, conns: 600, rounds: 4, events: -1, send: func(_, round int) []byte {
+		inner := bytes.Repeat([]byte("GET /a HTTP/1.1\r\nHost: x\r\n\r\n"), 128)
+		if round == 0 {
+			return append([]byte("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"), inner...)
+		}
+		return inner
+	}},
 	{name: "memcached: commands without a reply", port: memcachePort, conns: 20, rounds: 100, events: 16_000, send: func(int, int) []byte {
 		return bytes.Repeat([]byte("get key\r\n"), 160)
 	}},

@@ -17,6 +17,9 @@ func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 		size := int(min(side.bodyLeft, uint64(len(data))))
 		side.bodyLeft -= uint64(size)
 		p.countBody(dir, uint64(size))
+		if side.isSearched && size > 0 {
+			p.searchBody(data[:size])
+		}
 		if side.bodyLeft == 0 {
 			if side.state == inBody {
 				p.endMessage(dir)

@@ -25,6 +25,9 @@ type head struct {
 // ever.
 func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error) {
 	side := &p.sides[dir]
+	if dir == protocols.Client && p.inner != nil && len(p.inner.carry) > 0 && !p.endCarry(data) {
+		return 0, nil
+	}
 	if dir == protocols.Server && p.beginHTTP09Response(data) {
 		return p.Parse(dir, data, at)
 	}
@@ -140,7 +143,29 @@ func headEnd(data []byte, from int) (end, next int) {
 
 // parseRequest parses data, the head of a request, queues its exchange, and begins its body.
 func (p *parser) parseRequest(data []byte, at int64) {
-	exchange := p.newExchange(protocols.Client)
+	exchange := p.newExchange(p.conn.Event(protocols.Client))
+	hd := p.readRequest(exchange, data, at)
+	p.ambiguous = p.ambiguous || hd.ambiguous
+	if p.ambiguous { // also what follows: the server may take it for a body
+		markAmbiguous(exchange)
+	}
+	p.enqueue(exchange)
+
+	// The state of the client's side: in the body, or at the next head.
+	side := &p.sides[protocols.Client]
+	side.exchange = exchange
+	switch {
+	case hd.chunked:
+		side.state, side.isSearched = inChunkSize, true
+	case hd.hasLength && hd.length > 0 && !exchange.isConnect:
+		side.state, side.isSearched, side.bodyLeft = inBody, true, hd.length
+	default:
+		p.endMessage(protocols.Client)
+	}
+}
+
+// readRequest fills in exchange from data, the head of a request, and returns its framing.
+func (p *parser) readRequest(exchange *exchange, data []byte, at int64) (hd head) {
 	body := exchange.event.Http
 	p.markers = mayHoldMarker(data)
 	line, fields := cutLine(data)
@@ -152,7 +177,6 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	p.setTarget(exchange, target)
 
 	// The fields, and the framing that follows from them.
-	var hd head
 	p.parseFields(protocols.Client, exchange, &hd, fields)
 	exchange.wantsUpgrade = hd.upgrade
 	body.RequestHeaderBytes = uint64(len(data))
@@ -165,24 +189,7 @@ func (p *parser) parseRequest(data []byte, at int64) {
 		hd.ambiguous = true
 	}
 	p.checkFraming(exchange, &hd)
-	p.ambiguous = p.ambiguous || hd.ambiguous
-	if p.ambiguous { // also what follows: the server may take it for a body
-		exchange.event.Partial = true
-		exchange.event.AddTag(pipeline.TagAmbiguous)
-	}
-	p.enqueue(exchange)
-
-	// The state of the client's side: in the body, or at the next head.
-	side := &p.sides[protocols.Client]
-	side.exchange = exchange
-	switch {
-	case hd.chunked:
-		side.state = inChunkSize
-	case hd.hasLength && hd.length > 0 && !exchange.isConnect:
-		side.state, side.bodyLeft = inBody, hd.length
-	default:
-		p.endMessage(protocols.Client)
-	}
+	return hd
 }
 
 // checkFraming counts errors in the framing of a message. It marks the event as partial if two
@@ -216,7 +223,7 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	}
 
 	var hd head
-	exchange := p.exchangeOfResponse()
+	exchange := p.exchangeOfResponse(code)
 	exchange.responseBegun = true
 	if exchange.event == nil { // the request was evicted: only the framing is needed, to skip the body
 		p.parseFields(protocols.Server, nil, &hd, fields)
@@ -239,15 +246,21 @@ func (p *parser) parseResponse(data []byte, at int64) {
 
 // exchangeOfResponse returns the exchange of the response that begins: that of the oldest waiting request, or
 // a new one if no request waits. The exchange has no event if the response answers an evicted request.
-func (p *parser) exchangeOfResponse() *exchange {
+func (p *parser) exchangeOfResponse(code uint32) *exchange {
 	request, skipped := p.pairing.Reply()
 	switch {
 	case skipped:
 		return &exchange{}
 	case request != nil:
+		if (*request).behindInner {
+			p.flushInner()
+		}
 		return *request
 	}
-	unpaired := p.newExchange(protocols.Server)
+	if found := p.pairInner(code); found != nil {
+		return found
+	}
+	unpaired := p.newExchange(p.conn.Event(protocols.Server))
 	unpaired.requestDone = true
 	unpaired.event.Partial = true // its request was not captured, or not recognised
 	return unpaired

@@ -6,13 +6,14 @@
 // Responses come in the order of their requests, so protocols.Pairing pairs them. Each case that breaks this
 // order, or the framing of messages, has its test: an interim response (100 Continue), a response without a
 // request, a response to HEAD, a CONNECT or an Upgrade after which the connection carries another protocol,
-// two lengths in one head (request smuggling), lost bytes.
+// two lengths in one head (request smuggling), requests in a body that the server does not read, lost bytes.
 //
 // Secrets are redacted before the event is emitted (pipeline/redact). Of Authorization only the scheme and
 // the user's name of Basic are kept. Cookies are not kept. In URLs the values of parameters with the names of
 // credentials are redacted.
 //
 // The files: http.go pairs requests with responses, head.go and fields.go parse heads, body.go skips bodies,
+// inner.go finds requests in them,
 // truncated.go parses heads whose end was lost, detect.go recognises the protocol and finds the next message
 // after a gap.
 //
@@ -75,6 +76,8 @@ type parser struct {
 	answeredEarly  bool // the server has answered the front
 	truncated      bool // the response head that is being parsed has no end
 
+	inner *innerReader // of the requests within bodies; nil: none was found
+
 	free    []*exchange
 	scratch []byte
 	plain   []byte // buffer of addMarkers
@@ -88,6 +91,7 @@ type sideReader struct {
 	bodyLeft     uint64    // bytes of the body, or of the chunk, that are still to come
 	scanned      int       // length of the front of an incomplete head that holds no end
 	trailerBytes int       // bytes of the fields after the last chunk
+	isSearched   bool      // the body may hold requests, see inner.go
 }
 
 // A sideState is the part of a message that is read next.
@@ -120,6 +124,7 @@ type exchange struct {
 	isConnect    bool // CONNECT
 	wantsUpgrade bool // Upgrade
 	isHTTP09     bool // the response has no head
+	behindInner  bool // requests within bodies were told before
 }
 
 // Reset begins a connection.
@@ -165,15 +170,15 @@ func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, size int, at 
 	}
 }
 
-// newExchange returns the exchange of the message of dir that begins.
-func (p *parser) newExchange(dir protocols.Dir) *exchange {
+// newExchange returns an exchange for event.
+func (p *parser) newExchange(event *pipeline.Event) *exchange {
 	var created *exchange
 	if free := len(p.free); free > 0 {
 		created, p.free = p.free[free-1], p.free[:free-1]
 	} else {
 		created = &exchange{}
 	}
-	*created = exchange{event: p.conn.Event(dir)}
+	*created = exchange{event: event}
 	created.event.Http = pipeline.HTTPExchangeFromVTPool()
 	return created
 }
@@ -190,13 +195,21 @@ func (p *parser) enqueue(exchange *exchange) {
 	for _, uncertain := range p.pairing.Expect(exchange) {
 		uncertain.event.Partial = true
 	}
+	exchange.behindInner = p.inner != nil && len(p.inner.told) > 0
+	p.chargeTexts(exchange)
+}
+
+// chargeTexts counts the texts of a request that waits for its response.
+func (p *parser) chargeTexts(exchange *exchange) {
 	body := exchange.event.Http
 	exchange.textBytes = len(body.UrlOriginal) + len(body.UserAgent) + len(body.Referrer) // path and query are parts of the first
 	p.textBytes += exchange.textBytes
 }
 
 // Held returns the size of the requests that wait for their response.
-func (p *parser) Held() int { return p.pairing.Len()*protocols.EventBytes + p.textBytes }
+func (p *parser) Held() int {
+	return p.pairing.Len()*protocols.EventBytes + p.textBytes + p.innerHeld()
+}
 
 // evictOldest emits the oldest waiting request. Its response, or the rest of it if it has begun, is skipped.
 func (p *parser) evictOldest() {
@@ -240,6 +253,9 @@ func (p *parser) dequeue(exchange *exchange) {
 func (p *parser) endMessage(dir protocols.Dir) {
 	side := &p.sides[dir]
 	exchange := side.exchange
+	if side.isSearched {
+		p.endSearch()
+	}
 	*side = sideReader{}
 	if exchange == nil {
 		return
@@ -304,6 +320,9 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 		}
 		side.bodyLeft -= uint64(size)
 		p.countBody(dir, uint64(size))
+		if side.isSearched {
+			p.loseInner()
+		}
 		// The gap may end exactly with the chunk or the body.
 		if side.bodyLeft == 0 && side.state == inChunk {
 			side.state = inChunkEnd
@@ -381,6 +400,7 @@ func (p *parser) Close(int64) {
 		p.emitIncomplete(exchange)
 	}
 	p.pairing.Flush(p.emitIncomplete)
+	p.closeInner()
 	if exchange := p.sides[protocols.Client].exchange; exchange != nil {
 		p.emitIncomplete(exchange) // a request that was answered before its end, and never ended
 	}

@@ -329,6 +329,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("CONNECT 000 0000000000000000000"), []byte("HTTP/1.0 00000"), uint8(1), uint8('s'))
 	f.Add([]byte("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), []byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx"), uint8(9), uint8(7))
 	f.Add([]byte("CONNECT a:1 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 X\r\n\r\n"), uint8(1), uint8(1))
+	f.Add([]byte("GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /evilx HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 204 X\r\n\r\nHTTP/1.1 204 X\r\n\r\n"), uint8(1), uint8(1))
+	f.Add([]byte("POST / HTTP/1.1\nContent-Length: 99\n\nGET /x\n\nHEAD /y HTTP/1.1\n\nz"), []byte("HTTP/1.1 204 X\n\nHTTP/1.1 200 X\nContent-Length: 1\n\nno"), uint8(2), uint8(9))
+	f.Add([]byte("GET / HTTP/1.1\nTransfer-Encoding: chunked\n\n9\nGET /x HT\n9\nTP/1.1\n\nG\n0\n\n"), []byte("HTTP/1.1 204 X\n\n"), uint8(2), uint8(9))
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 

@@ -75,12 +75,18 @@ func withoutVersion(line []byte) []byte {
 // beginHTTP09Response reports whether data is the response to a request of HTTP/0.9. If it is, the response
 // begins: it has no head, and its body extends to the end of the connection.
 func (p *parser) beginHTTP09Response(data []byte) bool {
-	first := p.pairing.First()
-	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() ||
-		detectResponse(data) != protocols.No || looksLikeResponse(data) {
+	first, inner := p.pairing.First(), p.inner.first()
+	switch {
+	case p.pairing.Skipping(), first != nil && !(*first).isHTTP09, first == nil && (inner == nil || !inner.isHTTP09),
+		detectResponse(data) != protocols.No, looksLikeResponse(data):
 		return false
 	}
-	exchange := *first
+	exchange := inner
+	if first != nil {
+		exchange = *first
+	} else {
+		p.pairInner(0)
+	}
 	p.pairing.FoundReplies()
 	exchange.responseBegun = true
 	p.sides[protocols.Server] = sideReader{state: untilClose, exchange: exchange}
