@@ -143,6 +143,30 @@ func (c *Conn) Gap(dir Dir, size int, at int64) {
 	c.chargeHeld(at)
 }
 
+// Restart has the protocol detected again, in mid-stream, from the next bytes on: they are in the place of others that
+// were passed before, and nobody knows which of them the receiver has. The events of what was passed before are
+// emitted.
+func (c *Conn) Restart(at int64) {
+	c.finishParser(at)
+	c.releaseBuffers()
+	c.releaseBeginning()
+	for dir := range c.streams {
+		stream := &c.streams[dir]
+		stream.offset++ // so that the ids of the events behind differ from those before
+		stream.skip, stream.need, stream.reparse, stream.lost, stream.ended = 0, 0, false, false, false
+	}
+	if c.flip == 1 { // the bytes before may have exchanged the roles
+		c.flip = 0
+		c.info.Client, c.info.Server = c.info.Server, c.info.Client
+	}
+	c.flips = 0
+	c.midStream, c.info.MidStream = true, true
+	c.switching, c.resuming, c.muted, c.undetected = false, false, false, false
+	c.errorScore, c.redetects, c.refuted = 0, 0, 0
+	c.startDetection()
+	c.chargeHeld(at)
+}
+
 // End marks the end of a stream: its sender has sent FIN.
 func (c *Conn) End(dir Dir, at int64) {
 	if c.state == dropped || c.streams[dir].ended {

@@ -99,7 +99,7 @@ func toys(log *[]string, reg prometheus.Registerer) (*Set, *toy) {
 	return NewSet([]Protocol{proto("toy", "hi", first), proto("other", "yo", &toy{log: log})}, cfg, reg), first
 }
 
-// run plays steps. ">" and "<" are followed by bytes of the client or the server, by " gap 5" or by " end".
+// run plays steps. ">" and "<" are followed by bytes of the client or the server, by " gap 5" by " end" or by " restart".
 // The time of a step is its index, and a tick comes before it.
 func run(conn *Conn, steps ...string) {
 	for i, step := range steps {
@@ -112,6 +112,8 @@ func run(conn *Conn, steps ...string) {
 		switch step = step[1:]; {
 		case step == " end":
 			conn.End(dir, int64(i))
+		case step == " restart":
+			conn.Restart(int64(i))
 		case strings.HasPrefix(step, " gap "):
 			_, _ = fmt.Sscan(step[5:], &size)
 			conn.Gap(dir, size, int64(i))
@@ -200,6 +202,29 @@ func TestSwitchToHandsOverUnreadBytes(t *testing.T) {
 	check(t, steps(">hi\n", ">become \nyo\nx\n"), ">hi@0", ">become @1", "close", ">yo@1", ">x@1", "close")
 	check(t, steps(">hi\n", ">become \nnothing\nx\n", ">hi\n"), ">hi@0", ">become @1", "close")
 	check(t, steps(">hi\n", ">become nobody\nx\n"), ">hi@0", ">become nobody@1", "close")
+}
+
+// TestRestartReadsOtherBytesFromTheirFront: whatever was read before, the bytes behind are not its rest. Ids of events
+// differ.
+func TestRestartReadsOtherBytesFromTheirFront(t *testing.T) {
+	check(t, steps(">hi\n", ">unfinished", "> restart", ">#a\n"), ">hi@0", "close", ">#a@3", "close")
+	check(t, steps(">hi\nskip 100\n", "> restart", ">#a\n", "<#b\n"), ">hi@0", ">skip 100@0", "close", ">#a@2", "<#b@3", "close")
+	check(t, steps(">hi\ndrop\n", "> restart", ">#a\n"), ">hi@0", ">drop@0", "close", ">#a@2", "close")
+	check(t, steps(">nothing\n", ">known\n", "> restart", ">hi\n"), ">hi@3", "close")
+	check(t, steps(">h", "> restart", ">yo\n"), ">yo@2", "close")
+	check(t, steps(">hi\npanic\n", "> restart", ">hi\n"), ">hi@0", ">panic@0", ">gap 1", "<gap 1", ">hi@2", "close")
+	check(t, steps(">hi\nflip\n", "> restart", ">hi\nflip\n", "> restart", ">hi\nflip\nx\n"),
+		">hi@0", ">flip@0", "close", ">hi@2", ">flip@2", "close", ">hi@4", ">flip@4", "<x@4", "close")
+
+	var log []string
+	set, _ := toys(&log, nil)
+	ids := map[string]int{}
+	conn := set.Open(Info{}, func(event *pipeline.Event) { ids[string(event.Id)]++ })
+	run(conn, ">hi\nevent\n", "> restart", ">#\nevent\n", "> restart", "> restart", ">#\nevent\n")
+	conn.Close(9)
+	if len(ids) != 3 {
+		t.Errorf("%d ids: %q", len(ids), log)
+	}
 }
 
 func TestFlipExchangesTheSides(t *testing.T) {

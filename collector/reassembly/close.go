@@ -138,6 +138,18 @@ func (c *Conn) ShowsLife(dir Dir, segment *Segment) bool {
 	return acked > max(peer.top, peer.ack)+1 && acked <= peer.top+maxWindow
 }
 
+// Contradicts reports whether segment, which dir has sent after the end of the connection, has other bytes than those
+// that were delivered in their place and not acknowledged.
+func (c *Conn) Contradicts(dir Dir, segment *Segment) bool {
+	half := &c.half[dir]
+	if !half.based || segment.Doubtful || segment.hasFlag(RST) || segment.hasFlag(SYN) {
+		return false
+	}
+	off := half.offsetOf(segment.Seq)
+	acknowledged := min(max(half.ack-off, 0), int64(len(segment.Payload)))
+	return c.compareDelivered(dir, off+acknowledged, segment.Payload[acknowledged:]).differs
+}
+
 // repeatLimit returns how far behind the highest byte of h its sender may repeat bytes: it repeats only what
 // peer has not acknowledged, which is within the window of peer.
 func (h *halfStream) repeatLimit(peer *halfStream) int64 {

@@ -23,6 +23,9 @@ type Conn struct {
 // Init resets c for a new connection and keeps the memory that c owns. Flush or Discard must come before,
 // because Init does not return the buffers of waiting segments to the Pool.
 func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
+	if c.pool != nil {
+		c.ForgetDelivered()
+	}
 	waiting0, waiting1 := reusable(c.half[0].waiting), reusable(c.half[1].waiting)
 	*c = Conn{cfg: cfg, pool: pool, handler: handler}
 	for dir := range c.half {
@@ -206,8 +209,8 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 
 	// Deliver or store the payload, then the FIN behind it.
 	switch {
-	case segment.Size == 1 && off == half.next-1 && !segment.hasFlag(FIN):
-		return // a keep-alive (RFC 1122, section 4.2.3.6); its byte is not data
+	case segment.Size == 1 && off == half.next-1 && !segment.hasFlag(FIN) && c.isKeepAlive(dir, segment, off):
+		return
 	case segment.Doubtful && segment.Size > 0 && c.holdDoubtful(dir, segment, off):
 	case segment.Size > 0:
 		if half.doubtful != nil {
@@ -225,6 +228,16 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	if c.Buffered() > 0 || half.fin >= 0 || peer.fin >= 0 || peer.incomplete() || half.incomplete() {
 		c.deliverReady()
 	}
+}
+
+// isKeepAlive reports whether segment, of the last byte of dir at the offset off, is a keep-alive (RFC 1122, section
+// 4.2.3.6). Its byte is not data, and may have any value, since the receiver has acknowledged the real one. Where it
+// has not, the byte is sent again because it was lost.
+func (c *Conn) isKeepAlive(dir Dir, segment *Segment, off int64) bool {
+	if c.half[dir^1].packets > 0 {
+		return c.half[dir].ack > off
+	}
+	return len(segment.Payload) == 0 || segment.Payload[0] == 0 || !c.compareDelivered(dir, off, segment.Payload).differs
 }
 
 // startMidStream sets offset 0 of a direction whose SYN was not seen to its first captured segment.
@@ -266,5 +279,6 @@ func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
 	if peer.doubtful != nil {
 		c.decideDoubtful(dir^1, need, false)
 	}
+	c.dropAcknowledged(peer)
 	return need
 }

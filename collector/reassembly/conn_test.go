@@ -132,6 +132,7 @@ func TestMissingFINIsNotAGap(t *testing.T) {
 func TestKeepAliveIsNotARetransmission(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	testConn.segment(0, "A", 0, 0, "abc")
+	testConn.segment(1, "A", 0, 3, "")
 	testConn.segment(0, "A", 2, 0, "x")
 	testConn.want(">abc")
 	if testConn.observed[Retransmission]+testConn.observed[OverlapConflict] != 0 {

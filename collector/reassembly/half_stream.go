@@ -8,6 +8,7 @@ type halfStream struct {
 	packets uint64
 
 	next int64 // the offset of the next byte to deliver; every byte before was delivered or given up
+	turn int64 // the value of next when the last bytes of the other direction were delivered
 	top  int64 // the highest end of a captured segment
 	ack  int64 // the highest offset that the receiver has acknowledged
 
@@ -40,7 +41,8 @@ type halfStream struct {
 	gaps     [4]gapRange // the last ranges that were given up
 	gapIndex uint8       // of the next one, modulo the length
 
-	delivered deliveredBytes
+	delivered uint64          // the number, plus one, of the newest run in the Pool's deliveredRing
+	pinned    *waitingSegment // delivered bytes that the ring has lost before they were acknowledged; nil: none
 }
 
 // A waitingSegment is a segment, or a part of one, that cannot be delivered yet.
@@ -54,22 +56,6 @@ type waitingSegment struct {
 }
 
 func (s *waitingSegment) endOffset() int64 { return s.off + int64(len(s.b)+s.lost) }
-
-// deliveredBytes holds hashes of the last delivered segments, and the last delivered bytes themselves.
-// Retransmissions are compared with them.
-type deliveredBytes struct {
-	segments     [4]deliveredSegment // a ring
-	segmentIndex uint8               // of the next entry, modulo the length
-	tail         [64]byte            // the last tailLen bytes before halfStream.next
-	tailLen      uint8
-}
-
-// A deliveredSegment describes one call of Handler.Data.
-type deliveredSegment struct {
-	off  int64
-	n    int32 // bytes
-	hash uint64
-}
 
 // maxWindow is the largest window of TCP (RFC 7323). No valid segment is further ahead.
 const maxWindow = 1 << 30

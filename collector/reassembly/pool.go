@@ -11,6 +11,7 @@ import (
 type Pool struct {
 	Buffers
 	memory.Holders[*Conn]
+	delivered deliveredRing
 }
 
 // NewPool returns a Pool whose Conns together may hold limit bytes.
@@ -29,6 +30,16 @@ func (p *Pool) EnforceLimit() {
 
 // SetAccount makes account the one that is charged with the waiting segments and the free buffers.
 func (p *Pool) SetAccount(account *memory.Account) { p.Account, p.memory = account, account }
+
+// SetDeliveredAccount makes account the one that is charged with the bytes that were delivered last. It must be called
+// before the first of them. Their memory is fixed.
+func (p *Pool) SetDeliveredAccount(account *memory.Account) { p.delivered.account = account }
+
+// CloseAccounts releases what the Pool is charged.
+func (p *Pool) CloseAccounts() {
+	p.Account.Close()
+	p.delivered.account.Close()
+}
 
 // giveUpAll gives up all gaps of c.
 func (c *Conn) giveUpAll() {

@@ -11,6 +11,7 @@
 //	close.go        FIN, RST, and what takes an end back
 //	half_stream.go  the state of one direction: offsets, window
 //	stream.go       a segment's bytes: delivered at once, compared with delivered ones, or passed to reorder.go
+//	delivered.go    copies of the bytes that were delivered last
 //	syn_data.go     the payload of a SYN
 //	urgent.go       urgent data
 //	stray.go        segments out of place, and how the stream finds back
@@ -129,16 +130,17 @@ type GapReason uint8
 
 // Reasons of gaps.
 const (
-	GapAcked   GapReason = iota // the receiver acknowledged bytes that were not captured
-	GapTimeout                  // the receiver did not acknowledge them, and later bytes waited too long
-	GapBudget                   // later bytes took too much memory
-	GapCut                      // the capture cut the packet
-	GapClose                    // the connection is over
-	GapResync                   // the sequence numbers jumped
+	GapAcked    GapReason = iota // the receiver acknowledged bytes that were not captured
+	GapTimeout                   // the receiver did not acknowledge them, and later bytes waited too long
+	GapBudget                    // later bytes took too much memory
+	GapCut                       // the capture cut the packet
+	GapClose                     // the connection is over
+	GapResync                    // the sequence numbers jumped
+	GapConflict                  // what follows is in the place of other bytes, which were delivered before
 	NumGapReasons
 )
 
-var gapReasonNames = [NumGapReasons]string{"acknowledged", "timeout", "budget", "cut", "close", "resync"}
+var gapReasonNames = [NumGapReasons]string{"acknowledged", "timeout", "budget", "cut", "close", "resync", "conflict"}
 
 // String returns the value of the label "reason" of metrics.
 func (r GapReason) String() string { return gapReasonNames[r] }

@@ -313,6 +313,7 @@ func (c *Conn) giveUpOldest(why GapReason) {
 			c.dropStrays(&c.half[dir])
 			c.dropSYNData(&c.half[dir])
 			c.dropDoubtful(&c.half[dir])
+			c.dropPinned(&c.half[dir])
 		}
 		c.pool.chargeConn(c, -c.Buffered())
 		return
@@ -368,4 +369,5 @@ func (c *Conn) Discard() {
 		c.dropSYNData(half)
 		c.dropDoubtful(half)
 	}
+	c.ForgetDelivered()
 }

@@ -160,7 +160,8 @@ func (c *Conn) resync(dir Dir, run *strayRun) {
 	c.dropStrays(half)
 	c.giveUp(dir, 1, GapResync)
 	half.base = start - uint32(half.next)
-	half.top, half.ack, half.fin, half.ended = half.next, half.next, -1, false
+	half.top, half.ack, half.turn, half.fin, half.ended = half.next, half.next, half.next, -1, false
+	c.forgetDirection(dir) // the offsets of earlier bytes are those of other numbers from now on
 	half.graceStart, half.gaps, half.isUrgent = 0, [4]gapRange{}, false
 	c.closing, c.resetBy, c.doubtSince = false, 0, 0
 

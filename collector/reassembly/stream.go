@@ -1,7 +1,5 @@
 package reassembly
 
-import "github.com/zeebo/xxh3"
-
 // handleData handles the payload of segment, which is at off. The payload is delivered when every byte
 // before it, and every byte of the other direction before need, was delivered or given up.
 func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
@@ -18,10 +16,14 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 			return
 		}
 		if stray, near := half.isStray(peer, off, end); stray {
+			if c.compareRepeated(dir, segment, off, data) {
+				c.handleData(dir, segment, half.offsetOf(segment.Seq), need)
+				return
+			}
 			c.handleStray(dir, segment, near)
 			return
 		}
-		c.handleDelivered(dir, segment, off, end)
+		c.handleDelivered(dir, segment, off, need)
 		return
 	}
 
@@ -32,7 +34,10 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	if off < half.next {
 		passed := int(half.next - off)
 		captured := min(passed, len(data))
-		c.compareTail(dir, segment, off, data[:captured])
+		if c.compareRepeated(dir, segment, off, data[:captured]) {
+			c.handleData(dir, segment, half.offsetOf(segment.Seq), need)
+			return
+		}
 		data, size, off = data[captured:], size-passed, half.next
 	}
 	half.top = max(half.top, end)
@@ -47,36 +52,74 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	c.insertSegment(dir, waitingSegment{off: off, need: need, time: segment.Time, since: c.now}, data, end)
 }
 
-// handleDelivered handles a segment whose bytes, from off to end, were all delivered or given up before.
-func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
-	half := &c.half[dir]
+// handleDelivered handles a segment at off whose bytes were all delivered or given up before.
+func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, need int64) {
 	c.handler.Observe(dir, Retransmission, segment.Time)
-
-	// Compare the hash with that of a delivered segment with the same bounds, else compare the last bytes.
-	data := segment.Payload
-	for i := range half.delivered.segments {
-		recent := &half.delivered.segments[i]
-		if recent.off == off && int(recent.n) == len(data) && len(data) > 0 {
-			if recent.hash != xxh3.Hash(data) {
-				c.handler.Observe(dir, OverlapConflict, segment.Time)
-			}
-			return
-		}
+	if c.compareRepeated(dir, segment, off, segment.Payload) {
+		c.handleData(dir, segment, c.half[dir].offsetOf(segment.Seq), need)
 	}
-	c.compareTail(dir, segment, off, data)
 }
 
-// compareTail compares the delivered part of data, which is at off, with the last delivered bytes, and
-// reports a conflict if they differ.
-func (c *Conn) compareTail(dir Dir, segment *Segment, off int64, data []byte) {
-	half := &c.half[dir]
-	tailOff := half.next - int64(half.delivered.tailLen)
-	lo, hi := max(off, tailOff), min(off+int64(len(data)), half.next)
-	if lo >= hi {
-		return
+// compareRepeated compares data, which is at off and a part of segment, with the bytes that were delivered there. Where
+// they differ, and the receiver has acknowledged neither, it is not known which it takes. The stream then continues
+// with segment, so that both are delivered, and compareRepeated returns true.
+func (c *Conn) compareRepeated(dir Dir, segment *Segment, off int64, data []byte) (continues bool) {
+	found := c.compareDelivered(dir, off, data)
+	if !found.differs {
+		return false
 	}
-	if string(data[lo-off:hi-off]) != string(half.delivered.tail[lo-tailOff:hi-tailOff]) {
-		c.handler.Observe(dir, OverlapConflict, segment.Time)
+	c.handler.Observe(dir, OverlapConflict, segment.Time)
+	if segment.Doubtful {
+		return false
+	}
+	from := max(off, c.half[dir].ack)
+	if from > found.at {
+		passed := min(from-off, int64(len(data)))
+		if !c.compareDelivered(dir, from, data[passed:]).differs {
+			return false
+		}
+	}
+	c.rewind(dir, from, segment.Time)
+	return true
+}
+
+// rewind has the stream of dir continue at the offset to, behind a gap of one byte. The bytes before it that belong to
+// the same message are delivered again: those that dir has sent since the other direction has, and those that the
+// receiver has not acknowledged.
+//
+// Example: "GET /innocent" was delivered, and the receiver has acknowledged 5 bytes. "evil" comes at the offset 5.
+// rewind(5) reports a gap and delivers "GET /".
+func (c *Conn) rewind(dir Dir, to, at int64) {
+	half := &c.half[dir]
+	var before []byte
+	if start := min(half.ack, half.turn); start < to && to-start <= maxRepeated {
+		if common, known := c.deliveredBytes(dir, start, to); known {
+			before, to = common, start
+		}
+	}
+	c.forgetDirection(dir)
+	shift := half.next + 1 - to // from here on offsets are larger by shift
+	c.giveUp(dir, 1, GapConflict)
+	half.base -= uint32(shift)
+	half.ack, half.turn = max(half.ack+shift, half.next), max(half.turn+shift, half.next)
+	half.graceStart, half.gaps = 0, [4]gapRange{}
+	half.top = half.next
+	for i := half.front; i < len(half.waiting); i++ {
+		half.waiting[i].off += shift
+		half.top = half.waiting[i].endOffset()
+	}
+	if half.isUrgent {
+		half.urgent += shift
+	}
+	if half.fin >= 0 && !half.ended {
+		half.fin += shift
+	} else {
+		half.fin, half.ended = -1, false
+	}
+	c.closing, c.resetBy, c.doubtSince = false, 0, 0
+	if len(before) > 0 {
+		half.top = max(half.top, half.next+int64(len(before)))
+		c.deliverBytes(dir, before, 0, at)
 	}
 }
 
@@ -118,7 +161,8 @@ func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 		} else {
 			c.handler.Data(dir, data, at)
 		}
-		half.delivered.record(half.next, data)
+		c.recordDelivered(dir, half.next, data)
+		c.half[dir^1].turn = c.half[dir^1].next
 		half.next += int64(len(data))
 	}
 	if cut > 0 {
@@ -127,23 +171,6 @@ func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 	if half.fin >= 0 && half.next > half.fin {
 		half.fin = -1 // bytes follow the FIN, so it was not valid
 	}
-}
-
-// record stores the hash and the last bytes of data, which was delivered at off.
-func (r *deliveredBytes) record(off int64, data []byte) {
-	n := len(data)
-	r.segments[r.segmentIndex&3] = deliveredSegment{off, int32(n), xxh3.Hash(data)}
-	r.segmentIndex++
-
-	// The tail holds the last bytes of the old tail and of data.
-	if n >= len(r.tail) {
-		r.tailLen = uint8(copy(r.tail[:], data[n-len(r.tail):]))
-		return
-	}
-	keep := min(int(r.tailLen), len(r.tail)-n)
-	copy(r.tail[:], r.tail[int(r.tailLen)-keep:r.tailLen])
-	copy(r.tail[keep:], data)
-	r.tailLen = uint8(keep + n)
 }
 
 // giveUp reports the next n bytes of dir as a gap and moves next behind them.
@@ -155,5 +182,4 @@ func (c *Conn) giveUp(dir Dir, n int64, why GapReason) {
 	}
 	half.next += n
 	half.top = max(half.top, half.next)
-	half.delivered.tailLen = 0 // the tail must end at next
 }

@@ -120,8 +120,9 @@ func TestWrongChecksum(t *testing.T) {
 	}
 	check("forged", ">GET /attacked <OK close", true, none, wrong)
 	check("forged, offloaded", ">GET /attacked <OK close", true, pseudo, wrong)
-	check("all wrong", ">GET /innocent <OK close", false, wrong, wrong) // nothing is known
-	check("all offloaded", ">GET /innocent <OK close", false, pseudo, pseudo)
+	const both = ">GET /innocent close >GET /attacked <OK close" // nothing is known
+	check("all wrong", both, false, wrong, wrong)
+	check("all offloaded", both, false, pseudo, pseudo)
 }
 
 // TestChecksumsOfAFileThatAreAllWrong: checksums that a capture has destroyed cost the first segments at most.
@@ -193,7 +194,8 @@ func TestHeaderWithoutChecksum(t *testing.T) {
 		test.closeOneSession()
 		test.wantParserLog(want)
 	}
-	check("right", func([]byte) {}, ">forged <OK close")
-	check("none", func(sum []byte) { sum[0], sum[1] = 0, 0 }, ">forged <OK close")
+	const both = ">forged close >GET /x <OK close"
+	check("right", func([]byte) {}, both)
+	check("none", func(sum []byte) { sum[0], sum[1] = 0, 0 }, both)
 	check("wrong", func(sum []byte) { sum[0] ^= 0x5a }, ">GET /x <OK close")
 }

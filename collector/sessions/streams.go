@@ -50,10 +50,17 @@ func (f *flow) Data(dir reassembly.Dir, data []byte, at int64) {
 }
 
 // Gap implements reassembly.Handler. It counts the gap and passes it to the parser. Bytes that the capture
-// cut off are also counted as bytes of the session, because their packet was seen.
+// cut off are also counted as bytes of the session, because their packet was seen. What comes behind a conflict is
+// not read as the rest of what came before.
 func (f *flow) Gap(dir reassembly.Dir, n int, why reassembly.GapReason) {
 	f.table.metrics.gaps[why].Inc()
 	f.table.metrics.gapBytes[why].Add(float64(n))
+	if why == reassembly.GapConflict { // nothing is missing
+		if f.conn != nil {
+			f.conn.Restart(f.table.clock.packetTime)
+		}
+		return
+	}
 	f.stats.history.addKind(kindGap, dir)
 	side := &f.stats.sides[dir]
 	side.missing += uint64(n)

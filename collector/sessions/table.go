@@ -90,6 +90,7 @@ func (t *Table) clearFlows() {
 	budget := t.deps.Memory
 	t.memory, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("fragments")
 	t.pool.SetAccount(budget.Open("reassembly"))
+	t.pool.SetDeliveredAccount(budget.OpenFixed("delivered"))
 	t.outboxes, t.enricher.memory = memory.Holders[*flow]{Account: budget.Open("pending")}, budget.Open("pending")
 	for i := range t.enricher.unresolved {
 		t.enricher.memory.Add(int64(t.enricher.unresolved[i].bytes))
@@ -105,7 +106,7 @@ func (t *Table) closeAccounts() {
 		return
 	}
 	t.memory.Close()
-	t.pool.Account.Close()
+	t.pool.CloseAccounts()
 	t.decoder.frags.memory.Close()
 	t.outboxes.Account.Close()
 	t.enricher.memory.Close()
@@ -401,6 +402,7 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 		delete(t.flows, f.key)
 	}
 	t.timers.removeFlow(f)
+	f.stream.ForgetDelivered()
 	f.prepareReuse()
 	if len(t.free) < maxFreeFlows {
 		t.free = append(t.free, f) // and stays charged

@@ -29,12 +29,10 @@ func (t *Table) handleTCP(p *packet) {
 		flow = t.openFlow(p, key, sender)
 	}
 	if flow.dead {
-		if !flow.stream.ShowsLife(reassembly.Dir(sender^flow.clientSide), &p.Segment) {
-			flow.handleLate()
+		if flow = t.continueDead(flow, p, sender); flow == nil {
 			return
 		}
-		t.metrics.continued.Inc()
-		flow, isNew = t.replaceSuperseded(flow, p, sender), true
+		isNew = true
 	}
 	if p.Flags&reassembly.RST == 0 { // a RST never begins a session
 		flow, isNew = t.checkCopies(flow, p, sender, isNew)
@@ -64,6 +62,23 @@ func (t *Table) handleTCP(p *packet) {
 	if isNew || closing || doubtful || flow.stream.Incomplete() || len(flow.outbox.events) > 0 {
 		flow.schedule()
 	}
+}
+
+// continueDead returns a new flow for the rest of the connection of f, which is dead, or nil if p, from the end sender
+// of f.key, does not show that the connection goes on.
+func (t *Table) continueDead(f *flow, p *packet, sender uint8) *flow {
+	dir := f.dirOf(sender)
+	conflict := f.stream.Contradicts(dir, &p.Segment)
+	if !conflict && !f.stream.ShowsLife(dir, &p.Segment) {
+		f.handleLate()
+		return nil
+	}
+	t.metrics.continued.Inc()
+	next := t.replaceSuperseded(f, p, sender)
+	if conflict {
+		next.Observe(dir, reassembly.OverlapConflict, p.Time)
+	}
+	return next
 }
 
 // startSeq returns the sequence number for the id of the session that begins with p, and whether p is from

@@ -159,23 +159,30 @@ func TestOverlap(t *testing.T) {
 	check("last", ">ab >cd >efgh >ij")
 }
 
-// TestConflictWithDeliveredBytes: retransmitted bytes are compared with those that were delivered.
+// TestConflictWithDeliveredBytes: retransmitted bytes are compared with those that were delivered. Bytes that differ
+// are read, too, unless the receiver has acknowledged the first ones.
 func TestConflictWithDeliveredBytes(t *testing.T) {
-	check := func(off int, again string, want uint32) {
+	check := func(off int, again string, acked int, want uint32, log string) {
 		t.Helper()
 		test := newTableTest(t, Default(), Deps{}).handshake()
 		test.segment(">", "A", 0, 0, "GET /index.html")
+		test.segment("<", "A", 0, acked, "")
 		test.setTime(300*time.Millisecond).segment(">", "A", off, 0, again)
 		if conflicts := test.closeOneSession().Session.OverlapConflicts; conflicts != want {
 			t.Errorf("%q at %d: %d conflicts, want %d", again, off, conflicts, want)
 		}
-		test.wantParserLog(">GET /index.html close")
+		test.wantParserLog(">GET /index.html close" + log)
 	}
-	check(0, "GET /index.html", 0)
-	check(0, "GET /other.html", 1)
-	check(4, "/index", 0)
-	check(4, "/evil.", 1)
-	check(14, "x", 0) // a keep-alive
+	check(0, "GET /index.html", 0, 0, "")
+	check(0, "GET /other.html", 0, 1, " >GET /other.html close")
+	check(0, "GET /other.html", 15, 1, "")
+	check(0, "GET /other.html", 2, 1, " >GE >T /other.html close")
+	check(4, "/index", 0, 0, "")
+	check(4, "/evil.", 0, 1, " >GET  >/evil. close")
+	check(4, "/evil.", 4, 1, " >GET  >/evil. close")
+	check(4, "/evil.", 10, 1, "")
+	check(14, "x", 0, 1, " >GET /index.htm >x close")
+	check(14, "x", 15, 0, "") // a keep-alive
 }
 
 // TestConflictInTheFrontOfNewBytes: a segment repeats delivered bytes, which are compared, and continues with
@@ -184,7 +191,7 @@ func TestConflictInTheFrontOfNewBytes(t *testing.T) {
 	test := newTableTest(t, Default(), Deps{}).handshake()
 	test.segment(">", "A", 0, 0, "abcd")
 	test.segment(">", "A", 2, 0, "XYef")
-	test.wantParserLog(">abcd >ef")
+	test.wantParserLog(">abcd close >ab >XYef")
 	if session := test.closeOneSession().Session; session.OverlapConflicts != 1 || session.ClientRetransmissions != 1 {
 		t.Errorf("session %v", session)
 	}

@@ -1,0 +1,142 @@
+package reassembly
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// TestEveryDifferenceIsAConflict: a stream is sent in random segments, and parts of it again, with other bounds and
+// after other traffic. Exactly the parts of which a byte was changed are conflicts.
+func TestEveryDifferenceIsAConflict(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 21))
+		conn := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		other := newTestConn(t, testConfig(), defaultISN)
+		other.hostile, other.pool = true, conn.pool
+		other.Init(other.cfg, conn.pool, other.recorder)
+
+		stream := randomBytes(rng, 1+rng.IntN(40_000))
+		otherBytes := 0
+		sendOther := func(size int) {
+			other.segment(0, "A", otherBytes, 0, strings.Repeat("y", size))
+			otherBytes += size
+		}
+		for _, part := range cuts(rng, len(stream), 1+rng.IntN(3000)) {
+			conn.segment(0, "A", part.lo, 0, string(stream[part.lo:part.hi]))
+			sendOther(1 + rng.IntN(100))
+		}
+		for range rng.IntN(40) {
+			sendOther(40_000)
+		}
+
+		acked := rng.IntN(len(stream) + 1)
+		conn.segment(1, "A", 0, acked, "")
+		for range 20 {
+			lo := rng.IntN(len(stream))
+			part := cut{lo, min(lo+1+rng.IntN(3000), len(stream))}
+			if part.hi-part.lo == 1 && part.hi == len(stream) {
+				continue // may be a keep-alive
+			}
+			again := bytes.Clone(stream[part.lo:part.hi])
+			changed := rng.IntN(10) == 0 && part.lo >= acked
+			if changed {
+				again[rng.IntN(len(again))] ^= 1
+			}
+			before := conn.observed[OverlapConflict]
+			conn.segment(0, "A", part.lo, acked, string(again))
+			if got := conn.observed[OverlapConflict] > before; got != changed {
+				t.Fatalf("seed %d: changed %t, conflict %t, bytes %d to %d of %d", seed, changed, got, part.lo, part.hi,
+					len(stream))
+			}
+			if changed {
+				break // the stream continues elsewhere
+			}
+		}
+		conn.Discard()
+		other.Discard()
+		conn.checkEmpty()
+	}
+}
+
+// TestCopiesAreBounded: however many connections do not acknowledge what was sent, the copies take no more than the
+// limit, and none is left when the connections are over.
+func TestCopiesAreBounded(t *testing.T) {
+	const limit = 1 << 20
+	pool := NewPool(limit)
+	var conns []*testConn
+	for range 64 {
+		conn := newTestConn(t, testConfig(), defaultISN)
+		conn.hostile, conn.pool = true, pool
+		conn.Init(conn.cfg, pool, conn.recorder)
+		conns = append(conns, conn.handshake())
+	}
+	pinned := 0
+	for round := range 200 {
+		for _, conn := range conns {
+			conn.segment(0, "A", 1000*round, 0, strings.Repeat("x", 1000))
+			if pool.EnforceLimit(); pool.Used() > limit {
+				t.Fatalf("%d bytes", pool.Used())
+			}
+			pinned = max(pinned, conn.Buffered())
+		}
+	}
+	if pinned == 0 || pinned > maxPinned+maxRun {
+		t.Errorf("a connection keeps %d bytes", pinned)
+	}
+	for _, conn := range conns {
+		conn.ForgetDelivered()
+		conn.Discard()
+	}
+	conns[0].checkEmpty()
+	for i := range pool.delivered.runs {
+		if pool.delivered.runs[i].conn != nil {
+			t.Fatal("a run belongs to a connection that is over")
+		}
+	}
+}
+
+// TestAcknowledgedCopiesAreDropped: a copy that has left the ring is dropped with the acknowledgement of its bytes.
+func TestAcknowledgedCopiesAreDropped(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	conn.hostile = true
+	for i := range 40 {
+		conn.segment(0, "A", 50_000*i, 0, strings.Repeat("x", 50_000))
+	}
+	if conn.Buffered() == 0 {
+		t.Fatal("nothing is kept")
+	}
+	conn.segment(1, "A", 0, 60_000, "")
+	if conn.Buffered() == 0 {
+		t.Error("bytes that are not acknowledged were dropped")
+	}
+	conn.segment(1, "A", 0, 70_000, "")
+	conn.segment(1, "A", 0, 130_000, "")
+	conn.checkEmpty()
+}
+
+// TestOneSidedCaptureKeepsNoCopies: where the receiver was not captured, nothing is acknowledged.
+func TestOneSidedCaptureKeepsNoCopies(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN)
+	conn.hostile = true
+	for i := range 60 {
+		conn.segment(0, "A", 50_000*i, 0, strings.Repeat("x", 50_000))
+	}
+	conn.checkEmpty()
+}
+
+// TestRepetitionBehindAJumpIsNoConflict: the stream continues within a gap that was given up. The bytes before the gap
+// are sent again.
+func TestRepetitionBehindAJumpIsNoConflict(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	text := "0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz"
+	conn.segment(0, "A", 0, 0, text)
+	conn.segment(1, "A", 0, len(text)+100, "")
+	conn.wait(50 * 1e6)
+	conn.segment(0, "A", len(text)+20, 0, "later")
+	conn.segment(0, "A", 0, 0, text[:50])
+	if conn.observed[OverlapConflict] > 0 || len(conn.gaps[0]) == 0 {
+		t.Errorf("%d conflicts, gaps %v", conn.observed[OverlapConflict], conn.gaps[0])
+	}
+}
