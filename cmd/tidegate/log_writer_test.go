@@ -33,6 +33,15 @@ func (k *kafkaSetup) startLogWriter(index, linesPerFile, files int) {
 	})
 }
 
+// writtenLines returns the number of lines that all writers have written.
+func (k *kafkaSetup) writtenLines() float64 {
+	lines := int64(0)
+	for _, writer := range k.writers {
+		lines += writer.lines.Load()
+	}
+	return float64(lines)
+}
+
 // writeLines writes a line every 8 ms until stop is closed. Every twentieth line matches a rule.
 func (w *logWriter) writeLines() error {
 	path := filepath.Join(w.dir, w.id+"-json.log")

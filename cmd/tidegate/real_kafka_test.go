@@ -69,6 +69,8 @@ func TestKafka(t *testing.T) {
 	sent := float64(rounds * (requests + 1))
 	setup.waitMetric(collectorPort, `tidegate_collector_events_safe_total{dataset="http"}`, sent)
 	setup.rotation.Lock()
+	// Lines of a file that is deleted while Kafka is away wait in memory for a moment before they are spooled.
+	setup.waitMetric(collectorPort, `tidegate_collector_events_safe_total{dataset="log"}`, setup.writtenLines())
 	acknowledged := sumSamples(setup.fetchMetrics(collectorPort), "tidegate_collector_events_safe_total")
 	setup.killProcess("collect")
 	setup.startCollector()
