@@ -24,6 +24,7 @@ const (
 	TagTunnelUnopened  = "tunnel_unopened"
 	TagAmbiguous       = "ambiguous"
 	TagUndecoded       = "undecoded"
+	TagCopiesDiffer    = "copies_differ"
 )
 
 // A Tag is a value of the field tags.
@@ -48,6 +49,7 @@ var Tags = []Tag{
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
 	{TagAmbiguous, "where this request begins or ends, servers read differently: it may not be one, and others may be missing"},
 	{TagUndecoded, "the packets, on a bridge, had headers that are damaged, cut or nested too deep, and were not read"},
+	{TagCopiesDiffer, "another interface shows a connection with these addresses, and other bytes: one of the two is forged, or a part of it"},
 	{TagLogExcluded, "the log of the container is not read, because the configuration excludes the container or a label of it"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},
 }

@@ -99,8 +99,8 @@ func (c *Conn) Established() bool { return c.established }
 // clock when that happened.
 func (c *Conn) Closing() (since int64, closing bool) { return c.closingSince, c.closing }
 
-// DoubtfulReset reports whether a RST was seen that the receiver ignores if it is stricter than the window, and
-// nothing has shown since that the connection lives. since is the time of the clock when that happened.
+// DoubtfulReset reports whether a RST was seen that the receiver ignores if it is stricter than the window,
+// and nothing has shown since that the connection lives. since is the time of the clock when that happened.
 func (c *Conn) DoubtfulReset() (since int64, doubtful bool) { return c.doubtSince, c.doubtSince != 0 }
 
 // Ended reports whether d is complete.
@@ -120,6 +120,13 @@ func (c *Conn) HasSent(d Dir) bool { return c.half[d].top > 0 }
 
 // FirstSeq returns the sequence number of the first byte of d, if it is known.
 func (c *Conn) FirstSeq(d Dir) (seq uint32, known bool) { return c.half[d].base, c.half[d].based }
+
+// NextSeq returns the sequence number of the next byte of d to deliver, while Handler.Data runs that of its
+// first byte.
+func (c *Conn) NextSeq(d Dir) uint32 { return c.half[d].base + uint32(c.half[d].next) }
+
+// TopSeq returns the sequence number behind the last byte of d that was captured.
+func (c *Conn) TopSeq(d Dir) uint32 { return c.half[d].base + uint32(c.half[d].top) }
 
 // Buffered returns the memory charged for the segments that wait.
 func (c *Conn) Buffered() int { return c.waiting.Bytes() }
@@ -230,9 +237,9 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	}
 }
 
-// isKeepAlive reports whether segment, of the last byte of dir at the offset off, is a keep-alive (RFC 1122, section
-// 4.2.3.6). Its byte is not data, and may have any value, since the receiver has acknowledged the real one. Where it
-// has not, the byte is sent again because it was lost.
+// isKeepAlive reports whether segment, of the last byte of dir at the offset off, is a keep-alive (RFC 1122,
+// section 4.2.3.6). Its byte is not data, and may have any value, since the receiver has acknowledged the
+// real one. Where it has not, the byte is sent again because it was lost.
 func (c *Conn) isKeepAlive(dir Dir, segment *Segment, off int64) bool {
 	if c.half[dir^1].packets > 0 {
 		return c.half[dir].ack > off

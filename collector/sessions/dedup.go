@@ -24,16 +24,25 @@ type dedup struct {
 	published [2]int64 // packet times that were last written to flow.activity
 
 	// A duplicate compares its packets with those that its reporter has seen. The arrays are by end of
-	// flow.key: the packet time since which the reporter is not known to have seen a packet, the bytes that the
-	// duplicate has dropped since then, and the packet time of the duplicate's last packet.
+	// flow.key: the packet time since which the reporter is not known to have seen a packet, the bytes that
+	// the duplicate has dropped since then, and the packet time of the duplicate's last packet.
 	reporter     reporter
 	unseenSince  [2]int64
+	unseenTop    [2]uint64 // the sequence number behind that packet, from knownTop on, if it has payload of TCP
 	droppedBytes [2]uint64
 	lastFrom     [2]int64
+
+	// candidate is set while f is pending and reporter may report the same connection, see copies.go.
+	candidate    bool
+	payloadSince int64        // packet time of the first print; 0: none
+	numPrints    [2][4]uint32 // prints that were published, by end and list
 
 	// halfOnly is set if the flow is primary for the packets of one end only, and reporter for those of the
 	// other end: routes of the two directions may differ.
 	halfOnly bool
+	// apart is set if the flow is primary, and reporter reports a connection with the same addresses and
+	// other payload.
+	apart bool
 }
 
 func (d *dedup) heldClaims() []claimKey { return d.claims[:d.numClaims] }
@@ -52,8 +61,8 @@ const (
 var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeout, decidedByLimit, decidedByEnd}
 
 // claimFirst sets the deduplication state at the first packet. A flow on a bridge is primary, unless another
-// flow has claimed the connection. A flow elsewhere is a duplicate if another flow has claimed it, and
-// pending otherwise. A claim whose owner has not seen the packet decides nothing yet: the flow is pending.
+// flow has claimed the connection. A flow elsewhere is pending. If another flow has claimed the connection,
+// the flow is pending, and a candidate if the owner of the claim has seen the packet.
 func (f *flow) claimFirst() {
 	table := f.table
 	f.dedup.onBridge = table.ifaces.list[f.key.iface].isBridge
@@ -63,7 +72,7 @@ func (f *flow) claimFirst() {
 		case claimFree:
 			f.dedup.state = primary
 		case claimHeld:
-			f.markDuplicate(reporter)
+			f.awaitCopy(reporter)
 		}
 		return
 	}
@@ -74,7 +83,7 @@ func (f *flow) claimFirst() {
 		state, reporter = f.lookUpClaim(f.canonicalKey())
 	}
 	if state == claimHeld {
-		f.markDuplicate(reporter)
+		f.awaitCopy(reporter)
 	}
 }
 
@@ -88,6 +97,11 @@ func (f *flow) ownKey() claimKey {
 // be known.
 func (f *flow) canonicalKey() claimKey {
 	return newClaimKey(f.key.proto, f.nat.mapping.Client, f.nat.mapping.Server)
+}
+
+// outsideKey returns the claim key of the connection's addresses outside NAT. The mapping must be known.
+func (f *flow) outsideKey() claimKey {
+	return newClaimKey(f.key.proto, f.nat.mapping.OutsideClient, f.nat.mapping.OutsideServer)
 }
 
 // claimant returns f as the DedupTable identifies it, for a claim of key.
@@ -136,7 +150,7 @@ func (f *flow) releaseClaims() {
 
 // markDuplicate makes f a duplicate of reporter and drops the events that wait.
 func (f *flow) markDuplicate(reporter reporter) {
-	f.dedup.state, f.dedup.reporter = duplicate, reporter
+	f.dedup.state, f.dedup.reporter, f.dedup.candidate = duplicate, reporter, false
 	f.table.metrics.duplicates.Inc()
 	f.releaseClaims()
 	f.dropOutbox()
@@ -158,7 +172,7 @@ func (f *flow) confirmPrimary() {
 	if canonical := f.canonicalKey(); canonical != own {
 		switch state, reporter := f.tryClaim(canonical, false); state {
 		case claimHeld:
-			f.markDuplicate(reporter)
+			f.awaitCopy(reporter)
 			return
 		case claimStale: // resolveDedup decides when it is known whether the other flow sees the connection
 			f.dedup.state = pending
@@ -167,61 +181,117 @@ func (f *flow) confirmPrimary() {
 	}
 
 	// A flow elsewhere has claimed the addresses outside NAT.
-	outside := newClaimKey(f.key.proto, f.nat.mapping.OutsideClient, f.nat.mapping.OutsideServer)
+	outside := f.outsideKey()
 	if outside == own {
 		return
 	}
 	if state, reporter := f.lookUpClaim(outside); state == claimHeld {
-		f.markDuplicate(reporter)
+		f.awaitCopy(reporter)
 	}
 }
 
+// possibleKeys returns the keys under which other flows may have claimed the connection: its tuple as seen
+// here and, once the mapping is known, as seen by the container. f itself claims the first numOwn of them: a
+// flow on a bridge does not claim the tuple outside NAT.
+func (f *flow) possibleKeys() (keys [3]claimKey, numOwn, numAll int) {
+	keys[0] = f.ownKey()
+	numOwn = 1
+	if !f.locateMapping() {
+		return keys, numOwn, numOwn
+	}
+	if key := f.canonicalKey(); key != keys[0] {
+		keys[1], numOwn = key, 2
+	}
+	numAll = numOwn
+	if key := f.outsideKey(); f.dedup.onBridge && key != keys[0] && key != keys[1] {
+		keys[numAll] = key
+		numAll++
+	}
+	return keys, numOwn, numAll
+}
+
 // resolveDedup tries to move f from pending to primary or duplicate. f stays pending while a bridge may still
-// claim the connection, unless force is set. why is counted as the reason if f becomes primary.
+// claim the connection, unless force is set, and while it is not known whether the owner of a claim sees the
+// same payload. why is counted as the reason if f becomes primary.
 func (f *flow) resolveDedup(force bool, why decision) {
 	table := f.table
+	keys, numOwn, numAll := f.possibleKeys()
 
-	// The connection may be claimed under its tuple as seen here and, once the mapping is known, as seen by
-	// the container.
-	mappingKnown := f.locateMapping()
-	keys := [2]claimKey{f.ownKey(), {}}
-	numKeys := 1
-	if mappingKnown {
-		if key := f.canonicalKey(); key != keys[0] {
-			keys[1], numKeys = key, 2
+	// If another flow holds a claim and has seen the same payload, f is a duplicate. f waits if a claim may
+	// still come, and if it is not known whether the owner of a claim sees the connection.
+	stale, unknown := false, false
+	var other separation
+	for i := range keys[:numAll] {
+		found := f.examineClaims(&keys[i], why, &other)
+		if found == claimHeld {
+			return // f is a duplicate
 		}
-	}
-
-	// If another flow holds a claim, f is a duplicate. f waits if a claim may still come, and if it is not known
-	// whether the owner of a claim sees the connection.
-	stale := false
-	for _, key := range keys[:numKeys] {
-		state, reporter := f.lookUpClaim(key)
-		if state == claimHeld {
-			f.countDecision(decidedByBridge)
-			f.markDuplicate(reporter)
-			return
-		}
-		stale = stale || state == claimStale
+		unknown = unknown || found == claimUnknown
+		stale = stale || found == claimStale && i < numOwn
 	}
 	onBridge := f.dedup.onBridge || table.deps.Bridge == nil
-	mayBeTranslated := table.deps.NAT != nil && !mappingKnown && f.tunnel == nil
-	if !force && (stale || !onBridge && (mayBeTranslated || f.hasLocalEndpoint())) {
+	mayBeTranslated := table.deps.NAT != nil && !f.nat.known && f.tunnel == nil
+	if unknown || !force && (stale || !onBridge && (mayBeTranslated || f.hasLocalEndpoint())) {
 		return
 	}
 
-	// Claim all keys. A flow on a bridge may claim them at the same moment; the later of the two is the
-	// duplicate.
-	f.dedup.state = primary
-	for _, key := range keys[:numKeys] {
-		if state, reporter := f.tryClaim(key, true); state == claimHeld {
+	// Claim all keys. A flow on a bridge may claim them at the same moment; the later of the two waits.
+	f.dedup.state, f.dedup.candidate = primary, false
+	for _, key := range keys[:numOwn] {
+		if key == (claimKey{}) {
+			continue
+		}
+		state, reporter := f.tryClaim(key, true)
+		switch {
+		case state != claimHeld:
+		case !force:
+			f.awaitCopy(reporter)
+			return
+		case f.compareCopies(reporter, why) == copySame:
 			f.countDecision(decidedByBridge)
 			f.markDuplicate(reporter)
 			return
 		}
 	}
+	if other.copies != copyUnknown {
+		f.separate(other)
+	}
 	f.countDecision(why)
 	f.emitOutbox()
+}
+
+// examineClaims compares f with the owners of the claims of key. It makes f a duplicate if one of them has
+// seen the same payload, and then returns claimHeld. It returns claimUnknown if that is not known. If the
+// owner of the first claim has seen other payload, key becomes that of the second claim, and zero if its
+// owner has, too; other says so.
+func (f *flow) examineClaims(key *claimKey, why decision, other *separation) claimState {
+	for second := range 2 {
+		state, reporter := f.lookUpClaim(*key)
+		if state != claimHeld {
+			return state
+		}
+		switch copies := f.compareCopies(reporter, why); copies {
+		case copySame:
+			f.countDecision(decidedByBridge)
+			f.markDuplicate(reporter)
+			return claimHeld
+		case copyUnknown:
+			f.awaitCopy(reporter)
+			return claimUnknown
+		case copyStale:
+			f.table.dedup.revokeClaim(*key, reporter.owner)
+			return claimFree
+		default:
+			if other.copies != copyDiffers {
+				*other = separation{reporter, copies}
+			}
+		}
+		if second == 0 {
+			*key = key.ofSecond()
+		}
+	}
+	*key = claimKey{}
+	return claimFree
 }
 
 // countDecision counts the reason why f leaves the state pending, if events have waited for it.

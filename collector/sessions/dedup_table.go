@@ -17,9 +17,9 @@ import (
 //   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and its mapping is
 //     known. If there is no claim and none is expected, or the wait is over, the flow claims its tuples itself.
 //
-// Claims are made under a lock, and a flow that finds the claim of another flow is a duplicate. So every event
-// is reported once, in whatever order the flows come. A claim outlives its flow by a few seconds (timeWait),
-// for copies that end later.
+// Claims are made under a lock, and a flow that finds the claim of another flow is a duplicate if both have
+// seen the same payload (copies.go). So every event is reported once, in whatever order the flows come. A
+// claim outlives its flow by a few seconds (timeWait), for copies that end later.
 //
 // A claim holds only while its flow sees the packets of the connection. A flow publishes in its activity when
 // it has seen the last packet of each side, and every Table how far it has come. A duplicate compares its own
@@ -50,6 +50,13 @@ type claimKey struct {
 	proto        uint8
 }
 
+// ofSecond returns the key of the second claim of a connection: if the owner of the first one has seen other
+// payload than the copies of a connection have, one of those claims this key.
+func (k claimKey) ofSecond() claimKey {
+	k.tunnel ^= 0x9e3779b97f4a7c15
+	return k
+}
+
 // A claim records which flow reports a connection.
 type claim struct {
 	owner    uint64 // flow.id
@@ -75,6 +82,7 @@ type activity struct {
 	seen     [2]atomic.Int64 // packet time of the last packet of each end of the flow's key, see publishEvery
 	lost     atomic.Bool     // another flow has taken the claims; set by that flow
 	progress *atomic.Int64   // Table.progress
+	prints   [2]directionPrints
 }
 
 // A reporter is the flow whose claim makes another flow a duplicate, as that flow sees it.
@@ -108,9 +116,10 @@ func (r reporter) progress() int64 {
 type claimState uint8
 
 const (
-	claimFree  claimState = iota // no other flow has the claim
-	claimHeld                    // another flow has it, and sees the packets of the connection
-	claimStale                   // another flow has it, but is not known to have seen a packet since claimant.first
+	claimFree    claimState = iota // no other flow has the claim
+	claimHeld                      // another flow has it, and sees the packets of the connection
+	claimStale                     // another flow has it, but is not known to have seen a packet since claimant.first
+	claimUnknown                   // another flow has it, and it is not known whether it sees the same payload
 )
 
 // copyDelay is the longest time, ns, between the captures of one packet on two interfaces of a host. It is

@@ -16,6 +16,7 @@ const (
 	markHeaders                    // packets with headers of IP for which Linux drops them
 	markMovedMAC                   // another container sends with the Ethernet address of an end
 	markDamaged                    // packets that could not be read
+	markCopies                     // another interface shows the connection with other payload
 )
 
 // tagEvent adds the marks of f to the event.
@@ -37,6 +38,9 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 	}
 	if f.marks&markDamaged != 0 {
 		event.AddTag(pipeline.TagUndecoded)
+	}
+	if f.marks&markCopies != 0 {
+		event.AddTag(pipeline.TagCopiesDiffer)
 	}
 }
 

@@ -35,6 +35,7 @@ type tableMetrics struct {
 	takeovers       counter
 	continued       counter
 	unreportedBytes counter
+	differingCopies counter
 	pendingSessions map[decision]counter
 	panics          counter
 }
@@ -63,6 +64,9 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		unreportedBytes: factory.Counter("tidegate_sessions_unreported_bytes_total",
 			"Payload bytes that no session reports: a copy of a connection was not reported, and the copy that was "+
 				"reported did not see them."),
+		differingCopies: factory.Counter("tidegate_sessions_differing_copies_total",
+			"Sessions that are reported although another interface reports a connection with their addresses, because "+
+				"its payload is not theirs."),
 		spoofedPackets: factory.Counter("tidegate_sessions_spoofed_packets_total",
 			"Packets on bridges whose source address is not that of their sender, as its MAC address shows."),
 		panics: factory.Counter("tidegate_sessions_panics_total",

@@ -48,6 +48,7 @@ type natHost struct {
 	events []*pipeline.Event
 	now    time.Duration
 	id     uint16
+	texts  bool // the events of the parsers have the text in redis.command
 }
 
 // newHost returns a host in which 172.1… and fd00:… are addresses of containers.
@@ -72,7 +73,7 @@ func (h *natHost) tableOf(iface string) *Table {
 	table := h.tables[iface]
 	if table == nil {
 		deps := h.deps
-		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{}).protocol()},
+		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{texts: h.texts}).protocol()},
 			protocols.Default(), nil)
 		table = New(Default(), deps, prometheus.NewRegistry())
 		h.tables[iface] = table

@@ -19,6 +19,7 @@
 //	direction.go              which side is the client
 //	streams.go                bytes, gaps and statistics from reassembly
 //	dedup.go, dedup_table.go  which copy of a connection is reported
+//	copies.go                 whether two flows have seen the same payload
 //	takeover.go               when another copy is reported from now on
 //	nat.go                    the addresses of a connection behind NAT
 //	outbox.go                 events that wait until deduplication is decided
@@ -44,15 +45,16 @@
 // which one that is.
 //
 //	on a bridge ─ the first packet claims the connection ──────▶ primary
-//	on a bridge ─ another bridge has claimed it ───────────────▶ duplicate
-//	on a bridge ─ a claim, but its flow has not seen the packet ▶ pending
-//	elsewhere ─── another flow has claimed it ─────────────────▶ duplicate
-//	elsewhere ─── otherwise ───────────────────────────────────▶ pending
-//	pending ───── another flow claims it ──────────────────────▶ duplicate
+//	on a bridge ─ another bridge has claimed it ───────────────▶ pending
+//	elsewhere ──────────────────────────────────────────────────▶ pending
+//	pending ───── another flow has claimed it and has seen the same payload ▶ duplicate
 //	pending ───── no bridge carries it, or NATTimeout is over ─▶ primary
-//	primary ───── another leg of the connection is primary ────▶ duplicate    (checked once, at its first event)
+//	pending ───── who has claimed it has seen other payload ───▶ primary      (both are reported)
+//	primary ───── another leg of the connection is primary ────▶ pending      (checked once, at its first event)
+//	primary ───── who has claimed it shows the same payload by now ▶ a new flow, pending
 //	duplicate ─── its primary sees none of its packets ────────▶ a new flow, which begins in mid-stream
-//	primary ───── a duplicate has taken its claims ────────────▶ a new flow, a duplicate
+//	duplicate ─── its primary has seen other bytes ────────────▶ a new flow, primary
+//	primary ───── a duplicate has taken its claims ────────────▶ a new flow, pending
 //
 // The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them.
 //

@@ -41,9 +41,10 @@ func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
 	}
 }
 
-// Data implements reassembly.Handler. It counts the bytes and passes them to the parser.
+// Data implements reassembly.Handler. It counts the bytes, publishes their print and passes them to the parser.
 func (f *flow) Data(dir reassembly.Dir, data []byte, at int64) {
 	f.stats.sides[dir].bytes += uint64(len(data))
+	f.recordDelivered(uint8(dir)^f.clientSide, data)
 	if f.conn != nil {
 		f.conn.Data(protocols.Dir(dir), data, at)
 	}

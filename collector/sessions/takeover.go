@@ -15,17 +15,25 @@ const maxLag = int64(10e9)
 // isDue reports whether at is publishEvery later than published, or earlier because the times were set back.
 func isDue(at, published int64) bool { return uint64(at-published) >= uint64(publishEvery) }
 
-// checkCopies compares what f and the other flows of its connection have seen, now that the end sender has sent
-// p. It returns the flow that p belongs to: f, or a new one that takes its place. isNew is returned as true if
-// it was, or if there is a new flow.
+// checkCopies compares what f and the other flows of its connection have seen, now that the end sender has
+// sent p. It returns the flow that p belongs to: f, or a new one that takes its place. isNew is returned as
+// true if it was, or if there is a new flow.
 func (t *Table) checkCopies(f *flow, p *packet, sender uint8, isNew bool) (*flow, bool) {
-	switch {
-	case f.dedup.state == duplicate:
-		if f.reporterMisses(p, sender) {
+	if f.dedup.state == duplicate {
+		switch {
+		case f.dedup.reporter.contradicts(f, p, sender):
+			return t.separateCopy(f, p, sender), true
+		case f.reporterMisses(p, sender):
 			return t.takeOver(f, p, sender), true
 		}
-	case isDue(p.Time, f.dedup.published[sender]) && !f.publishActivity(p, sender):
+		return f, isNew
+	}
+	superseded := isDue(p.Time, f.dedup.published[sender]) && !f.publishActivity(p, sender)
+	if superseded || f.dedup.apart && f.dedup.reporter.hasSeen(f, p, sender) {
 		return t.replaceSuperseded(f, p, sender), true
+	}
+	if f.dedup.candidate {
+		f.checkCandidate(p, sender)
 	}
 	return f, isNew
 }
@@ -40,6 +48,16 @@ func (f *flow) publishActivity(p *packet, sender uint8) (reports bool) {
 		return f.dedup.reporter.lastSeen(sender) < f.first
 	}
 	return !f.activity.lost.Load()
+}
+
+// separateCopy ends f, a duplicate whose reporter has seen other bytes in the place of those of p, and
+// returns a new flow that reports the connection from p on, as its reporter does.
+func (t *Table) separateCopy(f *flow, p *packet, sender uint8) *flow {
+	reporter := f.dedup.reporter
+	next := t.replaceSuperseded(f, p, sender)
+	next.dedup.state, next.dedup.candidate, next.dedup.confirmed = primary, false, true
+	next.separate(separation{reporter, copyDiffers})
+	return next
 }
 
 // replaceSuperseded ends f and returns a new flow for the rest of its connection. Another flow reports the
@@ -60,8 +78,12 @@ func (f *flow) reporterMisses(p *packet, sender uint8) bool {
 	since := dedup.unseenSince[sender]
 
 	// The reporter has seen a packet since then: begin again with p. The clock may also have been set back.
-	if since == 0 || p.Time < since-maxLag || dedup.reporter.lastSeen(sender) >= since-copyDelay {
+	if since == 0 || p.Time < since-maxLag || f.isSeenByReporter(sender) {
 		dedup.unseenSince[sender], dedup.droppedBytes[sender] = p.Time, uint64(p.Size)
+		dedup.unseenTop[sender] = 0
+		if f.key.proto == protoTCP && p.Size > 0 {
+			dedup.unseenTop[sender] = knownTop | uint64(p.dataSeq()+uint32(p.Size))
+		}
 		return false
 	}
 
@@ -79,8 +101,19 @@ func (f *flow) reporterMisses(p *packet, sender uint8) bool {
 	return true
 }
 
-// findReporter returns the flow that has claimed f's connection in the meantime and has seen packets of it since
-// the packet time since.
+// isSeenByReporter reports whether the reporter of f, a duplicate, has seen the packet of an end that f has
+// seen at unseenSince, or later ones. With TCP its bytes count, which only who sees the connection can
+// number.
+func (f *flow) isSeenByReporter(end uint8) bool {
+	dedup := &f.dedup
+	if top := dedup.unseenTop[end]; top != 0 {
+		return dedup.reporter.covers(end, uint32(top))
+	}
+	return dedup.reporter.lastSeen(end) >= dedup.unseenSince[end]-copyDelay
+}
+
+// findReporter returns the flow that has claimed f's connection in the meantime and has seen packets of it
+// since the packet time since.
 func (f *flow) findReporter(since int64) (found reporter, ok bool) {
 	keys := [2]claimKey{f.ownKey(), f.ownKey()}
 	if f.locateMapping() {
@@ -115,7 +148,7 @@ func (t *Table) takeOver(f *flow, p *packet, sender uint8) *flow {
 	next := t.openFlow(p, key, sender)
 	next.setDirection(clientSide, confidence)
 	if halfOnly {
-		next.dedup.state, next.dedup.confirmed = primary, true
+		next.dedup.state, next.dedup.candidate, next.dedup.confirmed = primary, false, true
 		next.dedup.halfOnly, next.dedup.reporter = true, reporter
 	}
 	return next
@@ -125,7 +158,7 @@ func (t *Table) takeOver(f *flow, p *packet, sender uint8) *flow {
 func (f *flow) countUnreported() {
 	for end := range uint8(2) {
 		since := f.dedup.unseenSince[end]
-		if f.dedup.droppedBytes[end] > 0 && f.dedup.reporter.lastSeen(end) < since-copyDelay &&
+		if f.dedup.droppedBytes[end] > 0 && !f.isSeenByReporter(end) &&
 			f.dedup.reporter.progress() >= since+copyDelay {
 			f.table.metrics.unreportedBytes.Add(float64(f.dedup.droppedBytes[end]))
 		}

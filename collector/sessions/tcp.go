@@ -54,6 +54,9 @@ func (t *Table) handleTCP(p *packet) {
 	// Segment may call the parser, and an event of the parser may make the flow a duplicate.
 	flow.measureClientRTT(p, dir)
 	flow.stream.Segment(dir, &p.Segment, t.clock.now)
+	if p.Size > 0 && flow.stream.Buffered() > 0 {
+		flow.publishTop(sender)
+	}
 	flow.closeIfDuplicate()
 
 	// A packet makes the timers of an open flow without gaps only later, so they stay as they are.
