@@ -12,7 +12,7 @@ func TestNonsenseHidesNoCommandOnAnyPort(t *testing.T) {
 		"stats\r\n", "version\r\n", "watch a\r\n", "mn\r\n", "mg a q\r\n", "quitx\r\n", "shutdown x y\r\n", "SSH-2.0-x\r\n", "EHLO x\r\n",
 		"+PONG\r\n", ":1\r\n", "-ERR x\r\n", "set k 0 0 100000\r\n", "ms a 100000\r\n", "GET /x HTTP/1.1\r\n\r\n", "GET /x\r\n\r\n",
 		"PUT /x HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\n\r\n", "ping\r\n", "PSYNC ? -1\r\n", "xyz\r\n",
-		strings.Repeat("z", 5000) + "\r\n",
+		strings.Repeat("z", 5000) + "\r\n", "\x80\x01" + strings.Repeat("\x00", 22) + "\r\n", // the last: memcached's binary protocol
 	}
 	const unknown, bad = "<-ERR unknown command 'x', with args beginning with: \r\n", "<ERROR\r\n"
 	const store, inline = ">set evilkey 0 0 2\r\nhi\r\n", ">CONFIG SET dbfilename evil\r\n"

@@ -120,6 +120,12 @@ func repeatable() []exchange {
 		{name: "memcached quiet commands", port: 11211, client: "mg k q\r\n", after: []string{">mn\r\n", "<MN\r\n"}},
 		{name: "memcached nonsense", port: 11211, before: []string{">get k\r\n", "<END\r\n"}, client: "x\r\n", server: "ERROR\r\n"},
 		{name: "memcached statistics", port: 11211, before: []string{">stats\r\n"}, server: "STAT a b\r\n"},
+		{name: "memcached binary messages", port: 11211, client: "\x80\x0a" + strings.Repeat("\x00", 22)},
+		{name: "memcached lines behind a binary header", port: 11211, before: []string{">\x80\x01" + strings.Repeat("\x00", 22) + "\r\n", "<ERROR\r\n"}, client: "get k\r\n", server: "END\r\n"},
+		{name: "memcached commands in data", port: 11211, before: []string{">set k 0 0 99999999\r\n"}, client: "get k\r\n"},
+		{name: "memcached commands in refused data", port: 11211, before: []string{">set k 0 0 99999999\r\n", "<CLIENT_ERROR x\r\n"}, client: "get k\r\n", server: "END\r\n", alternate: true},
+		{name: "memcached line in data", port: 11211, before: []string{">set k 0 0 99999999\r\nget "}, client: "k"},
+		{name: "memcached stores with commands", port: 11211, client: "set k 0 0 7\r\nget abc\r\n", server: "STORED\r\n"},
 		{name: "memcached blanks", port: 11211, before: []string{">get k\r\n", "<END\r\n>get"}, client: " "},
 
 		{name: "dns messages over TCP", port: 53, client: "\x00\x17\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x03com\x00\x00\x01\x00\x01"},

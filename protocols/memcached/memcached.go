@@ -10,8 +10,12 @@
 // gathered.
 //
 // The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read. An event with the tag
-// unsupported says that a connection has the binary protocol: the server chooses by the first byte of the
-// client, for good.
+// unsupported says that a connection has the binary protocol. The server chooses by the first byte of the
+// client, for good, unless it was started for one of the two (-B ascii): so its first reply decides, and the
+// bytes of the client are kept until then.
+//
+// The files: memcached.go pairs commands with replies, lines.go parses lines, data.go finds commands in the data
+// of stores that the server refuses, binary.go waits for the server's choice, detect.go recognises the protocol.
 //
 // Specification: github.com/memcached/memcached, doc/protocol.txt.
 package memcached
@@ -58,17 +62,21 @@ type parser struct {
 	conn    *protocols.Conn
 	pairing protocols.Pairing[pending]
 	reply   reply
+	data    dataReader // of the client
+	binary  binaryState
 
-	keysBytes int  // bytes of the keys of the commands in pairing
-	quiet     bool // the client is in a quiet batch: commands are emitted without their replies until mn
-	started   bool // a line was read
-	suspended bool // the position in the replies was lost: they are skipped until the client's next command
+	commands  uint64 // commands of the client so far
+	keysBytes int    // bytes of the keys of the commands in pairing and data
+	quiet     bool   // the client is in a quiet batch: commands are emitted without their replies until mn
+	started   bool   // a line was read
+	suspended bool   // the position in the replies was lost: they are skipped until the client's next command
 }
 
 // A pending is a command that waits for its reply.
 type pending struct {
 	event     *pipeline.Event
 	keysBytes int
+	number    uint64 // of the command in the connection
 	flags     commandFlags
 }
 
@@ -96,15 +104,11 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.resumeReplies()
 	}
 
-	if !p.started && data[0] == binaryMagic[dir] {
-		switch detectBinary(data) {
-		case protocols.More:
-			return 0, nil
-		case protocols.Yes:
-			p.conn.Count("binary_protocol")
-			p.conn.Stop(pipeline.TagUnsupported)
-			return 0, nil
-		}
+	switch {
+	case dir == protocols.Client && p.data.left > 0:
+		return p.readData(data), nil
+	case p.isBinary(dir, data):
+		return 0, nil
 	}
 	line, length := protocols.CutLine(data, maxLine)
 	p.started = p.started || length > 0
@@ -114,6 +118,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	case length == 0:
 		return 0, nil
 	case dir == protocols.Client:
+		p.joinLine(data[:length])
 		return length, p.readCommand(line, length, at)
 	}
 	return length, p.readReplyLine(line, length, at)
@@ -121,24 +126,33 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 
 // readCommand reads a command line of length bytes, and skips the data block behind it.
 func (p *parser) readCommand(line []byte, length int, at int64) error {
+	p.commands++
 	cmd, ok := parseCommand(line)
 	switch {
-	case !ok && !printable(line):
+	case !ok && !printable(line) && p.binary != isText:
 		return errCommand
 	case !ok: // the server answers any other line with an error
 		cmd = malformedCommand(line)
 	}
-	waiting := pending{event: p.conn.Event(protocols.Client), flags: cmd.flags}
-	waiting.event.Memcached = pipeline.MemcachedCommandFromVTPool()
-	waiting.event.Source.Bytes = uint64(length)
-	p.setCommand(&waiting, &cmd)
+	waiting := p.newPending(&cmd, p.conn.Event(protocols.Client), length)
 	if cmd.flags&hasData != 0 {
-		waiting.event.Source.Bytes += cmd.valueBytes + 2
-		waiting.event.Memcached.ValueBytes = cmd.valueBytes
-		p.conn.Skip(protocols.Client, cmd.valueBytes+2)
+		p.beginData(cmd.valueBytes + 2)
 	}
 	p.expectReply(waiting, at)
 	return nil
+}
+
+// newPending returns a command whose line has length bytes.
+func (p *parser) newPending(cmd *command, event *pipeline.Event, length int) pending {
+	waiting := pending{event: event, flags: cmd.flags, number: p.commands}
+	event.Memcached = pipeline.MemcachedCommandFromVTPool()
+	event.Source.Bytes = uint64(length)
+	p.setCommand(&waiting, cmd)
+	if cmd.flags&hasData != 0 {
+		event.Source.Bytes += cmd.valueBytes + 2
+		event.Memcached.ValueBytes = cmd.valueBytes
+	}
+	return waiting
 }
 
 // setCommand fills in the name and the keys.
@@ -228,13 +242,24 @@ func (p *parser) finishReply(line replyLine, at int64) {
 	values := p.reply
 	p.reply = reply{}
 	if p.answersQuiet(line) {
+		if line.isError {
+			p.revealData()
+		}
 		return
 	}
 	request, skipped := p.pairing.Reply()
-	if skipped || request == nil {
+	if skipped {
 		return
 	}
-	done := p.pairing.Pop()
+	var done pending
+	if request != nil {
+		done = p.pairing.Pop()
+		p.settleData(done.number, line)
+	} else if inner, ok := p.takeTold(); ok {
+		done = inner
+	} else {
+		return
+	}
 	p.keysBytes -= done.keysBytes
 
 	event, body := done.event, done.event.Memcached
@@ -287,18 +312,22 @@ func (p *parser) resumeReplies() {
 // command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until
 // the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {
-	inData := p.conn.Skipping(dir) >= uint64(size)
 	if dir == protocols.Client {
+		inData := p.data.left >= uint64(size)
 		if waiting := p.pairing.Waiting(); inData && len(waiting) > 0 {
 			waiting[len(waiting)-1].event.Partial = true
 		}
 		if !inData {
 			p.pairing.LostRequests()
 			p.quiet = false // mn may be among what was lost
+			p.stopBinary()
+			p.data.left = 0
 		}
-		return false
+		p.data.left -= min(p.data.left, uint64(size))
+		p.data.line, p.data.dead = p.data.line[:0], p.data.left > 0
+		return inData
 	}
-	if inData {
+	if p.conn.Skipping(dir) >= uint64(size) {
 		p.reply.partial = true
 		return true
 	}
@@ -310,10 +339,15 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 
 // Close emits the waiting commands.
 func (p *parser) Close(int64) {
+	p.stopBinary()
 	p.pairing.Flush(func(w pending) { p.emit(w.event, 0) })
+	p.closeData()
 	p.reply, p.keysBytes = reply{}, 0
 	p.conn = nil
 }
 
 // Held returns the size of the commands that wait for their reply.
-func (p *parser) Held() int { return p.pairing.Len()*protocols.EventBytes + p.keysBytes }
+func (p *parser) Held() int {
+	events := p.pairing.Len() + len(p.data.held) + len(p.data.told)
+	return events*protocols.EventBytes + p.keysBytes + cap(p.data.line)
+}

@@ -201,6 +201,9 @@ func TestDetectIsStrict(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("get a\r\n"), []byte("END\r\n"), uint8(1), uint8(0))
 	f.Add([]byte("set k 0 0 5\r\nhello\r\nmg k v q\r\nmn\r\n"), []byte("STORED\r\nVA 1\r\nx\r\nMN\r\n"), uint8(3), uint8(7))
+	f.Add([]byte("ms k 9 I I\r\nget a\r\nflush_all\r\n"), []byte("CLIENT_ERROR x\r\nEND\r\nOK\r\n"), uint8(3), uint8(2))
+	f.Add([]byte("set k 0 0 9 noreply\r\nget a b\r\nmn\r\n"), []byte("EN\r\nMN\r\n"), uint8(3), uint8(2))
+	f.Add([]byte("\x80\x01"+strings.Repeat("\x00", 22)+"\r\nget a\r\n"), []byte("ERROR\r\nEND\r\n"), uint8(3), uint8(2))
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 
@@ -215,5 +218,20 @@ func BenchmarkGet(b *testing.B) {
 		at += 1e6
 		conn.Data(protocols.Client, request, at)
 		conn.Data(protocols.Server, reply, at)
+	}
+}
+
+// BenchmarkSet stores a value of text of a kilobyte.
+func BenchmarkSet(b *testing.B) {
+	set := protocols.NewSet(list, protocols.Default(), nil)
+	conversation := protocoltest.Conversation{Port: 11211}
+	conn := set.Open(conversation.Info(), func(event *pipeline.Event) { event.ReturnToVTPool() })
+	line := "a line of a text, as long as most of them are, set in the way of poems\r\n"
+	request := []byte(fmt.Sprintf("set key:123 0 0 %d\r\n%s\r\n", 14*len(line), strings.Repeat(line, 14)))
+	reply := []byte("STORED\r\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		conn.Data(protocols.Client, request, 1)
+		conn.Data(protocols.Server, reply, 2)
 	}
 }

@@ -78,7 +78,7 @@ func readReply(t *testing.T, server net.Conn, recorded []byte) []byte {
 
 // startServer starts memcached on a free port and connects to it. The test fails where memcached is not
 // installed.
-func startServer(t *testing.T) net.Conn {
+func startServer(t *testing.T, options ...string) net.Conn {
 	t.Helper()
 	program, err := exec.LookPath("memcached")
 	if err != nil {
@@ -90,7 +90,7 @@ func startServer(t *testing.T) net.Conn {
 	}
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	listener.Close()
-	cmd := exec.Command(program, "-u", "nobody", "-l", "127.0.0.1", "-p", port, "-m", "16")
+	cmd := exec.Command(program, append([]string{"-u", "nobody", "-l", "127.0.0.1", "-p", port, "-m", "16"}, options...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
