@@ -1,6 +1,7 @@
 package clickhouse_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -346,4 +347,66 @@ func TestAlertsAreFast(t *testing.T) {
 	if control := best(func() { query(t, store, sorted) }); latest > 100*time.Millisecond+control/5 {
 		t.Errorf("the latest alerts took %v, sorting all revisions %v", latest, control)
 	}
+}
+
+// TestLatestOfAMillionAlertsTakeLittle: the latest alerts of a million, the newest revisions of which are in parts of
+// their own, take the server less than 100 ms of CPU time. On a busy machine the time of a query says little.
+func TestLatestOfAMillionAlertsTakeLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it inserts a million alerts")
+	}
+	const alerts, parts, queries = 1_000_000, 5, 20
+	store := embeddedtest.Store(t, "million", "http")
+	now := time.Now().Unix()
+	query(t, store, "SYSTEM STOP MERGES million.alerts_newest")
+	fill := func(revision, from, count int) {
+		t.Helper()
+		query(t, store, fmt.Sprintf("INSERT INTO alerts_newest (id, revision, title, severity, `group`, window_start, last)"+
+			" SELECT hex(MD5(toString(number))), %d, 'a title', 'high', concat('group ', toString(number)),"+
+			" fromUnixTimestamp(toUInt32(%d - 30 * (%d - number))) AS start, start + toIntervalSecond(number %% 10)"+
+			" FROM numbers(%d, %d)", revision, now, alerts, from, count))
+	}
+	for part := range parts {
+		fill(1, part*alerts/parts, alerts/parts)
+	}
+	fill(2, alerts-2*24*120, 2*24*120) // of two days
+
+	ask := func(sql string) (cpu, best time.Duration) {
+		query(t, store, sql) // into the caches
+		before, best := processTime(t, embeddedtest.Server(t).PID()), time.Hour
+		for range queries {
+			began := time.Now()
+			query(t, store, sql)
+			best = min(best, time.Since(began))
+		}
+		return (processTime(t, embeddedtest.Server(t).PID()) - before) / queries, best
+	}
+	for _, sql := range []string{
+		"SELECT severity, title, count FROM alerts ORDER BY last DESC LIMIT 20",
+		"SELECT severity, title, count FROM alerts WHERE window_start > now() - 86400 ORDER BY last DESC LIMIT 20",
+		"SELECT count() FROM alerts",
+	} {
+		cpu, best := ask(sql)
+		t.Logf("%s: %v of CPU time, %v at best", sql, cpu, best)
+		if cpu > 100*time.Millisecond {
+			t.Errorf("%s takes %v of CPU time", sql, cpu)
+		}
+	}
+	if n := count(t, store, "SELECT count() FROM million.alerts"); n != alerts {
+		t.Errorf("%d alerts", n)
+	}
+}
+
+// processTime returns the CPU time that a process has used.
+func processTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// proc_pid_stat(5): the fields behind the name of the program are separated by blanks.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }

@@ -63,8 +63,34 @@ func readOrCreatePassword(path string) (password string, created bool, err error
 // writePrivate replaces a file, which only this user can read.
 func writePrivate(path, text string) error { return statedir.WriteFile(path, []byte(text), 0o600) }
 
+// storePorts are the ports of a store on 127.0.0.1, with its database.
+type storePorts struct {
+	tcp      int // of the native protocol; 0: none
+	queries  int
+	server   int // HTTP port of the server
+	database string
+}
+
 func (s *StoreServer) writePorts() error {
-	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
+	return writePrivate(filepath.Join(s.cfg.Dir, "ports"),
+		fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database, s.serverPort))
+}
+
+// readPorts returns the ports that the store in dir uses, or used last.
+func readPorts(dir string) (ports storePorts, err error) {
+	file := filepath.Join(dir, "ports")
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return ports, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
+	}
+	fields, err := fmt.Sscan(string(data), &ports.tcp, &ports.queries, &ports.database, &ports.server)
+	if fields == 3 { // of an earlier version, which had one HTTP port
+		ports.server, err = ports.queries, nil
+	}
+	if err != nil {
+		return ports, fmt.Errorf("read %s: %w", file, err)
+	}
+	return ports, nil
 }
 
 // Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old
@@ -74,6 +100,14 @@ func (s *StoreServer) writePorts() error {
 const (
 	outdatedPartSeconds = 45
 	cleanupSeconds      = 15
+)
+
+// Limits of the server's own ports, which any process of the host may find. A connection that sends no request, or half
+// of one, is closed after halfOpenSeconds. Each has a thread and a megabyte: the server refuses those beyond
+// maxConnections. The engine keeps its connections open.
+const (
+	maxConnections  = 256
+	halfOpenSeconds = 5
 )
 
 // configXML returns the configuration of a small server: caches of a fraction of the memory, few background
@@ -124,7 +158,7 @@ func (s *StoreServer) configXML() string {
  <tables_loader_background_pool_size>2</tables_loader_background_pool_size>
  <max_thread_pool_size>256</max_thread_pool_size>
  <max_concurrent_queries>64</max_concurrent_queries>
- <max_connections>256</max_connections>
+ <max_connections>%[8]d</max_connections>
  <default_session_timeout>1</default_session_timeout>
  <max_session_timeout>1</max_session_timeout>
  <min_os_cpu_wait_time_ratio_to_drop_connection>0</min_os_cpu_wait_time_ratio_to_drop_connection>
@@ -145,7 +179,7 @@ func (s *StoreServer) configXML() string {
  </merge_tree>
 </clickhouse>
 `, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64,
-		outdatedPartSeconds, cleanupSeconds, mergeLimit, s.cfg.MaxDiskBytes/outdatedShare)
+		outdatedPartSeconds, cleanupSeconds, mergeLimit, s.cfg.MaxDiskBytes/outdatedShare, maxConnections)
 }
 
 // serverMemory is the memory of the server without queries.
@@ -178,22 +212,33 @@ func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	const loopback = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><quota>default</quota>"
 	return fmt.Sprintf(`<clickhouse>
  <profiles>
-  <default><memory_overcommit_ratio_denominator>0</memory_overcommit_ratio_denominator></default>
+  <default><memory_overcommit_ratio_denominator>0</memory_overcommit_ratio_denominator>%s</default>
   <library><max_sessions_for_user>1</max_sessions_for_user></library>
-  <analyst><readonly>2</readonly>%s<constraints>%s</constraints></analyst>
+  <owner><receive_timeout>300</receive_timeout></owner>
+  <analyst><readonly>2</readonly><receive_timeout>300</receive_timeout>%s<constraints>%s</constraints></analyst>
  </profiles>
  <quotas><default/></quotas>
  <users>
   <default><password></password>%s<profile>library</profile>
    <grants><query>GRANT SYSTEM LISTEN ON *.*</query></grants></default>
-  <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>default</profile><access_management>1</access_management></%s>
+  <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>owner</profile><access_management>1</access_management></%s>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>
 </clickhouse>
 `,
-		limits.String(), bounds.String(), loopback,
+		halfOpenTimeouts(), limits.String(), bounds.String(), loopback,
 		storeUser, sha256Hex(storePassword), loopback, storeUser,
 		analystUser, sha256Hex(analystPassword), loopback, cfg.Database, grants.String(), analystUser)
+}
+
+// halfOpenTimeouts returns the settings that end connections without a request. They are those of the server, not of a
+// user: http_receive_timeout holds for each read of HTTP, receive_timeout for the hello of the native protocol.
+func halfOpenTimeouts() string {
+	var out strings.Builder
+	for _, setting := range []string{"http_headers_read_timeout", "http_receive_timeout", "receive_timeout"} {
+		fmt.Fprintf(&out, "<%s>%d</%s>", setting, halfOpenSeconds, setting)
+	}
+	return out.String()
 }
 
 func sha256Hex(password string) string {

@@ -7,9 +7,13 @@
 // supervisor restarts the child. Both listen on loopback only, stay below a cap on disk, and hold a lock on
 // their folder. The lock also fences the static assignment of partitions: one process works in a folder.
 //
+// The child listens for HTTP on a port of its own, which this program uses. Analysts use the port for queries
+// (query_port.go), which hands on whole requests only.
+//
 // main calls StartBroker and StartStore where the configuration names no addresses. A StoreServer has three
 // goroutines: the supervisor, which owns the child from start to end; one that waits for the end of the
-// child; and one that watches the disk. Its mutex guards only the child's process handle.
+// child; and one that watches the disk. Its mutex guards only the child's process handle. The port for queries has the
+// goroutines of an http.Server and a mutex of its own; neither is held while the other is locked.
 package embedded
 
 import (
@@ -47,15 +51,23 @@ func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (
 // configuration key.
 func freePort(what, key string, port int) (int, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return 0, fmt.Errorf("start the embedded %s: port %d on 127.0.0.1 is taken by another program; free it or set %s",
-			what, port, key)
-	case err != nil:
-		return 0, fmt.Errorf("start the embedded %s: listen on 127.0.0.1:%d: %w", what, port, err)
+	if err != nil {
+		return 0, listenError(what, key, port, err)
 	}
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// listenError describes why a port of 127.0.0.1 cannot be listened on; nil for no error.
+func listenError(what, key string, port int, err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("start the embedded %s: port %d on 127.0.0.1 is taken by another program; free it or set %s",
+			what, port, key)
+	case err != nil:
+		return fmt.Errorf("start the embedded %s: listen on 127.0.0.1:%d: %w", what, port, err)
+	}
+	return nil
 }
 
 // CacheDir returns the folder of downloaded files: TIDEGATE_CACHE, else the user's cache folder.

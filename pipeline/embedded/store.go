@@ -37,6 +37,9 @@ type StoreServer struct {
 	lock        *statedir.Lock
 	console     *cappedLog
 	metrics     storeMetrics
+	listener    net.Listener // of queries; its port is cfg.HTTPPort
+	queries     *queryPort
+	serverPort  int // HTTP port of the child, for this program
 
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the supervisor has ended
@@ -47,8 +50,8 @@ type StoreServer struct {
 }
 
 type storeMetrics struct {
-	restarts, droppedRows, droppedBytes prometheus.Counter
-	bytes, up                           prometheus.Gauge
+	restarts, droppedRows, droppedBytes, evicted prometheus.Counter
+	bytes, up                                    prometheus.Gauge
 }
 
 func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
@@ -60,6 +63,8 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 			"Events that the embedded ClickHouse dropped, oldest first, to stay below its cap on disk."),
 		droppedBytes: factory.Counter("tidegate_embedded_store_dropped_bytes_total",
 			"Bytes on disk of the events that the embedded ClickHouse dropped to stay below its cap."),
+		evicted: factory.Counter("tidegate_embedded_store_evicted_connections_total",
+			"Connections without a request that the query port of the embedded ClickHouse closed because there were too many."),
 		bytes: factory.Gauge("tidegate_embedded_store_disk_bytes",
 			"Size of the embedded ClickHouse on disk, in bytes."),
 		up: factory.Gauge("tidegate_embedded_store_up", "1 while the embedded ClickHouse runs, else 0."),
@@ -126,6 +131,7 @@ func StartStore(
 		server.releaseResources()
 		return nil, fmt.Errorf("start the embedded ClickHouse: %w", ctx.Err())
 	}
+	server.queries = newQueryPort(server.listener, server.serverPort, server.metrics.evicted, log)
 	server.watcher.Go(func() { server.watchDisk(run) })
 	return server, nil
 }
@@ -157,7 +163,11 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.cfg.HTTPPort, err = freePort("ClickHouse", "embedded.store.http_port", s.cfg.HTTPPort); err != nil {
+	if s.listener, err = listenForQueries(ctx, s.cfg.HTTPPort); err != nil {
+		return err
+	}
+	s.cfg.HTTPPort = s.listener.Addr().(*net.TCPAddr).Port
+	if s.serverPort, err = freePort("ClickHouse", "", 0); err != nil {
 		return err
 	}
 	if err := s.writeConfig(); err != nil {
@@ -168,6 +178,11 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 }
 
 func (s *StoreServer) releaseResources() {
+	if s.queries != nil {
+		s.queries.Close()
+	} else if s.listener != nil {
+		_ = s.listener.Close()
+	}
 	if s.console != nil {
 		s.console.Close()
 	}
@@ -177,9 +192,9 @@ func (s *StoreServer) releaseResources() {
 }
 
 // Config returns the configuration with which this process reaches the store: over HTTP, as a user who may
-// insert.
+// insert, at the server's own port.
 func (s *StoreServer) Config() clickhouse.Config {
-	return clientConfig(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.cfg.HTTPPort)
+	return clientConfig(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.serverPort)
 }
 
 func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
@@ -197,23 +212,22 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 // StoreAdmin returns the configuration of StoreServer.Config to another process of the same user. It reads
 // the ports that the store in dir uses, or used last.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "ports"))
+	ports, err := readPorts(dir)
 	if err != nil {
-		return clickhouse.Config{}, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
+		return clickhouse.Config{}, err
 	}
-	var tcp, http int
-	var database string
-	if _, err := fmt.Sscan(string(data), &tcp, &http, &database); err != nil {
-		return clickhouse.Config{}, fmt.Errorf("read %s: %w", filepath.Join(dir, "ports"), err)
-	}
-	return clientConfig(dir, database, tcp, http), nil
+	return clientConfig(dir, ports.database, ports.tcp, ports.server), nil
 }
 
 // StoreClient returns the configuration of the read-only analyst; `tidegate query` uses it.
 func StoreClient(dir string) (clickhouse.Config, error) {
-	cfg, err := StoreAdmin(dir)
+	ports, err := readPorts(dir)
+	if err != nil {
+		return clickhouse.Config{}, err
+	}
+	cfg := clientConfig(dir, ports.database, ports.tcp, ports.queries)
 	cfg.Username, cfg.PasswordFile = analystUser, filepath.Join(dir, analystUser+".password")
-	return cfg, err
+	return cfg, nil
 }
 
 // An Analyst is the login of the read-only user, to be shown to a person.

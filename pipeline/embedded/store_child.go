@@ -138,7 +138,7 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 	args := []string{
 		firstStep, strconv.Itoa(s.cfg.UID), s.cfg.Library, s.cfg.Dir,
 		"--path=" + filepath.Join(s.cfg.Dir, "data"), "--config-file=" + filepath.Join(s.cfg.Dir, "config.xml"),
-		"--listen_host=127.0.0.1", "--http_port=" + strconv.Itoa(s.cfg.HTTPPort),
+		"--listen_host=127.0.0.1", "--http_port=" + strconv.Itoa(s.serverPort),
 		"--logger.console=1", "--log-level=warning", "--multiquery", "--query", s.childQuery(),
 		"--interactive", "--progress=off", "--disable_suggestion",
 	}
