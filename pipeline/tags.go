@@ -24,6 +24,7 @@ const (
 	TagTunnelUnopened  = "tunnel_unopened"
 	TagAmbiguous       = "ambiguous"
 	TagUndecoded       = "undecoded"
+	TagUnacknowledged  = "unacknowledged"
 	TagCopiesDiffer    = "copies_differ"
 )
 
@@ -49,6 +50,7 @@ var Tags = []Tag{
 	{TagTunnelUnopened, "the datagrams have the form of a tunnel that does not end on this host; what is inside was not read"},
 	{TagAmbiguous, "where this request begins or ends, servers read differently: it may not be one, and others may be missing"},
 	{TagUndecoded, "the packets, on a bridge, had headers that are damaged, cut or nested too deep, and were not read"},
+	{TagUnacknowledged, "the receiver went on to send and never acknowledged bytes of the connection, perhaps those of the event: it may not have got them"},
 	{TagCopiesDiffer, "another interface shows a connection with these addresses, and other bytes: one of the two is forged, or a part of it"},
 	{TagLogExcluded, "the log of the container is not read, because the configuration excludes the container or a label of it"},
 	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},

@@ -22,6 +22,9 @@ func (c *Conn) startClosing() {
 func (c *Conn) handleFIN(dir Dir, segment *Segment, end, need int64) {
 	half := &c.half[dir]
 	c.handler.Observe(dir, CloseRequest, segment.Time)
+	if c.half[dir^1].packets > 0 && end < half.next && end >= half.ack && !half.ended && !segment.Doubtful {
+		c.handler.Observe(dir, OverlapConflict, segment.Time) // bytes were delivered that the sender does not count
+	}
 	if !half.ended && end >= half.next && end-half.top <= maxWindow {
 		half.fin, half.finNeed = end, need
 		half.ack = min(half.ack, end) // the FIN is not a byte that could be missing

@@ -279,13 +279,16 @@ func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
 		c.ackStrays(dir^1, segment.Ack, off, half)
 		off = peer.offsetOf(segment.Ack)
 	}
+	before := peer.ack
 	need := peer.acknowledge(off, half)
+	if peer.ack > before || peer.ack < peer.next || peer.unacknowledged {
+		c.checkAcknowledged(dir^1, peer.ack > before)
+	}
 	if peer.synData != nil {
 		c.decideSYNData(dir^1, need)
 	}
 	if peer.doubtful != nil {
 		c.decideDoubtful(dir^1, need, false)
 	}
-	c.dropAcknowledged(peer)
 	return need
 }

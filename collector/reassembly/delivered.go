@@ -18,10 +18,8 @@ import (
 const (
 	// deliveredRunSize is the memory of a run.
 	deliveredRunSize = int64(unsafe.Sizeof(deliveredRun{}))
-	// recentBytes is the size of the ring of a Pool.
-	recentBytes = 1 << 20
-	// maxRuns is the number of runs in the ring.
-	maxRuns = 4096
+	// bytesPerRun is the size of the ring for each of its runs.
+	bytesPerRun = 256
 	// maxRun bounds the length of a run.
 	maxRun = 64 << 10
 	// maxPinned bounds the bytes of a direction that are kept beyond the ring.
@@ -33,6 +31,7 @@ const (
 // A deliveredRing holds the bytes that the Conns of a Pool have delivered last.
 type deliveredRing struct {
 	account *memory.Account
+	size    uint64         // of b
 	b       []byte         // nil before the first bytes
 	runs    []deliveredRun // a ring: the place of a run is its number modulo the length
 	oldest  uint64         // the number of the oldest run
@@ -54,7 +53,7 @@ func (r *deliveredRun) endOffset() int64 { return r.off + int64(r.size) }
 
 // bytesOf returns the bytes of a run.
 func (r *deliveredRing) bytesOf(run *deliveredRun) []byte {
-	place := run.start % recentBytes
+	place := run.start % r.size
 	return r.b[place : place+uint64(run.size)]
 }
 
@@ -63,15 +62,15 @@ func (r *deliveredRing) runAt(number uint64) *deliveredRun {
 	if number <= r.oldest {
 		return nil
 	}
-	return &r.runs[(number-1)%maxRuns]
+	return &r.runs[(number-1)%uint64(len(r.runs))]
 }
 
 // recordDelivered copies data, which was delivered at the offset off of dir.
 func (c *Conn) recordDelivered(dir Dir, off int64, data []byte) {
 	ring := &c.pool.delivered
 	if ring.b == nil {
-		ring.b, ring.runs = make([]byte, recentBytes), make([]deliveredRun, maxRuns)
-		ring.account.Add(recentBytes + maxRuns*deliveredRunSize)
+		ring.b, ring.runs = make([]byte, ring.size), make([]deliveredRun, ring.size/bytesPerRun)
+		ring.account.Add(int64(ring.size) + int64(len(ring.runs))*deliveredRunSize)
 	}
 	for len(data) > maxRun {
 		ring.appendRun(c, dir, off, data[:maxRun])
@@ -83,9 +82,9 @@ func (c *Conn) recordDelivered(dir Dir, off int64, data []byte) {
 // appendRun writes data into the ring, and continues the newest run if data follows it.
 func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 	half, size := &c.half[dir], uint64(len(data))
-	place := r.written % recentBytes
-	fits := place+size <= recentBytes
-	if newest := r.runAt(r.next); newest != nil && fits && newest.conn == c && newest.dir == dir &&
+	place := r.written % r.size
+	fits := place+size <= r.size
+	if newest := r.runAt(r.next); newest != nil && place > 0 && fits && newest.conn == c && newest.dir == dir &&
 		newest.endOffset() == off && int(newest.size)+len(data) <= maxRun && half.delivered == r.next {
 		r.evictUntil(size)
 		copy(r.b[place:], data)
@@ -94,15 +93,15 @@ func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 		return
 	}
 	if !fits {
-		r.written += recentBytes - place
+		r.written += r.size - place
 		place = 0
 	}
 	r.evictUntil(size)
-	if r.next-r.oldest == maxRuns {
+	if r.next-r.oldest == uint64(len(r.runs)) {
 		r.evictOldest()
 	}
 	copy(r.b[place:], data)
-	r.runs[r.next%maxRuns] = deliveredRun{
+	r.runs[r.next%uint64(len(r.runs))] = deliveredRun{
 		conn: c, dir: dir, off: off, start: r.written, size: int32(size), previous: half.delivered,
 	}
 	r.next++
@@ -112,14 +111,14 @@ func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 
 // evictUntil evicts the runs that the next size bytes overwrite.
 func (r *deliveredRing) evictUntil(size uint64) {
-	for r.oldest < r.next && r.runs[r.oldest%maxRuns].start+recentBytes < r.written+size {
+	for r.oldest < r.next && r.runs[r.oldest%uint64(len(r.runs))].start+r.size < r.written+size {
 		r.evictOldest()
 	}
 }
 
 // evictOldest removes the oldest run. What its receiver has not acknowledged is kept by its Conn.
 func (r *deliveredRing) evictOldest() {
-	run := &r.runs[r.oldest%maxRuns]
+	run := &r.runs[r.oldest%uint64(len(r.runs))]
 	if c := run.conn; c != nil {
 		run.conn = nil
 		if run.endOffset() > c.half[run.dir].ack {
@@ -153,6 +152,31 @@ func (c *Conn) pinDelivered(dir Dir, off int64, data []byte) {
 	pinned.b = append(pinned.b, data[:min(len(data), maxPinned-len(pinned.b))]...)
 	c.pool.chargeConn(c, BufferCost(len(pinned.b)))
 }
+
+// ackPatience is the time, ns, after which a receiver that sends segments has acknowledged what it got. It delays an
+// acknowledgement by half a second at most (RFC 1122, section 4.2.3.2).
+const ackPatience = int64(1e9)
+
+// checkAcknowledged is called for a segment of the receiver of dir. isNew says whether the segment acknowledges more
+// than those before. The bytes beyond the window, with which a sender probes it, need not be acknowledged.
+func (c *Conn) checkAcknowledged(dir Dir, isNew bool) {
+	half, receiver := &c.half[dir], &c.half[dir^1]
+	switch {
+	case half.ack >= half.next:
+		half.unacknowledged = false
+	case isNew:
+		half.unackedSince = c.now
+	case half.next <= half.ack+int64(receiver.window) && c.now-half.unackedSince > ackPatience+4*c.rtt:
+		half.unacknowledged = true
+	}
+	if isNew {
+		c.dropAcknowledged(half)
+	}
+}
+
+// Unacknowledged reports whether bytes of a direction were delivered that its receiver never acknowledged, although it
+// went on to send.
+func (c *Conn) Unacknowledged() bool { return c.half[0].unacknowledged || c.half[1].unacknowledged }
 
 // dropAcknowledged drops the pinned bytes of a direction if all were acknowledged.
 func (c *Conn) dropAcknowledged(half *halfStream) {

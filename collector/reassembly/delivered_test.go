@@ -140,3 +140,28 @@ func TestRepetitionBehindAJumpIsNoConflict(t *testing.T) {
 		t.Errorf("%d conflicts, gaps %v", conn.observed[OverlapConflict], conn.gaps[0])
 	}
 }
+
+// TestRunsEndAtTheEndOfTheRing: bytes that follow others are in a run of their own if these end with the ring.
+func TestRunsEndAtTheEndOfTheRing(t *testing.T) {
+	pool := NewPool(1 << 20)
+	pool.SetDelivered(nil, 128<<10)
+	first, second := newTestConn(t, testConfig(), defaultISN), newTestConn(t, testConfig(), defaultISN)
+	for _, conn := range []*testConn{first, second} {
+		conn.hostile, conn.pool = true, pool
+		conn.Init(conn.cfg, pool, conn.recorder)
+	}
+	text := strings.Repeat("0123456789abcdef", 2<<10)
+	for i := range 2 {
+		first.segment(0, "A", i*len(text), 0, text)
+		second.segment(0, "A", i*len(text), 0, text)
+	}
+	second.segment(0, "A", 2*len(text), 0, "next")
+	second.segment(0, "A", len(text), 0, text+"next")
+	if second.observed[OverlapConflict] > 0 {
+		t.Error("the same bytes are a conflict")
+	}
+	second.segment(0, "A", 2*len(text)-1, 0, "fnexT")
+	if second.observed[OverlapConflict] != 1 {
+		t.Error("other bytes are none")
+	}
+}

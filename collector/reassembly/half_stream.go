@@ -12,6 +12,11 @@ type halfStream struct {
 	top  int64 // the highest end of a captured segment
 	ack  int64 // the highest offset that the receiver has acknowledged
 
+	// unackedSince is the time of the clock since which the receiver has acknowledged nothing of what is before next.
+	// unacknowledged is set if it went on to send.
+	unackedSince   int64
+	unacknowledged bool
+
 	// graceAck is the value of ack when the current grace began, at graceStart by the clock; 0: no grace
 	// runs. When the grace is over, every byte before graceAck is delivered or given up.
 	graceAck, graceStart int64

@@ -15,7 +15,11 @@ type Pool struct {
 }
 
 // NewPool returns a Pool whose Conns together may hold limit bytes.
-func NewPool(limit int) *Pool { return &Pool{Holders: memory.Holders[*Conn]{Limit: limit}} }
+func NewPool(limit int) *Pool {
+	pool := &Pool{Holders: memory.Holders[*Conn]{Limit: limit}}
+	pool.SetDelivered(nil, 1<<20)
+	return pool
+}
 
 // chargeConn adds n, which may be negative, to the memory charged to conn.
 func (p *Pool) chargeConn(conn *Conn, n int) { p.Charge(&conn.waiting, conn, conn.waiting.Bytes()+n) }
@@ -31,9 +35,11 @@ func (p *Pool) EnforceLimit() {
 // SetAccount makes account the one that is charged with the waiting segments and the free buffers.
 func (p *Pool) SetAccount(account *memory.Account) { p.Account, p.memory = account, account }
 
-// SetDeliveredAccount makes account the one that is charged with the bytes that were delivered last. It must be called
-// before the first of them. Their memory is fixed.
-func (p *Pool) SetDeliveredAccount(account *memory.Account) { p.delivered.account = account }
+// SetDelivered sets how many of the bytes that were delivered last are kept, and the account that is charged with them.
+// It must be called before the first of them. size is 128 KiB at least.
+func (p *Pool) SetDelivered(account *memory.Account, size int) {
+	p.delivered.account, p.delivered.size = account, uint64(size)
+}
 
 // CloseAccounts releases what the Pool is charged.
 func (p *Pool) CloseAccounts() {

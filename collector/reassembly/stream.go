@@ -161,6 +161,9 @@ func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 		} else {
 			c.handler.Data(dir, data, at)
 		}
+		if half.ack >= half.next {
+			half.unackedSince = c.now
+		}
 		c.recordDelivered(dir, half.next, data)
 		c.half[dir^1].turn = c.half[dir^1].next
 		half.next += int64(len(data))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +96,9 @@ func TestEveryCapture(t *testing.T) {
 		table, packets := playCapture(t, path, Default(), Deps{Tunnels: EveryTunnel}, parsers, func(event *pipeline.Event) {
 			if event.Dataset == pipeline.Dataset_SESSION {
 				sessions++
+			}
+			if slices.Contains(event.Tags, pipeline.TagUnacknowledged) {
+				t.Errorf("%s: %v", filepath.Base(path), event)
 			}
 			if ids[string(event.Id)] {
 				t.Errorf("%s: two events have the id %x (%s)", filepath.Base(path), event.Id, event.Dataset)

@@ -290,6 +290,67 @@ func TestAcknowledgedBytesAreTheRight(t *testing.T) {
 	}
 }
 
+// TestUnacknowledgedMessageIsMarked: the server goes on to send and never acknowledges a request, or its client ends
+// the connection before it. Nothing else is in its place, and the server is not known to have it.
+func TestUnacknowledgedMessageIsMarked(t *testing.T) {
+	check := func(name, tag string, want bool, send func(d *decoyTest)) {
+		t.Helper()
+		test := newDecoyTest(t, "10.0.0.1:40000", "10.0.0.2:80")
+		send(test)
+		test.Close()
+		if all, tagged := test.urls(tag); len(all) != 1 || len(tagged) == 1 != want {
+			t.Errorf("%s: the events are %q, those with the tag %q", name, all, tagged)
+		}
+	}
+	size := len(attacked)
+	check("the server ends the connection", pipeline.TagUnacknowledged, true, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.wait(5 * time.Second)
+		d.send("<", "FA", 0, 0, "")
+	})
+	check("the client ends the connection before", pipeline.TagOverlapConflict, true, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.send(">", "FA", 0, 0, "")
+		d.send("<", "FA", 0, 1, "")
+	})
+	check("the server has it at last", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.wait(5 * time.Second)
+		d.send("<", "A", 0, 0, "")
+		d.send(">", "A", 0, 0, attacked)
+		d.answer(size)
+	})
+	check("the server ends the connection at the same time", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.send("<", "FA", 0, 0, "")
+		d.send("<", "R", 1, 0, "")
+	})
+	check("the server resets the connection", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.wait(5 * time.Second)
+		d.send("<", "RA", 0, 0, "")
+	})
+	check("the server is silent", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked)
+		d.wait(time.Minute)
+	})
+	check("the window of the server is closed", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.send("<", "AZ", 0, 0, "")
+		d.send(">", "A", 0, 0, attacked)
+		for range 4 {
+			d.wait(2 * time.Second)
+			d.send("<", "AZ", 0, 0, "")
+		}
+	})
+	check("the client only was captured", pipeline.TagUnacknowledged, false, func(d *decoyTest) {
+		d.client = "10.0.0.7:40000"
+		d.send(">", "S", 0, 0, "")
+		d.send(">", "A", 0, 0, attacked)
+		d.wait(5 * time.Second)
+		d.send(">", "FA", size, 0, "")
+	})
+}
+
 // TestConflictingSegmentsCostNoMore: a sender whose segments contradict each other costs no more than one whose
 // segments do not, and no memory.
 func TestConflictingSegmentsCostNoMore(t *testing.T) {

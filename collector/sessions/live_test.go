@@ -101,7 +101,7 @@ http {
 	keepalive_requests 100000000; keepalive_timeout 600s; large_client_header_buffers 8 64k;
 	client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f;
 	uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-	server { listen 80; location / { return 200 "hello\n"; } }
+	server { listen 80; listen [::]:80 ipv6only=on; location / { return 200 "hello\n"; } }
 }`, dir)
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
 		n.Fatal(err)
@@ -142,7 +142,7 @@ func (n *liveNet) dialAddress(address string, port int) (conn net.Conn) {
 	n.in(n.client, func() {
 		var err error
 		for range 200 {
-			if conn, err = net.Dial("tcp4", net.JoinHostPort(address, strconv.Itoa(port))); err == nil {
+			if conn, err = net.Dial("tcp", net.JoinHostPort(address, strconv.Itoa(port))); err == nil {
 				return
 			}
 			time.Sleep(20 * time.Millisecond)

@@ -39,6 +39,9 @@ func (f *flow) tagEvent(event *pipeline.Event) {
 	if f.marks&markDamaged != 0 {
 		event.AddTag(pipeline.TagUndecoded)
 	}
+	if f.stream.Unacknowledged() {
+		event.AddTag(pipeline.TagUnacknowledged)
+	}
 	if f.marks&markCopies != 0 {
 		event.AddTag(pipeline.TagCopiesDiffer)
 	}

@@ -23,7 +23,7 @@ const outboxRetryEvery = int64(50e6)
 // keeps it in the outbox.
 func (f *flow) emitEvent(event *pipeline.Event) {
 	table := f.table
-	if f.marks != 0 {
+	if f.marks != 0 || f.stream.Unacknowledged() {
 		f.tagEvent(event)
 	}
 

@@ -90,7 +90,7 @@ func (t *Table) clearFlows() {
 	budget := t.deps.Memory
 	t.memory, t.decoder.frags.memory = budget.Open("sessions"), budget.Open("fragments")
 	t.pool.SetAccount(budget.Open("reassembly"))
-	t.pool.SetDeliveredAccount(budget.OpenFixed("delivered"))
+	t.pool.SetDelivered(budget.OpenFixed("delivered"), deliveredBytes(budget))
 	t.outboxes, t.enricher.memory = memory.Holders[*flow]{Account: budget.Open("pending")}, budget.Open("pending")
 	for i := range t.enricher.unresolved {
 		t.enricher.memory.Add(int64(t.enricher.unresolved[i].bytes))
@@ -98,6 +98,16 @@ func (t *Table) clearFlows() {
 	if t.deps.Protocols != nil {
 		t.deps.Protocols.SetMemory(budget.Open("parsers"))
 	}
+}
+
+// deliveredBytes returns the memory of a worker for the bytes that were delivered last: a MiB, or less within a small
+// budget.
+func deliveredBytes(budget *memory.Budget) int {
+	const most, least = 1 << 20, 128 << 10
+	if budget == nil {
+		return most
+	}
+	return int(min(max(budget.Limit()/64, least), most))
 }
 
 // closeAccounts releases what the parts of the Table are charged.

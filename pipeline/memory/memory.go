@@ -174,6 +174,14 @@ func (a *Account) Close() {
 	a.budget.mu.Unlock()
 }
 
+// Limit returns the number of bytes of the budget, 0 of a nil Budget.
+func (b *Budget) Limit() int64 {
+	if b == nil {
+		return 0
+	}
+	return b.limit
+}
+
 // Used returns the number of bytes that are charged to the budget.
 func (b *Budget) Used() int64 {
 	if b == nil {
