@@ -22,6 +22,7 @@ const (
 	besideElement                  // <name>password</name>, then <value>X</value>
 	argumentValue                  // - --password, then - X
 	wordValue                      // --password \, then X
+	partValue                      // form-data; name="password", a blank line, then X up to the boundary
 )
 
 // An expectation is a secret that is expected in the next lines of a log.
@@ -30,8 +31,9 @@ type expectation struct {
 	class  class
 	column int   // of the name
 	mark   int   // the column of the mark behind the name
-	depth  int16 // of brackets
+	depth  int16 // of brackets; of a part of a form, 1 behind its header
 	lines  uint8 // the number of lines up to which it holds
+	sign   byte  // that mark
 	isJSON bool  // the name is in quotes: a number is replaced by a string
 }
 
@@ -184,8 +186,12 @@ func expectedBehindName(text []byte) expectation {
 	if key := text[keyFrom:keyEnd]; !isNameMember(key) {
 		return expectation{}
 	}
+	if isFieldOfForm(text[:keyFrom]) {
+		return expectation{kind: partValue, class: class, column: formColumn(text), lines: maxValueLines}
+	}
 	return expectation{
-		kind: besideValue, class: class, column: keyFrom, mark: mark, lines: maxBesideLines, isJSON: quoted,
+		kind: besideValue, class: class, column: keyFrom, mark: mark, sign: text[mark], lines: maxBesideLines,
+		isJSON: quoted,
 	}
 }
 
@@ -195,6 +201,12 @@ func (r *Redactor) readExpected(data []byte, next *expectation) {
 		defer func() { *next = expectation{} }()
 	}
 	indent := skipBlanks(data, 0)
+	if next.kind == partValue {
+		if r.hideLineOfPart(data, next) {
+			*next = expectation{}
+		}
+		return
+	}
 	if indent == len(data) {
 		return
 	}
@@ -245,14 +257,14 @@ func (r *Redactor) hideExpected(data []byte, from, to int, next *expectation) {
 // mark has, and reports whether the value is not expected any more.
 func (r *Redactor) hideBesideName(data []byte, next *expectation) (ends bool) {
 	mark := next.mark
-	if mark >= len(data) || data[mark] != ':' && data[mark] != '=' && data[mark] != '|' {
+	if mark >= len(data) || data[mark] != next.sign {
 		mark = next.column
 		for mark < len(data) && (folded[data[mark]] != 0 || isQuote(data[mark])) {
 			mark++
 		}
 		mark = skipBlanks(data, mark)
 	}
-	if mark == 0 || mark >= len(data) || data[mark] != ':' && data[mark] != '=' && data[mark] != '|' {
+	if mark == 0 || mark >= len(data) || data[mark] != next.sign {
 		return false
 	}
 	from, end, _ := nameBounds(data, mark)

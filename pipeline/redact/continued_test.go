@@ -29,6 +29,8 @@ var continuedForms = []string{
 	"password: |\n  %s\n  and %s\nuser: bob", "  client_secret: >-\n    %s", "  \"tokens\": [\n    \"%s\",\n    \"%s\"\n  ],",
 	"  \"password\": {\n    \"value\": \"%s\"\n  },", "<password>\n  %s\n</password>", "<key>password</key>\n<string>%s</string>",
 	"args:\n- --password\n- %s", "  args:\n  - --token\n  - \"%s\"", "\"args\": [\n  \"--password\",\n  \"%s\",", "mysql --password \\\n  %s db",
+	"Content-Disposition: form-data; name=\"password\"\r\n\r\n%s\r\n--x", "Content-Disposition: form-data; name=\"api_key\"\n\n%s\n--x",
+	"> Content-Disposition: form-data; name=password\n> Content-Type: text/plain\n> \n> %s",
 	"<entry>\n<name>DB_PASSWORD</name>\n<value>%s</value>", "private_key: |\n  %s",
 }
 
@@ -40,6 +42,7 @@ var continuedProse = []string{
 	"invalid token:\n  at main.go:42", "the following is no password\n  main", "field: password\n  label: New password", "\"name\": \"password\",\n\"type\": \"string\",\n\"required\": true",
 	"\"required\": [\n  \"username\",\n  \"password\"\n],\n\"type\": \"object\"", "secrets:\n  db:\n    external: true", "secret:\n  secretName: db", "args:\n- --password-file\n- /run/secrets/db",
 	"args:\n- --password\n- --user", "password: |\nuser: bob", "<password>\n</password>", "- name: DB_PASSWORD\nGET /healthz 200\nGET /value: 200\norder value: 12", "password:\n\n  word and more",
+	"Content-Disposition: form-data; name=\"password\"\n--x", "Content-Disposition: form-data; name=\"password\"\nGET /healthz 200", "Content-Disposition: form-data; name=\"file\"\n\nmain",
 	"reset password\nvalue: 12", "mysql --password \\\n  --user bob", "tokens:\n- $TOKEN\n- ${OTHER}",
 }
 

@@ -143,6 +143,9 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 	if named.isSecret() && own == beside {
 		return named
 	}
+	if own == noSecret && hasForeignName(name) {
+		return strong
+	}
 	if own == everyday && !isSessionName(name) {
 		return noSecret
 	}

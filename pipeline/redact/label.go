@@ -6,7 +6,7 @@ func (r *Redactor) Label(key, value string) string {
 	if value == "" {
 		return value
 	}
-	if class := classOf([]byte(key)); class.isSecret() && !isPlaceholder([]byte(value)) &&
+	if class := classOf([]byte(key)); (class.isSecret() || hasForeignName([]byte(key))) && !isPlaceholder([]byte(value)) &&
 		!(class == countable && isCount([]byte(value), 20)) {
 		return Marker
 	}

@@ -34,6 +34,7 @@ func (r *Redactor) readText(v view, depth int) {
 		return
 	}
 	r.hideNamed(v)
+	r.hideForeign(v)
 	r.hidePairs(v)
 	r.hideFlags(v)
 	r.hidePiped(v)
@@ -60,6 +61,12 @@ func (r *Redactor) readText(v view, depth int) {
 	}
 	if depth < maxRare && hasFormBlank(v.text) {
 		r.readText(r.decoded(v, depth, decodeForm), depth+1)
+	}
+	if depth < maxRare && hasWide(v.text) {
+		r.readText(r.decoded(v, depth, decodeWide), depth+1)
+	}
+	if depth < maxRare && hasDoubled(v.text) {
+		r.readText(r.decoded(v, depth, decodeDoubled), depth+1)
 	}
 }
 
@@ -145,8 +152,8 @@ func nameAtEnd(text []byte) []byte {
 // the offset at which to continue.
 func (p *namePass) readMark(pos int) int {
 	text := p.text
-	if pos == 0 || text[pos] == ':' && text[pos-1] >= '0' && text[pos-1] <= '9' && (pos < 2 || text[pos-2] <= '9') {
-		return pos + 1 // a time, or an address
+	if pos == 0 || text[pos] == ':' && isTime(text, pos) {
+		return pos + 1
 	}
 	class := p.names.classAt(text, pos)
 	switch {
@@ -157,12 +164,19 @@ func (p *namePass) readMark(pos int) int {
 			return next
 		}
 	}
-	if class == noSecret && hasForeignName(text[:pos]) {
-		return p.hideForeign(pos)
+	if class == noSecret {
+		from, end, quoted := nameBounds(text, pos)
+		switch two, _ := nameOfTwoWords(text, from, end); {
+		case two == strong && !quoted:
+			return p.hideMarked(pos, strong) // pass phrase: X
+		case two != noSecret:
+			if next := p.hideNamedByTwoWords(pos); next > 0 {
+				return next // session id: X
+			}
+		}
 	}
 	if !class.isSecret() && class != beside && class != everyday {
-		p.noteName(pos)
-		return pos + 1
+		return p.noteName(pos)
 	}
 	name, quoted := nameBefore(text, pos)
 	if class == beside && len(name) == 1 && !quoted {
@@ -175,11 +189,24 @@ func (p *namePass) readMark(pos int) int {
 		class = p.beside
 	}
 	if !class.isSecret() && !isSessionName(name) {
-		p.noteName(pos)
-		return pos + 1
+		return p.noteName(pos)
 	}
 
 	return p.hideMarked(pos, class)
+}
+
+// isTime reports whether a time, or an address, is in front of the colon at pos. A name may end with digits: token2,
+// Signature-256.
+func isTime(text []byte, pos int) bool {
+	if !isDigitAt(text, pos-1) || pos > 1 && text[pos-2] > '9' {
+		return false
+	}
+	from := pos - 1
+	for from > 0 && pos-from < 8 && isDigitAt(text, from-1) {
+		from--
+	}
+	before := byteBefore(text, from)
+	return before != '-' && before != '_' || !isLetter(byteBefore(text, from-1))
 }
 
 // hideMarked hides the value behind the mark at pos, whose name has that class, and returns the offset at which to
@@ -219,6 +246,10 @@ func (p *namePass) hideMarked(pos int, class class) int {
 		return start // password: string = …
 	}
 	if p.isHarmless(name, class, mark, quoted, value, pos) {
+		if words := p.endOfPassphrase(value, class, pos); words > value.to {
+			p.hide(p.view, value.from, words, RuleName)
+			return words
+		}
 		return start
 	}
 	from := value.from
@@ -227,6 +258,10 @@ func (p *namePass) hideMarked(pos int, class class) int {
 	}
 	if second, ok := typedValue(text, value); ok {
 		value.to, value.next = second.to, second.next
+	}
+	if !value.quoted && class == strong {
+		value.to = p.endOfWords(value, pos)
+		value.next = max(value.next, value.to)
 	}
 	p.hide(p.view, from, value.to, RuleName)
 	if changed, ok := changedValue(text, value.next); ok {
@@ -251,27 +286,22 @@ func (p *namePass) hideNamedByTwoWords(pos int) int {
 	return max(value.next, pos+1)
 }
 
-// hideForeign hides the value behind the mark at pos, whose name is one of foreignNames, and returns the
-// offset behind it.
-func (p *namePass) hideForeign(pos int) int {
-	value := readValue(p.text, pos+1, p.stringAt(pos))
-	behind := skipBlanks(p.text, value.next)
-	isLast := behind == len(p.text) || p.text[behind] < ' ' || p.text[behind] == '"' || p.text[behind] == '\\'
-	if content := value.of(p.text); !isPlaceholder(content) &&
-		(value.quoted || p.text[pos] == '=' || looksRandom(content) || isLast) {
-		p.hide(p.view, value.from, value.to, RuleName)
-	}
-	return max(value.next, pos+1)
-}
-
-// noteName keeps the class of the value behind the mark at pos if it names a value beside it.
-func (p *namePass) noteName(pos int) {
-	name, _ := nameBefore(p.text, pos)
-	if len(name) > len("variable_name") || !isNameMember(name) {
-		return
+// noteName keeps the class of the value behind the mark at pos if it names a value beside it, and returns the offset at
+// which to continue.
+func (p *namePass) noteName(pos int) int {
+	from, end, _ := nameBounds(p.text, pos)
+	if name := p.text[from:end]; len(name) > len("variable_name") || !isNameMember(name) {
+		return pos + 1
 	}
 	value := readValue(p.text, pos+1, false)
+	if isFieldOfForm(p.text[:from]) {
+		if classOf(nameAtEnd(value.of(p.text))).isSecret() {
+			return max(p.hidePart(value.next), pos+1)
+		}
+		return pos + 1
+	}
 	p.noteNamed(value.of(p.text), value.to)
+	return pos + 1
 }
 
 // noteNamed keeps the class of name, which ends at end, for the value beside it.
@@ -338,12 +368,15 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 	if bytes.EqualFold(name, []byte("oldpwd")) && content[0] == '/' {
 		return true
 	}
+	if class == prose && isOneFold(name, ambiguousWords[:]) {
+		return !looksRandom(content)
+	}
 	if value.quoted || quoted || mark == '=' {
 		return false
 	}
 
 	// A colon may be that of a sentence.
-	if isProseWord(content) {
+	if isProseWord(content) || isForeignWord(content) {
 		return true
 	}
 	if class != prose && class != countable || isHeaderName(name) {

@@ -46,6 +46,8 @@ func TestRedactionTakesLinearTime(t *testing.T) {
 		"password: a -> ", "password = \"a\" -> \"b\" -> ", "password: !a ", "password: string = ", "| password | a |", "password | ",
 		"<![CDATA[", "<password><![CDATA[a", "<key>password</key>", "пароль: ", "hello auth ", "xfreerdp /p:", "b'", "rb\"", "login\t",
 		"password is monkey. ", "password set to ", "mysqladmin password ",
+		"password='a''", "password=''", "password='''a", "password='a'\"'\"'", "''a", "password=a b ", "password: a b ", "pass phrase ", "session id ", "|password|a", "| password || ",
+		"form-data; name=password", "form-data; name=password\n\n", "form-data; name=\"password\"\r\n\r\na", "密码：", "密码 ", "密码：a ", "密码は", "：", "“", "ｐａ", "\xef\xbc", "clave: ",
 		"value='", `value=\"`, `value="'`, "api key: 'a", "password: Just \"", "password: a(b) 'c", "name=a value=b(", "password: a -> '",
 	} {
 		for _, front := range []string{"", "{\"a\":\"", "password=", "select a ", "?"} {

@@ -11,6 +11,7 @@ type class uint8
 const (
 	noSecret  class = iota
 	beside          // of a value whose name stands beside it: {"name":"DB_PASSWORD","value":"…"}
+	doubtful        // of a secret as the parameter of a URL, if it looks like a token: verify, policy, appid
 	everyday        // of a secret as the parameter of a URL; elsewhere an everyday word: code, key, session
 	countable       // of a secret, or of a number of things: tokens=128
 	prose           // of a secret, and a word of English text: "unexpected token: <"
@@ -29,37 +30,26 @@ var contained = [...]string{
 	"licencekey", "appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential",
 	"sessionid", "sessid", "sessiontoken", "authcode", "authorizationcode", "clientassertion", "samlresponse",
 	"samlassertion", "oauthverifier", "codeverifier", "dockerconfigjson", "securestring", "requirepass",
-	"masterauth", "primaryauth", "bearertoken", "mnemonic", "seedphrase",
+	"masterauth", "primaryauth", "bearertoken", "sesskey", "sharedaccesssignature", "mnemonic", "seedphrase",
 }
 
 var containedBy = newWordTable(contained[:])
 
 // stems has the needles that are parts of names: a name without any has no class.
-var stems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
+var stems = newWordTable(append(wordsOf(nameNeedle, sqlNeedle, bearerNeedle),
+	"magic", "confirm", "activat", "invit", "unsubscribe", "reset", "access"))
 
 // parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash;
 // not compass.
 var parts = [...]string{
 	"pass", "pwd", "psw", "pw", "pswd", "pword", "token", "jwt", "otp", "totp", "cred", "creds", "signature", "sig",
 	"hmac", "psk", "wpapsk", "passe", "senha", "contrasena", "wachtwoord", "haslo", "lozinka", "heslo",
+	"motdepasse", "mdp", "contrasenia", "contrasenya", "losenord", "salasana", "adgangskode", "kodeord", "passord",
+	"sifre", "jelszo", "katasandi", "slaptazodis", "geslo", "zaporka", "parool",
 }
 
-// foreignNames are the names of passwords with other letters than a to z.
-var foreignNames = [...]string{
-	"contraseña", "contraseñas", "hasło", "lösenord", "şifre", "jelszó", "пароль", "Пароль", "パスワード", "密码", "密碼",
-	"口令", "비밀번호",
-}
-
-// hasForeignName reports whether text ends with one of foreignNames.
-func hasForeignName(text []byte) bool {
-	text = bytes.TrimRight(text[max(0, len(text)-maxName):], "\"'\\ ")
-	for _, name := range foreignNames {
-		if bytes.HasSuffix(text, []byte(name)) {
-			return true
-		}
-	}
-	return false
-}
+// ambiguousWords are the names of passwords in other languages that are also those of words, of values and of keys.
+var ambiguousWords = [...]string{"clave", "parola", "losung"}
 
 // suffixes are the ends of parts with which they are the name of a secret: accesstoken, dbpwd.
 var suffixes = [...]string{"token", "pwd", "passw", "pswd"}
@@ -83,7 +73,14 @@ var keyOwners = [...]string{
 // everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
 var everydayWords = [...]string{
 	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey",
-	"otc", "cvv", "cvc",
+	"otc", "cvv", "cvc", "sign", "sas",
+}
+
+// doubtfulWords are the whole names of URL parameters that hold a credential, or a word.
+var doubtfulWords = [...]string{
+	"verify", "verification", "invite", "invitation", "magic", "confirm", "confirmation", "activate", "activation",
+	"unsubscribe", "policy", "appid", "cloudfrontpolicy", "keypairid", "cloudfrontkeypairid", "magiclink",
+	"reset", "access",
 }
 
 // codeOwners are the parts before a last part code: auth_code; not zip_code.
@@ -196,6 +193,9 @@ func classOf(name []byte) class {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]
+	if isOneOf(joined, doubtfulWords[:]) {
+		return doubtful
+	}
 	if string(joined) == "auth" && name[0] == '_' { // of npm
 		return strong
 	}
@@ -220,6 +220,9 @@ func classOf(name []byte) class {
 	case "passwordauthentication":
 		return noSecret
 	}
+	if isOneOf(joined, ambiguousWords[:]) {
+		return prose
+	}
 	if isOneOf(last, []string{"tokens", "secrets", "passes"}) {
 		return countable
 	}
@@ -239,6 +242,8 @@ func classOfParts(w *words, last []byte) class {
 	}
 	switch {
 	case w.count > 1 && string(last) == "key" && isOneOf(w.part(w.count-2), keyOwners[:]):
+		return strong
+	case w.count > 1 && string(last) == "value" && string(w.part(w.count-2)) == "pin": // of a URI of PKCS #11
 		return strong
 	case w.count > 1 && (string(last) == "auth" || string(last) == "sid" || string(last) == "bearer"):
 		return strong
@@ -272,7 +277,7 @@ func isFusedName(part []byte) bool {
 }
 
 // SecretName reports whether name is the name of a secret in every kind of text.
-func SecretName(name []byte) bool { return classOf(name).isSecret() }
+func SecretName(name []byte) bool { return classOf(name).isSecret() || hasForeignName(name) }
 
 // settings are the names of Redis settings that hold a credential and are no names of secrets elsewhere.
 var settings = [...]string{"user"}
@@ -287,7 +292,13 @@ func SecretSetting(name []byte) bool {
 	return SecretName(name)
 }
 
-// secretParameter reports whether the value of a URL parameter of this name is a secret.
-func secretParameter(name []byte) bool {
-	return len(name) > 0 && classOf(name) >= everyday
+// parameterClass returns the class of a parameter of a URL.
+func parameterClass(name []byte) class {
+	switch {
+	case len(name) == 0:
+		return noSecret
+	case hasForeignName(name):
+		return strong
+	}
+	return classOf(name)
 }

@@ -19,7 +19,6 @@ type needleKind uint8
 const (
 	nameNeedle       needleKind = iota // a part of the names of secrets
 	sqlNeedle                          // the same, and a word without which no statement has a secret
-	foreignNeedle                      // one of foreignNames
 	bearerNeedle                       // the word Bearer, a name, too
 	basicNeedle                        // the word Basic
 	tokenNeedle                        // the front of a token, see prefixes
@@ -61,11 +60,34 @@ var needles = [...]needle{
 	{"psk", nameNeedle},
 	{"securestring", nameNeedle},
 	{"senha", nameNeedle},
-	{"contrasena", nameNeedle},
 	{"wachtwoord", nameNeedle},
 	{"haslo", nameNeedle},
 	{"lozinka", nameNeedle},
 	{"heslo", nameNeedle},
+	{"mdp", nameNeedle},
+	{"contrasen", nameNeedle},
+	{"losenord", nameNeedle},
+	{"salasana", nameNeedle},
+	{"adgangskode", nameNeedle},
+	{"kodeord", nameNeedle},
+	{"sifre", nameNeedle},
+	{"jelszo", nameNeedle},
+	{"katasandi", nameNeedle},
+	{"slaptazodis", nameNeedle},
+	{"geslo", nameNeedle},
+	{"zaporka", nameNeedle},
+	{"parool", nameNeedle},
+	{"parola", nameNeedle},
+	{"clave", nameNeedle},
+	{"losung", nameNeedle},
+	{"policy", nameNeedle},
+	{"reset=", nameNeedle},
+	{"access=", nameNeedle},
+	{"appid", nameNeedle},
+	{"sas", nameNeedle},
+	{"sharedaccess", nameNeedle},
+	{"kata sandi", phraseNeedle},
+	{"palabra de paso", phraseNeedle},
 	{"cook", nameNeedle},
 	{"sess", nameNeedle},
 	{"sid", nameNeedle},
@@ -105,7 +127,9 @@ var needles = [...]needle{
 	{"login", loginNeedle},
 	{"logon", loginNeedle},
 	{"sqlplus", loginNeedle},
-	{`\u00`, escapeNeedle},
+	{"impdp", loginNeedle},
+	{"expdp", loginNeedle},
+	{`\u`, escapeNeedle},
 	{"\x1b[", colourNeedle},
 	{"&#", entityNeedle},
 	{"&quot;", entityNeedle},
@@ -159,7 +183,7 @@ func pairsOf(word uint64) uint64 {
 }
 
 // numBuckets is the number of groups of windows that are searched for at once.
-const numBuckets = 16
+const numBuckets = 32
 
 // A window is a part of a needle that is searched for: four bytes at an even offset of the text. Bytes before
 // or behind the needle may be any.
@@ -170,10 +194,10 @@ type window struct {
 }
 
 // A needleTable finds needles. For each pair of codes it has the buckets of the windows that begin with it
-// (the upper sixteen bits), and of those that end with it (the lower). The windows themselves are found by
+// (the upper half), and of those that end with it (the lower). The windows themselves are found by
 // their hash, or, if they have fewer than four bytes of a needle, by their second byte.
 type needleTable struct {
-	pairs [1 << pairBits]uint32
+	pairs [1 << pairBits]uint64
 	whole [1 << hashBits][]window
 	short [1 << codeBits][]window
 }
@@ -207,9 +231,6 @@ func allNeedles() []needle {
 	}
 	for _, known := range positionalSecrets {
 		list = append(list, needle{known.command, positionalNeedle})
-	}
-	for _, name := range foreignNames {
-		list = append(list, needle{name, foreignNeedle})
 	}
 	for _, phrase := range redisPhrases {
 		if phrase.front != "user " { // found by its rules
@@ -250,7 +271,7 @@ func newNeedleTable(list []needle) *needleTable {
 		for parity := range 2 {
 			var best window
 			bucket, least := numBuckets-1, -1.0
-			for offset := parity - 2; offset < len(n.text)-1; offset += 2 {
+			for offset := -parity; offset < len(n.text)-1; offset += 2 {
 				w := n.windowAt(offset)
 				for at := range numBuckets - 1 {
 					next := table.sumsWith(w, at, sums[at], usual)
@@ -279,14 +300,14 @@ type bucketSums struct{ first, second float64 }
 // sumsWith returns the sums of a bucket, which are sums, after w was added to it.
 func (t *needleTable) sumsWith(w window, bucket int, sums bucketSums, usual *pairFrequencies) bucketSums {
 	return bucketSums{
-		t.sumWith(w.codes, w.mask, 1<<numBuckets<<bucket, sums.first, usual),
-		t.sumWith(w.codes>>pairBits, w.mask>>pairBits, 1<<bucket, sums.second, usual),
+		t.sumWith(w.codes, w.mask, uint64(1)<<numBuckets<<bucket, sums.first, usual),
+		t.sumWith(w.codes>>pairBits, w.mask>>pairBits, uint64(1)<<bucket, sums.second, usual),
 	}
 }
 
 // sumWith returns the frequency of the pairs that have bit in the table, which is sum, together with those
 // that are equal to codes where mask is set.
-func (t *needleTable) sumWith(codes, mask, bit uint32, sum float64, usual *pairFrequencies) float64 {
+func (t *needleTable) sumWith(codes, mask uint32, bit uint64, sum float64, usual *pairFrequencies) float64 {
 	if mask&anyPair == 0 {
 		return usual.all
 	}
@@ -334,10 +355,10 @@ func (t *needleTable) addWindow(w window, bucket int) {
 		}
 	}
 	for pair := range pairsLike(w.codes, w.mask) {
-		t.pairs[pair] |= 1 << numBuckets << bucket
+		t.pairs[pair] |= uint64(1) << numBuckets << bucket
 	}
 	for pair := range pairsLike(w.codes>>pairBits, w.mask>>pairBits) {
-		t.pairs[pair] |= 1 << bucket
+		t.pairs[pair] |= uint64(1) << bucket
 	}
 }
 

@@ -8,6 +8,7 @@ const maxPhraseWords = 12
 // linkWords are the words in front of a secret in a sentence: password is X, token set to X.
 var linkWords = [...]string{
 	"is", "was", "to", "as", "are", "be", "=", "->", "=>", "<-", "<<<", "value", "changed", "now",
+	"ist", "lautet", "es", "est", "é", "är",
 }
 
 // linkMarks are those of linkWords that assign a value to a technical name.
@@ -24,7 +25,7 @@ var headingWords = [...]string{
 	"a", "the", "your", "my", "new", "temporary", "temp", "initial", "default", "generated", "random", "root",
 	"admin", "administrator",
 	"user", "current", "old", "one-time", "login", "database", "db", "auto-generated", "bootstrap",
-	"superuser", "access", "api",
+	"superuser", "access", "api", "enter",
 }
 
 // levelWords are the levels of log lines, behind which a message begins.
@@ -79,7 +80,15 @@ func (r *Redactor) hidePhrases(v view) {
 			i = pass.hideLogin(i)
 			continue
 		}
-		if class := r.names.classOf(text, from, i); class >= prose && text[from] != '-' {
+		class := r.names.classOf(text, from, i)
+		if class >= everyday {
+			if end := secondWordEnd(text, i); end > i {
+				class, _ = nameOfTwoWords(text, i+1, end)
+				i = pass.readName(secretName{from: from, end: end, class: class, password: class == strong})
+				continue
+			}
+		}
+		if class >= prose && text[from] != '-' {
 			i = pass.readName(newSecretName(text, from, i, class))
 		} else if class == everyday && isNameOfTwoWords(text, from, i) {
 			i = pass.readName(secretName{from: from, end: i, class: prose})
@@ -143,6 +152,17 @@ func isUpper(name []byte) bool {
 func (p *phrasePass) readName(name secretName) int {
 	text, end := p.text, name.end
 	switch {
+	case end == len(text):
+		return end
+	case text[end] == '|' && isCell(text, name.from):
+		start := end + 1
+		if start < len(text) && text[start] == '|' { // of a heading
+			start++
+		}
+		if next := p.hideCell(name, start); next > start {
+			return next
+		}
+		return p.hideCandidate(name, end+1, len("secret"))
 	case text[end] == '|' || text[end] == ',' || text[end] == ';':
 		if name.technical && endsPreamble(lastWord(text[max(0, name.from-maxName):name.from])) && p.isLastWord(end+1) {
 			return p.hideWord(end + 1)
@@ -198,6 +218,14 @@ func (p *phrasePass) hideWord(pos int) int {
 	return max(value.next, pos)
 }
 
+// isCell reports whether the text at pos begins a cell of a table: a line in front of it is open.
+func isCell(text []byte, pos int) bool {
+	for pos > 0 && (text[pos-1] == ' ' || text[pos-1] == '\t') {
+		pos--
+	}
+	return byteBefore(text, pos) == '|'
+}
+
 // hideCell hides the cell of a table at pos, behind that with the name, and returns the offset at which to
 // continue.
 func (p *phrasePass) hideCell(name secretName, pos int) int {
@@ -205,17 +233,17 @@ func (p *phrasePass) hideCell(name secretName, pos int) int {
 	from := skipBlanks(text, pos)
 	to := from
 	for to < len(text) && text[to] != '|' && text[to] != '\n' && text[to] != '"' && text[to] != '\\' &&
-		to-from < maxScanned {
+		text[to] != '<' && to-from < maxScanned {
 		to++
 	}
 	behind := bytes.TrimLeft(text[to:min(len(text), to+maxShort)], " |\t\r")
-	isLast := len(behind) == 0 || behind[0] == '"' || behind[0] == '\\' || behind[0] == '\n'
+	isLast := len(behind) == 0 || bytes.IndexByte([]byte("\"'\\\n<"), behind[0]) >= 0
 	word := bytes.TrimRight(text[from:to], " \t")
 	front := bytes.TrimRight(text[max(0, name.from-maxShort):name.from], " \t")
-	isFirst := len(front) == 0 ||
-		bytes.IndexByte([]byte("|\n\""), front[len(front)-1]) >= 0 && len(bytes.Trim(front, " |\t")) == 0 ||
-		endsPreamble(lastWord(front))
-	pair := isFirst && isLast && !isOneOf(word, harmless[:])
+	row := bytes.TrimRight(front, " |\t")
+	isFirst := len(row) == 0 || row[len(row)-1] == '\n' || isQuote(row[len(row)-1]) || endsPreamble(lastWord(row))
+	isFirst = isFirst && (len(front) == len(row) || bytes.IndexByte(front[len(row):], '|') >= 0 || endsPreamble(lastWord(front)))
+	pair := isFirst && (isLast || name.technical) && !isOneOf(word, harmless[:])
 	class := strong
 	if !name.password && !name.technical {
 		class = prose
@@ -238,10 +266,16 @@ func (n *secretName) minimum() int {
 // wordAt returns the word at pos, without the punctuation behind it. It ends with the string that holds it.
 func wordAt(text []byte, pos int) []byte {
 	end := pos
-	for end < len(text) && end-pos <= maxScanned && text[end] > ' ' && text[end] != '"' && text[end] != '\\' {
+	for end < len(text) && end-pos <= maxScanned && text[end] > ' ' && text[end] != '"' && text[end] != '\\' &&
+		!beginsEndTag(text, end) {
 		end++
 	}
 	return bytes.TrimRight(text[pos:end], ",.;:!?)]}>\"'`")
+}
+
+// beginsEndTag reports whether an end tag of XML begins at pos.
+func beginsEndTag(text []byte, pos int) bool {
+	return text[pos] == '<' && pos+1 < len(text) && text[pos+1] == '/'
 }
 
 // hideCandidate hides the word at pos if it looks like a secret of that name, and returns the offset behind it, or pos.
@@ -330,7 +364,7 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 				return p.hideWord(pos)
 			}
 		}
-		if colon && p.isHeading(name, words) && p.isLastWord(pos) {
+		if colon && bytes.IndexByte(text[start:end-1], ':') < 0 && p.isHeading(name, words) && p.isLastWord(pos) {
 			value := readArgument(text, pos)
 			if !isPlaceholder(value.of(text)) && !isProseWord(value.of(text)) {
 				p.hide(p.view, value.from, value.to, RuleName)
@@ -405,11 +439,11 @@ func endsPreamble(word []byte) bool {
 
 // isLastWord reports whether the word at pos is the last of its line.
 func (p *phrasePass) isLastWord(pos int) bool {
-	for pos < len(p.text) && p.text[pos] > ' ' && p.text[pos] != '"' {
+	for pos < len(p.text) && p.text[pos] > ' ' && p.text[pos] != '"' && !beginsEndTag(p.text, pos) {
 		pos++
 	}
 	end := skipBlanks(p.text, pos)
-	return end == len(p.text) || p.text[end] == '"' || p.text[end] == '\n' || p.text[end] == '\r'
+	return end == len(p.text) || bytes.IndexByte([]byte("\"\n\r<"), p.text[end]) >= 0
 }
 
 // hideCredentials hides the word behind a scheme behind pos: Authorization Bearer X.
@@ -429,7 +463,7 @@ func (p *phrasePass) hideCredentials(pos int) int {
 
 // isLoginWord reports whether user/password may stand behind a word.
 func isLoginWord(word []byte) bool {
-	return isOneFold(word, []string{"login", "logon", "sqlplus", "credentials"})
+	return isOneFold(word, []string{"login", "logon", "sqlplus", "credentials", "impdp", "expdp"})
 }
 
 // hideLogin hides the password of user/password behind pos, and returns the offset at which to continue.

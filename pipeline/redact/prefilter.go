@@ -20,13 +20,33 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 		r.readings = 0
 	}
 	checks := lineChecks{Redactor: r, data: data}
-	return checks.search() || checks.isSuspicious()
+	return checks.search() || checks.isForeign() || checks.isSuspicious()
+}
+
+// highBits are the bits of eight bytes that only bytes beyond ASCII have.
+const highBits = 0x8080808080808080
+
+// isForeign reports whether one of foreignNames is in the line.
+func (c *lineChecks) isForeign() bool {
+	if c.bits&highBits == 0 {
+		return false
+	}
+	for i := range c.data {
+		if len(foreignBy[c.data[i]]) > 0 && foreignNameAt(c.data, i) > 0 {
+			return true
+		}
+		if c.data[i] >= 0xe2 && !c.wide {
+			_, width := wideByte(c.data, i)
+			c.wide = width > 0
+		}
+	}
+	return false
 }
 
 // holdsNeedle reports whether a needle is in text. Text without any is not decoded.
 func (r *Redactor) holdsNeedle(text []byte) bool {
 	checks := lineChecks{Redactor: r, data: text, isFirst: true}
-	return checks.search()
+	return checks.search() || checks.bits&highBits != 0
 }
 
 // search examines the needles of the line, and reports whether a secret may be at one.
@@ -34,10 +54,10 @@ func (c *lineChecks) search() bool {
 	data := c.data
 	// Invariant: the windows that begin before the last pair before pos were examined; last is the entry of
 	// that pair.
-	pos, last := 0, uint32(0)
+	pos, last := 0, uint64(0)
 	for {
 		var found bool
-		if pos, last, found = nextWindow(data, pos, last); !found {
+		if pos, last, found = c.nextWindow(pos, last); !found {
 			break
 		}
 		word := binary.LittleEndian.Uint64(data[pos:])
@@ -56,6 +76,7 @@ func (c *lineChecks) search() bool {
 			word = word<<8 | uint64(data[i])
 		}
 	}
+	c.bits |= word
 	return c.examineWord(word, pos, last)
 }
 
@@ -64,25 +85,29 @@ const (
 	wordSize  = 8 // the number of bytes that are searched for needles at once
 )
 
-// nextWindow returns the offset, from pos on, of a word of data in which or in front of which a window
+// nextWindow returns the offset, from pos on, of a word of the line in which or in front of which a window
 // begins, and the entry of the pair before it. A window begins at an even offset if the entries of the pair
 // there and of the next have a bucket in common. last is the entry of the pair before pos.
-func nextWindow(data []byte, pos int, last uint32) (next int, before uint32, found bool) {
-	pairs := &lineNeedles.pairs
+func (c *lineChecks) nextWindow(pos int, last uint64) (next int, before uint64, found bool) {
+	pairs, data, bits := &lineNeedles.pairs, c.data, c.bits
 	for rest := data[pos:]; len(rest) >= wordSize; rest = rest[wordSize:] {
-		word := pairsOf(binary.LittleEndian.Uint64(rest))
+		bytes := binary.LittleEndian.Uint64(rest)
+		bits |= bytes
+		word := pairsOf(bytes)
 		v0, v1, v2, v3 := pairs[word&anyPair], pairs[word>>16&anyPair], pairs[word>>32&anyPair], pairs[word>>48&anyPair]
 		if last>>numBuckets&v0|v0>>numBuckets&v1|v1>>numBuckets&v2|v2>>numBuckets&v3 != 0 {
+			c.bits = bits
 			return len(data) - len(rest), last, true
 		}
 		last = v3
 	}
+	c.bits = bits
 	return len(data) - len(data[pos:])%wordSize, last, false
 }
 
 // examineWord reports whether a secret may be at a window that begins in the word at pos, or with the pair
 // before it, whose entry is last.
-func (c *lineChecks) examineWord(word uint64, pos int, last uint32) bool {
+func (c *lineChecks) examineWord(word uint64, pos int, last uint64) bool {
 	codes := pairsOf(word)
 	for i := pos - 2; i < pos+wordSize; i += 2 {
 		next := lineNeedles.pairs[codes&anyPair]
@@ -115,6 +140,8 @@ type lineChecks struct {
 	percent     bool   // a percent-encoded byte
 	colour      bool   // a colour of a terminal
 	entity      bool   // a reference to a character
+	wide        bool   // a wide character
+	bits        uint64 // those of all bytes, in groups of eight
 	nameTo      int    // the names of parameters up to here have no percent-encoding of their own, or were examined
 }
 
@@ -196,9 +223,6 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		return found
 	case nameNeedle:
 		return c.isName(end - len(bytes.TrimLeft(data[pos:end], `"`)))
-	case foreignNeedle:
-		rest := bytes.TrimLeft(data[end:min(len(data), end+maxTail)], "\"'\\ \t")
-		return len(rest) > 0 && (rest[0] == ':' || rest[0] == '=')
 	case bearerNeedle:
 		c.escaped = true
 		return bearerAt(data, pos) > 0 || c.isName(pos)
@@ -228,7 +252,7 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
 		return to > 0
 	case pathNeedle:
-		return c.isPath(pos, end)
+		return c.isPath(pos, end) || isLetter(data[pos]) && c.isName(pos)
 	case redisNeedle:
 		return c.isRedisPhrase(n.text, pos)
 	case colourNeedle:
@@ -272,7 +296,7 @@ func (c *lineChecks) isEncodedParameter(pos int) bool {
 	if end == len(c.data) || c.data[end] != '=' {
 		return false
 	}
-	return c.isSecretParameter(lastName(c.data[max(0, pos-maxName):end]))
+	return c.parameterClass(lastName(c.data[max(0, pos-maxName):end])) >= doubtful
 }
 
 // isName reports whether a secret may be next to the name that holds data[pos]. Other needles of the name are
@@ -295,11 +319,14 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	c.isKey = quote+1 < len(data) && data[quote] == '"' && data[quote+1] == ':'
 	class := c.names.classOf(data, from, end)
-	if class == everyday && byteBefore(data, from) == ' ' && isOneFold(data[from:end], []string{"key", "code"}) {
+	if class <= everyday && byteBefore(data, from) == ' ' && isOneFold(data[from:end], phraseParts[:]) {
 		c.escaped = true // an escape may be in front of the first of two words
 		if isNameOfTwoWords(data, from, end) {
 			class = prose
 		}
+	}
+	if class == everyday && secondWordEnd(data, end) > end {
+		return true // session id …
 	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
@@ -342,14 +369,15 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	}
 	switch mark := data[pos]; mark {
 	case '=', ':':
-		c.everyday = c.everyday || class == everyday && mark == '='
+		c.everyday = c.everyday || class == everyday && mark == '=' ||
+			class == doubtful && isDoubtfulToken(wordOfParameter(data[pos+1:]))
 		c.namedBeside = c.namedBeside || class == beside
 		return class.isSecret() || class == everyday && isSessionName(nameAtEnd(data[max(0, end-maxName):end]))
 	case '>':
 		c.namedBeside = c.namedBeside || class == beside
 		return class.isSecret()
 	case '\\', '\'', '"', '`':
-		if pos > blank && class > beside {
+		if pos > blank && class >= everyday {
 			return true // password "…", "AUTH" "…"
 		}
 	case ',', '|', ';':
@@ -368,6 +396,15 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		return true // requirepass"…
 	}
 	return pos > blank && class.isSecret() // set password …
+}
+
+// wordOfParameter returns the value of a parameter at the front of text.
+func wordOfParameter(text []byte) []byte {
+	end := 0
+	for end < len(text) && !endsParameter(text, end, true) && !tokenStop[text[end]] {
+		end++
+	}
+	return text[:end]
 }
 
 // beginsElement reports whether a name that begins at from is that of an element of XML.
@@ -480,7 +517,13 @@ func (c *lineChecks) isUserInfo(pos int) bool {
 		return true
 	}
 	return bytes.Contains(front, []byte("//")) || bytes.Contains(front, []byte(`\/`)) ||
-		bytes.Contains(front, []byte("jdbc:"))
+		bytes.Contains(front, []byte("jdbc:")) || hasBlankPassword(c.data[:pos])
+}
+
+// hasBlankPassword reports whether front, the text in front of an @, may have a URL with a password with blanks.
+func hasBlankPassword(front []byte) bool {
+	front = front[max(0, len(front)-maxBlankPassword-maxName):]
+	return bytes.LastIndexByte(front, ' ') > 0 && bytes.Contains(front, []byte("://"))
 }
 
 // isSuspicious reports whether a secret may be in the line because of what was found in several of its places, or in a
@@ -490,7 +533,8 @@ func (c *lineChecks) isSuspicious() bool {
 		c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
 		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
 		c.percent && c.isSecretDecoded('%', decodePercent) ||
-		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden()
+		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden() ||
+		c.wide && c.encodings < maxRare && c.isSecretDecoded(0, decodeWide)
 }
 
 // isSecretHidden reports whether a secret may be in a form of the line without its escapes, its references to

@@ -35,7 +35,7 @@ func composedLines(t *testing.T, rng *rand.Rand) func() []byte {
 	lines = append(append(lines, ordinaryLines...), proseLines(t)...)
 	joints := []string{
 		"", " ", "\"", "'", "=", ": ", ", ", "\\", "|", "%20", "@", "/", "-", "\n", "\\\"", "\u00e9", "\t", "%2", "%", "+", "`", "?",
-		"&", "&quot;", "&#61;", `\x22`, `\n`, `\t`, `\b`, `\/`, `\\`, `\u0020`, `\u001b[1m`, "\x1b[m",
+		"&", "&quot;", "&#61;", `\x22`, `\n`, `\t`, `\b`, `\/`, `\\`, `\u0020`, `\u001b[1m`, "\x1b[m", "''", `""`, "：", "“", "＝",
 	}
 	part := func() string {
 		line := lines[rng.IntN(len(lines))]

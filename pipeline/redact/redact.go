@@ -11,7 +11,9 @@
 // A prefilter (prefilter.go) finds the few lines that may hold a secret. These are read by a series of passes,
 // each from the front to the end:
 //
-//	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go, values.go)
+//	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go, values.go, quotes.go, passphrase.go,
+//	          multipart.go)
+//	foreign   пароль: …, 密码：…                              (foreign.go)
 //	pairs     ["password", "…"], ['Cookie', '…']            (pairs.go)
 //	flags     --password …, mysql -p…, passwd '…'           (flags.go, commands.go)
 //	pipes     echo … | passwd --stdin                       (pipes.go)
@@ -23,7 +25,7 @@
 //
 // Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
 // form: escaped as in JSON, percent-encoded, with + for blanks, with references to characters, with colours of a
-// terminal. Such text is also read as a view
+// terminal, with doubled quotes, with wide characters. Such text is also read as a view
 // (view.go): decoded, with the original offset of each byte. A view may be read as a further one, up to
 // maxDepth.
 //

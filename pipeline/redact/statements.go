@@ -49,7 +49,7 @@ func isOrdinary(word []byte) bool {
 
 // stating and setting are the words in front of a plain word that is a password: is X, set to X.
 var (
-	statingWords = [...]string{"is", "was"}
+	statingWords = [...]string{"is", "was", "ist", "lautet", "es", "est", "é", "är"}
 	changeWords  = [...]string{
 		"set", "changed", "reset", "updated", "switched", "initialized", "rotated", "defaults",
 	}
@@ -79,7 +79,7 @@ func (s *statedName) isStated(link []byte) bool {
 func (p *phrasePass) hidePlainWord(pos int) int {
 	word := wordAt(p.text, pos)
 	behind := bytes.TrimLeft(p.text[pos+len(word):min(len(p.text), pos+len(word)+maxTail)], ".!")
-	isEnd := len(behind) == 0 || behind[0] == '"' || behind[0] == '\\' || behind[0] == '\n' || behind[0] == '\r'
+	isEnd := len(behind) == 0 || bytes.IndexByte([]byte("\"'\\\n\r<"), behind[0]) >= 0
 	if !isEnd || isOrdinary(word) {
 		return pos
 	}

@@ -115,11 +115,75 @@ func (r *Redactor) hideURLs(v view) {
 			for to++; to < len(text) && !tokenStop[text[to]]; to++ {
 			}
 		}
+		if slash && !at {
+			to = r.hideBlankPassword(v, from, to)
+		}
 		if slash || query || pairs {
 			r.hideURL(v.part(from, to), true)
 		}
 		i = max(i, to)
 	}
+}
+
+// maxBlankPassword bounds the password of a URL with blanks in it, and maxPasswordBlanks their number.
+const (
+	maxBlankPassword  = 64
+	maxPasswordBlanks = 4
+)
+
+// hideBlankPassword hides the password with blanks of the URL text[from:to], which ends at a blank and has no @:
+// postgres://bob:a b@db. It returns the end of the URL.
+func (r *Redactor) hideBlankPassword(v view, from, to int) int {
+	colon, end := blankPassword(v.text, from, to)
+	if end == 0 {
+		return to
+	}
+	r.hide(v, colon+1, end, RuleUserInfo)
+	for to = end; to < len(v.text) && !tokenStop[v.text[to]]; {
+		to++
+	}
+	return to
+}
+
+// blankPassword returns the offsets of the colon in front of the password, and of the @ behind it, of the URL
+// text[from:to]; end is 0 if it has no password with blanks.
+func blankPassword(text []byte, from, to int) (colon, end int) {
+	scheme := bytes.Index(text[from:to], []byte("://"))
+	if scheme < 1 || to == len(text) || text[to] != ' ' {
+		return 0, 0
+	}
+	start := from + scheme + len("://")
+	colon = bytes.IndexByte(text[start:to], ':')
+	if colon < 1 || bytes.IndexByte([]byte("/?#"), text[start+colon-1]) >= 0 {
+		return 0, 0
+	}
+	colon += start
+	for _, c := range text[start:colon] {
+		if folded[c] == 0 {
+			return 0, 0
+		}
+	}
+	port, _, _ := bytes.Cut(text[colon+1:to], []byte("/"))
+	if isPort(port) || colon+1 == to {
+		return 0, 0
+	}
+	blanks := 0
+	for end = to; end < len(text) && end-to < maxBlankPassword && text[end] >= ' ' && !isQuote(text[end]); end++ {
+		switch text[end] {
+		case ' ':
+			if blanks++; blanks > maxPasswordBlanks {
+				return 0, 0
+			}
+		case '@':
+			if host := text[end+1:]; len(host) > 0 && folded[host[0]] > separator && text[end-1] > ' ' {
+				return colon, end
+			}
+			return 0, 0
+		case ':', '<', '>', '|', '(', ')':
+			return 0, 0
+		}
+	}
+	return 0, 0
 }
 
 // hasAtBefore reports whether an @ follows before the token ends.
@@ -187,25 +251,43 @@ func (r *Redactor) hideURL(v view, inLine bool) {
 			if inLine && !query && !isForm && !segments && !matrix {
 				break // no parameter; hideNamed reads it
 			}
-			if !r.isSecretParameter(name) || inLine && !query && !isForm && !matrix && !SecretName(name) {
-				break // an everyday word is a secret only as a parameter
+			isParameter := !inLine || query || isForm || matrix
+			if class := r.parameterClass(name); class.isSecret() || class >= doubtful && isParameter {
+				i = r.hideParameter(v, start, class, query)
+				start = i
+				continue
 			}
-			to := start
-			for to < len(text) && !endsParameter(text, to, query) {
-				to++
-			}
-			if !bytes.HasPrefix(text[start:to], []byte(Marker)) &&
-				!(isCount(text[start:to], 6) && classOf(name) == countable) {
-				r.hide(v, start, to, RuleParameter)
-			}
-			i, start = to, to
-			continue
 		}
 		i++
 	}
 	if bytes.HasPrefix(text, []byte("jdbc:oracle:")) {
 		r.hideOraclePassword(v)
 	}
+}
+
+// hideParameter hides the value at start of a parameter whose name has that class, and returns the offset behind it.
+func (r *Redactor) hideParameter(v view, start int, class class, query bool) int {
+	text, to := v.text, start
+	for to < len(text) && !endsParameter(text, to, query) {
+		to++
+	}
+	value := text[start:to]
+	switch {
+	case class == doubtful && !isDoubtfulToken(value):
+		return start // it may be a URL with parameters of its own
+	case !bytes.HasPrefix(value, []byte(Marker)) && !(class == countable && isCount(value, 6)):
+		r.hide(v, start, to, RuleParameter)
+	}
+	return to
+}
+
+// isDoubtfulToken reports whether the value of a parameter that holds a credential or a word is a token.
+func isDoubtfulToken(value []byte) bool {
+	if len(value) < minPathToken || len(value) > maxScanned {
+		return len(value) > maxScanned
+	}
+	s := shapeOf(value)
+	return s.letters > 0 && (isPathToken(value) || looksGenerated(value, minPathToken))
 }
 
 // lastName returns the name at the end of text, which may be percent-encoded.
@@ -217,10 +299,10 @@ func lastName(text []byte) []byte {
 	return text[from:]
 }
 
-// isSecretParameter reports whether name, which may be percent-encoded, is that of a secret.
-func (r *Redactor) isSecretParameter(name []byte) bool {
+// parameterClass returns the class of the name of a parameter, which may be percent-encoded.
+func (r *Redactor) parameterClass(name []byte) class {
 	if bytes.IndexByte(name, '%') < 0 {
-		return secretParameter(name)
+		return parameterClass(name)
 	}
 	var buf [maxName]byte
 	if len(name) > 3*maxName {
@@ -241,7 +323,7 @@ func (r *Redactor) isSecretParameter(name []byte) bool {
 		}
 		plain = append(plain, c)
 	}
-	return secretParameter(plain)
+	return parameterClass(plain)
 }
 
 // endsParameter reports whether the value of a parameter ends at text[i].
@@ -272,7 +354,8 @@ func (r *Redactor) hideUserInfo(v view, start int, inLine bool) int {
 	}
 	at := bytes.LastIndexByte(text[start:end], '@')
 	colon := bytes.IndexByte(text[start:end], ':')
-	if hasForeignScheme(text, start) || at < 0 && colon >= 0 && !isPort(text[start+colon+1:end]) {
+	isForeign := hasForeignScheme(text, start)
+	if isForeign || at < 0 && colon >= 0 && !isPort(text[start+colon+1:end]) {
 		if last := lastHostAt(text, start); last > at {
 			at = last
 		}
@@ -286,6 +369,8 @@ func (r *Redactor) hideUserInfo(v view, start int, inLine bool) int {
 	user := text[start : start+at]
 	from := start
 	switch {
+	case inLine && colon > 0 && !isForeign && UserNameIsSecret(text[start:start+colon], text[start+colon+1:start+at]):
+		// The user is a token, with a word or nothing as the password.
 	case inLine && colon >= 0:
 		from = start + colon + 1
 	case inLine && !looksLikeToken(user):

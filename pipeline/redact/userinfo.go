@@ -17,6 +17,15 @@ func bareUserInfo(text []byte, pos int) (from, to int) {
 		start--
 	}
 	colon := bytes.IndexByte(text[start:pos], ':')
+	if slash := bytes.IndexByte(text[start:pos], '/'); slash > 0 && (colon < 0 || colon > slash) {
+		return oraclePassword(text, start, start+slash, pos)
+	}
+	if colon == 0 && bytes.HasPrefix(text[start:], []byte(":pserver:")) { // of CVS
+		colon = bytes.IndexByte(text[start+len(":pserver:"):pos], ':')
+		if colon > 0 {
+			return start + len(":pserver:") + colon + 1, pos
+		}
+	}
 	if colon <= 0 {
 		return 0, 0
 	}
@@ -35,6 +44,56 @@ func bareUserInfo(text []byte, pos int) (from, to int) {
 		return from, pos
 	}
 	return 0, 0
+}
+
+// oracleCommands are commands whose argument may be user/password@database.
+var oracleCommands = [...]string{
+	"sqlplus", "impdp", "expdp", "imp", "exp", "rman", "target", "auxiliary", "catalog", "sqlldr", "connect", "conn",
+	"sql", "sqlcl", "userid", "lsnrctl", "adrci", "tnsping",
+}
+
+// oraclePassword returns the password in user/password@database, which begins at start, has its slash at slash, and its @
+// at pos: of Oracle, with // behind the @, or behind one of oracleCommands; to is 0 if there is none.
+func oraclePassword(text []byte, start, slash, pos int) (from, to int) {
+	user := text[start:slash]
+	user = user[bytes.LastIndexByte(user, '>')+1:] // of XML
+	if equals := bytes.IndexByte(user, '='); equals > 0 {
+		if !isOneFold(user[:equals], oracleCommands[:]) {
+			return 0, 0
+		}
+		user = user[equals+1:]
+	} else if !bytes.HasPrefix(text[pos+1:], []byte("//")) && !followsOracleCommand(text[max(0, start-maxName):start]) {
+		return 0, 0
+	}
+	if len(user) == 0 || len(user) > maxName {
+		return 0, 0
+	}
+	for _, c := range user {
+		if folded[c] == 0 {
+			return 0, 0
+		}
+	}
+	if isPlaceholder(text[slash+1 : pos]) {
+		return 0, 0
+	}
+	return slash + 1, pos
+}
+
+// followsOracleCommand reports whether front, the text in front of an argument, ends with one of oracleCommands, and
+// options.
+func followsOracleCommand(front []byte) bool {
+	for range 4 {
+		word := lastWord(front)
+		if isOneFold(word, oracleCommands[:]) {
+			return true
+		}
+		if len(word) == 0 || word[0] != '-' {
+			return false
+		}
+		front = bytes.TrimRight(front, " \t")
+		front = front[:len(front)-len(word)]
+	}
+	return false
 }
 
 // beginsHost reports whether text begins with the name of a host and a port.

@@ -24,6 +24,13 @@ var proseWords = [...]string{
 	"length", "minimum", "maximum", "strength", "requirements", "policy", "prompt", "shown", "banner", "service",
 	"connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged",
 	"there",
+
+	// Of other languages, behind their names of passwords.
+	"incorrecta", "incorrecto", "inválida", "invalida", "inválido", "requerida", "obligatoria", "cambiada", "vacía",
+	"falsch", "ungültig", "geändert", "erforderlich", "abgelaufen", "nicht", "wurde", "zu", "muss", "darf",
+	"incorrect", "invalide", "requis", "obligatoire", "modifié", "expiré", "oublié", "incorreta", "alterada",
+	"obrigatória", "errata", "richiesta", "scaduta", "cambiata", "onjuist", "vereist", "gewijzigd", "felaktigt",
+	"wymagane", "wymagana",
 }
 
 // maxShort is the length from which a value is not examined any more: it is a secret.
@@ -160,6 +167,9 @@ func readValue(text []byte, pos int, inString bool) valueRange {
 		open++
 	}
 	if open < len(text) && isQuote(text[open]) && (open > pos || !inString || text[open] != '"') {
+		if open == pos {
+			return readQuoted(text, pos, inString)
+		}
 		from := open + 1
 		to := closingQuote(text, from, text[open], open-pos)
 		next := min(len(text), to+open-pos+1)

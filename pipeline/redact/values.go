@@ -74,17 +74,56 @@ var phraseOwners = [...]string{
 	"hmac", "webhook", "deploy", "subscription", "verification", "authorization", "activation", "recovery", "reset",
 }
 
-// isNameOfTwoWords reports whether text[from:end] is key or code, and its owner is in front of it: api key,
-// reset code.
+// phraseParts are the second words of names of two words.
+var phraseParts = [...]string{"key", "code", "phrase", "word", "id"}
+
+// nameOfTwoWords returns the class of the name whose second word is text[from:end], and where it begins: api key, reset
+// code, pass phrase, session id; noSecret if it is none.
+func nameOfTwoWords(text []byte, from, end int) (class class, begin int) {
+	if from < 3 || text[from-1] != ' ' || end-from > len("phrase") || !isOneFold(text[from:end], phraseParts[:]) {
+		return noSecret, from
+	}
+	begin = from - 1
+	for begin > 0 && from-begin < 16 && isLetter(text[begin-1]) {
+		begin--
+	}
+	owner := text[begin : from-1]
+	switch text[from] | 0x20 {
+	case 'p', 'w':
+		if isOneFold(owner, []string{"pass"}) {
+			return strong, begin
+		}
+	case 'i':
+		if isOneFold(owner, []string{"session", "sess"}) {
+			return prose, begin
+		}
+	default:
+		if isOneFold(owner, phraseOwners[:]) {
+			return prose, begin
+		}
+	}
+	return noSecret, from
+}
+
+// isNameOfTwoWords reports whether a name of two words ends with text[from:end].
 func isNameOfTwoWords(text []byte, from, end int) bool {
-	if from < 3 || text[from-1] != ' ' || !isOneFold(text[from:end], []string{"key", "code"}) {
-		return false
+	class, _ := nameOfTwoWords(text, from, end)
+	return class != noSecret
+}
+
+// secondWordEnd returns the end of the name of two words whose first word ends at pos; pos if it has one word.
+func secondWordEnd(text []byte, pos int) int {
+	end := pos + 1
+	if end >= len(text) || text[pos] != ' ' || bytes.IndexByte([]byte("pPwWiI"), text[end]) < 0 {
+		return pos
 	}
-	owner := from - 1
-	for owner > 0 && from-owner < 16 && isLetter(text[owner-1]) {
-		owner--
+	for end < len(text) && end-pos < 8 && folded[text[end]] > separator {
+		end++
 	}
-	return isOneFold(text[owner:from-1], phraseOwners[:])
+	if end < len(text) && text[end] == '-' || !isNameOfTwoWords(text, pos+1, end) {
+		return pos
+	}
+	return end
 }
 
 // wrappers are types around a secret: Secret("X"). As the names of functions they are written otherwise.
