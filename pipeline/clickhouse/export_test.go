@@ -44,3 +44,11 @@ func PutString(text string) []byte {
 	column.putString(0, text)
 	return column.buf
 }
+
+// EventIndexNames returns the names of the indexes of the table events.
+func EventIndexNames() (names []string) {
+	for _, index := range eventIndexes {
+		names = append(names, index.name)
+	}
+	return names
+}

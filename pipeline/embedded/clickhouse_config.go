@@ -63,34 +63,8 @@ func readOrCreatePassword(path string) (password string, created bool, err error
 // writePrivate replaces a file, which only this user can read.
 func writePrivate(path, text string) error { return statedir.WriteFile(path, []byte(text), 0o600) }
 
-// storePorts are the ports of a store on 127.0.0.1, with its database.
-type storePorts struct {
-	tcp      int // of the native protocol; 0: none
-	queries  int
-	server   int // HTTP port of the server
-	database string
-}
-
 func (s *StoreServer) writePorts() error {
-	return writePrivate(filepath.Join(s.cfg.Dir, "ports"),
-		fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database, s.serverPort))
-}
-
-// readPorts returns the ports that the store in dir uses, or used last.
-func readPorts(dir string) (ports storePorts, err error) {
-	file := filepath.Join(dir, "ports")
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return ports, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
-	}
-	fields, err := fmt.Sscan(string(data), &ports.tcp, &ports.queries, &ports.database, &ports.server)
-	if fields == 3 { // of an earlier version, which had one HTTP port
-		ports.server, err = ports.queries, nil
-	}
-	if err != nil {
-		return ports, fmt.Errorf("read %s: %w", file, err)
-	}
-	return ports, nil
+	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
 }
 
 // Times of the removal of parts that a merge has replaced. ClickHouse does not sync the new part, so the old
@@ -121,6 +95,7 @@ const (
 //   - A session of HTTP holds 30 KB that are counted for nobody, for up to an hour: thousands would take the memory of
 //     the inserts.
 //   - On a busy host ClickHouse would drop connections at random, those of inserts among them.
+//   - The folder of a table whose metadata is lost is kept: ClickHouse would hide it, and remove it later.
 //   - An analyst may read no table of the server's state: a query of system.parts holds the outdated parts, which
 //     cannot be removed meanwhile.
 func (s *StoreServer) configXML() string {
@@ -161,6 +136,7 @@ func (s *StoreServer) configXML() string {
  <max_connections>%[8]d</max_connections>
  <default_session_timeout>1</default_session_timeout>
  <max_session_timeout>1</max_session_timeout>
+ <database_catalog_unused_dir_cleanup_period_sec>0</database_catalog_unused_dir_cleanup_period_sec>
  <min_os_cpu_wait_time_ratio_to_drop_connection>0</min_os_cpu_wait_time_ratio_to_drop_connection>
  <max_os_cpu_wait_time_ratio_to_drop_connection>0</max_os_cpu_wait_time_ratio_to_drop_connection>
  <max_partition_size_to_drop>0</max_partition_size_to_drop>

@@ -40,6 +40,7 @@ type StoreServer struct {
 	listener    net.Listener // of queries; its port is cfg.HTTPPort
 	queries     *queryPort
 	serverPort  int // HTTP port of the child, for this program
+	damaged     int // folders that reportDamage has logged; of watchDisk
 
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the supervisor has ended
@@ -51,7 +52,7 @@ type StoreServer struct {
 
 type storeMetrics struct {
 	restarts, droppedRows, droppedBytes, evicted prometheus.Counter
-	bytes, up                                    prometheus.Gauge
+	bytes, up, damaged                           prometheus.Gauge
 }
 
 func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
@@ -67,6 +68,8 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 			"Connections without a request that the query port of the embedded ClickHouse closed because there were too many."),
 		bytes: factory.Gauge("tidegate_embedded_store_disk_bytes",
 			"Size of the embedded ClickHouse on disk, in bytes."),
+		damaged: factory.Gauge("tidegate_embedded_store_damaged_folders",
+			"Folders of parts and tables that the embedded ClickHouse leaves out because they are damaged."),
 		up: factory.Gauge("tidegate_embedded_store_up", "1 while the embedded ClickHouse runs, else 0."),
 	}
 }
@@ -143,18 +146,24 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 		return err
 	}
 	s.cfg.Dir = dir
+	failed := func(err error) error {
+		return fmt.Errorf("start the embedded ClickHouse: %w", describeFolderError(dir, err))
+	}
 	for _, d := range []string{"", "data", "work", "log"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
-			return fmt.Errorf("start the embedded ClickHouse: %w", err)
+			return failed(err)
 		}
 	}
 	if s.lock, err = lockFolder(ctx, dir, LockFile, time.Second); err != nil {
-		return fmt.Errorf("start the embedded ClickHouse: %w", err)
+		return failed(err)
+	}
+	if err := checkFolder(dir); err != nil {
+		return failed(err)
 	}
 
 	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it ends.
 	old, err := lockFolder(ctx, dir, "child.lock", 10*time.Second)
-	if err != nil {
+	if err = describeFolderError(dir, err); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: one of an earlier run has not ended: %w", err)
 	}
 	_ = old.Unlock()
@@ -171,9 +180,12 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 		return err
 	}
 	if err := s.writeConfig(); err != nil {
-		return fmt.Errorf("start the embedded ClickHouse: %w", err)
+		return failed(err)
 	}
-	s.console, err = openCappedLog(filepath.Join(dir, "log", "clickhouse.log"), int64(s.cfg.MaxLogBytes))
+	if err := s.writeFormat(); err != nil {
+		return failed(err)
+	}
+	s.console, err = openCappedLog(s.logPath(), int64(s.cfg.MaxLogBytes))
 	return err
 }
 
@@ -209,25 +221,26 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 	return cfg
 }
 
-// StoreAdmin returns the configuration of StoreServer.Config to another process of the same user. It reads
-// the ports that the store in dir uses, or used last.
+// StoreAdmin returns the configuration of a user who may insert to another process of the same user. It reads the ports
+// that the store in dir uses, or used last. The port is that for queries: the server has another one at each start.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
-	ports, err := readPorts(dir)
+	data, err := os.ReadFile(filepath.Join(dir, "ports"))
 	if err != nil {
-		return clickhouse.Config{}, err
+		return clickhouse.Config{}, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
 	}
-	return clientConfig(dir, ports.database, ports.tcp, ports.server), nil
+	var tcp, http int
+	var database string
+	if _, err := fmt.Sscan(string(data), &tcp, &http, &database); err != nil {
+		return clickhouse.Config{}, fmt.Errorf("read %s: %w", filepath.Join(dir, "ports"), err)
+	}
+	return clientConfig(dir, database, tcp, http), nil
 }
 
 // StoreClient returns the configuration of the read-only analyst; `tidegate query` uses it.
 func StoreClient(dir string) (clickhouse.Config, error) {
-	ports, err := readPorts(dir)
-	if err != nil {
-		return clickhouse.Config{}, err
-	}
-	cfg := clientConfig(dir, ports.database, ports.tcp, ports.queries)
+	cfg, err := StoreAdmin(dir)
 	cfg.Username, cfg.PasswordFile = analystUser, filepath.Join(dir, analystUser+".password")
-	return cfg, nil
+	return cfg, err
 }
 
 // An Analyst is the login of the read-only user, to be shown to a person.

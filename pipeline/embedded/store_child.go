@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -168,12 +169,25 @@ func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 		select {
 		case e := <-ended:
 			ended <- e
-			return fmt.Errorf("it ended at once (%s): %s", exitText(e), s.console.lastLine())
+			return fmt.Errorf("it ended at once (%s): %s%s", exitText(e), s.console.lastLine(), s.startRemedy())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(25 * time.Millisecond):
 		}
 	}
+}
+
+// startRemedy returns the end of the error of a child that ended with an exception of ClickHouse, "" for others.
+func (s *StoreServer) startRemedy() string {
+	line := s.console.lastLine()
+	switch {
+	case strings.Contains(line, "No space left on device"):
+		return "; free space on the disk of " + s.cfg.Dir + ", or set data_dir"
+	case strings.Contains(line, "DB::"):
+		return "; more in " + s.logPath() + ". If " + filepath.Join(s.cfg.Dir, "data") + " is damaged, restore it from a " +
+			"backup, or move " + s.cfg.Dir + " away to begin with an empty store"
+	}
+	return ""
 }
 
 func exitText(err error) string {

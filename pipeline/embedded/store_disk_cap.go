@@ -23,7 +23,7 @@ const (
 // dropsPerMeasurement is how many parts are dropped before the disk is measured again.
 const dropsPerMeasurement = 32
 
-// watchDisk enforces the cap on disk at every DiskCheckInterval until ctx ends. Where a measurement takes longer than
+// watchDisk looks for damaged data and enforces the cap on disk at every DiskCheckInterval until ctx ends. Where a measurement takes longer than
 // that, it waits for as long as the measurement took: a query of system.parts holds the parts that it reads, and
 // ClickHouse removes no outdated part that is held.
 func (s *StoreServer) watchDisk(ctx context.Context) {
@@ -31,6 +31,9 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 		measured, err := s.enforceDiskCap(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("cannot check the disk use of the embedded clickhouse", "err", err)
+		}
+		if err := s.reportDamage(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("cannot look for damaged data of the embedded clickhouse", "err", err)
 		}
 		if retry.Sleep(ctx, max(s.cfg.DiskCheckInterval, measured)) != nil {
 			return

@@ -37,6 +37,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("TIDEGATE_TEST_HOLD_STORE"); dir != "" {
 		holdStore(dir)
 	}
+	if dir := os.Getenv("TIDEGATE_TEST_FILL_STORE"); dir != "" {
+		fillStore(dir)
+	}
 	if dir := os.Getenv("TIDEGATE_TEST_HOLD_BROKER"); dir != "" {
 		holdBroker(dir)
 	}
