@@ -119,7 +119,8 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 			Collector: p.identity, Protocols: set,
 			Containers: registry, Senders: registry, IsHostMAC: monitor.IsHostMAC,
 			IsMACOfBridge: monitor.IsMACOfBridge, HasMovedMAC: monitor.HasMovedMAC, NAT: tracker, Bridge: isBridge,
-			Tunnels: monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup, Memory: budget,
+			IsOutsideBridge: monitor.IsOutsideBridge,
+			Tunnels:         monitor, IsTranslated: tracker.IsTranslated, Dedup: dedup, Memory: budget,
 			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)
 	}

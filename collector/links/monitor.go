@@ -114,6 +114,22 @@ func (m *Monitor) IsMACOfBridge(bridge string, mac uint64) bool {
 	return m.view.Load().bridgeMACs[bridgeMAC{bridge, mac}]
 }
 
+// IsOutsideBridge reports whether ip is an address of none of the networks of a bridge, of which the host has an
+// address. It is not known, and so false, of a bridge without an address of that family.
+func (m *Monitor) IsOutsideBridge(bridge string, ip netip.Addr) bool {
+	if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+		return false
+	}
+	known := false
+	for _, network := range m.view.Load().bridgeNets[bridge] {
+		if network.Contains(ip) {
+			return false
+		}
+		known = known || network.Addr().Is4() == ip.Is4() && !network.Addr().IsLinkLocalUnicast()
+	}
+	return known
+}
+
 // HasMovedMAC reports whether mac, its first byte in the upper ones, has moved from one port of a bridge to another
 // about a time, in ns since 1970: two containers have sent with it.
 func (m *Monitor) HasMovedMAC(mac uint64, at int64) bool { return m.bridges.hasMoved(mac, at) }
@@ -235,8 +251,9 @@ type view struct {
 	locals  []netip.Addr // all addresses of this host
 	macs    map[uint64]bool
 
-	bridgeMACs map[bridgeMAC]bool // of bridges and their ports
-	hidden     string             // why some namespaces were not looked at
+	bridgeMACs map[bridgeMAC]bool        // of bridges and their ports
+	bridgeNets map[string][]netip.Prefix // of bridges, as their addresses have them
+	hidden     string                    // why some namespaces were not looked at
 }
 
 func (v *view) hasTunnel(wanted *tunnel) bool {

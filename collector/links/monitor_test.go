@@ -58,6 +58,12 @@ func TestDevicesOfTheKernel(t *testing.T) {
 	defer func() { cancel(); <-done }()
 	<-changed
 
+	for address, want := range map[string]bool{"203.0.113.77": false, "198.51.100.7": true} {
+		if got := monitor.IsOutsideBridge("br0", netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s is outside of br0: %v", address, got)
+		}
+	}
+
 	check := func(name, iface, src, dst string, kind links.Encapsulation, port uint16, id uint32, want bool) {
 		t.Helper()
 		device := map[links.Encapsulation]string{links.Geneve: "gn1", links.GRE: "gr1", links.IPIP: "ip1"}[kind]

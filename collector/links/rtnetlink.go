@@ -22,6 +22,7 @@ type device struct {
 	data   []byte // IFLA_INFO_DATA
 	mac    uint64 // 0: none
 	addrs  []netip.Addr
+	nets   []netip.Prefix // of addrs
 
 	madeElsewhere bool  // in another namespace, to which the indexes lower and that in data belong
 	madeIn        int32 // the number of that namespace
@@ -33,7 +34,7 @@ func readView(conn *netlink.Conn) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	next := &view{macs: map[uint64]bool{}, bridgeMACs: map[bridgeMAC]bool{}}
+	next := &view{macs: map[uint64]bool{}, bridgeMACs: map[bridgeMAC]bool{}, bridgeNets: map[string][]netip.Prefix{}}
 	bridges := map[int]string{}
 	for _, device := range devices {
 		next.macs[device.mac] = true
@@ -41,6 +42,7 @@ func readView(conn *netlink.Conn) (*view, error) {
 		if device.kind == "bridge" {
 			bridges[device.index] = device.name
 			next.bridgeMACs[bridgeMAC{device.name, device.mac}] = true
+			next.bridgeNets[device.name] = device.nets
 		}
 	}
 	for _, device := range devices {
@@ -90,9 +92,12 @@ func readDevices(conn *netlink.Conn) ([]*device, error) {
 		return nil, err
 	}
 	for i := range list {
-		index, ip := parseAddress(list[i].Data)
+		index, ip, network := parseAddress(list[i].Data)
 		if found := byIndex[index]; found != nil && ip.IsValid() {
 			found.addrs = append(found.addrs, ip)
+			if network.IsValid() {
+				found.nets = append(found.nets, network)
+			}
 		}
 	}
 	slices.SortFunc(devices, func(a, b *device) int { return a.index - b.index })
@@ -149,28 +154,31 @@ func parseLink(data []byte) *device {
 	return found
 }
 
-// parseAddress reads a message RTM_NEWADDR: struct ifaddrmsg and attributes. ip is the interface's own address, not
-// the other end's of a point-to-point link.
-func parseAddress(data []byte) (index int, ip netip.Addr) {
+// parseAddress reads a message RTM_NEWADDR: struct ifaddrmsg and attributes. ip is the interface's own address, and
+// network that of the addresses behind the interface; both differ at a point-to-point link.
+func parseAddress(data []byte) (index int, ip netip.Addr, network netip.Prefix) {
 	if len(data) < unix.SizeofIfAddrmsg {
-		return 0, ip
+		return 0, ip, network
 	}
+	bits := int(data[1])
 	index = int(binary.NativeEndian.Uint32(data[4:]))
 	attributes, err := netlink.NewAttributeDecoder(data[unix.SizeofIfAddrmsg:])
 	if err != nil {
-		return 0, ip
+		return 0, ip, network
 	}
 	for attributes.Next() {
 		switch attributes.Type() {
 		case unix.IFA_LOCAL:
 			ip, _ = netip.AddrFromSlice(attributes.Bytes())
 		case unix.IFA_ADDRESS:
+			address, _ := netip.AddrFromSlice(attributes.Bytes())
+			network, _ = address.Prefix(bits)
 			if !ip.IsValid() {
-				ip, _ = netip.AddrFromSlice(attributes.Bytes())
+				ip = address
 			}
 		}
 	}
-	return index, ip
+	return index, ip, network
 }
 
 // A role is the meaning of an attribute of a tunnel's device.

@@ -3,12 +3,15 @@
 package links
 
 import (
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline/lineartest"
 )
@@ -72,8 +75,31 @@ func FuzzLink(f *testing.F) {
 			if found := parseLink(data); found != nil {
 				found.tunnels([]*device{found}, found.addrs)
 			}
-			parseAddress(data)
+			_, _, _ = parseAddress(data)
 			(&device{kind: kind, data: data}).tunnels(nil, nil)
 		})
 	})
+}
+
+// TestOutsideOfABridge: an address is outside if the bridge has a network of its family, and none contains it.
+func TestOutsideOfABridge(t *testing.T) {
+	monitor := NewMonitor(nil, nil, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	prefix := netip.MustParsePrefix
+	monitor.view.Store(&view{bridgeNets: map[string][]netip.Prefix{
+		"docker0": {prefix("172.17.0.0/16"), prefix("fe80::/64")},
+		"br-six":  {prefix("172.18.0.0/16"), prefix("fd00:1::/64")},
+		"br-none": {},
+	}})
+	for text, want := range map[string]bool{
+		"docker0 172.17.3.4": false, "docker0 172.18.3.4": true, "docker0 203.0.113.9": true,
+		"docker0 2001:db8::1": false, "docker0 fe80::1": false, // its networks of IPv6 are not known
+		"docker0 255.255.255.255": true, "docker0 224.0.0.1": false, "docker0 0.0.0.0": false,
+		"br-six fd00:1::9": false, "br-six 2001:db8::1": true, "br-six 172.17.3.4": true,
+		"br-none 203.0.113.9": false, "eth0 203.0.113.9": false,
+	} {
+		bridge, address, _ := strings.Cut(text, " ")
+		if got := monitor.IsOutsideBridge(bridge, netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
 }

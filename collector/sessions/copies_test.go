@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,10 @@ func TestForgedPacketsMuteNoConnection(t *testing.T) {
 						if route.outside {
 							g.client, g.server = route.mapping.OutsideClient.String(), route.mapping.OutsideServer.String()
 						}
+						if before == 20*time.Millisecond {
+							networks := netip.MustParsePrefix("172.16.0.0/14")
+							g.deps.IsOutsideBridge = func(_ string, ip netip.Addr) bool { return !networks.Contains(ip) }
+						}
 						if oneTable {
 							g.shareTable("docker0", "br-1", "eth0", "eth1", "br-2")
 						}
@@ -248,6 +253,95 @@ func (g *forger) checkTrueConnection(name string, legs []natLeg) {
 	for _, text := range wanted {
 		if told[text] != 1 {
 			g.Errorf("%s: %q is told %d times", name, text, told[text])
+		}
+	}
+}
+
+// TestForeignConnectionOnABridgeMutesNone: an end of the connection helps the forger, who so knows the
+// numbers and the bytes. He forges them in other segments, and other bytes in the place of one request. The
+// networks of the bridge are known, so the connection on it, of which no end is there, counts as none that
+// eth0 copies.
+func TestForeignConnectionOnABridgeMutesNone(t *testing.T) {
+	for _, ends := range [][2]string{{"203.0.113.9:5551", "192.0.2.1:80"}, {"[2001:db8::9]:5551", "[2001:db8::1]:80"}} {
+		host := newHost(t, nil)
+		host.texts = true
+		host.deps.IsOutsideBridge = func(bridge string, ip netip.Addr) bool {
+			return bridge == "docker0" && !netip.MustParsePrefix("172.17.0.0/16").Contains(ip)
+		}
+		client, server := addrPort(ends[0]), addrPort(ends[1])
+		send := func(iface, flags string, seq uint32, payload string) {
+			host.id++
+			data := tcpFrame(t, client, server, flags, seq, 5000, host.id, payload)
+			host.tableOf(iface).Packet(iface, layers.LinkTypeEthernet, startTime+int64(host.now), data, len(data))
+			host.now += 5 * time.Microsecond
+		}
+		send("docker0", "S", 999, "")
+		send("eth0", "S", 999, "")
+		seq := uint32(1000)
+		for _, text := range []string{"first", "attack", "last"} {
+			forged := strings.ReplaceAll(text, "attack", "benign")
+			send("docker0", "A", seq, forged[:2])
+			send("docker0", "A", seq+2, forged[2:])
+			host.advance(300 * time.Millisecond)
+			send("eth0", "A", seq, text)
+			seq += uint32(len(text))
+			host.advance(300 * time.Millisecond)
+		}
+		host.advance(3 * time.Second)
+		for _, table := range host.tables {
+			table.Close()
+		}
+		told := map[string]int{}
+		for _, event := range host.events {
+			if event.Redis != nil {
+				told[event.Redis.Command]++
+			}
+		}
+		for _, text := range []string{"first", "attack", "last"} {
+			if told[text] != 1 {
+				t.Errorf("%v: %q is told %d times", ends, text, told[text])
+			}
+		}
+	}
+}
+
+// TestRoutedByAContainerIsReportedOnce: a container, a VPN for example, routes for an address that is in no
+// network of its bridge. The connection passes the bridge and eth0, behind NAT or not, and is reported once.
+func TestRoutedByAContainerIsReportedOnce(t *testing.T) {
+	snat := newMapping("10.8.0.2:4000", "203.0.113.9:443", "192.0.2.1:61000", "203.0.113.9:443")
+	for name, mapping := range map[string]*Mapping{"NAT": &snat, "no NAT": nil} {
+		for _, bridgeFirst := range []bool{true, false} {
+			for _, late := range []bool{true, false} {
+				nat := fakeNAT{}
+				host := newHost(t, nat)
+				host.deps.IsOutsideBridge = func(bridge string, ip netip.Addr) bool {
+					return bridge == "docker0" && !netip.MustParsePrefix("172.17.0.0/16").Contains(ip)
+				}
+				legs := []natLeg{
+					{"docker0", "10.8.0.2:4000", "203.0.113.9:443"}, {"eth0", "10.8.0.2:4000", "203.0.113.9:443"},
+				}
+				if mapping != nil {
+					legs[1].client = "192.0.2.1:61000"
+				}
+				if mapping != nil && !late {
+					nat.addMapping(*mapping)
+				}
+				if !bridgeFirst {
+					slices.Reverse(legs)
+				}
+				for i := range numSteps {
+					for _, leg := range legs {
+						host.sendStep(leg, i)
+					}
+				}
+				if mapping != nil && late {
+					host.advance(200 * time.Millisecond)
+					nat.addMapping(*mapping)
+				}
+				if got := host.closeAndDescribe(); got == "" {
+					t.Errorf("%s, bridge first %v, mapping late %v", name, bridgeFirst, late)
+				}
+			}
 		}
 	}
 }

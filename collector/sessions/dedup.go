@@ -18,6 +18,7 @@ const (
 type dedup struct {
 	state     dedupState
 	onBridge  bool
+	foreign   bool        // it is on a bridge, and both ends are outside of the bridge's networks
 	confirmed bool        // confirmPrimary was called
 	claims    [2]claimKey // the keys that the flow has claimed in the DedupTable
 	numClaims int
@@ -61,11 +62,14 @@ const (
 var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeout, decidedByLimit, decidedByEnd}
 
 // claimFirst sets the deduplication state at the first packet. A flow on a bridge is primary, unless another
-// flow has claimed the connection. A flow elsewhere is pending. If another flow has claimed the connection,
+// flow has claimed the connection. A flow elsewhere, or one on a bridge that is foreign to it, is pending. If another flow has claimed the connection,
 // the flow is pending, and a candidate if the owner of the claim has seen the packet.
 func (f *flow) claimFirst() {
 	table := f.table
-	f.dedup.onBridge = table.ifaces.list[f.key.iface].isBridge
+	iface := &table.ifaces.list[f.key.iface]
+	f.dedup.foreign = iface.isBridge && f.tunnel == nil && table.deps.IsOutsideBridge != nil &&
+		table.deps.IsOutsideBridge(iface.name, f.key.a.netip()) && table.deps.IsOutsideBridge(iface.name, f.key.b.netip())
+	f.dedup.onBridge = iface.isBridge && !f.dedup.foreign
 	own := f.ownKey()
 	if f.dedup.onBridge || table.deps.Bridge == nil {
 		switch state, reporter := f.tryClaim(own, false); state {
@@ -231,14 +235,15 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	}
 	onBridge := f.dedup.onBridge || table.deps.Bridge == nil
 	mayBeTranslated := table.deps.NAT != nil && !f.nat.known && f.tunnel == nil
-	if unknown || !force && (stale || !onBridge && (mayBeTranslated || f.hasLocalEndpoint())) {
+	mayBeElsewhere := !onBridge && (mayBeTranslated || f.dedup.foreign || f.hasLocalEndpoint())
+	if unknown || !force && (stale || mayBeElsewhere) {
 		return
 	}
 
 	// Claim all keys. A flow on a bridge may claim them at the same moment; the later of the two waits.
 	f.dedup.state, f.dedup.candidate = primary, false
 	for _, key := range keys[:numOwn] {
-		if key == (claimKey{}) {
+		if key == (claimKey{}) || f.dedup.foreign {
 			continue
 		}
 		state, reporter := f.tryClaim(key, true)

@@ -180,6 +180,14 @@ func (f *flow) closeIfDuplicate() {
 
 // endTime returns the time, by the clock, at which f ends if no more packets come.
 func (f *flow) endTime() int64 {
+	if f.dedup.foreign {
+		return f.quietTime() + 2*int64(f.table.cfg.NATTimeout) // what may be its copy ends first
+	}
+	return f.quietTime()
+}
+
+// quietTime returns the time, by the clock, at which the connection counts as over if no more packets come.
+func (f *flow) quietTime() int64 {
 	cfg := &f.table.cfg
 	since, closing := f.stream.Closing()
 	doubtSince, doubtful := f.stream.DoubtfulReset()

@@ -55,6 +55,7 @@ func (n *liveNet) followLinks() {
 		return nil, ok && owner != mac
 	})
 	n.isHostMAC, n.isMACOfBridge = monitor.IsHostMAC, monitor.IsMACOfBridge
+	n.isOutside = monitor.IsOutsideBridge
 }
 
 // sendFrame sends a frame from the client's namespace.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,10 +37,13 @@ type liveNet struct {
 	testing.TB
 	bridge, client, server string // names of the namespaces
 
+	interfaces []string // that a capture reads beside br-live
+
 	// Deps of the tables of a capture.
 	senders       Senders
 	isHostMAC     func(mac uint64) bool
 	isMACOfBridge func(bridge string, mac uint64) bool
+	isOutside     func(bridge string, ip netip.Addr) bool
 }
 
 // serverAddress is the address of the server's namespace.
@@ -88,6 +92,11 @@ func (n *liveNet) start(ns string, f func()) <-chan struct{} { return netnstest.
 // startNginx starts nginx in the server's namespace, and returns a function that stops it and returns the
 // request lines of its access log.
 func (n *liveNet) startNginx() (requests func() []string) {
+	return n.startNginxIn(n.server, serverAddress)
+}
+
+// startNginxIn is startNginx for another namespace, which has the given address.
+func (n *liveNet) startNginxIn(ns, address string) (requests func() []string) {
 	n.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
@@ -106,7 +115,7 @@ http {
 	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(config), 0o600); err != nil {
 		n.Fatal(err)
 	}
-	server := exec.Command("ip", "netns", "exec", n.server, path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
+	server := exec.Command("ip", "netns", "exec", ns, path, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
 	if err := server.Start(); err != nil {
 		n.Fatal(err)
 	}
@@ -122,7 +131,7 @@ http {
 		}
 	})
 	n.Cleanup(stop)
-	_ = n.dial(80).Close()
+	_ = n.dialAddress(address, 80).Close()
 	return func() []string {
 		stop()
 		text, err := os.ReadFile(filepath.Join(dir, "access.log"))
@@ -170,18 +179,19 @@ func (n *liveNet) capture(workers int) *liveCapture {
 	n.Helper()
 	live := &liveCapture{reg: prometheus.NewRegistry(), started: make(chan struct{})}
 	cfg := capture.Default()
-	cfg.Workers, cfg.Interfaces = workers, []string{"br-live"}
+	cfg.Workers, cfg.Interfaces = workers, append([]string{"br-live"}, n.interfaces...)
 	dedup := NewDedupTable()
 	handler := func(string, int, collector.PacketProducer) capture.Handler {
 		table := New(Default(), Deps{
 			Protocols: protocols.NewSet(parsers, protocols.Default(), nil), Bridge: cfg.IsBridge, Dedup: dedup,
 			Tunnels: EveryTunnel, Senders: n.senders, IsHostMAC: n.isHostMAC, IsMACOfBridge: n.isMACOfBridge,
-			Emit: live.addEvent,
+			IsOutsideBridge: n.isOutside,
+			Emit:            live.addEvent,
 		}, live.reg)
 		live.tables = append(live.tables, table)
 		return table
 	}
-	source := capture.NewLive(cfg, nil, handler, slog.New(&startWatcher{started: live.started}), live.reg)
+	source := capture.NewLive(cfg, nil, handler, slog.New(newStartWatcher(live.started, len(cfg.Interfaces))), live.reg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := n.start(n.bridge, func() {
 		if err := source.Run(ctx, discardShipper{}); err != nil {
@@ -246,18 +256,25 @@ func (l *liveCapture) value(name string) (sum float64) {
 	return sum
 }
 
-// A startWatcher is a log handler that closes started when the capture logs that it has begun.
+// A startWatcher is a log handler that closes started when the capture has logged of so many interfaces that it
+// has begun.
 type startWatcher struct {
 	started chan struct{}
-	once    sync.Once
+	missing atomic.Int64
+}
+
+func newStartWatcher(started chan struct{}, interfaces int) *startWatcher {
+	watcher := &startWatcher{started: started}
+	watcher.missing.Store(int64(interfaces))
+	return watcher
 }
 
 func (w *startWatcher) Enabled(context.Context, slog.Level) bool { return true }
 func (w *startWatcher) WithAttrs([]slog.Attr) slog.Handler       { return w }
 func (w *startWatcher) WithGroup(string) slog.Handler            { return w }
 func (w *startWatcher) Handle(_ context.Context, record slog.Record) error {
-	if record.Message == "capturing" {
-		w.once.Do(func() { close(w.started) })
+	if record.Message == "capturing" && w.missing.Add(-1) == 0 {
+		close(w.started)
 	}
 	return nil
 }

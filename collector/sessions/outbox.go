@@ -45,6 +45,9 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 	default: // still pending
 		if len(f.outbox.events) == 0 {
 			f.outbox.deadline = table.clock.now + int64(table.cfg.NATTimeout)
+			if f.dedup.foreign {
+				f.outbox.deadline += int64(table.cfg.NATTimeout) // what may be its copy decides first
+			}
 			f.outbox.retryAt = table.clock.now + min(outboxRetryEvery, int64(table.cfg.NATTimeout))
 		}
 		f.outbox.events = append(f.outbox.events, event)

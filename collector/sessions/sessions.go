@@ -104,6 +104,10 @@ type Deps struct {
 	// connection on a bridge is the primary. Nil: every interface is treated as a bridge, so the first flow
 	// of a connection is the primary.
 	Bridge func(iface string) bool
+	// IsOutsideBridge reports whether an address is in none of the networks of a bridge. A connection on a bridge
+	// of which both ends are outside was routed by a container, or is forged, and keeps no copy of it elsewhere
+	// from being reported. Nil: it is not known of any.
+	IsOutsideBridge func(bridge string, ip netip.Addr) bool
 	// Tunnels decides which tunnels are opened. Nil: none.
 	Tunnels Tunnels
 	// IsTranslated reports for certain whether the host has rewritten the addresses of a packet of the IP
