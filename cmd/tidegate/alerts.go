@@ -26,7 +26,7 @@ Needs:    a running store, as query does.`,
   tidegate alerts list --severity high --since 24h
   tidegate alerts show 3f2a
   tidegate alerts tail`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: list.RunE,
 	}
 	// The flags of list are those of the command without a word, too.
@@ -68,8 +68,11 @@ func (s *alertSelection) where() (string, error) {
 		}
 		condition += " AND severity >= '" + s.severity + "'"
 	}
+	if s.since < 0 {
+		return "", fmt.Errorf("--since %v: must not be negative", s.since)
+	}
 	if s.since > 0 {
-		condition += fmt.Sprintf(" AND last >= now64(9) - toIntervalSecond(%d)", int64(s.since.Seconds()))
+		condition += fmt.Sprintf(" AND last >= now64(9) - toIntervalMillisecond(%d)", s.since.Milliseconds())
 	}
 	if s.limit < 1 {
 		return "", fmt.Errorf("--limit %d: must be at least 1", s.limit)
@@ -85,7 +88,7 @@ func listAlertsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "list alerts, the latest first",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, where, err := selection.loadConfig(&flags)
 			if err != nil {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,7 +34,7 @@ func tailAlertsCommand() *cobra.Command {
 		Long: `tail prints a line for each alert, and another one when it has more matches, at most every 30 s.
 
 Ends:     on SIGINT or SIGTERM.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, where, err := selection.loadConfig(&flags)
 			if err != nil {
@@ -130,8 +132,8 @@ func (t *alertTail) readStates(ctx context.Context, rest string) (latest time.Ti
 	return latest, nil
 }
 
-// printLines prints the alerts that have a new state, in the order in which these were stored, and forgets
-// those that had none for long.
+// printLines prints the alerts that have a new state, in the order of their last matches, and removes from memory
+// those that had none for long. The order in which states are stored differs: each partition stores its own.
 func (t *alertTail) printLines(now time.Time) error {
 	var due []*tailedAlert
 	for id, alert := range t.alerts {
@@ -143,7 +145,9 @@ func (t *alertTail) printLines(now time.Time) error {
 			delete(t.alerts, id)
 		}
 	}
-	slices.SortFunc(due, func(a, b *tailedAlert) int { return a.newest.Stored.Compare(b.newest.Stored) })
+	slices.SortFunc(due, func(a, b *tailedAlert) int {
+		return cmp.Or(a.newest.Last.Compare(b.newest.Last), strings.Compare(a.newest.ID, b.newest.ID))
+	})
 	for _, alert := range due {
 		line := fmt.Sprintf("%s %s\n", alert.newest.Last.UTC().Format(time.DateTime), alertLine(&alert.newest.Alert))
 		if _, err := io.WriteString(t.out, line); err != nil {

@@ -6,7 +6,38 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"tidegate/pipeline/config"
 )
+
+// noArguments refuses every argument. Of a command with subcommands an argument is the name of one that does not
+// exist, and the error suggests a similar one.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case !cmd.HasAvailableSubCommands():
+		return fmt.Errorf("%s takes no argument; got %q", shortPath(cmd), args[0])
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		names = append(names, sub.Name())
+	}
+	return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), config.DidYouMean(args[0], names))
+}
+
+// checkFlags refuses a flag whose value is empty: it comes from a variable that is not set, and the default in its
+// place would be another folder, or more than what was asked for.
+func checkFlags(cmd *cobra.Command, _ []string) error {
+	var err error
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if value := flag.Value.String(); err == nil && (value == "" || value == "[]") {
+			err = fmt.Errorf("--%s: is empty", flag.Name)
+		}
+	})
+	return err
+}
 
 // oneArgument requires one argument, which what describes. cobra.ExactArgs does the same, but its error has
 // only the number of arguments.

@@ -90,6 +90,7 @@ func (p *process) startCapture(registry *containers.Registry, budget *memory.Bud
 		p.missing = append(p.missing, "packets: "+err.Error())
 		return
 	}
+	p.captures = true
 
 	tracker := conntrack.New(p.log, p.reg)
 	tracker.Memory = budget

@@ -150,11 +150,13 @@ func loadConfig(path string, roles roleSet, override func(*Config)) (Config, err
 
 	doc := config.Parse(path, text)
 	doc.Decode(&cfg)
-	if err := doc.Err(); err != nil {
-		return cfg, err
-	}
+	failed := doc.Err() != nil
 	override(&cfg)
-	doc.AddProblems(cfg.deriveAndCheck(roles))
+	problems := cfg.deriveAndCheck(roles)
+	if failed {
+		problems = doc.ProblemsOfNamedKeys(problems)
+	}
+	doc.AddProblems(problems)
 	return cfg, doc.Err()
 }
 

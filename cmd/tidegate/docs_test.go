@@ -117,6 +117,23 @@ var (
 	link        = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`) // relative, in Markdown
 )
 
+// TestReadmeListsEveryCommand requires that the table of commands in the README has each command.
+func TestReadmeListsEveryCommand(t *testing.T) {
+	readme := documents(t)[filepath.Join(repoRoot, "README.md")]
+	_, table, _ := strings.Cut(readme, "\n## Commands\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, cmd := range rootCommand().Commands() {
+		if !strings.Contains(table, "`tidegate "+cmd.Name()) {
+			t.Errorf("the README does not list tidegate %s", cmd.Name())
+		}
+		for _, sub := range cmd.Commands() {
+			if cmd.Name() != "completion" && !strings.Contains(table, "`"+sub.Name()) && !strings.Contains(table, " "+sub.Name()+"`") {
+				t.Errorf("the README does not list tidegate %s %s", cmd.Name(), sub.Name())
+			}
+		}
+	}
+}
+
 // TestDocumentsNameMetricsThatExist requires that the source has the name of each metric in a document as a
 // literal, whole or as a prefix and the rest. The literal of a counter may lack the suffix _total.
 func TestDocumentsNameMetricsThatExist(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/cobra"
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
+
+	"tidegate/pipeline/config"
 )
 
 // A diagnosis is the result of one check, a line of the doctor's report.
@@ -40,7 +42,7 @@ func doctorCommand() *cobra.Command {
 	var only []string
 	var output string
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "report what is missing on this host", Args: cobra.NoArgs,
+		Use: "doctor", Short: "report what is missing on this host", Args: noArguments,
 		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, free ports, the servers
 that it names, what tidegate may do there, and the destinations of alerts. For each it prints ok, warn (tidegate
 runs without it, and the line names what is lost) or fail (something that is configured cannot work), with a
@@ -119,14 +121,23 @@ func failures(what string, err error) []diagnosis {
 // oneLine returns the text of an error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
+// notYAML is in the error of a configuration that cannot be parsed.
+const notYAML = "not YAML: "
+
 // diagnose runs the checks of the roles. A configuration that does not load ends it, with a line for each error.
 func diagnose(ctx context.Context, flags *serviceFlags, roles roleSet) []diagnosis {
 	cfg, err := flags.loadConfig(roles)
 	if err != nil {
 		list := failures("configuration", err)
-		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
-		if errors.Is(err, fs.ErrNotExist) { // the configuration itself
-			list[len(list)-1].Remedy = "create it (an empty file is a valid one), or name another one"
+		last := &list[len(list)-1]
+		var position *config.Error
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && !errors.As(err, &position): // the configuration itself
+			last.Remedy = "create it (an empty file is a valid one), or name another one"
+		case !errors.As(err, &position):
+			last.Remedy = "name a file that this user may read"
+		case !strings.Contains(err.Error(), notYAML):
+			last.Remedy = "docs/CONFIG.md describes every key"
 		}
 		return list
 	}
@@ -190,10 +201,21 @@ func checkPackets() diagnosis {
 // checkInterfaces lists the interfaces of this host that match capture.interfaces.
 func checkInterfaces(cfg *Config) diagnosis {
 	const what = "interfaces"
-	interfaces, err := net.Interfaces()
+	found, err := matchingInterfaces(cfg)
 	if err != nil {
 		return failure(what, err, "")
 	}
+	wanted := strings.Join(cfg.Capture.Interfaces, ", ")
+	if len(found) == 0 {
+		return warning(what, "no interface matches "+wanted+" yet",
+			"in a container: --network host; otherwise set capture.interfaces")
+	}
+	return pass(what, strings.Join(found, ", ")+" (capture.interfaces: "+wanted+")")
+}
+
+// matchingInterfaces returns the names of the interfaces of this host that match capture.interfaces.
+func matchingInterfaces(cfg *Config) ([]string, error) {
+	interfaces, err := net.Interfaces()
 	var found []string
 	for _, candidate := range interfaces {
 		matches := func(pattern string) bool {
@@ -204,12 +226,7 @@ func checkInterfaces(cfg *Config) diagnosis {
 			found = append(found, candidate.Name)
 		}
 	}
-	wanted := strings.Join(cfg.Capture.Interfaces, ", ")
-	if len(found) == 0 {
-		return warning(what, "no interface matches "+wanted+" yet",
-			"in a container: --network host; otherwise set capture.interfaces")
-	}
-	return pass(what, strings.Join(found, ", ")+" (capture.interfaces: "+wanted+")")
+	return found, err
 }
 
 // checkConntrack reads the statistics of the kernel's connection tracker.

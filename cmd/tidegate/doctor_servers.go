@@ -32,7 +32,7 @@ const doctorTimeout = 5 * time.Second
 func checkServers(ctx context.Context, cfg *Config, parts role) []diagnosis {
 	var list []diagnosis
 	if cfg.Metrics.Listen != "" {
-		list = append(list, checkMetricsPort(ctx, cfg.Metrics.Listen))
+		list = append(list, checkMetricsPort(ctx, cfg, parts))
 	}
 	if parts&^roleStore != 0 {
 		list = append(list, checkKafka(ctx, cfg, parts)...)
@@ -43,19 +43,47 @@ func checkServers(ctx context.Context, cfg *Config, parts role) []diagnosis {
 	return list
 }
 
-// checkMetricsPort checks that the address of the metrics is free, or that a tidegate serves them there.
-func checkMetricsPort(ctx context.Context, address string) diagnosis {
+// checkMetricsPort checks that the address of the metrics is free, or that one of the parts serves them there
+// already.
+func checkMetricsPort(ctx context.Context, cfg *Config, parts role) diagnosis {
 	const what, remedy = "metrics", "free it, or set metrics.listen (--metrics-listen)"
+	address := cfg.Metrics.Listen
 	err := tryListen(address)
 	switch {
 	case err == nil:
 		return pass(what, "http://"+address+"/metrics")
 	case errors.Is(err, syscall.EADDRINUSE) && servesMetrics(ctx, address):
-		return pass(what, "http://"+address+"/metrics, of a tidegate that runs")
+		if pid, runs := runningPart(cfg, parts); runs {
+			return pass(what, "http://"+address+"/metrics, of a tidegate that runs (process "+pid+")")
+		}
+		return warning(what, address+" is taken by a tidegate, perhaps of another data folder or with other parts",
+			"each process needs an address of its own: set metrics.listen (--metrics-listen)")
 	case errors.Is(err, syscall.EADDRINUSE):
 		return failure(what, errors.New(address+" is taken by another program"), remedy)
 	}
 	return failure(what, err, remedy)
+}
+
+// runningPart returns the process that runs one of the parts in this data folder, as far as their locks show it: an
+// engine and a publisher that share partitions with others take none.
+func runningPart(cfg *Config, parts role) (pid string, runs bool) {
+	for _, lock := range []struct {
+		part role
+		path string
+	}{
+		{roleBroker, filepath.Join(cfg.Embedded.Broker.Dir, embedded.LockFile)},
+		{roleStore, filepath.Join(cfg.Embedded.Store.Dir, embedded.LockFile)},
+		{roleEngine, filepath.Join(cfg.DataDir, "engine.lock")},
+		{rolePublisher, filepath.Join(cfg.DataDir, "publisher.lock")},
+		{roleCollector, filepath.Join(cfg.Shipper.StateDir, "lock")},
+	} {
+		if parts&lock.part != 0 {
+			if pid, held := statedir.Holder(lock.path); held {
+				return pid, true
+			}
+		}
+	}
+	return "", false
 }
 
 // tryListen listens on a TCP address for a moment.

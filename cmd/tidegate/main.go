@@ -86,13 +86,41 @@ with rules, feeds and a classifier, stores them in ClickHouse exactly once and r
 
 Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports what is missing on this host.`,
 		SilenceUsage: true, SilenceErrors: true, Version: version,
+		Args:              noArguments,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: checkFlags,
 	}
 	root.SetVersionTemplate(versionText() + "\n")
 	root.AddCommand(
 		runCommand(), collectCommand(), analyzeCommand(), publishCommand(),
 		alertsCommand(), eventCommand(), replayCommand(), queryCommand(), rulesCommand(), redactCommand(), doctorCommand(), versionCommand(),
 	)
+	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Short = "print a script for a shell that completes commands and flags"
+		}
+	}
 	return root
+}
+
+// helpCommand returns the command `tidegate help`. That of cobra ends with 0 where there is no such command.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "print the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil {
+				err = noArguments(cmd, rest)
+			}
+			if err != nil {
+				return err
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // configFlags are the flags of every command that reads the configuration.
@@ -159,7 +187,7 @@ func versionText() string {
 // versionCommand returns the command `tidegate version`.
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "print the version", Args: noArguments,
 		Run: func(cmd *cobra.Command, _ []string) {
 			fmt.Fprintln(cmd.OutOrStdout(), versionText())
 		},

@@ -83,11 +83,26 @@ func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
 	if isTerminal(os.Stdout) || format == "table" || format == "vertical" {
 		out = &stripControlWriter{out: os.Stdout}
 	}
-	err := queryStore(ctx, cfg, sql, clickhouseFormat, out)
+	counter := &countingWriter{out: out}
+	err := queryStore(ctx, cfg, sql, clickhouseFormat, counter)
 	if closeErr := out.Close(); err == nil {
 		err = closeErr
 	}
+	if err == nil && counter.bytes == 0 && (format == "table" || format == "vertical") {
+		_, err = io.WriteString(os.Stderr, "no rows\n")
+	}
 	return err
+}
+
+// A countingWriter counts the bytes that are written to out.
+type countingWriter struct {
+	out   io.Writer
+	bytes int
+}
+
+func (w *countingWriter) Write(data []byte) (int, error) {
+	w.bytes += len(data)
+	return w.out.Write(data)
 }
 
 // queryStore runs an SQL statement in the store and writes its result to out in a format of ClickHouse. In the

@@ -23,8 +23,8 @@ func redactCommand() *cobra.Command {
 		Use:   "redact [FILE]",
 		Short: "show which parts of log lines are hidden as secrets, and why",
 		Long: `redact reads log lines from a file, or from standard input, and prints those in which the collector would hide
-something: the number of the line, each rule that applies with the column at which it hides, and the redacted
-text. Nothing leaves this host, and no configuration, broker or store is needed.
+something: the number of the line, each rule that applies with the column at which it hides (in bytes, from 1),
+and the redacted text. With -o json the hidden bytes of a line are those from "from" up to "to", from 0. Nothing leaves this host, and no configuration, broker or store is needed.
 
 Input:    plain text; records of Docker's json-file driver and of CRI (containerd, CRI-O), of which the messages
           are read and the columns count; each of them compressed with gzip, too
@@ -37,7 +37,7 @@ Rules:    name         the value behind the name of a secret: password=…, {"to
           userinfo     user:password@ in a URL
           parameter    a parameter of a URL: ?code=…, &sig=…
           path         a token in the path of a URL: /reset-password/…
-          sql          a literal of a statement: IDENTIFIED BY '…'
+          sql          a literal of a statement: SET PASSWORD … = '…', INSERT … (…, password) VALUES ('…')
 
 Ends:     with 1 if something was hidden, with 2 if the input cannot be read.`,
 		Example: `  tidegate redact app.log
@@ -196,7 +196,8 @@ const (
 	noColour     = "\x1b[0m"
 )
 
-// printRedacted prints one line.
+// printRedacted prints one line. Rules after the first have lines of their own, so that the texts stand in one
+// column.
 func printRedacted(
 	out io.Writer, number int, line, redacted []byte, findings []redact.Finding, options redactOptions,
 ) error {
@@ -209,10 +210,10 @@ func printRedacted(
 	}
 
 	// The text is composed of the line's parts, so that the hidden ones can be marked.
-	var text, rules []string
-	done := 0
+	var text []string
+	rules, done := make([]string, 0, 4), 0
 	for _, finding := range findings {
-		rules = append(rules, fmt.Sprintf("%s:%d", finding.Rule, finding.From+1))
+		rules = append(rules, fmt.Sprintf("%-*s", ruleWidth, fmt.Sprintf("%s:%d", finding.Rule, finding.From+1)))
 		hidden := redact.Marker
 		if options.show {
 			hidden = "«" + string(line[finding.From:finding.To]) + "»"
@@ -221,10 +222,20 @@ func printRedacted(
 		done = finding.To
 	}
 	text = append(text, stripControl(string(line[done:])))
-	_, err := fmt.Fprintf(out, "%6d  %s  %s\n", number,
-		options.coloured(ruleColour, fmt.Sprintf("%-12s", strings.Join(rules, ","))), strings.Join(text, ""))
+	if len(rules) == 0 {
+		rules = append(rules, strings.Repeat(" ", ruleWidth))
+	}
+	_, err := fmt.Fprintf(out, "%6d  %s  %s\n", number, options.coloured(ruleColour, rules[0]), strings.Join(text, ""))
+	for _, rule := range rules[1:] {
+		if err == nil {
+			_, err = fmt.Fprintf(out, "%6s  %s\n", "", options.coloured(ruleColour, strings.TrimRight(rule, " ")))
+		}
+	}
 	return err
 }
+
+// ruleWidth is the width of a rule with its column, as in "private-key:1234".
+const ruleWidth = 16
 
 // coloured returns text in a colour, on a terminal.
 func (o redactOptions) coloured(colour, text string) string {

@@ -33,12 +33,13 @@ func TestRedactShowsWhatIsHiddenAndWhy(t *testing.T) {
 	if exitCode(err) != 1 || !errors.Is(err, errFindings) {
 		t.Errorf("error %v", err)
 	}
-	want := "     2  name:10       password=REDACTED user=bob\n" +
-		"     3  parameter:14,userinfo:39  GET /cb?code=REDACTED for postgres://u:REDACTED@db/x\n"
+	want := "     2  name:10           password=REDACTED user=bob\n" +
+		"     3  parameter:14      GET /cb?code=REDACTED for postgres://u:REDACTED@db/x\n" +
+		"        userinfo:39\n"
 	if !strings.HasPrefix(out, want) || strings.Contains(out, "hunter2") || strings.Contains(out, "\x1b") || strings.Contains(out, "started") {
 		t.Errorf("%q, want %q", out, want)
 	}
-	if !strings.Contains(out, "     6  private-key:1  REDACTED\n") {
+	if !strings.Contains(out, "     6  private-key:1     REDACTED\n") {
 		t.Errorf("the private key: %q", out)
 	}
 	if want := "4 of 8 lines have secrets: name 2, parameter 1, private-key 1, userinfo 1\n"; summary != want {
@@ -46,7 +47,7 @@ func TestRedactShowsWhatIsHiddenAndWhy(t *testing.T) {
 	}
 
 	// The other lines, the secrets themselves, JSON.
-	if out, _, _ := redactText(t, input, "--all"); strings.Count(out, "\n") != 8 {
+	if out, _, _ := redactText(t, input, "--all"); strings.Count(out, "\n") != 9 {
 		t.Errorf("--all: %q", out)
 	}
 	if out, _, _ := redactText(t, input, "--show"); !strings.Contains(out, "password=«hunter2» user=bob") {
@@ -109,7 +110,7 @@ func TestRedactReadsLogsOfContainers(t *testing.T) {
 	if err := writer.Close(); err != nil {
 		t.Fatal(err)
 	}
-	const want = "     1  name:10       password=REDACTED\n     4  private-key:1  REDACTED\n"
+	const want = "     1  name:10           password=REDACTED\n     4  private-key:1     REDACTED\n"
 	check := func(input, want string) {
 		t.Helper()
 		if out, _, err := redactText(t, input); out != want || exitCode(err) != 1 {
@@ -119,8 +120,8 @@ func TestRedactReadsLogsOfContainers(t *testing.T) {
 	check(docker, want)
 	check(cri, want)
 	check(compressed.String(), want)
-	check(parts, "     3  name:10       password=REDACTED\n")
-	check("2026-03-01T12:00:00.1Z stdout P password=hunter2\n", "     1  name:10       password=REDACTED\n")
+	check(parts, "     3  name:10           password=REDACTED\n")
+	check("2026-03-01T12:00:00.1Z stdout P password=hunter2\n", "     1  name:10           password=REDACTED\n")
 	if _, _, err := redactText(t, compressed.String()[:20]); err == nil || exitCode(err) != 2 {
 		t.Errorf("a damaged archive: %v", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -36,7 +37,8 @@ func replayCommand() *cobra.Command {
 		Use:   "replay FILE…",
 		Short: "read captures, logs and stored events",
 		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
-through the same code as live traffic, and events as replay and query print them (JSON, one object a line). It prints a table of counts, or every event as one nested ECS object a line.
+through the same code as live traffic, and events as replay and query print them (JSON, one object a line). It
+prints a table of counts, or every event as one nested ECS object a line.
 
 A file does not say which tunnels ended on the host that captured it. So every tunnel is opened, and the events inside
 have the fields tunnel.*: whoever sent the outer packet chose all that is in them. --tunnels=false opens none, as the
@@ -69,6 +71,10 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 				}
 				job.rules = set
 			}
+			// Events on the same terminal show by themselves how far it is.
+			if isTerminal(os.Stderr) && !(job.printEvents && isTerminal(os.Stdout)) {
+				job.progress = newTerminal(os.Stderr)
+			}
 			return job.readFiles(cmd.Context(), args, os.Stdout, os.Stderr)
 		},
 	}
@@ -94,6 +100,11 @@ type replay struct {
 	matches   map[string]int    // verdicts by severity, rule and title, as cells of the table
 	packets   int
 	undecoded undecodedPackets
+
+	progress   *terminal // shows how far the replay is; nil: nothing does
+	progressAt time.Time // of the last status line
+	file       string    // the one that is read
+	evaluated  int       // events
 }
 
 // replayBlock is the number of events that are evaluated at a time.
@@ -107,6 +118,7 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 
 	var errs []error
 	for _, name := range files {
+		r.file = name
 		if err := r.readFile(ctx, name); err != nil {
 			errs = append(errs, err)
 		}
@@ -114,6 +126,10 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 		if ctx.Err() != nil || r.writeErr != nil {
 			break
 		}
+	}
+
+	if r.progress != nil {
+		r.progress.removeStatus()
 	}
 
 	// The table is left out if no file could be read.
@@ -258,8 +274,11 @@ func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (
 	defer table.Close()
 
 	for count := 0; ; count++ {
-		if count&1023 == 0 && (ctx.Err() != nil || r.writeErr != nil) {
-			return nil
+		if count&1023 == 0 {
+			if ctx.Err() != nil || r.writeErr != nil {
+				return nil
+			}
+			r.showProgress()
 		}
 		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
@@ -299,8 +318,20 @@ func (r *replay) flushBlock() {
 		}
 		pipeline.ReleaseEvent(event)
 	}
+	r.evaluated += len(r.block)
 	clear(r.block)
 	r.block = r.block[:0]
+	r.showProgress()
+}
+
+// showProgress shows on the terminal, at most once a second, which file is read and what was read so far.
+func (r *replay) showProgress() {
+	if r.progress == nil || time.Since(r.progressAt) < time.Second {
+		return
+	}
+	r.progressAt = time.Now()
+	r.progress.showStatus(stripControl(fmt.Sprintf("%s · %s · %s",
+		r.file, countOf(r.packets, "packet"), countOf(r.evaluated, "event"))))
 }
 
 // printTable prints the number of events by dataset and, with rules, the number of verdicts by rule.

@@ -18,7 +18,7 @@ import (
 // rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "list, show, check and test detection rules", Args: cobra.NoArgs,
+		Use: "rules", Short: "list, show, check and test detection rules", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return fmt.Errorf("%s needs a command: list, show or test", shortPath(cmd))
 		},
@@ -60,7 +60,7 @@ func listRulesCommand() *cobra.Command {
 		Short: "list the rules that the configuration runs, and those that it disables",
 		Example: `  tidegate rules list
   tidegate rules list -o json | jq -r 'select(.severity == "critical") | .id'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
@@ -109,7 +109,19 @@ func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
 	all := cfg.Rules
 	all.Disable = nil
 	set, err := rules.Load(all, discardLog(), nil)
-	return cfg.Rules, set, err
+	if err != nil {
+		return rules.Config{}, nil, err
+	}
+	warnings := set.Warnings()
+	for _, id := range cfg.Rules.Disable {
+		if _, err := findRule(set, id); err != nil {
+			warnings = append(warnings, "rules.disable: "+err.Error())
+		}
+	}
+	for _, text := range warnings {
+		fmt.Fprintln(&stripControlWriter{out: os.Stderr}, "warning:", text)
+	}
+	return cfg.Rules, set, nil
 }
 
 // findRule returns the rule with an id. The error suggests a similar id.
@@ -149,7 +161,7 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 	for _, rule := range set.Rules() {
 		listed := listedRule{
 			rule.ID, !slices.Contains(cfg.Disable, rule.ID), rule.Severity.Name(), rule.IsShipped(), rule.Datasets,
-			rule.Tags, rule.Exceptions, rule.Title, rule.File, rule.Line,
+			append([]string{}, rule.Tags...), append([]string{}, rule.Exceptions...), rule.Title, rule.File, rule.Line,
 		}
 		if output == "json" {
 			if err := encoder.Encode(listed); err != nil {
@@ -233,7 +245,7 @@ func loadRules(dir string, withShipped bool) (*rules.Set, error) {
 	cfg.Dir, cfg.Shipped = dir, withShipped
 	set, err := rules.Load(cfg, discardLog(), nil)
 	if err == nil && set.Own() == 0 {
-		err = fmt.Errorf("read rules: %s has no rule file: rule files end in .yaml or .yml", dir)
+		err = fmt.Errorf("read rules: %s holds no rule: rules are in files that end in .yaml or .yml", dir)
 	}
 	return set, err
 }

@@ -39,7 +39,7 @@ Metrics:  at metrics.listen, 127.0.0.1:9464 by default, with /healthz and /ready
 Ends:     on SIGINT or SIGTERM, in order, within 10 s, and prints the totals. A second signal ends it at once.`,
 		Example: `  tidegate run --demo
   tidegate run --only broker,store --data-dir /srv/tidegate`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			roles, err := parseRoles(only)
 			if err != nil {
@@ -111,7 +111,7 @@ Ends:     on SIGINT or SIGTERM, within 10 s. Alerts that were not delivered are 
 // roleCommand adds arguments, flags and the function to the command of a process with these roles.
 func roleCommand(roles role, cmd *cobra.Command) *cobra.Command {
 	var flags serviceFlags
-	cmd.Args = cobra.NoArgs
+	cmd.Args = noArguments
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return runRoles(cmd.Context(), &flags, roleSet{all: roles}, options{})
 	}
@@ -154,6 +154,7 @@ type process struct {
 	startBlocker   blocker       // the dependency for which the start waits
 	storeBlocker   blocker       // why the store does not answer
 	welcomePrinted chan struct{} // closed after the welcome, or when the start has failed
+	captures       bool          // packets are captured
 	storeless      bool          // there is no ClickHouse on this machine: events are evaluated and discarded
 	missing        []string      // lines of the welcome that name what this process runs without
 }

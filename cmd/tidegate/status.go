@@ -43,10 +43,26 @@ func (p *process) printWelcome(roles role) {
 	if p.cfg.Metrics.Listen != "" {
 		p.printLine("           metrics    http://%s/metrics", p.cfg.Metrics.Listen)
 	}
-	if roles&roleCollector != 0 && p.cfg.Logs.Enabled {
-		interfaces := strings.Join(p.cfg.Capture.Interfaces, ", ")
-		p.printLine("  reads    %s and the logs under %s", interfaces, p.cfg.Logs.DockerDataRoot)
+	if reads := p.inputs(); roles&roleCollector != 0 && len(reads) > 0 {
+		p.printLine("  reads    %s", strings.Join(reads, " and "))
 	}
+}
+
+// inputs returns what the collector reads: the interfaces that are there, those that it waits for, and the logs.
+func (p *process) inputs() []string {
+	var reads []string
+	if p.captures {
+		wanted := strings.Join(p.cfg.Capture.Interfaces, ", ")
+		if found, err := matchingInterfaces(p.cfg); err != nil || len(found) == 0 {
+			reads = append(reads, "no interface yet (capture.interfaces: "+wanted+")")
+		} else {
+			reads = append(reads, strings.Join(found, ", ")+" (of "+wanted+")")
+		}
+	}
+	if p.cfg.Logs.Enabled {
+		reads = append(reads, "the logs under "+p.cfg.Logs.DockerDataRoot)
+	}
+	return reads
 }
 
 // queryCommand returns the command `tidegate query` with the flags for this store.

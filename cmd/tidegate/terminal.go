@@ -23,7 +23,7 @@ type terminal struct {
 	interactive bool // out is a terminal that can redraw a line
 
 	mu     sync.Mutex // guards out and the fields below
-	status string     // the status line that is shown; "": none
+	status string     // the status line that is shown, or was last written if out cannot redraw it; "": none
 	last   time.Time  // when a status line was last written; only used if out cannot redraw it
 }
 
@@ -37,8 +37,11 @@ func isTerminal(file *os.File) bool {
 	return err == nil
 }
 
-// plainStatusInterval is the time between two status lines if they are not redrawn.
-const plainStatusInterval = 5 * time.Second
+// Times between two status lines if they are not redrawn: of lines that differ, and of equal ones.
+const (
+	plainStatusInterval = 5 * time.Second
+	equalStatusInterval = 10 * time.Minute
+)
 
 // printLine writes a line above the status line, without control characters.
 func (t *terminal) printLine(format string, args ...any) {
@@ -69,8 +72,9 @@ func (t *terminal) showStatus(line string) {
 		t.drawStatus()
 		return
 	}
-	if now := time.Now(); now.Sub(t.last) >= plainStatusInterval {
-		t.last = now
+	age := time.Since(t.last)
+	if age >= equalStatusInterval || line != t.status && age >= plainStatusInterval {
+		t.status, t.last = line, time.Now()
 		_, _ = fmt.Fprintln(t.out, line)
 	}
 }
@@ -82,6 +86,14 @@ func (t *terminal) endStatus() {
 	if t.interactive && t.status != "" {
 		_, _ = fmt.Fprintln(t.out)
 	}
+	t.status = ""
+}
+
+// removeStatus removes the status line and ends the redrawing.
+func (t *terminal) removeStatus() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clearStatus()
 	t.status = ""
 }
 

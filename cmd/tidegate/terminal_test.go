@@ -67,6 +67,29 @@ func TestOneLineTextKeepsPrintableCharacters(t *testing.T) {
 	check("üüüüüüüüüüüüü", "üüüüüüüüüüü…")
 }
 
+// TestEqualStatusLinesAreWrittenRarely requires that the log of a service is not filled with one line.
+func TestEqualStatusLinesAreWrittenRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		term := &terminal{out: &out}
+		show := func(line string, seconds int) {
+			for range seconds {
+				term.showStatus(line)
+				time.Sleep(time.Second)
+			}
+		}
+		show("lag 0", 3600)
+		if lines := strings.Count(out.String(), "\n"); lines != 6 {
+			t.Errorf("%d equal lines in an hour, want one every ten minutes", lines)
+		}
+		out.Reset()
+		show("lag 1", 10)
+		if got := out.String(); got != "lag 1\n" {
+			t.Errorf("a change is shown as %q", got)
+		}
+	})
+}
+
 // TestPlainOutputHasNoEscapes requires that the status line is written every five seconds, and without escape
 // sequences, if the output is not a terminal.
 func TestPlainOutputHasNoEscapes(t *testing.T) {

@@ -226,6 +226,20 @@ func (d *Document) AddProblems(problems []Problem) {
 	}
 }
 
+// ProblemsOfNamedKeys returns the problems of keys that the file names. After an error of decoding the others may
+// follow from it: a mistyped key leaves the right one unset.
+func (d *Document) ProblemsOfNamedKeys(problems []Problem) []Problem {
+	d.readPositions()
+	failed := map[string]bool{}
+	for _, e := range d.errs {
+		failed[e.Key] = true
+	}
+	return slices.DeleteFunc(slices.Clone(problems), func(p Problem) bool {
+		_, named := d.positions[p.Key]
+		return !named || failed[p.Key]
+	})
+}
+
 // Errors returns all errors, in the order of the file.
 func (d *Document) Errors() []*Error {
 	slices.SortStableFunc(d.errs, func(a, b *Error) int {
@@ -250,15 +264,21 @@ func (d *Document) Err() error {
 // keyPositions are the positions of one key and of its value.
 type keyPositions struct{ key, value Position }
 
+// readPositions fills positions.
+func (d *Document) readPositions() {
+	if d.positions != nil {
+		return
+	}
+	d.positions = map[string]keyPositions{}
+	if root, ok := d.Root(); ok {
+		d.collectPositions(root)
+	}
+}
+
 // Locate returns problem with the position of its key. A key that the file does not name, such as a default,
 // has the position of the nearest section around it that the file names, or none.
 func (d *Document) Locate(problem Problem) *Error {
-	if d.positions == nil {
-		d.positions = map[string]keyPositions{}
-		if root, ok := d.Root(); ok {
-			d.collectPositions(root)
-		}
-	}
+	d.readPositions()
 	located := &Error{File: d.File, Key: problem.Key, Err: problem.Err}
 	for key := problem.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
 		if at, ok := d.positions[key]; ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -225,6 +226,9 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 // that the store in dir uses, or used last. The port is that for queries: the server has another one at each start.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "ports"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return clickhouse.Config{}, fmt.Errorf("read the ports of the embedded ClickHouse: %w", err)
+	}
 	if err != nil {
 		return clickhouse.Config{}, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
 	}

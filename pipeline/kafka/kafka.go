@@ -117,6 +117,10 @@ func (c *Client) wrapError(what string, err error) error {
 	if errors.Is(err, protocol.ErrNoTopic) || errors.Is(err, protocol.ErrNoPartition) {
 		err = fmt.Errorf("%w: %w", kafka.UnknownTopicOrPartition, err)
 	}
+	// The library adds the name of its function in front, "kafka.(*Client).Metadata: ", which says less than what.
+	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "kafka.(*Client).") {
+		err = inner
+	}
 	return fmt.Errorf("%s at kafka %s: %w", what, strings.Join(c.cfg.Brokers, ","), err)
 }
 

@@ -37,7 +37,7 @@ func (e *LockedError) Error() string {
 	if e.PID == "" {
 		return fmt.Sprintf("%s: %v", e.Path, ErrLocked)
 	}
-	return fmt.Sprintf("%s: %v (pid %s)", e.Path, ErrLocked, e.PID)
+	return fmt.Sprintf("%s: %v (process %s)", e.Path, ErrLocked, e.PID)
 }
 
 // Is reports whether target is ErrLocked.
