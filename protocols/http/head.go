@@ -70,7 +70,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 			return 0, errTooLong
 		}
 		if dir == protocols.Client {
-			p.headUnfinished = hasTarget(data)
+			// Where requests end is uncertain, the server may have answered another one: the line is waited for.
+			p.headUnfinished = hasTarget(data) && (!p.ambiguous || bytes.IndexByte(data, '\n') >= 0)
 		}
 		return 0, nil
 	}
