@@ -36,7 +36,8 @@ dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 	writeColumns(&out, "Where a row was read from", "These columns are not fields of the event: rules cannot read them.", positions)
 	writeColumns(&out, "Alerts", "The view `alerts` has one row for each alert, as it is now. The table `alert_revisions` has a row for each of its revisions\n"+
 		"of the last week, with the same columns; its `severity` is a text. The events of an alert:\n"+
-		"`SELECT * FROM events WHERE \"@timestamp\" BETWEEN '<first>' AND '<last>' AND has(verdict.rule, '<rule>')`.", alerts)
+		"`SELECT * FROM events WHERE \"@timestamp\" BETWEEN '<first>' AND '<last>' AND has(verdict.rule, '<rule>')`. A time as it\n"+
+		"is in alerts that are sent is written `toDateTime64('2026-11-26T16:20:47.48Z', 9)`: ClickHouse compares no column with such a text.", alerts)
 	out.WriteString("\n## Addresses in SQL\n\nAddresses are texts, and an absent one is \"\". The function `in_net(ip, cidr)` takes every text, " +
 		"ClickHouse's own `isIPAddressInRange` only\naddresses: `SELECT count() FROM events WHERE in_net(source.ip, '172.16.0.0/12')`, and for a list " +
 		"`arrayExists(ip -> in_net(ip, '10.0.0.0/8'),\ndns.resolved_ip)`. It belongs to the server, so that an engine creates it only where its user " +

@@ -114,6 +114,19 @@ var (
 	codePrefix    = regexp.MustCompile(`^Code: \d+\. DB::Exception: `)
 )
 
+// refusedTime matches the error of a comparison with a time as alerts, JSON and replay write it.
+var refusedTime = regexp.MustCompile(`Cannot convert string '?(\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:?\d\d))'? to type DateTime64`)
+
+// timeHint returns the end of an error that says how the time in it is written, "" for other errors. No setting of
+// ClickHouse makes a comparison take such a text, but its functions do.
+func timeHint(text string) string {
+	found := refusedTime.FindStringSubmatch(text)
+	if found == nil {
+		return ""
+	}
+	return fmt.Sprintf("; write toDateTime64('%s', 9)", found[1])
+}
+
 // queryError returns the server's error message of an HTTP response, without the code and the version around
 // it.
 func queryError(addr, user string, response *http.Response, text string) error {
@@ -126,5 +139,5 @@ func queryError(addr, user string, response *http.Response, text string) error {
 	if text == "" {
 		text = response.Status
 	}
-	return fmt.Errorf("ClickHouse at %s: %s", addr, text)
+	return fmt.Errorf("ClickHouse at %s: %s%s", addr, text, timeHint(text))
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded/embeddedtest"
 )
 
 // TestQueryWorksWithAServerThatDoesNotKnowNewerSettings asks a server that refuses them as ClickHouse does.
@@ -33,5 +34,28 @@ func TestQueryWorksWithAServerThatDoesNotKnowNewerSettings(t *testing.T) {
 	}
 	if requests != 2 {
 		t.Errorf("%d requests", requests)
+	}
+}
+
+// TestTimeOfAnAlertInAQuery: ClickHouse refuses a comparison with the time as an alert writes it. The error says how to
+// write it, and that works.
+func TestTimeOfAnAlertInAQuery(t *testing.T) {
+	store := embeddedtest.Store(t, "times", "http")
+	insert(t, store, rows("t", 0, 0, 3), "a")
+	for _, text := range []string{"2026-01-01T16:20:47.48Z", "2026-01-01T16:20:47Z", "2026-01-01T16:20:47.123456789+01:00"} {
+		ask := func(value string) (string, error) {
+			var out bytes.Buffer
+			err := clickhouse.Query(t.Context(), store.Config(), "SELECT count() FROM events WHERE event.ingested > "+value, "TSV", &out)
+			return strings.TrimSpace(out.String()), err
+		}
+		_, err := ask("'" + text + "'")
+		if err == nil {
+			t.Errorf("%s is accepted now: the hint can go", text)
+			continue
+		}
+		_, hint, _ := strings.Cut(err.Error(), "; write ")
+		if got, err := ask(hint); err != nil || got != "6" {
+			t.Errorf("%s: %q, %v", text, got, err)
+		}
 	}
 }
