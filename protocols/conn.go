@@ -143,6 +143,14 @@ func (c *Conn) Gap(dir Dir, size int, at int64) {
 	c.chargeHeld(at)
 }
 
+// TellCut is called before Restart if the bytes of dir that were not parsed yet are not passed again with those behind
+// them. An event says so.
+func (c *Conn) TellCut(dir Dir) {
+	if c.state != dropped && len(c.streamOf(dir).tail) > 0 {
+		c.emitStop(pipeline.TagOverlapConflict)
+	}
+}
+
 // Restart has the protocol detected again, in mid-stream, from the next bytes on: they are in the place of others that
 // were passed before, and nobody knows which of them the receiver has. The events of what was passed before are
 // emitted.

@@ -30,6 +30,7 @@ func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
 	*c = Conn{cfg: cfg, pool: pool, handler: handler}
 	for dir := range c.half {
 		c.half[dir].fin, c.half[dir].windowScale = -1, -1
+		c.half[dir].repeatable = firstRepeated
 	}
 	c.half[0].waiting, c.half[1].waiting = waiting0, waiting1
 }
@@ -220,6 +221,7 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 		return
 	case segment.Doubtful && segment.Size > 0 && c.holdDoubtful(dir, segment, off):
 	case segment.Size > 0:
+		half.repeatable = min(half.repeatable+int64(len(segment.Payload))+repeatedPerSegment, maxRepeated)
 		if half.doubtful != nil {
 			c.decideDoubtful(dir, off, true)
 		}

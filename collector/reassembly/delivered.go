@@ -24,8 +24,11 @@ const (
 	maxRun = 64 << 10
 	// maxPinned bounds the bytes of a direction that are kept beyond the ring.
 	maxPinned = 64 << 10
-	// maxRepeated bounds the bytes that are delivered a second time before bytes that differ.
-	maxRepeated = 2 << 10
+	// The bytes that are delivered a second time before bytes that differ are bounded by those that their sender has
+	// sent, and some for each segment: a sender must not have thousands parsed again for each byte that it sends.
+	firstRepeated      = 2 << 10
+	maxRepeated        = 64 << 10
+	repeatedPerSegment = 64
 )
 
 // A deliveredRing holds the bytes that the Conns of a Pool have delivered last.
@@ -41,11 +44,13 @@ type deliveredRing struct {
 
 // A deliveredRun holds bytes of a direction without a gap.
 type deliveredRun struct {
-	conn     *Conn // nil: the bytes are not needed any more
-	off      int64
+	conn     *Conn  // nil: the bytes are not needed any more
+	off      int64  // less halfStream.shift
 	start    uint64 // the place of the first byte is start modulo the length of the ring
 	previous uint64 // the number, plus one, of the run of the same direction before this one; 0: there is none
+	jump     uint64 // that of one further back, which runBefore uses
 	size     int32
+	depth    int32 // the number of runs before this one
 	dir      Dir
 }
 
@@ -65,6 +70,35 @@ func (r *deliveredRing) runAt(number uint64) *deliveredRun {
 	return &r.runs[(number-1)%uint64(len(r.runs))]
 }
 
+// jumpOf returns depth and jump of the run behind the one with a number, plus one: previous. A jump goes over as many
+// runs as that before it, if that is as long as the one before that, so that runBefore takes logarithmic time.
+func (r *deliveredRing) jumpOf(previous uint64) (depth int32, jump uint64) {
+	last := r.runAt(previous)
+	if last == nil {
+		return 0, previous
+	}
+	if second := r.runAt(last.jump); second != nil {
+		third := r.runAt(second.jump)
+		if third != nil && last.depth-second.depth == second.depth-third.depth {
+			return last.depth + 1, second.jump
+		}
+	}
+	return last.depth + 1, previous
+}
+
+// runBefore returns the last run that begins before end, of those up to the one with a number, plus one.
+func (r *deliveredRing) runBefore(number uint64, end int64) *deliveredRun {
+	run := r.runAt(number)
+	for run != nil && run.off >= end {
+		if further := r.runAt(run.jump); further != nil && further.off >= end {
+			run = further
+		} else {
+			run = r.runAt(run.previous)
+		}
+	}
+	return run
+}
+
 // recordDelivered copies data, which was delivered at the offset off of dir.
 func (c *Conn) recordDelivered(dir Dir, off int64, data []byte) {
 	ring := &c.pool.delivered
@@ -82,10 +116,12 @@ func (c *Conn) recordDelivered(dir Dir, off int64, data []byte) {
 // appendRun writes data into the ring, and continues the newest run if data follows it.
 func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 	half, size := &c.half[dir], uint64(len(data))
+	off -= half.shift
 	place := r.written % r.size
 	fits := place+size <= r.size
 	if newest := r.runAt(r.next); newest != nil && place > 0 && fits && newest.conn == c && newest.dir == dir &&
-		newest.endOffset() == off && int(newest.size)+len(data) <= maxRun && half.delivered == r.next {
+		newest.endOffset() == off && newest.start+uint64(newest.size) == r.written &&
+		int(newest.size)+len(data) <= maxRun && half.delivered == r.next {
 		r.evictUntil(size)
 		copy(r.b[place:], data)
 		newest.size += int32(size)
@@ -101,8 +137,10 @@ func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 		r.evictOldest()
 	}
 	copy(r.b[place:], data)
+	depth, jump := r.jumpOf(half.delivered)
 	r.runs[r.next%uint64(len(r.runs))] = deliveredRun{
 		conn: c, dir: dir, off: off, start: r.written, size: int32(size), previous: half.delivered,
+		depth: depth, jump: jump,
 	}
 	r.next++
 	r.written += size
@@ -121,8 +159,9 @@ func (r *deliveredRing) evictOldest() {
 	run := &r.runs[r.oldest%uint64(len(r.runs))]
 	if c := run.conn; c != nil {
 		run.conn = nil
-		if run.endOffset() > c.half[run.dir].ack {
-			c.pinDelivered(run.dir, run.off, r.bytesOf(run))
+		half := &c.half[run.dir]
+		if run.endOffset()+half.shift > half.ack {
+			c.pinDelivered(run.dir, run.off+half.shift, r.bytesOf(run))
 		}
 	}
 	r.oldest++
@@ -193,6 +232,29 @@ func (c *Conn) dropPinned(half *halfStream) {
 	}
 }
 
+// forgetFrom drops the copies of what was delivered of a direction from the offset off on.
+func (c *Conn) forgetFrom(dir Dir, off int64) {
+	half, ring := &c.half[dir], &c.pool.delivered
+	end := off - half.shift
+	for run := ring.runAt(half.delivered); run != nil && run.endOffset() > end; run = ring.runAt(run.previous) {
+		if run.off < end {
+			run.size = int32(end - run.off)
+			break
+		}
+		run.conn = nil
+		half.delivered = run.previous
+	}
+	switch pinned := half.pinned; {
+	case pinned == nil || pinned.endOffset() <= off:
+	case pinned.off >= off:
+		c.dropPinned(half)
+	default:
+		c.pool.chargeConn(c, -BufferCost(len(pinned.b)))
+		pinned.b = pinned.b[:off-pinned.off]
+		c.pool.chargeConn(c, BufferCost(len(pinned.b)))
+	}
+}
+
 // forgetDirection drops the copies of what was delivered of a direction.
 func (c *Conn) forgetDirection(dir Dir) {
 	half, ring := &c.half[dir], &c.pool.delivered
@@ -238,8 +300,10 @@ func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result compari
 	}
 
 	// The runs are in the order of their offsets, the last one first.
-	for run := ring.runAt(half.delivered); run != nil && run.endOffset() > off; run = ring.runAt(run.previous) {
-		compare(run.off, ring.bytesOf(run))
+	first := off - half.shift
+	for run := ring.runBefore(half.delivered, end-half.shift); run != nil && run.endOffset() > first; {
+		compare(run.off+half.shift, ring.bytesOf(run))
+		run = ring.runAt(run.previous)
 	}
 	if pinned := half.pinned; pinned != nil {
 		compare(pinned.off, pinned.b)
@@ -257,8 +321,10 @@ func (c *Conn) deliveredBytes(dir Dir, off, end int64) (b []byte, ok bool) {
 			known += int64(copy(b[low-off:], bytes[low-from:high-from]))
 		}
 	}
-	for run := ring.runAt(half.delivered); run != nil && run.endOffset() > off; run = ring.runAt(run.previous) {
-		take(run.off, ring.bytesOf(run))
+	first := off - half.shift
+	for run := ring.runBefore(half.delivered, end-half.shift); run != nil && run.endOffset() > first; {
+		take(run.off+half.shift, ring.bytesOf(run))
+		run = ring.runAt(run.previous)
 	}
 	if half.pinned != nil {
 		take(half.pinned.off, half.pinned.b)

@@ -46,6 +46,9 @@ type halfStream struct {
 	gaps     [4]gapRange // the last ranges that were given up
 	gapIndex uint8       // of the next one, modulo the length
 
+	shift      int64 // the sum of what rewind has added to the offsets
+	repeatable int64 // bytes that rewind may deliver again
+
 	delivered uint64          // the number, plus one, of the newest run in the Pool's deliveredRing
 	pinned    *waitingSegment // delivered bytes that the ring has lost before they were acknowledged; nil: none
 }

@@ -85,23 +85,31 @@ func (c *Conn) compareRepeated(dir Dir, segment *Segment, off int64, data []byte
 
 // rewind has the stream of dir continue at the offset to, behind a gap of one byte. The bytes before it that belong to
 // the same message are delivered again: those that dir has sent since the other direction has, and those that the
-// receiver has not acknowledged.
+// receiver has not acknowledged. If these are more than the sender has earned (see repeatable), or not known, the stream
+// continues without them. They are compared with what comes later all the same.
 //
 // Example: "GET /innocent" was delivered, and the receiver has acknowledged 5 bytes. "evil" comes at the offset 5.
 // rewind(5) reports a gap and delivers "GET /".
 func (c *Conn) rewind(dir Dir, to, at int64) {
 	half := &c.half[dir]
 	var before []byte
-	if start := min(half.ack, half.turn); start < to && to-start <= maxRepeated {
+	if start := min(half.ack, half.turn); start < to && to-start <= half.repeatable {
 		if common, known := c.deliveredBytes(dir, start, to); known {
+			half.repeatable -= to - start
 			before, to = common, start
 		}
 	}
-	c.forgetDirection(dir)
+	if before == nil && min(half.ack, half.turn) < to {
+		c.handler.Observe(dir, NotRepeated, at)
+	}
+	c.forgetFrom(dir, to)
 	shift := half.next + 1 - to // from here on offsets are larger by shift
 	c.giveUp(dir, 1, GapConflict)
 	half.base -= uint32(shift)
-	half.ack, half.turn = max(half.ack+shift, half.next), max(half.turn+shift, half.next)
+	half.shift, half.ack, half.turn = half.shift+shift, half.ack+shift, half.turn+shift
+	if half.pinned != nil {
+		half.pinned.off += shift
+	}
 	half.graceStart, half.gaps = 0, [4]gapRange{}
 	half.top = half.next
 	for i := half.front; i < len(half.waiting); i++ {

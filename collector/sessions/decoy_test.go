@@ -169,6 +169,23 @@ var hiddenDecoys = map[string]func(d *decoyTest){
 		d.wait(3 * time.Second)
 		d.send(">", "A", 0, 0, attacked)
 	},
+	"with another byte at its end": func(d *decoyTest) {
+		d.send(">", "A", 0, 0, innocent(3000))
+		d.send(">", "A", 2999, 0, "y")
+		d.send(">", "A", 0, 0, attacked)
+	},
+	"behind a long front": func(d *decoyTest) {
+		d.send(">", "A", 0, 0, attacked[:len(attacked)-2]+"X: "+strings.Repeat("x", 3000))
+		d.send(">", "A", 3000, 0, "y\r\n\r\n"+innocent(100)+"\r\n\r\n")
+		d.send(">", "A", 3000, 0, strings.Repeat("x", 300)+"\r\n\r\n")
+	},
+	"with many bytes in the place of one": func(d *decoyTest) {
+		d.send(">", "A", 0, 0, innocent(3000))
+		for i := range 200 {
+			d.send(">", "A", 2999, 0, string(rune('a'+i%2)))
+		}
+		d.send(">", "A", 0, 0, attacked)
+	},
 	"long before": func(d *decoyTest) {
 		d.send(">", "A", 0, 0, innocent(1000))
 		d.setTime(d.now + 20*time.Second)
@@ -351,9 +368,66 @@ func TestUnacknowledgedMessageIsMarked(t *testing.T) {
 	})
 }
 
+// TestCutFrontIsTold: so many bytes of a request differ that its front is not read again. An event says so.
+func TestCutFrontIsTold(t *testing.T) {
+	test := newDecoyTest(t, "10.0.0.1:40000", "10.0.0.2:80")
+	test.send(">", "A", 0, 0, attacked)
+	test.answer(len(attacked))
+	test.send(">", "A", len(attacked), 40, innocent(3000))
+	for i := range 100 {
+		test.send(">", "A", len(attacked)+2999, 40, string(rune('a'+i%2)))
+	}
+	test.Close()
+	for _, event := range test.events {
+		if slices.Contains(event.Tags, pipeline.TagParsingStopped) &&
+			slices.Contains(event.Tags, pipeline.TagOverlapConflict) {
+			return
+		}
+	}
+	t.Errorf("none of %d events says so", len(test.events))
+}
+
 // TestConflictingSegmentsCostNoMore: a sender whose segments contradict each other costs no more than one whose
-// segments do not, and no memory.
+// segments do not, and no memory. So does one that sends bytes again of which each was delivered on its own.
 func TestConflictingSegmentsCostNoMore(t *testing.T) {
+	measure := func(send func(d *decoyTest, i int)) (took time.Duration, events int) {
+		test := newDecoyTest(t, "10.0.0.1:40000", "10.0.0.2:80")
+		for i := range 2000 {
+			test.send(">", "A", i, 0, "x")
+			test.sendOther(1)
+		}
+		pings := strings.Repeat("*1\r\n$4\r\nPING\r\n", 140)
+		test.client = "10.0.0.5:40000"
+		test.send(">", "S", 0, 0, "")
+		test.send("<", "SA", 0, 0, "")
+		test.send(">", "A", 0, 0, pings)
+		events = len(test.events)
+		begun := cpuTime()
+		for i := range 2000 {
+			send(test, i)
+		}
+		took = cpuTime() - begun
+		if held := test.pool.Used(); held > 1<<20 {
+			t.Errorf("%d bytes are held", held)
+		}
+		test.Close()
+		return took, len(test.events) - events
+	}
+	ordinary, _ := measure(func(d *decoyTest, i int) { d.send(">", "A", 1960+14*i, 0, "*1\r\n$4\r\nPING\r\n") })
+	differing, events := measure(func(d *decoyTest, i int) { d.send(">", "A", 1959, 0, string(rune('a'+i%2))) })
+	repeated, _ := measure(func(d *decoyTest, _ int) {
+		d.client = "10.0.0.1:40000"
+		d.send(">", "A", 0, 0, "x")
+	})
+	if differing > 5*ordinary || events > 6*2000 || repeated > 2*ordinary {
+		t.Errorf("2000 requests take %v, differing bytes %v with %d events, repeated ones %v", ordinary, differing,
+			events, repeated)
+	}
+	t.Log(ordinary, differing, events, repeated)
+}
+
+// TestConflictsAreCounted: a byte that is sent again and again with other values is a conflict each time.
+func TestConflictsAreCounted(t *testing.T) {
 	test := newDecoyTest(t, "10.0.0.1:40000", "10.0.0.2:80")
 	test.sendParts(0, 1000, innocent(60_000))
 	for i := range 2000 {

@@ -144,6 +144,10 @@ func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64
 		if f.marks&markHeaders == 0 {
 			f.markChecksum(dir)
 		}
+	case reassembly.NotRepeated:
+		if f.conn != nil {
+			f.conn.TellCut(protocols.Dir(dir))
+		}
 	case reassembly.OutsideWindow:
 		f.table.metrics.segmentsOutside.Inc()
 	case reassembly.BeforeStart:
