@@ -45,6 +45,7 @@ type Conn struct {
 	candidates   [2]uint64 // per direction, the protocols that still match, as bits by index
 	searched     int       // bytes that were searched in mid-stream
 	refuted      uint64    // protocols whose servers do not send what this one sent first
+	left         uint64    // protocols that an answer has refuted
 	unrecognised [2]int64  // datagrams that matched no protocol
 
 	// The fields of state dropped:
@@ -82,7 +83,7 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 			c.stopBuffering(at)
 		}
 	}
-	if c.state == dropped && !((turn || c.isUnanswered(dir)) && c.redetect()) {
+	if c.state == dropped && !((turn || c.isUnanswered(dir)) && c.redetect(dir, data)) {
 		c.extendBeginning(dir, data)
 		stream.offset += uint64(len(data))
 		return

@@ -39,6 +39,8 @@ func (c *Conn) startDetection() {
 			c.candidates[1] |= 1 << i
 		}
 	}
+	c.candidates[0] &^= c.left
+	c.candidates[1] &^= c.left
 }
 
 // detectData tries to detect the protocol from the bytes that have just arrived and those buffered before.
@@ -381,23 +383,24 @@ func (c *Conn) hasPort(proto int) bool {
 	return slices.Contains(c.set.list[proto].Ports, c.info.Server.Port())
 }
 
-// The detection of a dropped connection is started again at each of the first maxRedetects turns, then at one
-// turn of redetectInterval. On a port of a protocol it is started at each turn: whatever an unknown client sent
-// first is no reason to overlook what it sends next.
+// The detection of a dropped connection is started again at each turn: whatever an unknown client sent first is no reason
+// to overlook what it sends next. Behind the first maxRedetects turns, on a port of no protocol, the first bytes of a turn
+// are matched without buffering them, so that a protocol that is not known costs little. In mid-stream a turn of
+// redetectInterval is searched as a whole, too.
 const (
 	maxRedetects     = 32
 	redetectInterval = 64
 )
 
 // redetect starts the detection of a dropped connection again, and reports whether it did. It is called when
-// the other side begins to send: at such a point SOCKS, STARTTLS and the like end, and a known protocol may
-// begin. These points do not depend on how the bytes are cut into packets.
-func (c *Conn) redetect() bool {
+// the other side begins to send, with its first bytes: at such a point SOCKS, STARTTLS and the like end, and a known
+// protocol may begin. These points do not depend on how the bytes are cut into packets.
+func (c *Conn) redetect(dir Dir, data []byte) bool {
 	if !c.undetected {
 		return false
 	}
 	c.redetects++
-	if c.redetects > maxRedetects && c.redetects%redetectInterval != 0 && !c.hasKnownPort() {
+	if c.redetects > maxRedetects && !c.hasKnownPort() && !c.mayBegin(dir, data) {
 		return false
 	}
 	c.undetected = false
@@ -406,6 +409,22 @@ func (c *Conn) redetect() bool {
 		c.searched = max(0, int(c.set.cfg.ResyncBytes-c.set.cfg.DetectBytes))
 	}
 	return true
+}
+
+// mayBegin reports whether a protocol may begin with data, the first bytes of a turn of dir.
+func (c *Conn) mayBegin(dir Dir, data []byte) bool {
+	if c.midStream && c.redetects%redetectInterval == 0 {
+		return true
+	}
+	role := dir ^ c.flip
+	for i := range c.set.list {
+		protocol := &c.set.list[i]
+		isReversed := role == Server && protocol.Nested && protocol.Detect(Client, data) == Yes
+		if protocol.TCP && (isReversed || protocol.Detect(role, data) != No) {
+			return true
+		}
+	}
+	return false
 }
 
 // hasKnownPort reports whether the server's port is one of a protocol.
@@ -428,6 +447,11 @@ func (c *Conn) endDetection() {
 	asked := len(c.streams[server.Other()].tail) > 0 || c.beginning.bytes != nil
 	answered := asked && len(c.streams[server].tail) >= minTruncated
 	c.refuteByAnswer(server)
+	if proto := c.wholeOnOtherPort(server.Other()); proto != noProtocol {
+		c.selectProtocol(proto, server.Other(), false)
+		c.replayPieces()
+		return
+	}
 	for i := range c.set.list {
 		seen := c.streams[0].tail != nil || c.streams[1].tail != nil
 		both := c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.redetects == 0
@@ -455,6 +479,32 @@ func (c *Conn) endDetection() {
 	}
 	c.holdBeginning()
 	c.state, c.undetected = dropped, true
+}
+
+// wholeOnOtherPort returns a protocol that both sides may have and of which a message begins within the client's
+// bytes, if none begins there of the protocol of the server's port. Else it returns noProtocol.
+func (c *Conn) wholeOnOtherPort(client Dir) int {
+	data := c.streams[client].tail
+	both := c.candidates[0] & c.candidates[1]
+	if c.midStream || c.info.Transport == pipeline.Transport_UDP || both == 0 ||
+		len(data) == 0 || len(c.streams[client.Other()].tail) == 0 && !c.anyHasPort(both) {
+		return noProtocol
+	}
+	found := noProtocol
+	for i := range c.set.list {
+		if both&(1<<i) == 0 {
+			continue
+		}
+		skip, match := c.set.list[i].Sync(Client, data)
+		switch {
+		case match != Yes || skip >= len(data):
+		case c.hasPort(i):
+			return noProtocol
+		case found == noProtocol:
+			found = i
+		}
+	}
+	return found
 }
 
 // refuteByAnswer excludes the protocols that the first bytes of the server do not match.

@@ -1,6 +1,10 @@
 package protocols
 
-import "tidegate/pipeline"
+import (
+	"slices"
+
+	"tidegate/pipeline"
+)
 
 // maxProof is the number of bytes of a direction that a proof keeps.
 const maxProof = 8 << 10
@@ -16,6 +20,7 @@ type proof struct {
 	lost     int       // bytes of the client beyond maxProof
 	from     uint64    // offset of the client's first byte
 	answerAt int64     // time of the server's last bytes that are held
+	answered int       // length of bytes[Client] when the client went on behind an answer that refutes the protocol
 }
 
 // openProof begins a proof for the protocol that was chosen by data, the client's first bytes.
@@ -117,27 +122,64 @@ func (c *Conn) parseRest(dir Dir, rest []byte, at int64) {
 	}
 }
 
-// goOnBehindProof ends the proof and passes data to a parser: the client's bytes behind an answer that decides nothing.
-// If the answer is not of the chosen protocol, the events so far stand, and data is matched like the first bytes.
+// goOnBehindProof passes data to a parser: the client's bytes behind an answer that decides nothing.
 func (c *Conn) goOnBehindProof(dir Dir, data []byte, at int64) {
-	other := c.protocolBySync()
-	switch {
-	case other != noProtocol:
-		c.changeProtocol(other, dir.Other(), c.proof.answerAt)
-	case c.set.list[c.proto].Detect(Server, c.proof.bytes[Server]) != No:
-		c.settleProof()
-	default:
-		c.leaveProtocol(at)
-		if c.redetect() {
-			c.detectData(dir, data, at)
+	if c.set.list[c.proto].Detect(Server, c.proof.bytes[Server]) == No {
+		c.goOnBehindRefusal(dir, data, at)
+		return
+	}
+	c.settleProof()
+	c.parseRest(dir, data, at)
+}
+
+// goOnBehindRefusal handles data, the client's bytes behind an answer that is not of the chosen protocol: either another
+// protocol has a message within the client's bytes, and its server may send that answer, or the events so far stand, and
+// what came behind the answer is matched like the first bytes. While a message may begin there, it is kept in the proof.
+func (c *Conn) goOnBehindRefusal(dir Dir, data []byte, at int64) {
+	held := &c.proof
+	if held.answered == 0 {
+		if other := c.protocolBySync(); other != noProtocol {
+			c.changeProtocol(other, dir.Other(), held.answerAt)
+			c.parseRest(dir, data, at)
+			return
+		}
+		held.answered = len(held.bytes[Client])
+	}
+	behind := slices.Concat(held.bytes[Client][held.answered:], data)
+	if held.lost == 0 && len(held.bytes[Client])+len(data) <= maxProof {
+		c.keepProof(Client, data)
+		if other := c.protocolBySync(); other != noProtocol {
+			c.changeProtocol(other, dir.Other(), held.answerAt)
+			return
+		}
+		if c.mayDecideLater(behind) {
 			return
 		}
 	}
-	if c.state == dropped {
-		c.streams[dir].offset += uint64(len(data))
+	held.answered = 0
+	c.leaveProtocol(at)
+	if c.redetect(dir, behind) {
+		c.detectData(dir, behind, at)
 		return
 	}
-	c.parseRest(dir, data, at)
+	c.streams[dir].offset += uint64(len(behind))
+}
+
+// mayDecideLater reports whether more of a client's bytes may decide which protocol they have, and data does not.
+func (c *Conn) mayDecideLater(data []byte) bool {
+	more := false
+	for i := range c.set.list {
+		if !c.set.list[i].TCP {
+			continue
+		}
+		switch c.set.list[i].Detect(Client, data) {
+		case Yes:
+			return false
+		case More:
+			more = true
+		}
+	}
+	return more
 }
 
 // endProof ends the proof at the end of the answer or of what is kept of it.
@@ -172,6 +214,7 @@ func (c *Conn) protocolBySync() int {
 // leaveProtocol closes the parser of a protocol that the server's answer refutes. What the parser has read is emitted.
 func (c *Conn) leaveProtocol(at int64) {
 	c.Count("answer_of_another_protocol")
+	c.left |= 1 << c.proto
 	answer := c.proof.bytes[Server]
 	c.refuted = 0
 	for i := range c.set.list {
@@ -192,6 +235,11 @@ func (c *Conn) leaveProtocol(at int64) {
 
 // settleProof keeps the protocol, and passes the server's bytes that were held to its parser.
 func (c *Conn) settleProof() {
+	if withheld := len(c.proof.bytes[Client]) - c.proof.answered; c.proof.answered > 0 {
+		c.streams[Client^c.flip].offset += uint64(withheld)
+		c.leaveProtocol(c.proof.answerAt)
+		return
+	}
 	held, at := c.proof.bytes[Server], c.proof.answerAt
 	c.proof.bytes[Server] = nil
 	c.closeProof()
