@@ -15,6 +15,9 @@ type command struct {
 	user   string // -u user:SECRET, and -uuser:SECRET
 	slash  string // /p:SECRET
 	long   string // a long option: --value SECRET
+
+	front     string // the front of an option with the secret: -hpSECRET
+	slashWord string // an option of Windows: /rp SECRET
 }
 
 // commands are the commands with such options. A blank at the end of a name is one of the text.
@@ -27,7 +30,7 @@ var commands = [...]command{
 	{name: "keydb-cli", secret: "a"},
 	{name: "valkey-cli", secret: "a"},
 	{name: "redis-benchmark", secret: "a"},
-	{name: "curl", user: "uU"},
+	{name: "curl", user: "uUE"},
 	{name: "wget", user: "uU"},
 	{name: "smbclient", user: "U"},
 	{name: "lftp", user: "u"},
@@ -55,6 +58,46 @@ var commands = [...]command{
 	{name: "unzip", secret: "P"},
 	{name: "zip ", secret: "P"},
 	{name: "7z ", joined: "p"},
+	{name: "7za", joined: "p"},
+	{name: "7zr", joined: "p"},
+	{name: "7zz", joined: "p"},
+	{name: "unrar", joined: "p"},
+	{name: "rar ", joined: "p", front: "-hp"},
+	{name: "rpcclient", user: "U"},
+	{name: "winexe", user: "U"},
+	{name: "crackmapexec", secret: "p"},
+	{name: "netexec", secret: "p"},
+	{name: "nxc ", secret: "p"},
+	{name: "evil-winrm", secret: "p"},
+	{name: "hydra", secret: "p"},
+	{name: "medusa", secret: "p"},
+	{name: "racadm", secret: "p"},
+	{name: "knife ", secret: "P"},
+	{name: "certutil", secret: "p"},
+	{name: "tsql", secret: "P"},
+	{name: "vsql", secret: "w"},
+	{name: "beeline", secret: "p"},
+	{name: "mydumper", secret: "p"},
+	{name: "myloader", secret: "p"},
+	{name: "couchbase-cli", secret: "p"},
+	{name: "arangosh", secret: "p"},
+	{name: "glab auth", secret: "t"},
+	{name: "rancher login", secret: "t"},
+	{name: "ctr ", user: "u"},
+	{name: "slappasswd", secret: "s"},
+	{name: "doveadm pw", secret: "p"},
+	{name: "kadmin", secret: "w"},
+	{name: "dsconf", secret: "w"},
+	{name: "ldapcompare", secret: "w"},
+	{name: "ldapmodrdn", secret: "w"},
+	{name: "ldapexop", secret: "w"},
+	{name: "keyvault secret set", long: "--value"},
+	{name: "hash-password", secret: "p", long: "--plaintext"},
+	{name: "security add-", secret: "w"},
+	{name: "security unlock-", secret: "p"},
+	{name: "ab ", user: "AP"},
+	{name: "signtool", slashWord: "/p"},
+	{name: "schtasks", slashWord: "/rp"},
 	{name: "openssl", apart: "kK"},
 	{name: "ssh-keygen", secret: "NP"},
 	{name: "sqlcmd", secret: "P"},
@@ -130,7 +173,7 @@ func isSecretOption(text []byte, by *command) bool {
 	if len(text) == 2 {
 		return by != nil && (hasOption(by.secret, text[1]) || hasOption(by.apart, text[1]))
 	}
-	return SecretName(text)
+	return SecretName(text) || isPinOption(text)
 }
 
 // userOptions are the long options whose value is user:password.
@@ -161,6 +204,28 @@ var positionalSecrets = [...]positionalSecret{
 	{"htpasswd -bn", 1, false},
 	{"sentinel auth-pass", 1, false},
 	{"net user", 1, true},
+	{"db2 connect to", 4, false},
+	{`db2 "connect to`, 4, false},
+	{"reset-admin-password", 0, false},
+	{"set-initial-password", 0, false},
+	{"drush upwd", 1, false},
+	{"drush user:password", 1, false},
+	{"radtest", 1, false},
+	{"doveadm auth test", 1, false},
+	{"samba-tool user create", 1, true},
+	{"samba-tool user add", 1, true},
+	{"etcdctl user add", 0, false},
+	{"ansible-vault encrypt_string", 0, false},
+	{"openssl passwd", 0, true},
+	{"vault operator unseal", 0, true},
+	{"vault unseal", 0, true},
+	{"vault token lookup", 0, true},
+	{"vault token revoke", 0, true},
+	{"vault token renew", 0, true},
+	{"chamber write", 2, true},
+	{"bw unlock", 0, true},
+	{"cargo login", 0, true},
+	{"snyk auth", 0, true},
 	{netUse, 0, true},
 	{"ConvertTo-SecureString", 0, false},
 }
@@ -195,6 +260,7 @@ func (r *Redactor) hidePositional(v view, pos int) int {
 	if known == nil {
 		return pos + 1
 	}
+	share := false // a share, or the letter of a drive, was read
 	for n, limit := 0, end+maxPhrase; end < min(len(text), limit); {
 		value := readArgument(text, end)
 		end = max(value.next, value.from+1)
@@ -204,10 +270,12 @@ func (r *Redactor) hidePositional(v view, pos int) int {
 		}
 		if word[0] == '-' || isSetting(word) ||
 			known.command == netUse && (word[0] == '/' || word[0] == '\\' || word[len(word)-1] == ':') {
+			share = share || known.command == netUse && word[0] != '/'
 			continue
 		}
 		if n == known.before {
-			if !isPlaceholder(word) && !isProseWord(word) && (!known.prose || looksGenerated(word, len("secret"))) {
+			isSecret := !known.prose || share || looksGenerated(word, len("secret"))
+			if !isPlaceholder(word) && !isProseWord(word) && isSecret {
 				r.hide(v, value.from, value.to, RuleFlag)
 			}
 			break

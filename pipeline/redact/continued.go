@@ -2,8 +2,8 @@ package redact
 
 import "bytes"
 
-// A LogState holds the private key and the name of a secret that the lines of a log so far have left open, for its next
-// line. Each stream of a log has one.
+// A LogState holds the private key and the name of a secret that the lines of a log so far have left open,
+// for its next line. Each stream of a log has one.
 type LogState struct {
 	key  keyBlock
 	next expectation

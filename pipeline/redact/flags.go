@@ -46,6 +46,8 @@ func (r *Redactor) hideFlags(v view) {
 		case c == '/' && by != nil && by.slash != "" && i+3 < len(text) && hasOption(by.slash, text[i+1]) &&
 			text[i+2] == ':':
 			next = r.hideArgument(v, i+3, false, true)
+		case c == '/' && by != nil && by.slashWord != "" && hasSlashWord(text, i, by.slashWord):
+			next = r.hideArgument(v, i+len(by.slashWord), false, false)
 		case (c == '|' || c == ';') && i+1 < len(text) && text[i+1] == ' ':
 			by = nil
 		}
@@ -60,6 +62,12 @@ func (r *Redactor) hideFlags(v view) {
 		}
 		i = next
 	}
+}
+
+// hasSlashWord reports whether the option word is at pos, with a blank behind it, in any case.
+func hasSlashWord(text []byte, pos int, word string) bool {
+	end := pos + len(word)
+	return end < len(text) && text[end] == ' ' && byteBefore(text, pos) == ' ' && equalLower(text[pos:end], word)
 }
 
 // mayBePositional has the first bytes of the commands of positionalSecrets.
@@ -87,6 +95,8 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	name := text[pos:end]
 	long := len(name) > 2 && (name[1] == '-' || SecretName(name))
 	switch {
+	case by != nil && by.front != "" && bytes.HasPrefix(name, []byte(by.front)) && len(name) > len(by.front):
+		return r.hideArgument(v, pos+len(by.front), false, true)
 	case by != nil && name[1] != '-' && !bytes.HasPrefix(name, []byte("-password")):
 		if next := r.hideShortOption(v, pos, end, by); next > 0 {
 			return next
@@ -99,14 +109,20 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	switch {
 	case end < len(text) && (text[end] == '=' || text[end] == ':'):
 		return end // hideNamed reads it
-	case long && SecretName(name), by != nil && by.long != "" && string(name) == by.long:
+	case long && (SecretName(name) || isPinOption(name)), by != nil && by.long != "" && string(name) == by.long:
 		return r.hideArgument(v, end, false, false)
-	case isOneOf(name, userOptions[:]):
+	case isOneOf(name, userOptions[:]) || by != nil && by.name == "curl" && isOneOf(name, certificateOptions[:]):
 		return r.hideArgument(v, end, true, false)
 	case isOneOf(name, passwordSources[:]):
 		return r.hidePasswordSource(v, end)
 	}
 	return end
+}
+
+// isPinOption reports whether a long option is that of a PIN: --pin, --so-pin, --puk.
+func isPinOption(name []byte) bool {
+	words := splitName(name)
+	return words.count > 0 && isOneOf(words.part(words.count-1), []string{"pin", "puk"})
 }
 
 // hideShortOption hides the value of the option of one letter at pos, and returns the offset at which to
@@ -134,6 +150,9 @@ func (r *Redactor) hideShortOption(v view, pos, end int, by *command) int {
 	}
 	return end
 }
+
+// certificateOptions are options of curl whose value is a file, and its password behind a colon.
+var certificateOptions = [...]string{"--cert", "--proxy-cert"}
 
 // passwordSources are options of openssl, whose value may be pass:SECRET.
 var passwordSources = [...]string{"-pass", "-passin", "-passout"}

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// foreignNames are the names of passwords with other letters than a to z, and those of several words, in lower case.
-// Those with these letters only are in parts and contained.
+// foreignNames are the names of passwords with other letters than a to z, and those of several words, in
+// lower case. Those with these letters only are in parts and contained.
 var foreignNames = [...]string{
 	"contraseña", "contraseñas", "clave de acceso", "palabra de paso", "parola d'ordine", "kata sandi", "hasło", "lösenord",
 	"şifre", "şifreniz", "jelszó", "lykilorð", "slaptažodis", "salasõna", "mật khẩu", "пароль", "пароля", "парола", "гасло",
@@ -69,7 +69,8 @@ func foreignNameAt(text []byte, pos int) int {
 	return 0
 }
 
-// foreignLinkAt returns the offset behind the link of a name that ends at pos, and whether it is an =; 0 if there is none.
+// foreignLinkAt returns the offset behind the link of a name that ends at pos, and whether it is an =; 0 if
+// there is none.
 func foreignLinkAt(text []byte, pos int) (end int, assigns bool) {
 	for limit := pos + maxQuotes; pos < min(len(text), limit) && (isQuote(text[pos]) || text[pos] == '\\' ||
 		(text[pos] == ']' || text[pos] == '}' || text[pos] == ')') && pos > 0 && isQuote(text[pos-1])); {
@@ -118,8 +119,9 @@ func (r *Redactor) hideForeign(v view) {
 	}
 }
 
-// isForeignSecret reports whether a value behind one of foreignNames is a secret: it is in quotes or behind =, does not
-// look like a word, or is the last word of its line. A word with other letters than those of ASCII is one of a sentence.
+// isForeignSecret reports whether a value behind one of foreignNames is a secret: it is in quotes or behind
+// =, does not look like a word, or is the last word of its line. A word with other letters than those of
+// ASCII is one of a sentence.
 func isForeignSecret(text []byte, value valueRange, assigns bool) bool {
 	content := value.of(text)
 	if isPlaceholder(content) || len(content) == 0 {
@@ -147,7 +149,8 @@ func isForeignWord(word []byte) bool {
 
 // Wide characters are those of East Asian writing that stand for one of ASCII, and typographic quotes.
 
-// wideByte returns the byte of ASCII for which the wide character at text[i] stands, and its width; 0 if there is none.
+// wideByte returns the byte of ASCII for which the wide character at text[i] stands, and its width; 0 if
+// there is none.
 func wideByte(text []byte, i int) (c byte, width int) {
 	if i+2 >= len(text) {
 		return 0, 0

@@ -57,6 +57,25 @@ func afterScheme(text []byte, from, to int) int {
 	return from
 }
 
+// minDigest is the length of the shortest response of the scheme Digest.
+const minDigest = 8
+
+// isResponseOfDigest reports whether the value behind the = at pos is the response of the scheme Digest, RFC
+// 7616, whose name is in front of it.
+func isResponseOfDigest(text []byte, pos int) bool {
+	end := pos + 1
+	for end < len(text) && (isQuote(text[end]) || text[end] == '\\') {
+		end++
+	}
+	to := end
+	for to < len(text) && to-end < minDigest && text[to] > ' ' && !isQuote(text[to]) && text[to] != ',' {
+		to++
+	}
+	return to-end >= minDigest && containsWord(text[max(0, pos-maxScanned):pos], &digestWordBy)
+}
+
+var digestWordBy = newWordTable([]string{"digest"})
+
 // minToken is the length from which a user's name without the look of a word is taken for a token.
 const minToken = 20
 

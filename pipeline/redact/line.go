@@ -80,6 +80,10 @@ type namePass struct {
 	beside   class      // of the name that stands beside a value: name=DB_PASSWORD value=X
 	besideTo int        // where it ends
 	early    valueRange // the last value in front of its name: value=X name=DB_PASSWORD
+
+	serial    class // of the last key of a serialized document
+	serialKey bool  // the last string of such a document was a key
+	serialTo  int   // where it ends
 }
 
 // hideNamed hides the values behind = and : with the names of secrets, and the texts of elements of XML.
@@ -152,7 +156,10 @@ func nameAtEnd(text []byte) []byte {
 // the offset at which to continue.
 func (p *namePass) readMark(pos int) int {
 	text := p.text
-	if pos == 0 || text[pos] == ':' && isTime(text, pos) {
+	switch {
+	case pos > 0 && text[pos] == ':' && isSerialized(text, pos):
+		return p.readSerialized(pos)
+	case pos == 0, text[pos] == ':' && isTime(text, pos):
 		return pos + 1
 	}
 	class := p.names.classAt(text, pos)
@@ -175,10 +182,13 @@ func (p *namePass) readMark(pos int) int {
 			}
 		}
 	}
+	name, quoted := nameBefore(text, pos)
+	if class == noSecret && text[pos] == '=' && string(name) == "response" && isResponseOfDigest(text, pos) {
+		return p.hideMarked(pos, strong)
+	}
 	if !class.isSecret() && class != beside && class != everyday {
 		return p.noteName(pos)
 	}
-	name, quoted := nameBefore(text, pos)
 	if class == beside && len(name) == 1 && !quoted {
 		return pos + 1 // v: X
 	}

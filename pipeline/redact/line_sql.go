@@ -13,6 +13,7 @@ var verbs = func() (by [256][]string) {
 	for _, word := range [...]string{
 		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL",
 		"DO", "WITH", "EXPLAIN", "START", "PREPARE", "PRAGMA", "ATTACH",
+		"EXEC", "EXECUTE",
 	} {
 		first := word[0] | 0x20
 		by[first] = append(by[first], word)
@@ -26,7 +27,7 @@ const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in a text.
 func (r *Redactor) hideStatements(v view) {
-	if !hasLiteral(v.text) || !hasSecretWord(v.text) {
+	if !hasLiteral(v.text) || !hasSecretWord(v.text) && !hasRoutine(v.text) {
 		return
 	}
 	for at, statements := nextVerb(v.text, 0), 0; at >= 0 && statements < maxStatements; statements++ {

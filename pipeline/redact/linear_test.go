@@ -48,6 +48,8 @@ func TestRedactionTakesLinearTime(t *testing.T) {
 		"password is monkey. ", "password set to ", "mysqladmin password ",
 		"password='a''", "password=''", "password='''a", "password='a'\"'\"'", "''a", "password=a b ", "password: a b ", "pass phrase ", "session id ", "|password|a", "| password || ",
 		"form-data; name=password", "form-data; name=password\n\n", "form-data; name=\"password\"\r\n\r\na", "密码：", "密码 ", "密码：a ", "密码は", "：", "“", "ｐａ", "\xef\xbc", "clave: ",
+		"s:8:\"password\";", "s:1:\"a\";", "s:1:\"", "Digest response=", "digest ", "response=", "call login('a',", "login('a', ", "exec login ", "s3('a', ", "s3(", "mysql('", "login(", "postgres://a:b ",
+		"postgres://a:b c ", "a/b@", "a/b@//", "conn a/b@", "sqlplus -s ", ":pserver:a:", "?verify=a1b2c3d4", "?sign=a", "&policy=", "schtasks /rp ", "rar -hp", "net use \\\\h ", "--pin ",
 		"value='", `value=\"`, `value="'`, "api key: 'a", "password: Just \"", "password: a(b) 'c", "name=a value=b(", "password: a -> '",
 	} {
 		for _, front := range []string{"", "{\"a\":\"", "password=", "select a ", "?"} {

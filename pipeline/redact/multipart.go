@@ -2,8 +2,8 @@ package redact
 
 import "bytes"
 
-// A form of several parts, RFC 7578, has the name of a field in the header of its part, and the value behind a blank
-// line:
+// A form of several parts, RFC 7578, has the name of a field in the header of its part, and the value behind
+// a blank line:
 //
 //	--boundary
 //	Content-Disposition: form-data; name="password"
@@ -19,8 +19,8 @@ func isFieldOfForm(front []byte) bool {
 	return bytes.HasSuffix(bytes.TrimRight(front, " \t"), formData)
 }
 
-// hidePart hides the value of the part of a form whose header holds pos, and returns the offset behind it, or pos if the
-// header does not end.
+// hidePart hides the value of the part of a form whose header holds pos, and returns the offset behind it,
+// or pos if the header does not end.
 func (p *namePass) hidePart(pos int) int {
 	header := p.text[pos:min(len(p.text), pos+maxScanned)]
 	from, width := -1, 0
@@ -44,13 +44,15 @@ func (p *namePass) hidePart(pos int) int {
 	return to
 }
 
-// formColumn returns the column at which the header of a part begins, which may be behind the front of a record.
+// formColumn returns the column at which the header of a part begins, which may be behind the front of a
+// record.
 func formColumn(text []byte) int {
 	return max(0, bytes.LastIndex(text, []byte("Content-Disposition")))
 }
 
-// hideLineOfPart hides the first line of the value of a part of a form whose header is in the records before, and
-// reports whether it was there. The header ends with a blank line, which writers of logs may leave out.
+// hideLineOfPart hides the first line of the value of a part of a form whose header is in the records
+// before, and reports whether it was there. The header ends with a blank line, which writers of logs may
+// leave out.
 func (r *Redactor) hideLineOfPart(data []byte, next *expectation) (ends bool) {
 	from := min(next.column, len(data))
 	line := bytes.TrimRight(data[from:], " \t\r\"',")

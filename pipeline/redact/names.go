@@ -73,7 +73,7 @@ var keyOwners = [...]string{
 // everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
 var everydayWords = [...]string{
 	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey",
-	"otc", "cvv", "cvc", "sign", "sas",
+	"otc", "cvv", "cvc", "sign", "sas", "puk",
 }
 
 // doubtfulWords are the whole names of URL parameters that hold a credential, or a word.

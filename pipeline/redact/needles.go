@@ -27,8 +27,10 @@ const (
 	keyNeedle                          // the first line of a private key
 	commandNeedle                      // a command, or an option, whose value is a secret
 	positionalNeedle                   // a command with a secret among its arguments
+	digestNeedle                       // the word Digest
 	phraseNeedle                       // words in front of a secret
 	pipeNeedle                         // a command that reads a secret
+	routineNeedle                      // a routine of SQL, see routines.go
 	loginNeedle                        // a word behind which user/password may stand
 	pathNeedle                         // a segment of a path behind which a secret stands
 	redisNeedle                        // the front of a command of Redis, see redisPhrases
@@ -93,6 +95,7 @@ var needles = [...]needle{
 	{"sid", nameNeedle},
 	{"otc", nameNeedle},
 	{"pin", nameNeedle},
+	{"puk", nameNeedle},
 	{"nonce", nameNeedle},
 	{"ticket", nameNeedle},
 	{"bearer", bearerNeedle},
@@ -113,6 +116,7 @@ var needles = [...]needle{
 	{"-----begin ", keyNeedle},
 	{"--user", commandNeedle},
 	{"--proxy-user", commandNeedle},
+	{"digest", digestNeedle},
 	{"setuser", phraseNeedle},
 	{"on >", phraseNeedle},
 	{"off >", phraseNeedle},
@@ -123,8 +127,36 @@ var needles = [...]needle{
 	{"sudo -s", pipeNeedle},
 	{"-stdin", pipeNeedle},
 	{"cryptsetup", pipeNeedle},
+	{"kinit ", pipeNeedle},
 	{"--with-token", pipeNeedle},
 	{"login", loginNeedle},
+	{"signin", routineNeedle},
+	{"sign_in", routineNeedle},
+	{"authenticate", routineNeedle},
+	{"user(", routineNeedle},
+	{"user_login", routineNeedle},
+	{"register(", routineNeedle},
+	{"register_user", routineNeedle},
+	{"sp_adduser", routineNeedle},
+	{"s3(", routineNeedle},
+	{"s3cluster(", routineNeedle},
+	{"s3queue(", routineNeedle},
+	{"gcs(", routineNeedle},
+	{"cosn(", routineNeedle},
+	{"oss(", routineNeedle},
+	{"hudi(", routineNeedle},
+	{"deltalake(", routineNeedle},
+	{"iceberg(", routineNeedle},
+	{"icebergs3(", routineNeedle},
+	{"blobstorage(", routineNeedle},
+	{"mysql(", routineNeedle},
+	{"postgresql(", routineNeedle},
+	{"mongodb(", routineNeedle},
+	{"remote(", routineNeedle},
+	{"remotesecure(", routineNeedle},
+	{"distributed(", routineNeedle},
+	{"redis(", routineNeedle},
+	{"set_external_", routineNeedle},
 	{"logon", loginNeedle},
 	{"sqlplus", loginNeedle},
 	{"impdp", loginNeedle},

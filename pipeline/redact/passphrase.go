@@ -2,9 +2,9 @@ package redact
 
 import "bytes"
 
-// A value without quotes may have several words: password=correct horse user=x. It extends to the next name with a mark,
-// or to the end of a line that begins with the name. Most of the words behind the first are none of prose: otherwise
-// they are a sentence, password=x was rejected for user=bob.
+// A value without quotes may have several words: password=correct horse user=x. It extends to the next name
+// with a mark, or to the end of a line that begins with the name. Most of the words behind the first are
+// none of prose: otherwise they are a sentence, password=x was rejected for user=bob.
 
 // maxWords bounds the words of a value without quotes.
 const maxWords = 8
@@ -28,8 +28,8 @@ func (p *namePass) endOfWords(value valueRange, pos int) int {
 
 var phraseWordBy = newWordTable([]string{"phrase"})
 
-// endOfPassphrase returns the end of the words of value, whose mark, a colon, is at pos, if they are a passphrase that
-// begins with a word of prose: password: correct horse, user: bob; 0: they are none.
+// endOfPassphrase returns the end of the words of value, whose mark, a colon, is at pos, if they are a
+// passphrase that begins with a word of prose: password: correct horse, user: bob; 0: they are none.
 func (p *namePass) endOfPassphrase(value valueRange, class class, pos int) int {
 	text := p.text
 	if class != strong || value.quoted || text[pos] != ':' || isPlaceholder(value.of(text)) || !p.beginsSetting(pos) {

@@ -155,11 +155,7 @@ func (p *phrasePass) readName(name secretName) int {
 	case end == len(text):
 		return end
 	case text[end] == '|' && isCell(text, name.from):
-		start := end + 1
-		if start < len(text) && text[start] == '|' { // of a heading
-			start++
-		}
-		if next := p.hideCell(name, start); next > start {
+		if next := p.hideCell(name, end+1); next > end+2 {
 			return next
 		}
 		return p.hideCandidate(name, end+1, len("secret"))
@@ -230,6 +226,9 @@ func isCell(text []byte, pos int) bool {
 // continue.
 func (p *phrasePass) hideCell(name secretName, pos int) int {
 	text := p.text
+	if pos < len(text) && text[pos] == '|' { // of a heading
+		pos++
+	}
 	from := skipBlanks(text, pos)
 	to := from
 	for to < len(text) && text[to] != '|' && text[to] != '\n' && text[to] != '"' && text[to] != '\\' &&
@@ -294,12 +293,18 @@ func hasDigitInside(word []byte) bool {
 	return s.digitInside || len(word) >= 18
 }
 
+// hasAssigningCommand reports whether front has a command behind which the word password has a value.
+func hasAssigningCommand(front []byte) bool {
+	return bytes.Contains(front, []byte("mysqladmin ")) || bytes.Contains(front, []byte("nmcli ")) ||
+		bytes.Contains(front, []byte("pdftk "))
+}
+
 // isAssigned reports whether word, which begins at start, is given to name as a value: ENV PASSWORD X; db_password X.
 func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
 	front := p.text[max(0, name.from-maxName):name.from]
 	if len(word) == 0 || isOneOf(word, linkMarks[:]) ||
-		!name.technical && !command && !bytes.Contains(front, []byte("mysqladmin ")) {
+		!name.technical && !command && !hasAssigningCommand(front) {
 		return false
 	}
 	last := lastWord(front)
@@ -307,7 +312,7 @@ func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 		front = front[:len(bytes.TrimRight(front, " \t"))-len(last)]
 		last = lastWord(front)
 	}
-	if isOneFold(last, assigningWords[:]) || name.password && bytes.Contains(front, []byte("mysqladmin ")) {
+	if isOneFold(last, assigningWords[:]) || name.password && hasAssigningCommand(front) {
 		return true
 	}
 	if !endsPreamble(last) || !p.isLastWord(start) {

@@ -4,7 +4,7 @@ import "bytes"
 
 // passwordReaders are commands that read a secret from their standard input.
 var passwordReaders = [...]string{
-	"chpasswd", "passwd --stdin", "sudo -S", "--password-stdin", "--pass-stdin", "cryptsetup ", "--with-token",
+	"chpasswd", "passwd --stdin", "sudo -S", "--password-stdin", "--pass-stdin", "cryptsetup ", "--with-token", "kinit ",
 }
 
 // readsPassword reports whether one of passwordReaders is in the part of a pipeline that begins with command.
@@ -22,6 +22,7 @@ func readsPassword(command []byte) bool {
 
 // hidePiped hides what echo writes into a command that reads a secret: echo X | passwd --stdin bob.
 func (r *Redactor) hidePiped(v view) {
+	r.hideHereStrings(v)
 	text := v.text
 	for pos := 0; ; {
 		i := bytes.IndexByte(text[pos:], '|')
@@ -37,6 +38,33 @@ func (r *Redactor) hidePiped(v view) {
 			continue
 		}
 		r.hideWritten(v, end-len(front)+from, end)
+	}
+}
+
+// hereString is the mark of a text that a command of a shell reads.
+var hereString = []byte("<<<")
+
+// hideHereStrings hides the here-strings that a command reads as a secret: docker login --password-stdin <<< X.
+func (r *Redactor) hideHereStrings(v view) {
+	text := v.text
+	for pos := 0; ; {
+		i := bytes.Index(text[pos:], hereString)
+		if i < 0 {
+			return
+		}
+		front := text[pos : pos+i]
+		pos += i + len(hereString)
+		if !readsPassword(front[max(0, len(front)-maxPhrase):]) {
+			continue
+		}
+		value := readArgument(text, pos)
+		from := value.from
+		if colon := bytes.IndexByte(value.of(text), ':'); colon > 0 {
+			from += colon + 1
+		}
+		if content := text[from:max(from, value.to)]; len(content) > 0 && !isPlaceholder(content) {
+			r.hide(v, from, value.to, RuleFlag)
+		}
 	}
 }
 

@@ -243,14 +243,8 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 	case positionalNeedle:
 		known, _ := positionalAt(data, pos)
 		return known != nil
-	case phraseNeedle:
-		return true
-	case pipeNeedle:
-		return bytes.IndexByte(data[:pos], '|') >= 0
-	case loginNeedle:
-		_, to := loginSecret(data, end)
-		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
-		return to > 0
+	case phraseNeedle, digestNeedle, pipeNeedle, routineNeedle, loginNeedle:
+		return c.examinePhrase(n, pos, end)
 	case pathNeedle:
 		return c.isPath(pos, end) || isLetter(data[pos]) && c.isName(pos)
 	case redisNeedle:
@@ -261,6 +255,32 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 		c.entity = true
 	case byteNeedle:
 		return c.isByte(pos)
+	}
+	return false
+}
+
+// examinePhrase reports whether a secret may be behind the words of a needle, which are at data[pos:end].
+func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
+	data := c.data
+	switch n.kind {
+	case phraseNeedle:
+		return true
+	case digestNeedle:
+		c.escaped = true
+		return bytes.Contains(data[pos:min(len(data), pos+maxScanned+maxName)], []byte("response"))
+	case pipeNeedle:
+		return bytes.IndexByte(data[:pos], '|') >= 0 || bytes.Contains(data[pos:], hereString)
+	case routineNeedle:
+		c.sqlWord = true
+		if end > pos && data[end-1] != '(' {
+			return c.isName(pos)
+		}
+		return false
+	case loginNeedle:
+		c.sqlWord = c.sqlWord || n.text[:3] == "log" && isRoutineEnd(data, end)
+		_, to := loginSecret(data, end)
+		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
+		return to > 0
 	}
 	return false
 }
@@ -336,6 +356,8 @@ func (c *lineChecks) isName(pos int) bool {
 		return true
 	case class.isSecret():
 		return c.beginsElement(from) || c.isOption(from, pos, end)
+	case class == everyday && c.isOption(from, pos, end):
+		return true
 	}
 	return class == everyday && data[from] == 'A' &&
 		(isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
@@ -369,8 +391,7 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	}
 	switch mark := data[pos]; mark {
 	case '=', ':':
-		c.everyday = c.everyday || class == everyday && mark == '=' ||
-			class == doubtful && isDoubtfulToken(wordOfParameter(data[pos+1:]))
+		c.everyday = c.everyday || (class == everyday || class == doubtful) && mark == '='
 		c.namedBeside = c.namedBeside || class == beside
 		return class.isSecret() || class == everyday && isSessionName(nameAtEnd(data[max(0, end-maxName):end]))
 	case '>':
@@ -398,15 +419,6 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	return pos > blank && class.isSecret() // set password …
 }
 
-// wordOfParameter returns the value of a parameter at the front of text.
-func wordOfParameter(text []byte) []byte {
-	end := 0
-	for end < len(text) && !endsParameter(text, end, true) && !tokenStop[text[end]] {
-		end++
-	}
-	return text[:end]
-}
-
 // beginsElement reports whether a name that begins at from is that of an element of XML.
 func (c *lineChecks) beginsElement(from int) bool {
 	if from > 0 && c.data[from-1] == ':' { // its namespace
@@ -422,7 +434,8 @@ func (c *lineChecks) beginsElement(from int) bool {
 func (c *lineChecks) isOption(from, pos, end int) bool {
 	for ; from <= pos; from++ {
 		if c.data[from] == '-' && beginsOption(c.data, from) {
-			return end < len(c.data) && SecretName(c.data[from:optionEnd(c.data, from)])
+			name := c.data[from:optionEnd(c.data, from)]
+			return end < len(c.data) && (SecretName(name) || isPinOption(name))
 		}
 	}
 	return false
@@ -438,7 +451,8 @@ func (c *lineChecks) isCommand(name string, pos int) bool {
 		return false
 	}
 	c.escaped = true
-	if found := commandAt(c.data, pos); found.slash != "" || found.long != "" {
+	if found := commandAt(c.data, pos); found.slash+found.long+found.front+found.slashWord != "" ||
+		found.name == "curl" && bytes.Contains(c.data[pos:], []byte("cert ")) {
 		return true
 	}
 	return c.options.ask(func() bool {

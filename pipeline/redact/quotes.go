@@ -2,10 +2,10 @@ package redact
 
 import "bytes"
 
-// readQuoted returns the value that begins with the quote at pos. Within it a doubled quote stands for one, as in SQL
-// and YAML; it may begin with several quotes and end with as many, as within a literal of SQL, or in Python; and further
-// parts may follow without a blank, as in a shell: 'a”b', ”a”, 'it'"'"'s', 'it'\”s'. inString is that of
-// readValue.
+// readQuoted returns the value that begins with the quote at pos. Within it a doubled quote stands for one,
+// as in SQL and YAML; it may begin with several quotes and end with as many, as within a literal of SQL, or
+// in Python; and further parts may follow without a blank, as in a shell: 'a”b', ”a”, 'it'"'"'s', 'it'\”s'.
+// inString is that of readValue.
 func readQuoted(text []byte, pos int, inString bool) valueRange {
 	quote := text[pos]
 	from := pos + 1
@@ -58,8 +58,8 @@ func closingQuotes(text []byte, from int, quote byte, count int) int {
 	}
 }
 
-// quotedPart returns the part at pos of a value in quotes, which follows one in quotes of that kind without a blank, and
-// the offset behind it; pos if there is none.
+// quotedPart returns the part at pos of a value in quotes, which follows one in quotes of that kind without
+// a blank, and the offset behind it; pos if there is none.
 func quotedPart(text []byte, pos int, quote byte, inString bool) (from, to, end int) {
 	switch c := text[pos]; {
 	case c == '\\' && pos+2 < len(text) && isQuote(text[pos+1]) && text[pos+1] == quote && text[pos+2] == quote:

@@ -12,7 +12,7 @@
 // each from the front to the end:
 //
 //	names     password=…, "token": …, <secret>…</secret>   (line.go, value.go, values.go, quotes.go, passphrase.go,
-//	          multipart.go)
+//	          multipart.go, serialized.go)
 //	foreign   пароль: …, 密码：…                              (foreign.go)
 //	pairs     ["password", "…"], ['Cookie', '…']            (pairs.go)
 //	flags     --password …, mysql -p…, passwd '…'           (flags.go, commands.go)
@@ -21,7 +21,7 @@
 //	phrases   set password … for bob, the password is …     (phrases.go, statements.go, generated.go)
 //	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go, tokens.go)
 //	URLs      user:password@, ?code=…, /reset-password/…    (url.go, userinfo.go)
-//	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go)
+//	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go, routines.go)
 //
 // Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
 // form: escaped as in JSON, percent-encoded, with + for blanks, with references to characters, with colours of a

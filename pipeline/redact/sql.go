@@ -15,13 +15,14 @@ import (
 //     password, api_key, …,
 //   - directly after such a name (OPTIONS (PASSWORD '…')), and after the = of SET PASSWORD FOR,
 //   - in an INSERT or a comparison of rows with a list of columns, in the position of a column with such a name,
+//   - in the arguments of a routine that gets a password or a key in a known position (routines.go),
 //   - in an INSERT without a list of columns into a table of accounts or secrets.
 //
 // In other literals and in comments, what Line hides is hidden: a URL, a document, another statement.
 //
 // An unterminated literal extends to the end. The text is read once, token by token, without a grammar.
 func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
-	if !hasSecretWord(sql) && !isAccountTable(sql) && bytes.IndexByte(sql, '@') < 0 && !r.mayHoldSecret(sql) {
+	if !hasSecretWord(sql) && !hasRoutine(sql) && !isAccountTable(sql) && bytes.IndexByte(sql, '@') < 0 && !r.mayHoldSecret(sql) {
 		return sql, false
 	}
 	r.spans = r.spans[:0]
@@ -131,6 +132,8 @@ type statement struct {
 	set             passwordClause // how much of SET PASSWORD FOR was read
 	keyed           bool           // PRAGMA or ATTACH was read, whose key is that of an encrypted database
 
+	call call // the routine whose arguments are read
+
 	insert        insertState
 	listDepth     int // of the brackets of the list of columns, or of values
 	column        int // in that list
@@ -172,7 +175,7 @@ func (s *statement) isSecretLiteral(named bool) bool {
 		return false
 	}
 	secretColumn := s.insert == inTuple && s.column < 64 && s.secretColumns&(1<<s.column) != 0
-	if s.hiding || named || secretColumn {
+	if s.hiding || named || secretColumn || s.isSecretArgument() {
 		return true
 	}
 	if s.SQL[s.From] == '"' || s.Escaped && s.AtEscapedQuote() {
@@ -208,6 +211,7 @@ func (s *statement) readWord() {
 			s.stopHiding()
 		}
 		s.readKeyword()
+		s.readRoutine()
 		s.afterFunction = s.IsAny(secretFunctions[:])
 	}
 	s.keyed = s.keyed || s.depth == 0 && (s.Is("PRAGMA") || s.Is("ATTACH"))
@@ -271,6 +275,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 	switch c {
 	case '(':
 		s.depth++
+		s.readCall(c)
 		if (function || named && s.insert != inserting && s.insert != inColumns) &&
 			!s.hiding { // until the bracket closes
 			s.hiding, s.insideCall, s.hidingDepth = true, true, s.depth-1
@@ -284,11 +289,13 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 			s.afterRow = s.secretColumns != 0
 		}
 		s.depth--
+		s.readCall(c)
 		s.closeList()
 		if s.hiding && (s.depth < s.hidingDepth || s.insideCall && s.depth == s.hidingDepth) {
 			s.stopHiding()
 		}
 	case ',':
+		s.readCall(c)
 		if s.hiding && s.depth <= s.hidingDepth {
 			s.stopHiding()
 		}
@@ -296,6 +303,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 			s.column++
 		}
 	case ';':
+		s.readCall(c)
 		s.stopHiding()
 		s.insert, s.set, s.depth, s.keyed = noInsert, noSet, 0, false
 	case '=':
@@ -355,5 +363,5 @@ func (s *statement) endsComparison() bool {
 // secretFunctions are the functions of MySQL whose arguments are passwords or keys.
 var secretFunctions = [...]string{
 	"PASSWORD", "OLD_PASSWORD", "ENCRYPT", "AES_ENCRYPT", "AES_DECRYPT", "DES_ENCRYPT", "DES_DECRYPT",
-	"ENCODE", "DECODE", "CRYPT", "PGP_SYM_ENCRYPT", "PGP_SYM_DECRYPT", "HMAC",
+	"ENCODE", "DECODE", "CRYPT", "DECRYPT", "TRYDECRYPT", "PGP_SYM_ENCRYPT", "PGP_SYM_DECRYPT", "HMAC",
 }

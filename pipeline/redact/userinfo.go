@@ -8,9 +8,9 @@ var transports = [...]string{"tcp(", "tcp4(", "tcp6(", "unix(", "udp(", "cloudsq
 // copyCommands are commands whose arguments may be user:password@host.
 var copyCommands = [...]string{"scp ", "sftp ", "ssh ", "ftp ", "rsync "}
 
-// bareUserInfo returns the password in front of the @ at pos, which is in no URL; to is 0 if there is none. The text
-// behind the @ is a transport, or the password looks generated and a host with a port follows, or a command of
-// copyCommands is in front.
+// bareUserInfo returns the password in front of the @ at pos, which is in no URL; to is 0 if there is none.
+// The text behind the @ is a transport, or the password looks generated and a host with a port follows, or a
+// command of copyCommands is in front.
 func bareUserInfo(text []byte, pos int) (from, to int) {
 	start := pos
 	for start > 0 && pos-start < maxBalanced && text[start-1] > ' ' && !isQuote(text[start-1]) {
@@ -52,8 +52,9 @@ var oracleCommands = [...]string{
 	"sql", "sqlcl", "userid", "lsnrctl", "adrci", "tnsping",
 }
 
-// oraclePassword returns the password in user/password@database, which begins at start, has its slash at slash, and its @
-// at pos: of Oracle, with // behind the @, or behind one of oracleCommands; to is 0 if there is none.
+// oraclePassword returns the password in user/password@database, which begins at start, has its slash at
+// slash, and its @ at pos: of Oracle, with // behind the @, or behind one of oracleCommands; to is 0 if
+// there is none.
 func oraclePassword(text []byte, start, slash, pos int) (from, to int) {
 	user := text[start:slash]
 	user = user[bytes.LastIndexByte(user, '>')+1:] // of XML
@@ -79,8 +80,8 @@ func oraclePassword(text []byte, start, slash, pos int) (from, to int) {
 	return slash + 1, pos
 }
 
-// followsOracleCommand reports whether front, the text in front of an argument, ends with one of oracleCommands, and
-// options.
+// followsOracleCommand reports whether front, the text in front of an argument, ends with one of
+// oracleCommands, and options.
 func followsOracleCommand(front []byte) bool {
 	for range 4 {
 		word := lastWord(front)
