@@ -184,11 +184,16 @@ func (c *Conn) pinDelivered(dir Dir, off int64, data []byte) {
 		pinned = &waitingSegment{off: off}
 		half.pinned = pinned
 	case pinned.endOffset() != off:
+		c.handler.Observe(dir, CopyDropped, c.now)
 		return
 	default:
 		c.pool.chargeConn(c, -BufferCost(len(pinned.b)))
 	}
-	pinned.b = append(pinned.b, data[:min(len(data), maxPinned-len(pinned.b))]...)
+	kept := min(len(data), maxPinned-len(pinned.b))
+	if kept < len(data) {
+		c.handler.Observe(dir, CopyDropped, c.now)
+	}
+	pinned.b = append(pinned.b, data[:kept]...)
 	c.pool.chargeConn(c, BufferCost(len(pinned.b)))
 }
 

@@ -17,7 +17,7 @@ type Pool struct {
 // NewPool returns a Pool whose Conns together may hold limit bytes.
 func NewPool(limit int) *Pool {
 	pool := &Pool{Holders: memory.Holders[*Conn]{Limit: limit}}
-	pool.SetDelivered(nil, 1<<20)
+	pool.SetDelivered(nil, 512<<10)
 	return pool
 }
 

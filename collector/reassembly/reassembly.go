@@ -123,6 +123,7 @@ const (
 	UrgentByte                         // a byte of urgent data, which is not part of the stream
 	DoubtfulDropped                    // dropped: others were sent in place of doubtful bytes
 	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
+	CopyDropped                        // delivered bytes that can be compared no more, and that the receiver has not acknowledged
 	NotRepeated                        // it continues a message behind a GapConflict whose front is not delivered again
 )
 

@@ -313,7 +313,10 @@ func (c *Conn) giveUpOldest(why GapReason) {
 			c.dropStrays(&c.half[dir])
 			c.dropSYNData(&c.half[dir])
 			c.dropDoubtful(&c.half[dir])
-			c.dropPinned(&c.half[dir])
+			if c.half[dir].pinned != nil {
+				c.handler.Observe(Dir(dir), CopyDropped, c.now)
+				c.dropPinned(&c.half[dir])
+			}
 		}
 		c.pool.chargeConn(c, -c.Buffered())
 		return

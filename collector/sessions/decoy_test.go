@@ -169,6 +169,11 @@ var hiddenDecoys = map[string]func(d *decoyTest){
 		d.wait(3 * time.Second)
 		d.send(">", "A", 0, 0, attacked)
 	},
+	"before a part that waits": func(d *decoyTest) {
+		d.send(">", "A", 30, 0, attacked[30:])
+		d.send(">", "A", 0, 0, innocent(20))
+		d.send(">", "A", 0, 0, attacked[:30])
+	},
 	"with another byte at its end": func(d *decoyTest) {
 		d.send(">", "A", 0, 0, innocent(3000))
 		d.send(">", "A", 2999, 0, "y")

@@ -24,7 +24,7 @@ type tableMetrics struct {
 	segmentsOutside, segmentsBeforeStart, segmentsLate counter
 	segmentsChecksum                                   counter
 	fragmentsTimeout, fragmentsLimit, fragmentsStop    counter
-	conflicts, urgentBytes                             counter
+	conflicts, urgentBytes, droppedCopies              counter
 
 	spoofedPackets  counter
 	unopenedTunnels map[links.Encapsulation]counter
@@ -50,6 +50,9 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Memory of TCP segments that wait because earlier bytes are missing, in bytes."),
 		conflicts: factory.Counter("tidegate_sessions_overlap_conflicts_total",
 			"TCP segments and IP fragments that overlap earlier ones and have different bytes."),
+		droppedCopies: factory.Counter("tidegate_sessions_dropped_copies_total",
+			"Parts of payload that their receiver had not acknowledged and that were dropped from the memory for the "+
+				"comparison with what is sent again, because of a limit."),
 		urgentBytes: factory.Counter("tidegate_sessions_urgent_bytes_total",
 			"Bytes of TCP urgent data, which receivers do not read as part of the stream."),
 		duplicates: factory.Counter("tidegate_sessions_nat_duplicates_total",

@@ -135,6 +135,8 @@ func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64
 		stats.conflicts++
 		f.marks |= markConflict
 		f.table.metrics.conflicts.Inc()
+	case reassembly.CopyDropped:
+		f.table.metrics.droppedCopies.Inc()
 	case reassembly.UrgentByte:
 		stats.sides[dir].bytes++
 		stats.history.addKind(kindUrgent, dir)

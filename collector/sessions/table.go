@@ -100,10 +100,10 @@ func (t *Table) clearFlows() {
 	}
 }
 
-// deliveredBytes returns the memory of a worker for the bytes that were delivered last: a MiB, or less within a small
-// budget.
+// deliveredBytes returns the memory of a worker for the bytes that were delivered last: 512 KiB, or less within a
+// small budget.
 func deliveredBytes(budget *memory.Budget) int {
-	const most, least = 1 << 20, 128 << 10
+	const most, least = 512 << 10, 128 << 10
 	if budget == nil {
 		return most
 	}
