@@ -107,8 +107,8 @@ func TestServersExecutedWhatTheEventsContain(t *testing.T) {
 func compareRound(t *testing.T, count int, seed uint64) {
 	l := newLab(t)
 	subjects := []*subject{
-		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), redisSubject(), mariadbSubject(),
-		dnsmasqSubject(), extensionSubject(), opensslSubject(),
+		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), unreadSubject(), redisSubject("redis", redisPort, hosts[:]...),
+		mariadbSubject(), dnsmasqSubject(), extensionSubject(), opensslSubject(),
 	}
 	if only := os.Getenv("TIDEGATE_SERVERS"); only != "" {
 		subjects = slices.DeleteFunc(subjects, func(s *subject) bool { return !slices.Contains(strings.Split(only, ","), s.name) })

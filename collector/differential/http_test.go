@@ -165,12 +165,15 @@ type httpDialect struct {
 	spaces []string // between the words of the request line
 	chunks bool     // the server reads chunked bodies
 	folds  bool     // the server reads fields of several lines
+	old    bool     // the server reads requests of HTTP/0.9
+	// lengths is set if the server reads lengths as the int() of Python does.
+	lengths bool
 }
 
 var (
-	looseHTTP  = httpDialect{spaces: []string{" ", " ", " ", "  ", "    "}, chunks: true}
+	looseHTTP  = httpDialect{spaces: []string{" ", " ", " ", "  ", "    "}, chunks: true, old: true}
 	strictHTTP = httpDialect{spaces: []string{" "}, chunks: true, folds: true}
-	pythonHTTP = httpDialect{spaces: []string{" ", " ", "\t", "\v", "\f", " \t "}, folds: true}
+	pythonHTTP = httpDialect{spaces: []string{" ", " ", "\t", "\v", "\f", " \t "}, folds: true, old: true, lengths: true}
 )
 
 // converseHTTP sends some requests on one connection and reads until the server closes it or has answered.
@@ -188,7 +191,7 @@ func converseHTTP(random *rand.Rand, host string, port int, marker string, diale
 	var forms []string
 	var pending []byte
 	for i := range count {
-		request, form := httpRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect, i == count-1)
+		request, form := httpRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect, i == count-1, count == 1)
 		pending = append(pending, request...)
 		forms = append(forms, form)
 		if pipelined && i < count-1 {
@@ -218,7 +221,7 @@ func readSome(conn net.Conn) error {
 }
 
 // httpRequest returns a request whose target contains marker, at its end where it is padded.
-func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last bool) ([]byte, string) {
+func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last, only bool) ([]byte, string) {
 	var forms []string
 	form := func(text string) { forms = append(forms, text) }
 	var out bytes.Buffer
@@ -239,6 +242,10 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 	method := pick(random, "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 	target, targetForm := httpTarget(random, marker)
 	version := pick(random, "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0")
+	if only && dialect.old && len(target) < 1000 && chance(random, 20) {
+		out.WriteString("GET " + target + lineEnd)
+		return out.Bytes(), strings.Join(append(forms, targetForm, "HTTP/0.9"), ", ")
+	}
 	first, second := pick(random, dialect.spaces...), pick(random, dialect.spaces...)
 	form(fmt.Sprintf("%s%q%s%q%s%q", method, first, targetForm, second, version, lineEnd))
 	out.WriteString(method + first + target + second + version + lineEnd)
@@ -260,7 +267,7 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 
 	// 4. The body.
 	var body string
-	if method == "POST" || method == "PUT" {
+	if method == "POST" || method == "PUT" || chance(random, 10) {
 		content := pick(random, "", "a=b", "GET /not-a-request HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("z", 20_000))
 		if dialect.chunks && chance(random, 40) {
 			form("chunked")
@@ -272,7 +279,12 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last boo
 				form("folded length")
 				fold = lineEnd + pick(random, " ", "\t")
 			}
-			headers = append(headers, fmt.Sprint("Content-Length:", fold, len(content)))
+			length := fmt.Sprint(len(content))
+			if dialect.lengths && len(content) > 9 && chance(random, 10) {
+				form("odd length")
+				length = pick(random, "+"+length, "00"+length, length[:1]+"_"+length[1:], "+00"+length)
+			}
+			headers = append(headers, fmt.Sprint("Content-Length:", fold, length))
 			body = content
 		}
 	}

@@ -252,6 +252,12 @@ func observedOf(e *pipeline.Event) (observed, bool) {
 	case pipeline.Dataset_REDIS:
 		seen.text = strings.Join(append([]string{e.Redis.Command}, e.Redis.Args...), " ")
 		seen.refused, seen.unanswered = e.Redis.Error != "", e.Redis.ReplyType == "" || e.Redis.Reply == "QUEUED"
+	case pipeline.Dataset_MEMCACHED:
+		switch e.Memcached.Command {
+		case "set", "add", "ms":
+			seen.text = "store " + e.Memcached.Key
+		}
+		seen.refused, seen.unanswered = e.Memcached.Error != "", e.Memcached.Error+e.Memcached.Status == ""
 	case pipeline.Dataset_MYSQL:
 		seen.text = e.Mysql.Query
 		seen.refused = e.Mysql.ErrorCode != 0

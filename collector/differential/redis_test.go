@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,22 +22,31 @@ import (
 
 const redisPort = 6379
 
-func redisSubject() *subject {
+func redisSubject(name string, port int, hosts ...string) *subject {
 	return &subject{
-		name: "redis", ports: []int{redisPort}, share: 4, same: sameCommand, notLogged: notLogged,
+		name: name, hosts: hosts, ports: []int{port}, share: 2, same: sameCommand, notLogged: notLogged,
 		start: func(l *lab) {
-			l.start("redis.out", "redis-server", "--port", fmt.Sprint(redisPort), "--save", "", "--bind", hosts[0], hosts[1],
-				"--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000000", "--dir", l.dir)
-			l.waitTCP(redisPort)
+			dir := filepath.Join(l.dir, name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				l.t.Fatal(err)
+			}
+			args := []string{
+				"--port", fmt.Sprint(port), "--save", "", "--slowlog-log-slower-than", "0", "--slowlog-max-len", "10000000",
+				"--dir", dir, "--bind",
+			}
+			l.start(name+".out", "redis-server", append(args, hosts...)...)
+			l.waitTCPAt(hosts[0], port)
 		},
-		converse: converseRedis,
-		log:      slowLog,
+		converse: func(random *rand.Rand, host, marker string) (conversation, error) {
+			return converseRedis(random, host, port, marker)
+		},
+		log: func(l *lab) map[clientKey][]executed { return slowLog(l, hosts[0], port) },
 	}
 }
 
 // slowLog returns all commands that Redis has executed, of each client. Redis keeps 31 arguments of 128 bytes.
-func slowLog(l *lab) map[clientKey][]executed {
-	conn, err := net.Dial("tcp", address(hosts[0], redisPort))
+func slowLog(l *lab, host string, port int) map[clientKey][]executed {
+	conn, err := net.Dial("tcp", address(host, port))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -123,9 +133,22 @@ func sameCommand(e observed, logged executed) bool {
 	return event == log
 }
 
+// foreignLines are messages of other protocols, and lines of nonsense. Redis answers each of the first foreignTurns with
+// one error, and reads on.
+var foreignLines = []string{
+	"stats\r\n", "version\r\n", "gets a b\r\n", "EHLO x\r\n", "SSH-2.0-x\r\n", "+PONG\r\n", ":1\r\n", "-ERR x\r\n", "mg a q\r\n", "quitx\r\n",
+	"ms a 100000\r\n", "mn\r\n", "shutdown x y\r\n", "watch\r\n",
+	"set k 0 0 3\r\nabc\r\n", "set k 0 0 100000\r\n", "GET /x\r\n\r\n", "GET /x HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n",
+	"\x16\x03\x01\x00\x05hello\r\n", "\x4a\x00\x00\x00\x0a5.5.5\x00\r\n", "$5\r\nhello\r\n", "PUT /x HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n",
+	"CONNECT a:1 HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n", "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n",
+	"\x80\x01" + strings.Repeat("\x00", 22) + "\r\n",
+}
+
+const foreignTurns = 14
+
 // converseRedis sends commands on one connection.
-func converseRedis(random *rand.Rand, host, marker string) (conversation, error) {
-	conn, local, err := dial(host, redisPort)
+func converseRedis(random *rand.Rand, host string, port int, marker string) (conversation, error) {
+	conn, local, err := dial(host, port)
 	if err != nil {
 		return conversation{}, err
 	}
@@ -134,7 +157,20 @@ func converseRedis(random *rand.Rand, host, marker string) (conversation, error)
 	var forms []string
 
 	// 1. What an attacker sends first: it decides nothing about what follows.
-	switch random.IntN(8) {
+	switch random.IntN(11) {
+	case 6, 7:
+		line := pick(random, foreignLines...)
+		forms = append(forms, fmt.Sprintf("%q", shorten(line, 40)))
+		c.written = append(c.written, line...)
+	case 8:
+		line := pick(random, foreignLines[:foreignTurns]...)
+		turns := pick(random, 1, 31, 33, 40, 63, 65)
+		forms = append(forms, fmt.Sprintf("%d turns of %q", turns, shorten(line, 40)))
+		for range turns {
+			if _, err := io.WriteString(conn, line); err != nil || readSome(conn) != nil {
+				return c, nil
+			}
+		}
 	case 0:
 		forms = append(forms, "GET / HTTP/1.1")
 		c.written = append(c.written, "GET / HTTP/1.1\r\n"...)

@@ -334,6 +334,9 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 		}
 		return true
 	}
+	if dir == protocols.Server && size == 1 {
+		p.revealInner() // bytes that are no response: one to HEAD was paired with another request
+	}
 	p.loseSync(dir)
 	return false
 }

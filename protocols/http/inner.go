@@ -255,10 +255,12 @@ func (p *parser) endCarry(data []byte) bool {
 		return len(data) > maxCarry
 	}
 	rest := data[:end]
-	front := len(r.carry)
 	r.carry = append(r.carry, rest...)
 	blank := methodEnd(r.carry)
-	isRequest := hasTarget(rest) && !(blank > 0 && blank < front && isKnownMethod(r.carry[:blank]) && r.carryTells)
+	joins := blank > 0 && isKnownMethod(r.carry[:blank])
+	word := methodEnd(rest)
+	alone := word > 0 && isKnownMethod(rest[:word])
+	isRequest := hasTarget(rest) && !(joins && (r.carryTells || !alone))
 	if hasTarget(r.carry) && !isRequest {
 		// Nothing but the request that began in the body explains a line that is none by itself.
 		r.tells = r.tells || r.carryTells || len(trim(rest[:end-1])) > 0
@@ -281,6 +283,25 @@ func (r *innerReader) first() *exchange {
 	return nil
 }
 
+// revealInner tells the requests that are held: the server's responses show that it has read them.
+func (p *parser) revealInner() {
+	r := p.inner
+	if r == nil || len(r.held) == 0 {
+		return
+	}
+	r.tells = true
+	if side := &p.sides[protocols.Client]; side.isSearched {
+		markAmbiguous(side.exchange)
+	}
+	if r.lost {
+		r.held[len(r.held)-1].event.AddTag(pipeline.TagTruncated)
+	}
+	for _, found := range r.held {
+		p.tellInner(found)
+	}
+	r.held, r.heldText, r.lost = nil, 0, false
+}
+
 // pairInner returns the request within a body that a response answers, for which no other request waits. Such a
 // response shows that the server has read a body as requests.
 func (p *parser) pairInner(code uint32) *exchange {
@@ -288,19 +309,7 @@ func (p *parser) pairInner(code uint32) *exchange {
 	if r == nil || code == 408 { // a server sends 408 unasked
 		return nil
 	}
-	if len(r.held) > 0 {
-		r.tells = true
-		if side := &p.sides[protocols.Client]; side.isSearched {
-			markAmbiguous(side.exchange)
-		}
-		if r.lost {
-			r.held[len(r.held)-1].event.AddTag(pipeline.TagTruncated)
-		}
-		for _, found := range r.held {
-			p.tellInner(found)
-		}
-		r.held, r.heldText, r.lost = nil, 0, false
-	}
+	p.revealInner()
 	if len(r.told) == 0 {
 		return nil
 	}

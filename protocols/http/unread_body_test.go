@@ -82,6 +82,9 @@ func unreadBodies() map[string][]string {
 		all[method+" many"] = []string{head(100_000) + strings.Repeat(evil, 100)}
 		all[method+" pipelined"] = []string{last + whole + last + whole + last}
 		all[method+" HEAD within"] = []string{head(100_000), strings.Replace(evil, "GET", "HEAD", 1), evil, last}
+		headed := strings.Replace(evil, "GET", "HEAD", 1)
+		all[method+" HEAD then last"] = []string{head(len(headed)) + headed + last + last}
+		all[method+" the front of a method"] = []string{head(4) + strings.Replace(evil, "GET", "DELETE", 1) + last}
 		all[method+" HTTP/0.9"] = []string{head(12) + "GET /evil6\r\n"}
 	}
 	return all
