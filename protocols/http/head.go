@@ -71,7 +71,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		}
 		if dir == protocols.Client {
 			// Where requests end is uncertain, the server may have answered another one: the line is waited for.
-			p.headUnfinished = hasTarget(data) && (!p.ambiguous || bytes.IndexByte(data, '\n') >= 0)
+			isCertain := !p.ambiguous && p.inner.first() == nil
+			p.headUnfinished = hasTarget(data) && (isCertain || bytes.IndexByte(data, '\n') >= 0)
 		}
 		return 0, nil
 	}
