@@ -135,6 +135,7 @@ func (c *testConn) wait(d time.Duration) {
 func (c *testConn) finish() {
 	c.Helper()
 	c.Flush()
+	c.ForgetDelivered()
 	c.checkEmpty()
 }
 

@@ -338,7 +338,7 @@ func (c *Conn) giveUpOldest(why GapReason) {
 }
 
 // Flush delivers all waiting segments and reports missing bytes as gaps. The caller calls it when the
-// connection is over.
+// connection is over, and ForgetDelivered when no segments of it can come any more.
 func (c *Conn) Flush() {
 	for dir := range c.half {
 		c.dropStrays(&c.half[dir])
