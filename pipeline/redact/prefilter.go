@@ -8,8 +8,7 @@ import (
 
 // The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that
 // it finds. Nearly all lines have no secret and are done then: what it costs is the cost of redaction. It
-// finds every
-// line in which one of the passes finds something (FuzzPrefilter), and a few others.
+// finds every line in which one of the passes finds something (FuzzPrefilter), and a few others.
 
 // mayHoldSecret reports whether a pass could find a secret in a line.
 func (r *Redactor) mayHoldSecret(data []byte) bool {
@@ -348,6 +347,9 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
+	if class == noSecret && !isOneCase(data[from:end]) {
+		c.nameAlone = c.nameAlone || c.isNameInAnyCase(data[from:end]) // Redis takes "AuTh" for AUTH
+	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
 	c.escaped = c.escaped || class >= everyday && bytes.IndexByte(data[end:min(len(data), end+maxTail)], '\\') >= 0
@@ -361,6 +363,19 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	return class == everyday && data[from] == 'A' &&
 		(isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
+}
+
+// isNameInAnyCase reports whether a name without regard to its capitals, which otherwise part it into words, is that of
+// a secret.
+func (c *lineChecks) isNameInAnyCase(name []byte) bool {
+	var buf [2 * maxName]byte
+	lower := buf[:copy(buf[:], name)]
+	for i, c := range lower {
+		if isLetter(c) {
+			lower[i] = c | 0x20
+		}
+	}
+	return c.names.classOf(lower, 0, len(lower)) >= everyday
 }
 
 // isNamed reports whether a mark or a string is behind a name of that class, which ends at end.
@@ -543,7 +558,8 @@ func hasBlankPassword(front []byte) bool {
 // isSuspicious reports whether a secret may be in the line because of what was found in several of its places, or in a
 // decoded form of it.
 func (c *lineChecks) isSuspicious() bool {
-	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data) || bytes.IndexByte(c.data, '<') >= 0) ||
+	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data) || bytes.IndexByte(c.data, '<') >= 0 ||
+		bytes.Contains(c.data, formData)) ||
 		c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
 		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
 		c.percent && c.isSecretDecoded('%', decodePercent) ||
