@@ -9,10 +9,10 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// Two flows with the addresses of one connection need not be copies of it. A container sends what it likes on
-// its bridge, with the addresses of a connection of others too, and must not keep that from being reported.
-// So a flow is the duplicate of another one only if both have seen the same payload: NAT changes addresses,
-// but neither bytes nor the numbers of TCP. Who sees none of a connection can guess neither.
+// Two flows with the addresses of one connection need not be copies of it: a container can send packets with the
+// addresses of another connection on its bridge, and must not keep that connection from being reported. So a flow is
+// the duplicate of another one only if both have seen the same payload. NAT changes addresses, but neither bytes nor
+// sequence numbers, and a container that does not see the connection can guess neither of them.
 //
 // Every flow that is reported publishes prints of its payload. A flow that finds a claim is a candidate: it
 // is parsed and its events wait until a print of its own is among those of its reporter. If there is none,
@@ -24,7 +24,7 @@ import (
 // bits of length; 16 bits of the hash. 0 is none.
 type print uint64
 
-// position returns what segments have in common that begin with the same byte.
+// position returns the part that is equal for segments that begin with the same byte.
 func (p print) position() uint32 { return uint32(p >> 32) }
 
 // length returns the length of the payload, modulo 32 KiB.
@@ -116,7 +116,7 @@ func (r reporter) printsOf(end uint8) *directionPrints {
 	return &r.activity.prints[end]
 }
 
-// A comparison is what the payloads of two flows show.
+// A comparison is the result of comparing the payloads of two flows.
 type comparison uint8
 
 const (
@@ -319,8 +319,8 @@ func (r reporter) contradicts(f *flow, p *packet, sender uint8) bool {
 	return differs
 }
 
-// A separation is why a flow is reported although reporter reports a connection with the same addresses:
-// copyDiffers or copyHalf.
+// A separation holds the reason, copyDiffers or copyHalf, why a flow is reported although reporter reports a connection
+// with the same addresses.
 type separation struct {
 	reporter reporter
 	copies   comparison

@@ -48,10 +48,13 @@ func (p *recordingParser) Parse(dir protocols.Dir, data []byte, at int64) (int, 
 	return len(data), nil
 }
 
+// maxRecordedGap is the size of a gap in place of which a recordingParser records zeros.
+const maxRecordedGap = 1 << 20
+
 func (p *recordingParser) Gap(dir protocols.Dir, n int) bool {
 	fmt.Fprintf(&p.recording.log, "%sgap%d ", direction(dir), n)
 	p.recording.gaps[dir] += n
-	if p.recording.texts { // forged numbers make gaps of gigabytes
+	if p.recording.texts || n > maxRecordedGap { // forged numbers make gaps of gigabytes
 		return true
 	}
 	p.recording.bytes[dir] = append(p.recording.bytes[dir], make([]byte, n)...)
