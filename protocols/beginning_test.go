@@ -1,0 +1,45 @@
+package protocols
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+)
+
+// TestHeldBeginningIsReadBeforeWhatDecided: the client's first bytes match no protocol, later ones do. Bytes that were
+// not held are a gap, of which an event says so. A parser that has dropped the connection, or passed it on, sees no gap.
+func TestHeldBeginningIsReadBeforeWhatDecided(t *testing.T) {
+	check := func(first string, size int, stopped bool, want ...string) {
+		t.Helper()
+		var log []string
+		set, _ := toys(&log, nil)
+		for i := range set.list {
+			set.list[i].Nested = true
+		}
+		set.cfg.MaxUnparsedBytes = 1 << 20
+		var events []*pipeline.Event
+		emit := func(event *pipeline.Event) { events = append(events, event) }
+		conn := set.Open(Info{Server: netip.MustParseAddrPort("192.0.2.1:7")}, emit)
+		line := strings.Repeat("n", 70) + "\n"
+		run(conn, ">"+first+line, ">"+strings.Repeat("x", size), ">hi\n", ">#a\n")
+		conn.Close(9)
+		got := strings.ReplaceAll(strings.Join(log, ", "), strings.TrimSpace(line), "n")
+		got = strings.ReplaceAll(got, strings.Repeat("x", maxProof-len(first)-len(line)), "x")
+		if got != strings.Join(want, ", ") {
+			t.Errorf("%q and %d bytes: %s, want %s", first, size, got, strings.Join(want, ", "))
+		}
+		isStop := func(e *pipeline.Event) bool { return slices.Contains(e.Tags, pipeline.TagParsingStopped) }
+		if slices.ContainsFunc(events, isStop) != stopped {
+			t.Errorf("%q and %d bytes: events %v, want one of a stop: %t", first, size, events, stopped)
+		}
+	}
+	check("b\n", 0, false, ">b@0", ">n@0", ">hi@2", ">#a@3", "close")
+	check("b\n", maxProof-73, false, ">b@0", ">n@0", ">xhi@0", ">#a@3", "close")
+	check("b\n", maxProof, true, ">b@0", ">n@0", ">gap 8192", ">gap 3", ">#a@3", "close")
+	check("drop\n", maxProof, false, ">drop@0", "close")
+	check("become other\n", 0, false, ">become other@0", "close", ">n@0", ">hi@2", ">#a@3", "close")
+	check("become nobody\n", maxProof, false, ">become nobody@0", "close")
+}
