@@ -37,22 +37,52 @@ var foreignVariants = func() (list []string) {
 	return list
 }()
 
-// foreignBy has the variants by their first byte.
-var foreignBy = func() (by [256][]string) {
+// foreignBy has the variants by their first byte, foreignByEnd by their last, and foreignByHigh by their first byte
+// beyond ASCII.
+var foreignBy, foreignByEnd, foreignByHigh = func() (first, last, high [256][]string) {
 	for _, name := range foreignVariants {
-		by[name[0]] = append(by[name[0]], name)
+		first[name[0]] = append(first[name[0]], name)
+		end := name[len(name)-1]
+		last[end] = append(last[end], name)
+		if i := highByte(name); i < len(name) {
+			high[name[i]] = append(high[name[i]], name)
+		}
 	}
-	return by
+	return first, last, high
 }()
+
+// highByte returns the offset of the first byte of name beyond ASCII, or its length.
+func highByte(name string) int {
+	i := 0
+	for i < len(name) && name[i] < utf8.RuneSelf {
+		i++
+	}
+	return i
+}
 
 // hasForeignName reports whether text ends with one of foreignNames.
 func hasForeignName(text []byte) bool {
-	if len(text) == 0 {
+	end := len(text)
+	for limit := max(0, end-maxName); end > limit; end-- {
+		if c := text[end-1]; c != ' ' && c != '"' && c != '\'' && c != '\\' {
+			break
+		}
+	}
+	if end == 0 {
 		return false
 	}
-	text = bytes.TrimRight(text[max(0, len(text)-maxName):], "\"'\\ ")
-	for _, name := range foreignVariants {
-		if bytes.HasSuffix(text, []byte(name)) {
+	for _, name := range foreignByEnd[text[end-1]] {
+		if end >= len(name) && string(text[end-len(name):end]) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// isForeignAround reports whether one of foreignNames is in text, with its first byte beyond ASCII at pos.
+func isForeignAround(text []byte, pos int) bool {
+	for _, name := range foreignByHigh[text[pos]] {
+		if from := pos - highByte(name); from >= 0 && len(text)-from >= len(name) && string(text[from:from+len(name)]) == name {
 			return true
 		}
 	}

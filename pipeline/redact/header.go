@@ -71,7 +71,7 @@ func isResponseOfDigest(text []byte, pos int) bool {
 	for to < len(text) && to-end < minDigest && text[to] > ' ' && !isQuote(text[to]) && text[to] != ',' {
 		to++
 	}
-	return to-end >= minDigest && containsWord(text[max(0, pos-maxScanned):pos], &digestWordBy)
+	return to-end >= minDigest && containsWord(text[max(0, pos-maxScanned):pos], digestWordBy)
 }
 
 var digestWordBy = newWordTable([]string{"digest"})

@@ -2,6 +2,8 @@ package redact
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
 	"tidegate/pipeline/redact/sqltoken"
 )
@@ -77,34 +79,48 @@ func (r *Redactor) hideStatement(v view, at int) (next int) {
 }
 
 // hasSecretWord reports whether a text has a word without which no statement has a secret.
-func hasSecretWord(text []byte) bool { return containsWord(text, &secretWordsBy) }
+func hasSecretWord(text []byte) bool { return containsWord(text, secretWordsBy) }
 
-// A wordTable has words of lower-case letters by their first two letters, as bits.
+// A wordTable has words that begin with a letter, in lower case, by that letter in either case. The bits of seconds are
+// those of their second bytes.
 type wordTable struct {
-	seconds [32]uint32
-	words   []string
+	seconds [256]uint32
+	words   [256][]string
 }
 
 var secretWordsBy, accountTablesBy = newWordTable(wordsOf(sqlNeedle)), newWordTable(accountTables[:])
 
-func newWordTable(words []string) (table wordTable) {
-	table.words = words
-	for _, word := range words {
-		table.seconds[word[0]&31] |= 1 << (word[1] & 31)
+// newWordTable returns the table of words. A word that begins with another is left out.
+func newWordTable(words []string) *wordTable {
+	table := new(wordTable)
+	for i, word := range words {
+		isLonger := slices.ContainsFunc(words, func(other string) bool { return word != other && strings.HasPrefix(word, other) })
+		if isLonger || slices.Contains(words[:i], word) {
+			continue
+		}
+		for _, first := range [...]byte{word[0], word[0] &^ 0x20} {
+			table.seconds[first] |= 1 << (word[1] & 31)
+			table.words[first] = append(table.words[first], word)
+		}
 	}
 	return table
 }
 
 // containsWord reports whether a text contains one of the words of table, in any case.
 func containsWord(text []byte, table *wordTable) bool {
-	for i := 0; i+1 < len(text); i++ {
-		if text[i] < '@' || table.seconds[text[i]&31]&(1<<(text[i+1]&31)) == 0 {
-			continue
+	for i := 1; i < len(text); i++ {
+		if first := text[i-1]; table.seconds[first]>>(text[i]&31)&1 != 0 && table.hasPrefixOf(text[i-1:]) {
+			return true
 		}
-		for _, word := range table.words {
-			if len(text)-i >= len(word) && equalLower(text[i:i+len(word)], word) {
-				return true
-			}
+	}
+	return false
+}
+
+// hasPrefixOf reports whether text begins with one of the words.
+func (t *wordTable) hasPrefixOf(text []byte) bool {
+	for _, word := range t.words[text[0]] {
+		if len(text) >= len(word) && equalLower(text[:len(word)], word) {
+			return true
 		}
 	}
 	return false

@@ -188,7 +188,7 @@ func isOneOf(word []byte, list []string) bool {
 // classOf returns the class of a name.
 func classOf(name []byte) class {
 	w := splitName(name)
-	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], &stems) &&
+	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], stems) &&
 		!(w.size == 1 && w.letters[0] == 'v') {
 		return noSecret
 	}
@@ -231,7 +231,7 @@ func classOf(name []byte) class {
 
 // classOfParts returns the class of a name by the words that it contains.
 func classOfParts(w *words, last []byte) class {
-	if containsWord(w.letters[:w.size], &containedBy) {
+	if containsWord(w.letters[:w.size], containedBy) {
 		return strong
 	}
 	for i := range w.count {

@@ -90,6 +90,8 @@ var needles = [...]needle{
 	{"sharedaccess", nameNeedle},
 	{"kata sandi", phraseNeedle},
 	{"palabra de paso", phraseNeedle},
+	{"clave de acceso", phraseNeedle},
+	{"parola d'ordine", phraseNeedle},
 	{"cook", nameNeedle},
 	{"sess", nameNeedle},
 	{"sid", nameNeedle},

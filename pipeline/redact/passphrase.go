@@ -13,7 +13,7 @@ const maxWords = 8
 func (p *namePass) endOfWords(value valueRange, pos int) int {
 	text := p.text
 	name, _ := nameBefore(text, pos)
-	if !containsWord(name, &passwordWordsBy) && !containsWord(name, &phraseWordBy) {
+	if !containsWord(name, passwordWordsBy) && !containsWord(name, phraseWordBy) {
 		return value.to
 	}
 	words := p.readWords(value)

@@ -132,7 +132,7 @@ func newSecretName(text []byte, from, end int, class class) secretName {
 	word := text[from:end]
 	name.technical = class == strong &&
 		(s.separators > 0 || s.humps > 0 || isUpper(word) || bytes.HasSuffix(word, []byte("pw")))
-	name.password = class != header && containsWord(word, &passwordWordsBy) && string(word) != "pass"
+	name.password = class != header && containsWord(word, passwordWordsBy) && string(word) != "pass"
 	return name
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"math/bits"
+	"unicode/utf8"
 )
 
 // The prefilter searches a line for needles, eight bytes at a time, and examines the bytes around each that
@@ -25,13 +27,24 @@ func (r *Redactor) mayHoldSecret(data []byte) bool {
 // highBits are the bits of eight bytes that only bytes beyond ASCII have.
 const highBits = 0x8080808080808080
 
-// isForeign reports whether one of foreignNames is in the line.
+// isForeign reports whether one of foreignNames with a byte beyond ASCII is in the line.
 func (c *lineChecks) isForeign() bool {
 	if c.bits&highBits == 0 {
 		return false
 	}
-	for i := range c.data {
-		if len(foreignBy[c.data[i]]) > 0 && foreignNameAt(c.data, i) > 0 {
+	for i := 0; i < len(c.data); i++ {
+		if i+wordSize <= len(c.data) {
+			high := binary.LittleEndian.Uint64(c.data[i:]) & highBits
+			if high == 0 {
+				i += wordSize - 1
+				continue
+			}
+			i += bits.TrailingZeros64(high) / 8
+		}
+		if c.data[i] < utf8.RuneSelf {
+			continue
+		}
+		if isForeignAround(c.data, i) {
 			return true
 		}
 		if c.data[i] >= 0xe2 && !c.wide {
@@ -500,7 +513,7 @@ func (c *lineChecks) isRedisPhrase(front string, pos int) bool {
 		return false
 	}
 	hasOptions := front == "hello " || front == "migrate "
-	return !hasOptions || c.auth.ask(func() bool { return containsWord(c.data, &authWord) })
+	return !hasOptions || c.auth.ask(func() bool { return containsWord(c.data, authWord) })
 }
 
 var authWord = newWordTable([]string{"auth"})

@@ -51,7 +51,10 @@ var loginWords = [...]string{
 }
 
 // routineWordsBy has the needles of routines, and loginWordsBy those of names with a login.
-var routineWordsBy, loginWordsBy = newWordTable(wordsOf(routineNeedle)), newWordTable([]string{"login", "logon"})
+var routineWordsBy, loginWordsBy = newWordTable(wordsOf(routineNeedle)), newWordTable(loginFronts[:])
+
+// loginFronts are the words that names with a login contain.
+var loginFronts = [...]string{"login", "logon"}
 
 // afterFirst are all positions but the first.
 const afterFirst = ^uint64(1)
@@ -176,11 +179,11 @@ func (s *statement) readCall(c byte) {
 
 // hasRoutine reports whether one of routines, or of those with loginWords, may be in a text.
 func hasRoutine(text []byte) bool {
-	if containsWord(text, &routineWordsBy) {
+	if containsWord(text, routineWordsBy) {
 		return true
 	}
 	for i := 0; i+len("login") <= len(text); i++ {
-		if text[i]|0x20 == 'l' && containsWord(text[i:i+len("login")], &loginWordsBy) &&
+		if text[i]|0x20 == 'l' && containsWord(text[i:i+len("login")], loginWordsBy) &&
 			isRoutineEnd(text, i+len("login")) {
 			return true
 		}

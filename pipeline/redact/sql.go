@@ -22,7 +22,7 @@ import (
 //
 // An unterminated literal extends to the end. The text is read once, token by token, without a grammar.
 func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
-	if !hasSecretWord(sql) && !hasRoutine(sql) && !isAccountTable(sql) && bytes.IndexByte(sql, '@') < 0 && !r.mayHoldSecret(sql) {
+	if !containsWord(sql, statementWordsBy) && bytes.IndexByte(sql, '@') < 0 && !r.mayHoldSecret(sql) {
 		return sql, false
 	}
 	r.spans = r.spans[:0]
@@ -47,6 +47,9 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 	}
 	return r.replaced(sql), true
 }
+
+// statementWordsBy has the words without which no statement has a secret: parts of names, routines, tables of accounts.
+var statementWordsBy = newWordTable(append(append(wordsOf(sqlNeedle, routineNeedle), loginFronts[:]...), accountTables[:]...))
 
 // minComment is the length of the shortest comment with a secret.
 const minComment = 8
@@ -268,7 +271,7 @@ var accountTables = [...]string{
 
 // isAccountTable reports whether the rows of a table of that name may have secrets.
 func isAccountTable(name []byte) bool {
-	return containsWord(name, &accountTablesBy)
+	return containsWord(name, accountTablesBy)
 }
 
 func (s *statement) readPunctuation(c byte, named, function bool) {
