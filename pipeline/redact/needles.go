@@ -120,6 +120,8 @@ var needles = [...]needle{
 	{"--proxy-user", commandNeedle},
 	{"digest", digestNeedle},
 	{"setuser", phraseNeedle},
+	{`"config" "`, phraseNeedle},
+	{`"sentinel" "`, phraseNeedle},
 	{"on >", phraseNeedle},
 	{"off >", phraseNeedle},
 	{"identified by", phraseNeedle},

@@ -146,6 +146,7 @@ type lineChecks struct {
 	atEnd       int    // the text up to here has no URL in front of an @
 	options     answer // a short option of a command
 	auth        answer // the word AUTH
+	redis       answer // a command of Redis with its words in quotes
 	isFirst     bool   // the search ends with the first needle
 	anyNeedle   bool   // a needle was found
 	escaped     bool   // a needle with an escape next to it, or one whose secret stands behind further words
@@ -360,8 +361,9 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
-	if class == noSecret && !isOneCase(data[from:end]) {
-		c.nameAlone = c.nameAlone || c.isNameInAnyCase(data[from:end]) // Redis takes "AuTh" for AUTH
+	if class == noSecret && !c.nameAlone {
+		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
+		c.nameAlone = c.redis.ask(func() bool { return hasQuotedRedis(data) })
 	}
 	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
@@ -376,19 +378,6 @@ func (c *lineChecks) isName(pos int) bool {
 	}
 	return class == everyday && data[from] == 'A' &&
 		(isAuthCommand(data, from) || bytes.HasPrefix(data[from:], []byte("AUTH2 ")))
-}
-
-// isNameInAnyCase reports whether a name without regard to its capitals, which otherwise part it into words, is that of
-// a secret.
-func (c *lineChecks) isNameInAnyCase(name []byte) bool {
-	var buf [2 * maxName]byte
-	lower := buf[:copy(buf[:], name)]
-	for i, c := range lower {
-		if isLetter(c) {
-			lower[i] = c | 0x20
-		}
-	}
-	return c.names.classOf(lower, 0, len(lower)) >= everyday
 }
 
 // isNamed reports whether a mark or a string is behind a name of that class, which ends at end.
@@ -571,7 +560,7 @@ func hasBlankPassword(front []byte) bool {
 // isSuspicious reports whether a secret may be in the line because of what was found in several of its places, or in a
 // decoded form of it.
 func (c *lineChecks) isSuspicious() bool {
-	return c.nameAlone && (c.namedBeside || hasQuotedRedis(c.data) || bytes.IndexByte(c.data, '<') >= 0 ||
+	return c.nameAlone && (c.namedBeside || c.redis.ask(func() bool { return hasQuotedRedis(c.data) }) || bytes.IndexByte(c.data, '<') >= 0 ||
 		bytes.Contains(c.data, formData)) ||
 		c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
 		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
@@ -590,7 +579,26 @@ func (c *lineChecks) isSecretHidden() bool {
 
 // hasQuotedRedis reports whether a command of Redis with its words in quotes may be in a line, see hideRedis.
 func hasQuotedRedis(data []byte) bool {
-	return data[0] == '"' || bytes.Contains(data, []byte(`] "`)) || bytes.Contains(data, []byte(`> "`))
+	if data[0] == '"' && isQuotedRedis(data) {
+		return true
+	}
+	for pos := 0; ; {
+		next := bytes.Index(data[pos:], []byte(` "`))
+		if next < 0 {
+			return false
+		}
+		pos += next + 1
+		if c := byteBefore(data, pos-1); (c == ']' || c == '>') && isQuotedRedis(data[pos:]) {
+			return true
+		}
+	}
+}
+
+// isQuotedRedis reports whether text, which begins with a quote, begins with two words in quotes, the first of which may
+// be the name of a command.
+func isQuotedRedis(text []byte) bool {
+	end := bytes.IndexByte(text[1:min(len(text), maxRedisCommand+2)], '"') + 2
+	return end > 1 && bytes.HasPrefix(text[end:], []byte(` "`))
 }
 
 // isEscapeBefore reports whether an escape, of one or two bytes, may end at pos.

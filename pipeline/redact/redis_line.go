@@ -2,6 +2,9 @@ package redact
 
 import "bytes"
 
+// maxRedisCommand is the length of the longest name of a command of Redis with secrets.
+const maxRedisCommand = 16
+
 // maxRedisWords bounds the arguments of a command of Redis in a line.
 const maxRedisWords = 64
 
@@ -79,14 +82,14 @@ func (r *Redactor) hideQuotedRedis(v view, pos int) int {
 	text := v.text
 	name := readValue(text, pos, false)
 	end := name.next
-	if end+1 >= len(text) || text[end] != ' ' || text[end+1] != '"' || name.to-name.from > 16 {
+	if end+1 >= len(text) || text[end] != ' ' || text[end+1] != '"' || name.to-name.from > maxRedisCommand {
 		return pos + 1
 	}
 	var buf [33]byte
 	command := append(buf[:0], name.of(text)...)
 	if isOneFold(command, []string{"config", "acl", "sentinel"}) {
 		word := readValue(text, end, false)
-		if word.to-word.from > 16 {
+		if word.to-word.from > maxRedisCommand {
 			return end
 		}
 		command = append(append(command, ' '), word.of(text)...)
