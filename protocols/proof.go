@@ -145,17 +145,18 @@ func (c *Conn) goOnBehindRefusal(dir Dir, data []byte, at int64) {
 		}
 		held.answered = len(held.bytes[Client])
 	}
-	behind := slices.Concat(held.bytes[Client][held.answered:], data)
 	if held.lost == 0 && len(held.bytes[Client])+len(data) <= maxProof {
 		c.keepProof(Client, data)
 		if other := c.protocolBySync(); other != noProtocol {
 			c.changeProtocol(other, dir.Other(), held.answerAt)
 			return
 		}
-		if c.mayDecideLater(behind) {
+		if c.mayDecideLater(held.bytes[Client][held.answered:]) {
 			return
 		}
+		data = nil // it is in the proof
 	}
+	behind := slices.Concat(held.bytes[Client][held.answered:], data) // leaveProtocol releases the buffers of the proof
 	held.answered = 0
 	c.leaveProtocol(at)
 	if c.redetect(dir, behind) {
