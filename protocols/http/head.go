@@ -71,7 +71,7 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		}
 		if dir == protocols.Client {
 			// Where requests end is uncertain, the server may have answered another one: the line is waited for.
-			isCertain := !p.ambiguous && p.inner.first() == nil
+			isCertain := !p.ambiguous && p.inner.firstUnanswered() == nil
 			p.headUnfinished = hasTarget(data) && (isCertain || bytes.IndexByte(data, '\n') >= 0)
 		}
 		return 0, nil
@@ -255,7 +255,7 @@ func (p *parser) exchangeOfResponse(code uint32) *exchange {
 		return &exchange{}
 	case request != nil:
 		if (*request).behindInner {
-			p.flushInner()
+			p.emitInner()
 		}
 		return *request
 	}

@@ -195,7 +195,7 @@ func (p *parser) enqueue(exchange *exchange) {
 	for _, uncertain := range p.pairing.Expect(exchange) {
 		uncertain.event.Partial = true
 	}
-	exchange.behindInner = p.inner != nil && len(p.inner.told) > 0
+	exchange.behindInner = p.inner != nil && len(p.inner.unanswered) > 0
 	p.chargeTexts(exchange)
 }
 
@@ -208,7 +208,7 @@ func (p *parser) chargeTexts(exchange *exchange) {
 
 // Held returns the size of the requests that wait for their response.
 func (p *parser) Held() int {
-	return p.pairing.Len()*protocols.EventBytes + p.textBytes + p.innerHeld()
+	return p.pairing.Len()*protocols.EventBytes + p.textBytes + p.innerSize()
 }
 
 // evictOldest emits the oldest waiting request. Its response, or the rest of it if it has begun, is skipped.
@@ -335,7 +335,7 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 		return true
 	}
 	if dir == protocols.Server && size == 1 {
-		p.revealInner() // bytes that are no response: one to HEAD was paired with another request
+		p.reportWithheld() // bytes that are no response: one to HEAD was paired with another request
 	}
 	p.loseSync(dir)
 	return false

@@ -9,8 +9,8 @@ import (
 
 // Bounds of what is kept of requests within bodies.
 const (
-	maxInner     = 256      // requests that wait for a response, and as many that are held
-	maxInnerText = 64 << 10 // bytes of the texts of those that are held
+	maxInner     = 256      // requests that wait for a response, and as many that are withheld
+	maxInnerText = 64 << 10 // bytes of the texts of those that are withheld
 	maxCarry     = 8 << 10  // bytes of a line that goes on behind its body
 )
 
@@ -20,8 +20,8 @@ const (
 //
 // Only a body that begins with a request line is searched: such a server answers anything else with an error, and
 // closes the connection. In the content of GET, HEAD, DELETE, OPTIONS and TRACE, which has no meaning (RFC 9110 section
-// 9.3), requests are told at once. In that of other methods they are held until the server sends a response for which
-// no request waits, and are dropped if it never does.
+// 9.3), requests are reported at once. In that of other methods they are withheld until the server sends a response for
+// which no request waits, and are dropped if it never does.
 type innerReader struct {
 	pending []byte // bytes of the body
 	offset  uint64 // offset of pending[0] in the stream
@@ -30,16 +30,16 @@ type innerReader struct {
 	scanned int    // offset in pending up to which the line has no end
 	inHead  bool   // a request line begins at front
 	begun   bool   // the body began with a request line
-	tells   bool   // the requests are told, not held
+	reports bool   // the requests are reported, not withheld
 
-	held     []*exchange // found, and not told
-	heldText int         // size of their texts
-	lost     bool        // more were found than are held
-	told     []*exchange // found, and to be paired with responses for which no other request waits
+	withheld     []*exchange // found, and not reported
+	withheldText int         // size of their texts
+	incomplete   bool        // more were found than are withheld
+	unanswered   []*exchange // reported, and to be paired with responses for which no other request waits
 
-	carry       []byte // the front of a line at the end of a body
-	carryOffset uint64
-	carryTells  bool
+	carry        []byte // the front of a line at the end of a body
+	carryOffset  uint64
+	carryReports bool
 }
 
 // hasNoContent reports whether the content of a request with the method has no meaning.
@@ -157,9 +157,9 @@ func (p *parser) beginInnerHead() {
 	r.begun = true
 	exchange := p.sides[protocols.Client].exchange
 	if exchange != nil && hasNoContent(exchange.event.Http.Method) {
-		r.tells = true
+		r.reports = true
 	}
-	if r.tells {
+	if r.reports {
 		p.ambiguous = true
 		markAmbiguous(exchange)
 	}
@@ -182,12 +182,12 @@ func (p *parser) endInnerHead(end int) {
 	}
 }
 
-// addInner adds the request of head, which begins at an offset of the stream: it is told or held.
+// addInner adds the request of head, which begins at an offset of the stream: it is reported or withheld.
 func (p *parser) addInner(head []byte, offset uint64) {
 	r := p.inner
-	if !r.tells && (len(r.held) >= maxInner || r.heldText > maxInnerText) {
+	if !r.reports && (len(r.withheld) >= maxInner || r.withheldText > maxInnerText) {
 		p.conn.Count("inner_requests_dropped")
-		r.lost = true
+		r.incomplete = true
 		return
 	}
 	found := p.newExchange(p.conn.EventAt(protocols.Client, offset))
@@ -195,22 +195,22 @@ func (p *parser) addInner(head []byte, offset uint64) {
 	markAmbiguous(found)
 	found.requestDone, found.isConnect, found.wantsUpgrade = true, false, false
 	p.chargeTexts(found)
-	if r.tells {
-		p.tellInner(found)
+	if r.reports {
+		p.reportInner(found)
 		return
 	}
-	r.held = append(r.held, found)
-	r.heldText += found.textBytes
+	r.withheld = append(r.withheld, found)
+	r.withheldText += found.textBytes
 }
 
-// tellInner queues a request for a response for which no other one waits.
-func (p *parser) tellInner(found *exchange) {
+// reportInner queues a request for a response for which no other one waits.
+func (p *parser) reportInner(found *exchange) {
 	r := p.inner
 	p.ambiguous = true
-	r.told = append(r.told, found)
-	if len(r.told) > maxInner {
-		p.emit(r.told[0])
-		r.told = r.told[:copy(r.told, r.told[1:])]
+	r.unanswered = append(r.unanswered, found)
+	if len(r.unanswered) > maxInner {
+		p.emit(r.unanswered[0])
+		r.unanswered = r.unanswered[:copy(r.unanswered, r.unanswered[1:])]
 	}
 }
 
@@ -224,15 +224,15 @@ func (p *parser) endSearch() {
 	partial := r.pending[r.line:]
 	if len(partial) <= maxCarry && (r.begun || len(partial) > 0 && mayBeginRequest(partial)) {
 		r.carry, r.carryOffset = append(r.carry[:0], partial...), r.offset+uint64(r.line)
-		r.carryTells = r.tells || side.exchange != nil && hasNoContent(side.exchange.event.Http.Method)
+		r.carryReports = r.reports || side.exchange != nil && hasNoContent(side.exchange.event.Http.Method)
 	}
 	p.endInnerHead(len(r.pending))
-	r.reset()
+	r.clearPending()
 	r.begun = false
 }
 
-// reset prepares r for the next body, or for what follows a gap.
-func (r *innerReader) reset() {
+// clearPending prepares r for the next body, or for what follows a gap.
+func (r *innerReader) clearPending() {
 	r.pending, r.offset, r.front, r.line, r.scanned, r.inHead = r.pending[:0], 0, 0, 0, 0, false
 }
 
@@ -241,7 +241,7 @@ func (p *parser) loseInner() {
 	side := &p.sides[protocols.Client]
 	if r := p.inner; side.isSearched && r != nil {
 		p.endInnerHead(len(r.pending))
-		r.reset()
+		r.clearPending()
 		side.isSearched = r.begun
 	}
 }
@@ -260,46 +260,46 @@ func (p *parser) endCarry(data []byte) bool {
 	joins := blank > 0 && isKnownMethod(r.carry[:blank])
 	word := methodEnd(rest)
 	alone := word > 0 && isKnownMethod(rest[:word])
-	isRequest := hasTarget(rest) && !(joins && (r.carryTells || !alone))
+	isRequest := hasTarget(rest) && !(joins && (r.carryReports || !alone))
 	if hasTarget(r.carry) && !isRequest {
 		// Nothing but the request that began in the body explains a line that is none by itself.
-		r.tells = r.tells || r.carryTells || len(trim(rest[:end-1])) > 0
+		r.reports = r.reports || r.carryReports || len(trim(rest[:end-1])) > 0
 		p.addInner(r.carry, r.carryOffset)
 	}
 	r.carry = r.carry[:0]
 	return true
 }
 
-// first returns the first request within a body that has no response, or nil. r may be nil.
-func (r *innerReader) first() *exchange {
+// firstUnanswered returns the first request within a body that has no response, or nil. r may be nil.
+func (r *innerReader) firstUnanswered() *exchange {
 	switch {
 	case r == nil:
 		return nil
-	case len(r.told) > 0:
-		return r.told[0]
-	case len(r.held) > 0:
-		return r.held[0]
+	case len(r.unanswered) > 0:
+		return r.unanswered[0]
+	case len(r.withheld) > 0:
+		return r.withheld[0]
 	}
 	return nil
 }
 
-// revealInner tells the requests that are held: the server's responses show that it has read them.
-func (p *parser) revealInner() {
+// reportWithheld reports the requests that are withheld: the server's responses show that it has read them.
+func (p *parser) reportWithheld() {
 	r := p.inner
-	if r == nil || len(r.held) == 0 {
+	if r == nil || len(r.withheld) == 0 {
 		return
 	}
-	r.tells = true
+	r.reports = true
 	if side := &p.sides[protocols.Client]; side.isSearched {
 		markAmbiguous(side.exchange)
 	}
-	if r.lost {
-		r.held[len(r.held)-1].event.AddTag(pipeline.TagTruncated)
+	if r.incomplete {
+		r.withheld[len(r.withheld)-1].event.AddTag(pipeline.TagTruncated)
 	}
-	for _, found := range r.held {
-		p.tellInner(found)
+	for _, found := range r.withheld {
+		p.reportInner(found)
 	}
-	r.held, r.heldText, r.lost = nil, 0, false
+	r.withheld, r.withheldText, r.incomplete = nil, 0, false
 }
 
 // pairInner returns the request within a body that a response answers, for which no other request waits. Such a
@@ -309,43 +309,43 @@ func (p *parser) pairInner(code uint32) *exchange {
 	if r == nil || code == 408 { // a server sends 408 unasked
 		return nil
 	}
-	p.revealInner()
-	if len(r.told) == 0 {
+	p.reportWithheld()
+	if len(r.unanswered) == 0 {
 		return nil
 	}
-	first := r.told[0]
-	r.told = r.told[:copy(r.told, r.told[1:])]
+	first := r.unanswered[0]
+	r.unanswered = r.unanswered[:copy(r.unanswered, r.unanswered[1:])]
 	return first
 }
 
-// flushInner emits the requests within bodies that no response has answered.
-func (p *parser) flushInner() {
+// emitInner emits the requests within bodies that no response has answered.
+func (p *parser) emitInner() {
 	if r := p.inner; r != nil {
-		for _, found := range r.told {
+		for _, found := range r.unanswered {
 			p.emit(found)
 		}
-		r.told = r.told[:0]
+		r.unanswered = r.unanswered[:0]
 	}
 }
 
-// closeInner emits the requests that were told, and drops those that are held.
+// closeInner emits the requests that were reported, and drops those that are withheld.
 func (p *parser) closeInner() {
 	if p.inner == nil {
 		return
 	}
 	p.loseInner()
-	p.flushInner()
-	for _, found := range p.inner.held {
+	p.emitInner()
+	for _, found := range p.inner.withheld {
 		pipeline.ReleaseEvent(found.event)
 	}
 	p.inner = nil
 }
 
-// innerHeld returns the size of what is kept of the requests within bodies, without the texts of those in told.
-func (p *parser) innerHeld() int {
+// innerSize returns the size of what is kept of the requests within bodies, without the texts of those in unanswered.
+func (p *parser) innerSize() int {
 	r := p.inner
 	if r == nil {
 		return 0
 	}
-	return cap(r.pending) + cap(r.carry) + (len(r.held)+len(r.told))*protocols.EventBytes
+	return cap(r.pending) + cap(r.carry) + (len(r.withheld)+len(r.unanswered))*protocols.EventBytes
 }

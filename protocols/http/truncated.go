@@ -75,7 +75,7 @@ func withoutVersion(line []byte) []byte {
 // beginHTTP09Response reports whether data is the response to a request of HTTP/0.9. If it is, the response
 // begins: it has no head, and its body extends to the end of the connection.
 func (p *parser) beginHTTP09Response(data []byte) bool {
-	first, inner := p.pairing.First(), p.inner.first()
+	first, inner := p.pairing.First(), p.inner.firstUnanswered()
 	switch {
 	case p.pairing.Skipping(), first != nil && !(*first).isHTTP09, first == nil && (inner == nil || !inner.isHTTP09),
 		detectResponse(data) != protocols.No, looksLikeResponse(data):
