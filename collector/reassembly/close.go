@@ -150,7 +150,7 @@ func (c *Conn) Contradicts(dir Dir, segment *Segment) bool {
 	}
 	off := half.offsetOf(segment.Seq)
 	acknowledged := min(max(half.ack-off, 0), int64(len(segment.Payload)))
-	return c.compareDelivered(dir, off+acknowledged, segment.Payload[acknowledged:]).differs
+	return c.compareDelivered(dir, off+acknowledged, segment.Payload[acknowledged:]).conflicts
 }
 
 // repeatLimit returns how far behind the highest byte of h its sender may repeat bytes: it repeats only what

@@ -246,7 +246,7 @@ func (c *Conn) isKeepAlive(dir Dir, segment *Segment, off int64) bool {
 	if c.half[dir^1].packets > 0 {
 		return c.half[dir].ack > off
 	}
-	return len(segment.Payload) == 0 || segment.Payload[0] == 0 || !c.compareDelivered(dir, off, segment.Payload).differs
+	return len(segment.Payload) == 0 || segment.Payload[0] == 0 || !c.compareDelivered(dir, off, segment.Payload).conflicts
 }
 
 // startMidStream sets offset 0 of a direction whose SYN was not seen to its first captured segment.

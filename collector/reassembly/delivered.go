@@ -13,7 +13,8 @@ import (
 //
 // The copies are in a ring that all Conns of a Pool share. A sender can wait until the others have overwritten its
 // bytes, but the receiver does not wait: what it got it acknowledges soon. So bytes that are overwritten before the
-// receiver has acknowledged them move into a buffer of their Conn.
+// receiver has acknowledged them move into a buffer of their Conn (pinned). The buffer is bounded. Of the bytes beyond
+// it only the range is known (uncopied): what comes in their place counts as different.
 
 const (
 	// deliveredRunSize is the memory of a run.
@@ -22,8 +23,9 @@ const (
 	bytesPerRun = 256
 	// maxRun bounds the length of a run.
 	maxRun = 64 << 10
-	// maxPinned bounds the bytes of a direction that are kept beyond the ring.
-	maxPinned = 64 << 10
+	// maxPinned bounds the bytes of a direction that are kept beyond the ring, besides a quarter of Config.ConnBuffer.
+	// A sender that is far away and fast has a megabyte on the way.
+	maxPinned = 1 << 20
 	// The bytes that are delivered a second time before bytes that differ are bounded by those that their sender has
 	// sent, and some for each segment: a sender must not have thousands parsed again for each byte that it sends.
 	firstRepeated      = 2 << 10
@@ -179,22 +181,43 @@ func (c *Conn) pinDelivered(dir Dir, off int64, data []byte) {
 	}
 	c.dropAcknowledged(half)
 	pinned := half.pinned
-	switch {
-	case pinned == nil:
+	if pinned == nil {
 		pinned = &waitingSegment{off: off}
 		half.pinned = pinned
-	case pinned.endOffset() != off:
-		c.handler.Observe(dir, CopyDropped, c.now)
-		return
-	default:
-		c.pool.chargeConn(c, -BufferCost(len(pinned.b)))
 	}
-	kept := min(len(data), maxPinned-len(pinned.b))
+	size, most := len(pinned.b), min(maxPinned, c.cfg.ConnBuffer/4)
+	kept := min(len(data), max(most-size, 0))
+	if pinned.endOffset() != off {
+		kept = 0
+	}
 	if kept < len(data) {
-		c.handler.Observe(dir, CopyDropped, c.now)
+		c.addUncopied(dir, off+int64(kept), off+int64(len(data)))
+	}
+	if size+kept > cap(pinned.b) {
+		c.pool.chargeConn(c, -pinnedCost(pinned))
+		pinned.b = append(make([]byte, 0, max(min(2*size, most), size+kept)), pinned.b...)
+		c.pool.chargeConn(c, pinnedCost(pinned))
 	}
 	pinned.b = append(pinned.b, data[:kept]...)
-	c.pool.chargeConn(c, BufferCost(len(pinned.b)))
+}
+
+// pinnedCost returns the memory that is charged for pinned bytes.
+func pinnedCost(pinned *waitingSegment) int {
+	if cap(pinned.b) == 0 {
+		return 0
+	}
+	return BufferCost(cap(pinned.b))
+}
+
+// addUncopied adds the bytes of dir from from to to to those that have no copy.
+func (c *Conn) addUncopied(dir Dir, from, to int64) {
+	half := &c.half[dir]
+	c.handler.Observe(dir, CopyDropped, c.now)
+	if half.uncopied.size() <= 0 {
+		half.uncopied = offsetRange{from, to}
+		return
+	}
+	half.uncopied = offsetRange{min(half.uncopied.from, from), max(half.uncopied.to, to)}
 }
 
 // ackPatience is the time, ns, after which a receiver that sends segments has acknowledged what it got. It delays an
@@ -222,19 +245,41 @@ func (c *Conn) checkAcknowledged(dir Dir, isNew bool) {
 // went on to send.
 func (c *Conn) Unacknowledged() bool { return c.half[0].unacknowledged || c.half[1].unacknowledged }
 
-// dropAcknowledged drops the pinned bytes of a direction if all were acknowledged.
+// dropAcknowledged drops the pinned bytes of a direction that were acknowledged, if they are half of them or more.
 func (c *Conn) dropAcknowledged(half *halfStream) {
-	if half.pinned != nil && half.ack >= half.pinned.endOffset() {
+	half.uncopied.from = max(half.uncopied.from, half.ack)
+	pinned := half.pinned
+	if pinned == nil {
+		return
+	}
+	acknowledged := half.ack - pinned.off
+	switch size := int64(len(pinned.b)); {
+	case acknowledged >= size:
 		c.dropPinned(half)
+	case acknowledged >= size/2 && acknowledged > 0:
+		pinned.off, pinned.b = half.ack, pinned.b[:copy(pinned.b, pinned.b[acknowledged:])]
 	}
 }
 
 // dropPinned drops the pinned bytes of a direction.
 func (c *Conn) dropPinned(half *halfStream) {
 	if half.pinned != nil {
-		c.pool.chargeConn(c, -BufferCost(len(half.pinned.b)))
+		c.pool.chargeConn(c, -pinnedCost(half.pinned))
 		half.pinned = nil
 	}
+}
+
+// giveUpPinned drops the pinned bytes of both directions although they are not acknowledged. It returns false if there
+// are none.
+func (c *Conn) giveUpPinned() (dropped bool) {
+	for dir := range c.half {
+		if pinned := c.half[dir].pinned; pinned != nil {
+			c.addUncopied(Dir(dir), pinned.off, pinned.endOffset())
+			c.dropPinned(&c.half[dir])
+			dropped = true
+		}
+	}
+	return dropped
 }
 
 // forgetFrom drops the copies of what was delivered of a direction from the offset off on.
@@ -249,14 +294,13 @@ func (c *Conn) forgetFrom(dir Dir, off int64) {
 		run.conn = nil
 		half.delivered = run.previous
 	}
+	half.uncopied.to = min(half.uncopied.to, off)
 	switch pinned := half.pinned; {
 	case pinned == nil || pinned.endOffset() <= off:
 	case pinned.off >= off:
 		c.dropPinned(half)
 	default:
-		c.pool.chargeConn(c, -BufferCost(len(pinned.b)))
 		pinned.b = pinned.b[:off-pinned.off]
-		c.pool.chargeConn(c, BufferCost(len(pinned.b)))
 	}
 }
 
@@ -266,7 +310,7 @@ func (c *Conn) forgetDirection(dir Dir) {
 	for run := ring.runAt(half.delivered); run != nil; run = ring.runAt(run.previous) {
 		run.conn = nil
 	}
-	half.delivered = 0
+	half.delivered, half.uncopied = 0, offsetRange{}
 	c.dropPinned(half)
 }
 
@@ -278,20 +322,31 @@ func (c *Conn) ForgetDelivered() {
 
 // A comparison is the result of compareDelivered.
 type comparison struct {
-	differs bool
-	at      int64 // the first offset where the bytes differ, if they do
+	conflicts bool  // bytes differ, or can be compared no more
+	at        int64 // the first offset where they do
+}
+
+// add records a conflict at the offset at.
+func (r *comparison) add(at int64) {
+	if !r.conflicts || at < r.at {
+		r.conflicts, r.at = true, at
+	}
 }
 
 // compareDelivered compares data, which is at the offset off, with the bytes that were delivered there.
 func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result comparison) {
 	half, ring := &c.half[dir], &c.pool.delivered
-	end := off + int64(len(data))
+	whole := offsetRange{off, off + int64(len(data))}
+	uncopied := whole.overlap(half.uncopied)
+	uncopied.from = max(uncopied.from, half.ack)
+	unknown := uncopied.size() // bytes of uncopied that have no copy, and were not given up
 	compare := func(from int64, known []byte) {
-		low, high := max(off, from), min(end, from+int64(len(known)))
-		if low >= high {
+		common := whole.overlap(offsetRange{from, from + int64(len(known))})
+		if common.size() <= 0 {
 			return
 		}
-		newBytes, oldBytes := data[low-off:high-off], known[low-from:high-from]
+		unknown -= max(common.overlap(uncopied).size(), 0)
+		newBytes, oldBytes := data[common.from-off:common.to-off], known[common.from-from:common.to-from]
 		if string(newBytes) == string(oldBytes) {
 			return
 		}
@@ -299,19 +354,25 @@ func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result compari
 		for newBytes[same] == oldBytes[same] {
 			same++
 		}
-		if !result.differs || low+same < result.at {
-			result.differs, result.at = true, low+same
-		}
+		result.add(common.from + same)
 	}
 
 	// The runs are in the order of their offsets, the last one first.
 	first := off - half.shift
-	for run := ring.runBefore(half.delivered, end-half.shift); run != nil && run.endOffset() > first; {
+	for run := ring.runBefore(half.delivered, whole.to-half.shift); run != nil && run.endOffset() > first; {
 		compare(run.off+half.shift, ring.bytesOf(run))
 		run = ring.runAt(run.previous)
 	}
 	if pinned := half.pinned; pinned != nil {
 		compare(pinned.off, pinned.b)
+	}
+	if unknown > 0 {
+		for _, gap := range half.gaps {
+			unknown -= max(gap.overlap(uncopied).size(), 0)
+		}
+	}
+	if unknown > 0 {
+		result.add(uncopied.from)
 	}
 	return result
 }

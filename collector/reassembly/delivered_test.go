@@ -110,13 +110,69 @@ func TestAcknowledgedCopiesAreDropped(t *testing.T) {
 	if conn.Buffered() == 0 {
 		t.Fatal("nothing is kept")
 	}
-	conn.segment(1, "A", 0, 60_000, "")
+	conn.segment(1, "A", 0, 1_000_000, "")
 	if conn.Buffered() == 0 {
 		t.Error("bytes that are not acknowledged were dropped")
 	}
-	conn.segment(1, "A", 0, 70_000, "")
-	conn.segment(1, "A", 0, 130_000, "")
+	conn.segment(1, "A", 0, 1_000_000+maxPinned, "")
 	conn.checkEmpty()
+}
+
+// TestBytesWithoutACopyAreAConflict: more bytes are not acknowledged than are kept. Those that are kept may be sent
+// again, whatever the bounds, and those that are acknowledged. The others may not: both versions are delivered.
+func TestBytesWithoutACopyAreAConflict(t *testing.T) {
+	const part = 50_000
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	conn.hostile = true
+	sent := 0
+	for ; sent < maxPinned+20*part; sent += part {
+		conn.segment(0, "A", sent, 0, strings.Repeat("x", part))
+	}
+	if conn.observed[CopyDropped] == 0 {
+		t.Fatal("all is kept")
+	}
+	check := func(want, off, size int) {
+		t.Helper()
+		conn.segment(0, "A", off, 0, strings.Repeat("x", size))
+		if got := conn.observed[OverlapConflict]; got != want {
+			t.Errorf("%d bytes at %d: %d conflicts, want %d", size, off, got, want)
+		}
+	}
+	check(0, 0, part)
+	check(0, 700, 1400)
+	check(0, maxPinned-part, part)
+	check(0, sent-part, part) // still in the ring
+	conn.segment(1, "A", 0, maxPinned+2*part, "")
+	check(0, maxPinned, 2*part)
+	check(1, maxPinned+part, part+1)
+	check(1, maxPinned+2*part+1, part) // the stream has continued there
+	conn.Discard()
+	conn.checkEmpty()
+}
+
+// TestCopiesOfASteadyStreamAreKept: a receiver that is always 100,000 bytes behind, beside other traffic, leaves
+// nothing that can be compared no more.
+func TestCopiesOfASteadyStreamAreKept(t *testing.T) {
+	const part, behind = 10_000, 100_000
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	other := newTestConn(t, testConfig(), defaultISN)
+	other.pool = conn.pool
+	other.Init(other.cfg, conn.pool, other.recorder)
+	conn.hostile, other.hostile = true, true
+	for sent := 0; sent < 20<<20; sent += part {
+		conn.segment(0, "A", sent, 0, strings.Repeat("x", part))
+		other.segment(0, "A", 6*sent, 0, strings.Repeat("y", 6*part))
+		if acked := sent - behind; acked > 0 {
+			conn.segment(1, "A", 0, acked, "")
+			conn.segment(0, "A", acked, 0, strings.Repeat("x", part))
+		}
+		if held := conn.Buffered(); held > 2*behind {
+			t.Fatalf("%d bytes are held", held)
+		}
+	}
+	if conn.observed[CopyDropped] > 0 || conn.observed[OverlapConflict] > 0 {
+		t.Errorf("%d copies dropped, %d conflicts", conn.observed[CopyDropped], conn.observed[OverlapConflict])
+	}
 }
 
 // TestOneSidedCaptureKeepsNoCopies: where the receiver was not captured, nothing is acknowledged.

@@ -42,15 +42,16 @@ type halfStream struct {
 	otherBase    uint32 // the base of a second SYN-ACK with another number
 	hasOtherBase bool
 
-	strays   *strays     // nil: there is none
-	gaps     [4]gapRange // the last ranges that were given up
-	gapIndex uint8       // of the next one, modulo the length
+	strays   *strays        // nil: there is none
+	gaps     [4]offsetRange // the last ranges that were given up
+	gapIndex uint8          // of the next one, modulo the length
 
 	shift      int64 // the sum of what rewind has added to the offsets
 	repeatable int64 // bytes that rewind may deliver again
 
 	delivered uint64          // the number, plus one, of the newest run in the Pool's deliveredRing
 	pinned    *waitingSegment // delivered bytes that the ring has lost before they were acknowledged; nil: none
+	uncopied  offsetRange     // holds all delivered bytes without a copy that are not acknowledged; from ≥ to: none
 }
 
 // A waitingSegment is a segment, or a part of one, that cannot be delivered yet.

@@ -47,8 +47,11 @@ func (p *Pool) CloseAccounts() {
 	p.delivered.account.Close()
 }
 
-// giveUpAll gives up all gaps of c.
+// giveUpAll gives up the copies of c, or all its gaps if it has none.
 func (c *Conn) giveUpAll() {
+	if c.giveUpPinned() {
+		return
+	}
 	for c.Buffered() > 0 {
 		c.giveUpOldest(GapBudget)
 	}

@@ -89,8 +89,11 @@ func (c *Conn) mergeOverlap(waiting *waitingSegment, off int64, data []byte) (di
 // maxSegments bounds the number of waiting segments of a direction, because insertSegment walks them.
 const maxSegments = 2048
 
-// enforceLimits gives up gaps until c and its Pool are within their limits, and the memory budget is kept.
+// enforceLimits gives up copies, then gaps, until c and its Pool are within their limits, and the memory budget is kept.
 func (c *Conn) enforceLimits() {
+	if c.Buffered() > c.cfg.ConnBuffer {
+		c.giveUpPinned()
+	}
 	for c.Buffered() > c.cfg.ConnBuffer ||
 		c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
 		c.giveUpOldest(GapBudget)
@@ -313,11 +316,8 @@ func (c *Conn) giveUpOldest(why GapReason) {
 			c.dropStrays(&c.half[dir])
 			c.dropSYNData(&c.half[dir])
 			c.dropDoubtful(&c.half[dir])
-			if c.half[dir].pinned != nil {
-				c.handler.Observe(Dir(dir), CopyDropped, c.now)
-				c.dropPinned(&c.half[dir])
-			}
 		}
+		c.giveUpPinned()
 		c.pool.chargeConn(c, -c.Buffered())
 		return
 	}

@@ -37,8 +37,16 @@ const (
 	nearStart = 64 << 10
 )
 
-// A gapRange is a range of offsets that was given up.
-type gapRange struct{ from, to int64 }
+// An offsetRange holds the offsets from from on that are before to.
+type offsetRange struct{ from, to int64 }
+
+// size returns the number of offsets, 0 or less if there is none.
+func (r offsetRange) size() int64 { return r.to - r.from }
+
+// overlap returns the offsets that are in both.
+func (r offsetRange) overlap(other offsetRange) offsetRange {
+	return offsetRange{max(r.from, other.from), min(r.to, other.to)}
+}
 
 // isStray reports whether a segment from off to end is out of place. near is set if it may be a late segment of
 // this stream.
@@ -152,6 +160,9 @@ func (c *Conn) ackStrays(dir Dir, ack uint32, off int64, peer *halfStream) {
 func (c *Conn) resync(dir Dir, run *strayRun) {
 	half := &c.half[dir]
 	segments, start := run.kept, run.start
+	if half.repeatsDelivered(half.offsetOf(start)) {
+		c.handler.Observe(dir, OverlapConflict, c.now)
+	}
 	run.kept = nil
 	for half.front < len(half.waiting) { // these belong to the other numbers
 		c.dropFront(half)
@@ -162,7 +173,7 @@ func (c *Conn) resync(dir Dir, run *strayRun) {
 	half.base = start - uint32(half.next)
 	half.top, half.ack, half.turn, half.fin, half.ended = half.next, half.next, half.next, -1, false
 	c.forgetDirection(dir) // the offsets of earlier bytes are those of other numbers from now on
-	half.graceStart, half.gaps, half.isUrgent = 0, [4]gapRange{}, false
+	half.graceStart, half.gaps, half.isUrgent = 0, [4]offsetRange{}, false
 	c.closing, c.resetBy, c.doubtSince = false, 0, 0
 
 	begin := half.next
@@ -176,6 +187,12 @@ func (c *Conn) resync(dir Dir, run *strayRun) {
 	}
 }
 
+// repeatsDelivered reports whether off is the offset of bytes that were delivered and not acknowledged.
+func (h *halfStream) repeatsDelivered(off int64) bool {
+	gap, isGap := h.lastGap()
+	return off >= h.ack && off < h.next && !(isGap && off >= gap.from)
+}
+
 // rollBack continues the stream of dir at off, within the last gap, behind which nothing was delivered.
 func (c *Conn) rollBack(dir Dir, off int64) {
 	half := &c.half[dir]
@@ -183,7 +200,7 @@ func (c *Conn) rollBack(dir Dir, off int64) {
 }
 
 // lastGap returns the gap that ends at h.next, if the last bytes were given up and none delivered since.
-func (h *halfStream) lastGap() (gap gapRange, ok bool) {
+func (h *halfStream) lastGap() (gap offsetRange, ok bool) {
 	gap = h.gaps[(h.gapIndex-1)&3]
 	return gap, gap.to == h.next && gap.to > gap.from
 }
@@ -191,10 +208,10 @@ func (h *halfStream) lastGap() (gap gapRange, ok bool) {
 // recordGap stores that the n bytes from h.next were given up.
 func (h *halfStream) recordGap(n int64) {
 	if gap, ok := h.lastGap(); ok {
-		h.gaps[(h.gapIndex-1)&3] = gapRange{gap.from, gap.to + n}
+		h.gaps[(h.gapIndex-1)&3] = offsetRange{gap.from, gap.to + n}
 		return
 	}
-	h.gaps[h.gapIndex&3] = gapRange{h.next, h.next + n}
+	h.gaps[h.gapIndex&3] = offsetRange{h.next, h.next + n}
 	h.gapIndex++
 }
 

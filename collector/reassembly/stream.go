@@ -15,15 +15,13 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 			c.handleData(dir, segment, half.next, need)
 			return
 		}
-		if stray, near := half.isStray(peer, off, end); stray {
-			if c.compareRepeated(dir, segment, off, data) {
-				c.handleData(dir, segment, half.offsetOf(segment.Seq), need)
-				return
-			}
-			c.handleStray(dir, segment, near)
-			return
+		stray, near := half.isStray(peer, off, end)
+		if !stray {
+			c.handler.Observe(dir, Retransmission, segment.Time)
 		}
-		c.handleDelivered(dir, segment, off, need)
+		if !c.handleConflict(dir, segment, off, need, data) && stray {
+			c.handleStray(dir, segment, near)
+		}
 		return
 	}
 
@@ -34,8 +32,7 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	if off < half.next {
 		passed := int(half.next - off)
 		captured := min(passed, len(data))
-		if c.compareRepeated(dir, segment, off, data[:captured]) {
-			c.handleData(dir, segment, half.offsetOf(segment.Seq), need)
+		if c.handleConflict(dir, segment, off, need, data[:captured]) {
 			return
 		}
 		data, size, off = data[captured:], size-passed, half.next
@@ -52,34 +49,31 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	c.insertSegment(dir, waitingSegment{off: off, need: need, time: segment.Time, since: c.now}, data, end)
 }
 
-// handleDelivered handles a segment at off whose bytes were all delivered or given up before.
-func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, need int64) {
-	c.handler.Observe(dir, Retransmission, segment.Time)
-	if c.compareRepeated(dir, segment, off, segment.Payload) {
-		c.handleData(dir, segment, c.half[dir].offsetOf(segment.Seq), need)
-	}
-}
-
-// compareRepeated compares data, which is at off and a part of segment, with the bytes that were delivered there. Where
-// they differ, and the receiver has acknowledged neither, it is not known which it takes. The stream then continues
-// with segment, so that both are delivered, and compareRepeated returns true.
-func (c *Conn) compareRepeated(dir Dir, segment *Segment, off int64, data []byte) (continues bool) {
-	found := c.compareDelivered(dir, off, data)
-	if !found.differs {
+// handleConflict compares repeated, the bytes of segment at off that are before the next ones, with those that were
+// delivered in their place. Where they differ, or can be compared no more, and the receiver has acknowledged neither, it
+// is not known which it takes. The stream then continues with segment, so that both are delivered, and handleConflict
+// returns true.
+func (c *Conn) handleConflict(dir Dir, segment *Segment, off, need int64, repeated []byte) (handled bool) {
+	found := c.compareDelivered(dir, off, repeated)
+	if !found.conflicts {
 		return false
 	}
 	c.handler.Observe(dir, OverlapConflict, segment.Time)
 	if segment.Doubtful {
 		return false
 	}
-	from := max(off, c.half[dir].ack)
+
+	// Of bytes that the receiver has acknowledged it has the first ones.
+	half := &c.half[dir]
+	from := max(off, half.ack)
 	if from > found.at {
-		passed := min(from-off, int64(len(data)))
-		if !c.compareDelivered(dir, from, data[passed:]).differs {
+		passed := min(from-off, int64(len(repeated)))
+		if !c.compareDelivered(dir, from, repeated[passed:]).conflicts {
 			return false
 		}
 	}
 	c.rewind(dir, from, segment.Time)
+	c.handleData(dir, segment, half.offsetOf(segment.Seq), need)
 	return true
 }
 
@@ -110,7 +104,10 @@ func (c *Conn) rewind(dir Dir, to, at int64) {
 	if half.pinned != nil {
 		half.pinned.off += shift
 	}
-	half.graceStart, half.gaps = 0, [4]gapRange{}
+	if half.uncopied.size() > 0 {
+		half.uncopied.from, half.uncopied.to = half.uncopied.from+shift, half.uncopied.to+shift
+	}
+	half.graceStart, half.gaps = 0, [4]offsetRange{}
 	half.top = half.next
 	for i := half.front; i < len(half.waiting); i++ {
 		half.waiting[i].off += shift

@@ -197,12 +197,33 @@ var hiddenDecoys = map[string]func(d *decoyTest){
 		d.sendOther(3 << 20)
 		d.send(">", "A", 0, 0, attacked)
 	},
+	"behind 64 KiB that are sent again": repeatedBehindDecoy(64 << 10),
+	"behind 3 MiB that are sent again":  repeatedBehindDecoy(3 << 20),
 	"long before, in pieces": func(d *decoyTest) {
 		d.sendParts(0, 100, innocent(20_000))
 		d.setTime(d.now + 20*time.Second)
 		d.sendOther(3 << 20)
 		d.send(">", "A", 0, 0, attacked)
 	},
+}
+
+// repeatedBehindDecoy sends size bytes, a decoy behind them, other traffic, the same bytes again, which the server
+// acknowledges, and then the request.
+func repeatedBehindDecoy(size int) func(d *decoyTest) {
+	return func(d *decoyTest) {
+		head := fmt.Sprintf("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: %07d\r\n\r\n", size)
+		front := head + strings.Repeat("x", size)
+		d.sendParts(0, 1400, front)
+		d.send(">", "A", len(front), 0, innocent(300)+"\r\n\r\n")
+		d.sendOther(1 << 20)
+		off := 0
+		for part := range slices.Chunk([]byte(front), 1448) {
+			d.send(">", "A", off, 0, string(part))
+			off += len(part)
+			d.send("<", "A", 0, off, "")
+		}
+		d.send(">", "A", len(front), 0, attacked)
+	}
 }
 
 // TestDecoyIsAConflict: a text that the server does not get, and that nothing shows to be dropped, is in the place of
