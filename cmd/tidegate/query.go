@@ -80,7 +80,10 @@ func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
 	// Text from the network or a log line may control a terminal. A file gets the bytes as they are, unless it is
 	// a table, which a person reads.
 	var out io.WriteCloser = os.Stdout
-	if isTerminal(os.Stdout) || format == "table" || format == "vertical" {
+	switch {
+	case format == "table":
+		out = &tableWriter{out: os.Stdout}
+	case isTerminal(os.Stdout) || format == "vertical":
 		out = &stripControlWriter{out: os.Stdout}
 	}
 	counter := &countingWriter{out: out}

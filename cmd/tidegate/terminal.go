@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -150,15 +152,14 @@ func oneLineText(text string, limit int) string {
 // another. Bytes that are not UTF-8 become U+FFFD.
 func stripControl(text string) string {
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return r
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp):
+		if r != '\n' && r != '\t' && isControl(r) {
 			return '·'
 		}
 		return r
 	}, text)
 }
+
+func isControl(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) }
 
 // A stripControlWriter applies stripControl to what is written to it. A character may be divided between two
 // calls of Write.
@@ -190,6 +191,43 @@ func (w *stripControlWriter) Close() error {
 	_, err := io.WriteString(w.out, stripControl(string(w.remainder)))
 	w.remainder = nil
 	return err
+}
+
+// controlSequence matches what colours text: ESC [, parameters, a final byte (ECMA-48, section 5.4).
+var controlSequence = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]")
+
+// A tableWriter takes out of a table of ClickHouse what has no width there: control sequences, whole, control and format
+// characters and bytes that are not UTF-8. Something printed in their place would move the columns behind it.
+type tableWriter struct {
+	out  io.Writer
+	line []byte // the begin of a line whose end has not been written yet
+}
+
+func (w *tableWriter) Write(data []byte) (int, error) {
+	w.line = append(w.line, data...)
+	end := bytes.LastIndexByte(w.line, '\n') + 1
+	_, err := io.WriteString(w.out, dropInvisible(string(w.line[:end])))
+	w.line = append(w.line[:0], w.line[end:]...)
+	return len(data), err
+}
+
+// Close writes a last line without an end.
+func (w *tableWriter) Close() error {
+	_, err := io.WriteString(w.out, dropInvisible(string(w.line)))
+	w.line = nil
+	return err
+}
+
+// dropInvisible returns text without control sequences, without the characters that stripControl replaces and without bytes
+// that are not UTF-8.
+func dropInvisible(text string) string {
+	text = controlSequence.ReplaceAllString(text, "")
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && r != '\t' && isControl(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
 }
 
 // countOf returns a count with its noun, such as "1 container" and "2 containers".

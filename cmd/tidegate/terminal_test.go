@@ -170,6 +170,24 @@ func TestWriterStripsDividedCharacters(t *testing.T) {
 	}
 }
 
+// TestTableDropsWhatHasNoWidth writes a table as ClickHouse aligns it, where control characters have no width, in pieces.
+func TestTableDropsWhatHasNoWidth(t *testing.T) {
+	const text = "┌─a──────┬─b─┐\n│ a\x1b[1;31mred\x1b[0m b │ x │\n│ \x00\u202eplain\xff  │ \x1b[3│\n└────────┴───┘"
+	const want = "┌─a──────┬─b─┐\n│ ared b │ x │\n│ plain  │ [3│\n└────────┴───┘"
+	for split := range len(text) {
+		var out bytes.Buffer
+		writer := &tableWriter{out: &out}
+		for _, piece := range []string{text[:split], text[split:]} {
+			if written, err := writer.Write([]byte(piece)); written != len(piece) || err != nil {
+				t.Fatal(written, err)
+			}
+		}
+		if err := writer.Close(); err != nil || out.String() != want {
+			t.Errorf("divided at %d: %q, want %q", split, out.String(), want)
+		}
+	}
+}
+
 // TestTablesHaveNoControlCharacters requires that the tables of doctor and replay show errors and rules of
 // foreign origin without control characters.
 func TestTablesHaveNoControlCharacters(t *testing.T) {
