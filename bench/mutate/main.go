@@ -5,6 +5,7 @@
 //	go run ./bench/mutate ./pipeline/alerts                     30 mutants, seed 1
 //	go run ./bench/mutate -n 150 -seed 7 ./collector/ship ./protocols
 //	go run ./bench/mutate -list ./collector/ship                print the mutants of this seed, run nothing
+//	go run ./bench/mutate -only survived.txt ./collector/ship   the mutants that an earlier report names
 //
 // The sample is spread over functions: each function contributes one mutant before any contributes a second one.
 // The same commit, packages, seed and number give the same mutants. The files of the module are never touched: a
@@ -45,6 +46,8 @@ func run(ctx context.Context) error {
 	least := flag.Float64("least", 0, "end with an error if fewer than this percentage is killed")
 	list := flag.Bool("list", false, "print the mutants and run nothing")
 	importers := flag.Bool("importers", true, "run the tests of the importing packages on what survives")
+	longest := flag.Duration("longest", 0, "leave out importing packages whose tests take longer than this; 0: none")
+	only := flag.String("only", "", "test only the mutants that this file names, as a report or -list prints them; their lines may differ")
 	rest := flag.Bool("rest", true,
 		"run also the tests that do not execute the line, although their child processes may")
 	verbose := flag.Bool("v", false, "print every mutant with the tests that noticed it: a flaky test notices what it does not test")
@@ -55,6 +58,11 @@ func run(ctx context.Context) error {
 	packages, err := loadPackages(ctx, flag.Args())
 	if err != nil {
 		return err
+	}
+	if *only != "" {
+		if err := keepNamed(packages, *only); err != nil {
+			return err
+		}
 	}
 	sampler := newSampler(packages, *seed)
 	if *list {
@@ -77,7 +85,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer runner.close()
-	runner.verbose, runner.rest = *verbose, *rest
+	runner.verbose, runner.rest, runner.longest = *verbose, *rest, *longest
 	began := time.Now()
 	report, err := runner.testAll(ctx, sampler, *count, *jobs)
 	if err != nil {

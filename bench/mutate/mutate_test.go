@@ -204,3 +204,32 @@ func TestSampleIsSpreadOverFunctionsAndRepeatable(t *testing.T) {
 		t.Errorf("the first five mutants are of %q, want one of each function", begin)
 	}
 }
+
+// TestNamedMutantsAreTestedAlone: those of a report, wherever they stand by now.
+func TestNamedMutantsAreTestedAlone(t *testing.T) {
+	writeModule(t)
+	report := "killed  example/limit/limit.go:1: Twice: operator: + → -  (example/user TestFour)\n" +
+		"survived  example/limit/limit.go:77: Clamp: boundary: > → >=\nexample/limit/limit.go:8: Gone: operator: + → -\n"
+	if err := os.WriteFile("report.txt", []byte(report), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	packages, err := loadPackages(t.Context(), []string{"./..."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keepNamed(packages, "report.txt"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	s := newSampler(packages, 1)
+	for m, ok := s.nextMutant(); ok; m, ok = s.nextMutant() {
+		got = append(got, m.function.name+" "+m.kind)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"Clamp boundary", "Twice operator"}) {
+		t.Errorf("mutants %q", got)
+	}
+	if err := keepNamed(packages[1:], "report.txt"); err == nil {
+		t.Error("no error although the report names no mutant of the package")
+	}
+}

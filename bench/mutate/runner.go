@@ -36,8 +36,9 @@ type runner struct {
 	folders   map[string]string    // folder of each package of the module
 	coverage  map[string]*coverage // of the tests of the changed packages, without a mutant
 	importers bool
-	rest      bool // the tests that do not execute the line are run, too
-	verbose   bool // the report prints every mutant
+	rest      bool          // the tests that do not execute the line are run, too
+	verbose   bool          // the report prints every mutant
+	longest   time.Duration // importers whose tests take longer are left out; 0: none
 
 	overlay  string     // of all mutants
 	building sync.Mutex // guards the fields below
@@ -198,6 +199,9 @@ func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outco
 		if duration, err = r.checkImporter(ctx, binary, path); err != nil {
 			return notTested, "", err
 		}
+		if r.longest > 0 && duration > r.longest {
+			return survived, "", nil
+		}
 		parts = []string{"-test.run=."}
 	}
 	for _, selected := range parts {
@@ -217,16 +221,20 @@ func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outco
 	return survived, "", nil
 }
 
-// checkImporter runs the tests of an importing package once without a mutant: they have to pass.
+// checkImporter runs the tests of an importing package once without a mutant, up to r.longest: they have to pass.
 func (r *runner) checkImporter(ctx context.Context, binary, path string) (time.Duration, error) {
 	r.building.Lock()
 	defer r.building.Unlock()
 	if duration, ok := r.checked[path]; ok {
 		return duration, nil
 	}
-	began := time.Now()
-	out, err := r.testCommand(ctx, binary, path, 20*time.Minute).CombinedOutput()
-	if err != nil {
+	began, timeout := time.Now(), 20*time.Minute
+	if r.longest > 0 {
+		timeout = r.longest + time.Second
+	}
+	out, err := r.testCommand(ctx, binary, path, timeout).CombinedOutput()
+	isTooLong := r.longest > 0 && time.Since(began) > r.longest
+	if err != nil && !isTooLong {
 		return 0, fmt.Errorf("the tests of %s fail without a mutant: %w\n%s", path, err, out)
 	}
 	r.checked[path] = time.Since(began)

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -29,6 +32,32 @@ func newSampler(packages []*mutablePackage, seed uint64) *sampler {
 	}
 	s.shuffle()
 	return s
+}
+
+// lineNumber is the number of a line in the description of a mutant.
+var lineNumber = regexp.MustCompile(`\.go:\d+: `)
+
+// keepNamed keeps the mutants that the lines of a file describe, whatever the numbers of their lines are.
+func keepNamed(packages []*mutablePackage, file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	named := lineNumber.ReplaceAllString(string(text), ".go: ")
+	count := 0
+	for _, pkg := range packages {
+		for _, fn := range pkg.functions {
+			fn.mutants = slices.DeleteFunc(fn.mutants, func(m *mutant) bool {
+				return !strings.Contains(named, lineNumber.ReplaceAllString(m.describe(), ".go: "))
+			})
+			count += len(fn.mutants)
+		}
+		pkg.functions = slices.DeleteFunc(pkg.functions, func(fn *function) bool { return len(fn.mutants) == 0 })
+	}
+	if count == 0 {
+		return fmt.Errorf("%s names no mutant of these packages", file)
+	}
+	return nil
 }
 
 func (s *sampler) shuffle() {
