@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,6 +51,17 @@ func (c *coverage) duration() time.Duration {
 	var sum time.Duration
 	for _, test := range c.Tests {
 		sum += test.Duration
+	}
+	return sum
+}
+
+// durationOf returns the duration of the named tests.
+func (c *coverage) durationOf(names []string) time.Duration {
+	var sum time.Duration
+	for _, test := range c.Tests {
+		if slices.Contains(names, test.Name) {
+			sum += test.Duration
+		}
 	}
 	return sum
 }

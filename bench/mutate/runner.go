@@ -182,30 +182,34 @@ func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outco
 	if binary == "" || err != nil {
 		return survived, "", err
 	}
-	var parts []string
-	var duration time.Duration
+	// A mutant may hang: the time of each part is bounded by that of its tests.
+	type part struct {
+		selected string
+		duration time.Duration
+	}
+	var parts []part
 	if measured := r.coverage[path]; measured != nil {
-		duration = measured.duration()
 		quick, slow := measured.testsOf(m.profileName(), m.line)
-		for _, selected := range [][]string{quick, slow} {
-			if len(selected) > 0 {
-				parts = append(parts, "-test.run="+exactly(selected))
+		for _, names := range [][]string{quick, slow} {
+			if len(names) > 0 {
+				parts = append(parts, part{"-test.run=" + exactly(names), measured.durationOf(names)})
 			}
 		}
 		if r.rest {
-			parts = append(parts, "-test.skip="+exactly(append(quick, slow...)))
+			parts = append(parts, part{"-test.skip=" + exactly(append(quick, slow...)), measured.duration()})
 		}
 	} else {
-		if duration, err = r.checkImporter(ctx, binary, path); err != nil {
+		duration, err := r.checkImporter(ctx, binary, path)
+		if err != nil {
 			return notTested, "", err
 		}
 		if r.longest > 0 && duration > r.longest {
 			return survived, "", nil
 		}
-		parts = []string{"-test.run=."}
+		parts = []part{{"-test.run=.", duration}}
 	}
-	for _, selected := range parts {
-		cmd := r.testCommand(ctx, binary, path, 30*time.Second+5*duration, selected)
+	for _, part := range parts {
+		cmd := r.testCommand(ctx, binary, path, 30*time.Second+5*part.duration, part.selected)
 		cmd.Env = append(os.Environ(), activeVariable+"="+strconv.Itoa(m.number))
 		out, err := cmd.CombinedOutput()
 		switch {
