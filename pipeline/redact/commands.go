@@ -107,6 +107,10 @@ var commands = [...]command{
 	{name: "cypher-shell", secret: "p"},
 	{name: "mosquitto_", secret: "P"}, //nolint:misspell // the name of a program
 	{name: "ipmitool", secret: "P"},
+	{name: "snmpwalk", secret: "AXc"},
+	{name: "snmpget", secret: "AXc"},
+	{name: "snmpset", secret: "AXc"},
+	{name: "snmpbulk", secret: "AXc"},
 	{name: "snmp", secret: "AX"},
 	{name: "useradd", secret: "p"},
 	{name: "usermod", secret: "p"},
@@ -185,49 +189,58 @@ const netUse = "net use"
 // A positionalSecret is a secret among the arguments of a command that are no options.
 type positionalSecret struct {
 	command string
-	before  int  // the number of arguments before it
-	prose   bool // sentences have the words, too: the argument must look generated
+	word    string   // an argument somewhere in front of it; "": there is none
+	before  int      // the number of arguments before it, behind that word
+	count   int      // the number of secrets, if there are several
+	behind  []string // the argument behind them is one of these
+	prose   bool     // sentences have the words, too: the argument must look generated
 }
 
 var positionalSecrets = [...]positionalSecret{
-	{"rabbitmqctl add_user", 1, false},
-	{"rabbitmqctl change_password", 1, false},
-	{"rabbitmqctl authenticate_user", 1, false},
-	{"vault login", 0, true},
-	{"mc alias set", 3, false},
-	{"mc config host add", 3, false},
-	{"wpa_passphrase", 1, false},
-	{"htpasswd -b", 2, false},
-	{"htpasswd -nb", 1, false},
-	{"htpasswd -cb", 2, false},
-	{"htpasswd -bc", 2, false},
-	{"htpasswd -bn", 1, false},
-	{"sentinel auth-pass", 1, false},
-	{"net user", 1, true},
-	{"db2 connect to", 4, false},
-	{`db2 "connect to`, 4, false},
-	{"reset-admin-password", 0, false},
-	{"set-initial-password", 0, false},
-	{"drush upwd", 1, false},
-	{"drush user:password", 1, false},
-	{"radtest", 1, false},
-	{"doveadm auth test", 1, false},
-	{"samba-tool user create", 1, true},
-	{"samba-tool user add", 1, true},
-	{"etcdctl user add", 0, false},
-	{"ansible-vault encrypt_string", 0, false},
-	{"openssl passwd", 0, true},
-	{"vault operator unseal", 0, true},
-	{"vault unseal", 0, true},
-	{"vault token lookup", 0, true},
-	{"vault token revoke", 0, true},
-	{"vault token renew", 0, true},
-	{"chamber write", 2, true},
-	{"bw unlock", 0, true},
-	{"cargo login", 0, true},
-	{"snyk auth", 0, true},
-	{netUse, 0, true},
-	{"ConvertTo-SecureString", 0, false},
+	{command: "rabbitmqctl add_user", before: 1},
+	{command: "rabbitmqctl change_password", before: 1},
+	{command: "rabbitmqctl authenticate_user", before: 1},
+	{command: "vault login", prose: true},
+	{command: "mc alias set", before: 3},
+	{command: "mc config host add", before: 3},
+	{command: "wpa_passphrase", before: 1},
+	{command: "htpasswd -b", before: 2},
+	{command: "htpasswd -nb", before: 1},
+	{command: "htpasswd -cb", before: 2},
+	{command: "htpasswd -bc", before: 2},
+	{command: "htpasswd -bn", before: 1},
+	{command: "sentinel auth-pass", before: 1},
+	{command: "net user", before: 1, prose: true},
+	{command: "db2 connect to", before: 4},
+	{command: `db2 "connect to`, before: 4},
+	{command: "reset-admin-password"},
+	{command: "set-initial-password"},
+	{command: "drush upwd", before: 1},
+	{command: "drush user:password", before: 1},
+	{command: "radtest", before: 1},
+	{command: "doveadm auth test", before: 1},
+	{command: "samba-tool user create", before: 1, prose: true},
+	{command: "samba-tool user add", before: 1, prose: true},
+	{command: "etcdctl user add"},
+	{command: "ansible-vault encrypt_string"},
+	{command: "openssl passwd", prose: true},
+	{command: "vault operator unseal", prose: true},
+	{command: "vault unseal", prose: true},
+	{command: "vault token lookup", prose: true},
+	{command: "vault token revoke", prose: true},
+	{command: "vault token renew", prose: true},
+	{command: "chamber write", before: 2, prose: true},
+	{command: "bw unlock", prose: true},
+	{command: "cargo login", prose: true},
+	{command: "snyk auth", prose: true},
+	{command: "snmp-server community"},
+	{command: "tacacs-server key"},
+	{command: "radius-server key"},
+	{command: "iwconfig", word: "key"},
+	{command: "iwconfig", word: "enc"},
+	{command: "qpdf", word: "--encrypt", count: 2, behind: []string{"40", "128", "256"}},
+	{command: netUse, prose: true},
+	{command: "ConvertTo-SecureString"},
 }
 
 // positionalAt returns the command at pos that has a secret among its arguments, and where these begin; nil
@@ -245,11 +258,27 @@ func positionalAt(text []byte, pos int) (found *positionalSecret, arguments int)
 		for end < len(text) && isLetter(text[end]) { // htpasswd -nbB
 			end++
 		}
-		if end < len(text) && text[end] == ' ' {
+		if end == len(text) || text[end] != ' ' {
+			continue
+		}
+		if known.word == "" {
 			return known, end
+		}
+		if behind := behindWord(text, end, known.word); behind > 0 {
+			return known, behind
 		}
 	}
 	return nil, 0
+}
+
+// behindWord returns the offset behind an argument of a command whose arguments begin at pos; 0: it has no such one.
+func behindWord(text []byte, pos int, argument string) int {
+	rest := text[pos:min(len(text), pos+maxPhrase)]
+	i := bytes.Index(rest, []byte(" "+argument+" "))
+	if i < 0 {
+		return 0
+	}
+	return pos + i + 1 + len(argument)
 }
 
 // hidePositional hides the argument that is a secret of the command at pos, and returns the offset at which
@@ -273,6 +302,12 @@ func (r *Redactor) hidePositional(v view, pos int) int {
 			share = share || known.command == netUse && word[0] != '/'
 			continue
 		}
+		if len(word) == 1 && isDigitAt(word, 0) {
+			continue // how the key is encoded
+		}
+		if n == known.before && known.count > 1 {
+			return r.hideArguments(v, value, known)
+		}
 		if n == known.before {
 			isSecret := !known.prose || share || looksGenerated(word, len("secret"))
 			if !isPlaceholder(word) && !isProseWord(word) && isSecret {
@@ -283,6 +318,22 @@ func (r *Redactor) hidePositional(v view, pos int) int {
 		n++
 	}
 	return end
+}
+
+// hideArguments hides the secrets of a command that has several, of which value is the first, and returns the offset at
+// which to continue.
+func (r *Redactor) hideArguments(v view, value valueRange, known *positionalSecret) int {
+	first, text := len(r.spans), v.text
+	for range known.count {
+		if !isPlaceholder(value.of(text)) {
+			r.hide(v, value.from, value.to, RuleFlag)
+		}
+		value = readArgument(text, value.next)
+	}
+	if !isOneOf(value.of(text), known.behind) {
+		r.spans = r.spans[:first]
+	}
+	return max(value.from, 1)
 }
 
 // isSetting reports whether an argument is name=value.

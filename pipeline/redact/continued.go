@@ -23,6 +23,7 @@ const (
 	argumentValue                  // - --password, then - X
 	wordValue                      // --password \, then X
 	partValue                      // form-data; name="password", a blank line, then X up to the boundary
+	tableValue                     // the heading of a table, a rule, then rows with X in a column
 )
 
 // An expectation is a secret that is expected in the next lines of a log.
@@ -35,6 +36,10 @@ type expectation struct {
 	lines  uint8 // the number of lines up to which it holds
 	sign   byte  // that mark
 	isJSON bool  // the name is in quotes: a number is replaced by a string
+
+	columns uint64 // those of a table that hold secrets; of another kind, if the line may be the heading of one, too
+	cells   uint8  // the number of all columns
+	ruled   bool   // the rule below the heading was read
 }
 
 // The number of lines in which a secret is expected: beside its name, and in a text or a list.
@@ -79,8 +84,20 @@ func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 }
 
 // expectedBehind returns what is expected behind a line that ends with the name of a secret, or with a mark
-// or a bracket behind it.
+// or a bracket behind it, or that has it in a heading.
 func expectedBehind(data []byte) expectation {
+	next := expectedBehindEnd(data)
+	if columns, cells := secretColumns(data); columns != 0 {
+		next.columns, next.cells = columns, cells
+		if next.kind == nothing {
+			next.kind, next.lines = tableValue, 2
+		}
+	}
+	return next
+}
+
+// expectedBehindEnd returns what is expected behind a line because of its end.
+func expectedBehindEnd(data []byte) expectation {
 	text := bytes.TrimRight(data, " \t\r")
 	if len(text) < minSecret {
 		return expectation{}
@@ -199,6 +216,24 @@ func expectedBehindName(text []byte) expectation {
 func (r *Redactor) readExpected(data []byte, next *expectation) {
 	if next.lines--; next.lines == 0 {
 		defer func() { *next = expectation{} }()
+	}
+	if next.columns != 0 {
+		switch {
+		case isRule(data): // there may be one behind each row
+			*next = expectation{
+				kind: tableValue, class: prose, lines: maxValueLines, columns: next.columns, cells: next.cells, ruled: true,
+			}
+			return
+		case next.ruled:
+			if next.lines = maxValueLines; r.hideRow(data, next) {
+				*next = expectation{}
+			}
+			return
+		case next.kind == tableValue:
+			*next = expectation{}
+			return
+		}
+		next.columns = 0
 	}
 	indent := skipBlanks(data, 0)
 	if next.kind == partValue {

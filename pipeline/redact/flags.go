@@ -113,6 +113,8 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 		return r.hideArgument(v, end, false, false)
 	case isOneOf(name, userOptions[:]) || by != nil && by.name == "curl" && isOneOf(name, certificateOptions[:]):
 		return r.hideArgument(v, end, true, false)
+	case string(name) == hashesOption:
+		return r.hideArgument(v, end, false, false)
 	case isOneOf(name, passwordSources[:]):
 		return r.hidePasswordSource(v, end)
 	}
@@ -153,6 +155,9 @@ func (r *Redactor) hideShortOption(v view, pos, end int, by *command) int {
 
 // certificateOptions are options of curl whose value is a file, and its password behind a colon.
 var certificateOptions = [...]string{"--cert", "--proxy-cert"}
+
+// hashesOption is an option of Impacket, whose value is as good as the password.
+const hashesOption = "-hashes"
 
 // passwordSources are options of openssl, whose value may be pass:SECRET.
 var passwordSources = [...]string{"-pass", "-passin", "-passout"}

@@ -189,7 +189,7 @@ func (p *namePass) readMark(pos int) int {
 	if !class.isSecret() && class != beside && class != everyday {
 		return p.noteName(pos)
 	}
-	if class == beside && len(name) == 1 && !quoted {
+	if class == beside && len(name) == 1 && !isQuotedName(text, pos) {
 		return pos + 1 // v: X
 	}
 	if class == beside && !p.beside.isSecret() {
@@ -203,6 +203,12 @@ func (p *namePass) readMark(pos int) int {
 	}
 
 	return p.hideMarked(pos, class)
+}
+
+// isQuotedName reports whether a quote " begins the name before the mark at pos.
+func isQuotedName(text []byte, pos int) bool {
+	from, _, _ := nameBounds(text, pos)
+	return byteBefore(text, from) == '"'
 }
 
 // isTime reports whether a time, or an address, is in front of the colon at pos. A name may end with digits: token2,
@@ -255,7 +261,7 @@ func (p *namePass) hideMarked(pos int, class class) int {
 	if mark == ':' && isDeclared(text, value) {
 		return start // password: string = …
 	}
-	if p.isHarmless(name, class, mark, quoted, value, pos) {
+	if seedPhraseEnd(text, value.from) == 0 && p.isHarmless(name, class, mark, quoted, value, pos) {
 		if words := p.endOfPassphrase(value, class, pos); words > value.to {
 			p.hide(p.view, value.from, words, RuleName)
 			return words
@@ -270,7 +276,7 @@ func (p *namePass) hideMarked(pos int, class class) int {
 		value.to, value.next = second.to, second.next
 	}
 	if !value.quoted && class == strong {
-		value.to = p.endOfWords(value, pos)
+		value.to = max(p.endOfWords(value, pos), seedPhraseEnd(text, value.from))
 		value.next = max(value.next, value.to)
 	}
 	p.hide(p.view, from, value.to, RuleName)
@@ -284,12 +290,17 @@ func (p *namePass) hideMarked(pos int, class class) int {
 // hideNamedByTwoWords hides the value behind the mark at pos if its name is of two words, private key: X, and
 // returns the offset behind it; 0: it is not.
 func (p *namePass) hideNamedByTwoWords(pos int) int {
-	from, end, quoted := nameBounds(p.text, pos)
-	if quoted || !isNameOfTwoWords(p.text, from, end) {
+	from, nameEnd, quoted := nameBounds(p.text, pos)
+	if quoted || !isNameOfTwoWords(p.text, from, nameEnd) {
 		return 0
 	}
 	value := readValue(p.text[:min(len(p.text), pos+2*maxScanned)], pos+1, p.stringAt(pos))
-	if !looksGenerated(value.of(p.text), len("secrets!")) {
+	content := value.of(p.text)
+	switch end := seedPhraseEnd(p.text, value.from); {
+	case end >= value.to:
+		value.to, value.next = end, max(end, value.next)
+	case isOneFold(p.text[from:nameEnd], []string{"code"}) && isCode(content):
+	case !looksGenerated(content, len("secrets!")):
 		return 0
 	}
 	p.hide(p.view, value.from, value.to, RuleName)

@@ -30,14 +30,17 @@ var contained = [...]string{
 	"licencekey", "appkey", "authkey", "sessionkey", "consumerkey", "deploykey", "hmackey", "credential",
 	"sessionid", "sessid", "sessiontoken", "authcode", "authorizationcode", "clientassertion", "samlresponse",
 	"samlassertion", "oauthverifier", "codeverifier", "dockerconfigjson", "securestring", "requirepass",
-	"masterauth", "primaryauth", "bearertoken", "sesskey", "sharedaccesssignature", "mnemonic", "seedphrase",
+	"masterauth", "primaryauth", "authenticationstring", "recoverycodes", "backupcodes", "bearertoken", "sesskey", "sharedaccesssignature", "mnemonic", "seedphrase",
 }
 
 var containedBy = newWordTable(contained[:])
 
-// stems has the needles that are parts of names: a name without any has no class.
-var stems = newWordTable(append(wordsOf(nameNeedle, sqlNeedle, bearerNeedle),
-	"magic", "confirm", "activat", "invit", "unsubscribe", "reset", "access"))
+// nameStems has the needles that are parts of names, stems also those of doubtfulWords: a name without any has no class.
+var (
+	nameStems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
+	stems     = newWordTable(append(wordsOf(nameNeedle, sqlNeedle, bearerNeedle),
+		"magic", "confirm", "activat", "invit", "unsubscribe", "reset", "access"))
+)
 
 // parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash;
 // not compass.
@@ -82,6 +85,9 @@ var doubtfulWords = [...]string{
 	"unsubscribe", "policy", "appid", "cloudfrontpolicy", "keypairid", "cloudfrontkeypairid", "magiclink",
 	"reset", "access",
 }
+
+// wholeWords are those of doubtfulWords that have no digit and no separator beside them.
+var wholeWords = [...]string{"reset", "access"}
 
 // codeOwners are the parts before a last part code: auth_code; not zip_code.
 var codeOwners = [...]string{
@@ -187,14 +193,17 @@ func isOneOf(word []byte, list []string) bool {
 
 // classOf returns the class of a name.
 func classOf(name []byte) class {
-	w := splitName(name)
-	if w.count == 0 || !containsWord(name[max(0, len(name)-maxName):], stems) &&
-		!(w.size == 1 && w.letters[0] == 'v') {
+	w, end := splitName(name), name[max(0, len(name)-maxName):]
+	isValue := w.size == 1 && w.letters[0] == 'v'
+	if w.count == 0 || !isValue && !containsWord(end, stems) {
 		return noSecret
 	}
 	last, joined := w.part(w.count-1), w.letters[:w.size]
-	if isOneOf(joined, doubtfulWords[:]) {
+	if isOneOf(joined, doubtfulWords[:]) && (len(name) == len(joined) || !isOneOf(joined, wholeWords[:])) {
 		return doubtful
+	}
+	if !isValue && !containsWord(end, nameStems) {
+		return noSecret
 	}
 	if string(joined) == "auth" && name[0] == '_' { // of npm
 		return strong

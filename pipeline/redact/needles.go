@@ -3,6 +3,7 @@ package redact
 import (
 	"iter"
 	"slices"
+	"strings"
 )
 
 // A needle is a text without which no pass finds a secret: a part of the names of secrets, the front of a
@@ -118,6 +119,7 @@ var needles = [...]needle{
 	{"-----begin ", keyNeedle},
 	{"--user", commandNeedle},
 	{"--proxy-user", commandNeedle},
+	{hashesOption, commandNeedle},
 	{"digest", digestNeedle},
 	{"setuser", phraseNeedle},
 	{`"config" "`, phraseNeedle},
@@ -262,11 +264,16 @@ func allNeedles() []needle {
 		}
 		fronts[front] = true
 	}
-	for _, command := range commands {
-		list = append(list, needle{command.name, commandNeedle})
+	for i, known := range commands {
+		isLonger := slices.ContainsFunc(commands[i+1:], func(other command) bool { return strings.HasPrefix(known.name, other.name) })
+		if !isLonger {
+			list = append(list, needle{known.name, commandNeedle})
+		}
 	}
-	for _, known := range positionalSecrets {
-		list = append(list, needle{known.command, positionalNeedle})
+	for i, known := range positionalSecrets {
+		if i == 0 || known.command != positionalSecrets[i-1].command {
+			list = append(list, needle{known.command, positionalNeedle})
+		}
 	}
 	for _, phrase := range redisPhrases {
 		if phrase.front != "user " { // found by its rules

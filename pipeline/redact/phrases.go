@@ -1,6 +1,9 @@
 package redact
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // maxPhraseWords bounds the words of a sentence between the name of a secret and the secret.
 const maxPhraseWords = 12
@@ -71,6 +74,11 @@ func (r *Redactor) hidePhrases(v view) {
 		case '(':
 			if beginsStrings(text, i) && isSecretCall(text[from:i], r.names.classOf(text, from, i)) {
 				i = pass.hideStrings(i)
+			} else if isLoginCall(text[from:i]) {
+				if from, to := secondArgument(text, i); to > 0 {
+					r.hide(v, from, to, RuleName)
+					i = to
+				}
 			}
 			continue
 		default:
@@ -194,6 +202,9 @@ func (p *phrasePass) readName(name secretName) int {
 		}
 		return end
 	}
+	if len(word) == 1 && isDigitAt(word, 0) {
+		return p.hideOfRouter(name, skipBlanks(text, start+1))
+	}
 	if next := p.hideCandidate(name, start, name.minimum()); next > start {
 		return next
 	}
@@ -201,6 +212,21 @@ func (p *phrasePass) readName(name secretName) int {
 		return end // a verb
 	}
 	return p.readSentence(name, start)
+}
+
+// routerCommands are the commands of routers with a password, its encoding in front of it.
+var routerCommands = [...]string{"username ", "enable ", "ppp ", "neighbor "}
+
+// hideOfRouter hides the word at pos, which stands behind a name and a digit in the configuration of a router: username
+// bob password 7 X. It returns the offset at which to continue.
+func (p *phrasePass) hideOfRouter(name secretName, pos int) int {
+	front, word := p.text[max(0, name.from-maxName):name.from], wordAt(p.text, pos)
+	isSetting := slices.ContainsFunc(routerCommands[:], func(command string) bool { return bytes.Contains(front, []byte(command)) })
+	if len(word) == 0 || !p.isLastWord(pos) || !isSetting && !looksGenerated(word, len("secrets!")) {
+		return name.end
+	}
+	p.hide(p.view, pos, pos+len(word), RuleName)
+	return pos + len(word)
 }
 
 // hideWord hides the word at pos, which is the value of a technical name, and returns the offset at which to
@@ -252,6 +278,19 @@ func (p *phrasePass) hideCell(name secretName, pos int) int {
 	}
 	p.hide(p.view, from, from+len(word), RuleName)
 	return to
+}
+
+// hideRest hides the word at pos, with all its punctuation, and returns the offset behind it.
+func (p *phrasePass) hideRest(pos int) int {
+	end := pos
+	for end < len(p.text) && p.text[end] > ' ' && p.text[end] != '"' && !beginsEndTag(p.text, end) {
+		end++
+	}
+	if word := p.text[pos:end]; isPlaceholder(word) || isProseWord(word) {
+		return pos
+	}
+	p.hide(p.view, pos, end, RuleName)
+	return end
 }
 
 // minimum returns the minimum length of a secret of that name that stands directly behind it.
@@ -331,6 +370,7 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 	text := p.text
 	limit := min(len(text), start+maxPhrase)
 	var stated statedName
+	isGenerated := false // A temporary password is generated for root@localhost: X
 	for pos, words := start, 0; pos < limit && words < maxPhraseWords; words++ {
 		end := pos
 		for end < limit && text[end] > ' ' {
@@ -350,11 +390,15 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 		}
 		isStated := name.password && stated.isStated(word)
 		stated.last = word
+		isGenerated = isGenerated || isOneFold(word, []string{"generated"})
 		if pos >= limit || !colon && !isOneFold(word, linkWords[:]) {
 			continue
 		}
 		if colon && isOneFold(word[:len(word)-1], harmless[:]) {
 			break // signature algorithm: …
+		}
+		if colon && name.password && isGenerated && p.isLastWord(pos) {
+			return p.hideRest(pos)
 		}
 		if next := p.hideStated(name, pos, colon); next > pos {
 			return next
@@ -392,11 +436,17 @@ func (p *phrasePass) hideStated(name secretName, pos int, colon bool) int {
 		value := readValue(text, pos, false)
 		word := value.of(text)
 		isWord := len(word) >= minSecret && bytes.IndexByte(word, ' ') < 0 && !isPlaceholder(word) && !isProseWord(word)
-		if name.password && isWord {
+		if isWord && (name.password || looksGenerated(word, len("secrets!")) && hasDigitInside(word)) {
 			p.hide(p.view, value.from, value.to, RuleName)
 			return value.next
 		}
 		return pos
+	}
+	if isOneFold(text[name.from:name.end], []string{"code"}) {
+		if word := wordAt(text, pos); isCode(word) {
+			p.hide(p.view, pos, pos+len(word), RuleName)
+			return pos + len(word)
+		}
 	}
 	atLeast := len("secret")
 	if colon && name.password {
@@ -471,6 +521,55 @@ func isLoginWord(word []byte) bool {
 	return isOneFold(word, []string{"login", "logon", "sqlplus", "credentials", "impdp", "expdp"})
 }
 
+// loginAttempt is the text between the word login and user/password in the logs of honeypots: login attempt
+// [b'root'/b'X'] failed.
+var loginAttempt = []byte(" attempt [")
+
+// attemptedSecret returns the password of user/password] at pos, both of which may be literals of Python.
+func attemptedSecret(text []byte, pos int) (from, to int) {
+	line := text[pos:min(len(text), pos+maxPhrase)]
+	slash, end := bytes.IndexByte(line, '/'), bytes.IndexByte(line, ']')
+	if slash < 0 || end < slash {
+		return 0, 0
+	}
+	word := line[slash+1 : end]
+	if from = pos + slash + 1; len(word) > 3 && word[0] == 'b' && isQuote(word[1]) {
+		from += 2
+		word = word[2 : len(word)-1]
+	}
+	if isPlaceholder(word) {
+		return 0, 0
+	}
+	return from, from + len(word)
+}
+
+// loginCalls are the functions that get a user and a password.
+var loginCalls = [...]string{"login", "logon", "signin", "authenticate", "dologin", "userlogin", "loginuser"}
+
+// isLoginCall reports whether name, of a function or a method, is one of loginCalls.
+func isLoginCall(name []byte) bool {
+	words := splitName(name[bytes.LastIndexByte(name, '.')+1:])
+	return words.count > 0 && isOneOf(words.letters[:words.size], loginCalls[:])
+}
+
+// secondArgument returns the second argument of the call whose bracket is at pos, a string that may be a password; to is
+// 0 if there is none.
+func secondArgument(text []byte, pos int) (from, to int) {
+	if !beginsStrings(text, pos) {
+		return 0, 0
+	}
+	first := readValue(text, pos+1, false)
+	if !first.quoted || first.next >= len(text) || text[first.next] != ',' {
+		return 0, 0
+	}
+	second := readValue(text, first.next+1, false)
+	word := second.of(text)
+	if !second.quoted || len(word) < minSecret || bytes.IndexByte(word, ' ') >= 0 || isPlaceholder(word) || isProseWord(word) {
+		return 0, 0
+	}
+	return second.from, second.to
+}
+
 // hideLogin hides the password of user/password behind pos, and returns the offset at which to continue.
 func (p *phrasePass) hideLogin(pos int) int {
 	from, to := loginSecret(p.text, pos)
@@ -483,6 +582,9 @@ func (p *phrasePass) hideLogin(pos int) int {
 
 // loginSecret returns the password of user/password behind pos; to is 0 if there is none. A host may be behind it.
 func loginSecret(text []byte, pos int) (from, to int) {
+	if bytes.HasPrefix(text[pos:], loginAttempt) {
+		return attemptedSecret(text, pos+len(loginAttempt))
+	}
 	start := skipBlanks(text, pos)
 	from = start
 	for from < len(text) && folded[text[from]] > separator {

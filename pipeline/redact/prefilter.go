@@ -285,17 +285,39 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 		return bytes.IndexByte(data[:pos], '|') >= 0 || bytes.Contains(data[pos:], hereString)
 	case routineNeedle:
 		c.sqlWord = true
+		if c.isLoginCall(pos) {
+			return true
+		}
 		if end > pos && data[end-1] != '(' {
 			return c.isName(pos)
 		}
 		return false
 	case loginNeedle:
 		c.sqlWord = c.sqlWord || n.text[:3] == "log" && isRoutineEnd(data, end)
+		if c.isLoginCall(pos) {
+			return true
+		}
 		_, to := loginSecret(data, end)
 		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
 		return to > 0
 	}
 	return false
+}
+
+// isLoginCall reports whether a function of loginCalls, whose name holds data[pos], is called with a string.
+func (c *lineChecks) isLoginCall(pos int) bool {
+	from, end := pos, pos
+	for end < len(c.data) && end-pos < maxName && folded[c.data[end]] != 0 {
+		end++
+	}
+	if end == len(c.data) || c.data[end] != '(' {
+		return false
+	}
+	for from > 0 && end-from < 2*maxName && folded[c.data[from-1]] != 0 {
+		from--
+	}
+	c.escaped = true
+	return isLoginCall(c.data[from:end]) && beginsStrings(c.data, end)
 }
 
 // isByte reports whether a secret may be next to the byte at pos.
@@ -365,7 +387,7 @@ func (c *lineChecks) isName(pos int) bool {
 		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
 		c.nameAlone = c.redis.ask(func() bool { return hasQuotedRedis(data) })
 	}
-	c.nameEnds = c.nameEnds || class.isSecret() && len(data)-end <= maxTail
+	c.nameEnds = c.nameEnds || class.isSecret() && (len(data)-end <= maxTail || isBeforeBar(data, end))
 	c.escaped = c.escaped || class.isSecret() || isEscapeBefore(data, from) || end < len(data) && data[end] == '\\'
 	c.escaped = c.escaped || class >= everyday && bytes.IndexByte(data[end:min(len(data), end+maxTail)], '\\') >= 0
 	switch {

@@ -32,7 +32,7 @@
 // A text that is a JSON document is read value by value (json.go). It stays one, with the same keys.
 //
 // Of a log with state (NextLine), a private key may extend over several lines (keyblock.go), and the name of a secret
-// may be in a line before it (continued.go).
+// may be in a line before it (continued.go), or in the heading of a table (table.go).
 //
 // Line hides everything in a URL or a statement that URL or SQL hides. Redaction is idempotent. Both are
 // tested as properties.

@@ -18,6 +18,9 @@ func bareUserInfo(text []byte, pos int) (from, to int) {
 	}
 	colon := bytes.IndexByte(text[start:pos], ':')
 	if slash := bytes.IndexByte(text[start:pos], '/'); slash > 0 && (colon < 0 || colon > slash) {
+		if colon > slash+1 && hasImpacket(text[max(0, start-maxPhrase):start]) {
+			return start + colon + 1, pos // domain/user:X@host
+		}
 		return oraclePassword(text, start, start+slash, pos)
 	}
 	if colon == 0 && bytes.HasPrefix(text[start:], []byte(":pserver:")) { // of CVS
@@ -107,6 +110,11 @@ func beginsHost(text []byte) bool {
 		return false
 	}
 	return isDigitAt(text, i+1)
+}
+
+// hasImpacket reports whether front, the text in front of an argument, has a program of Impacket.
+func hasImpacket(front []byte) bool {
+	return bytes.Contains(front, []byte(".py ")) || bytes.Contains(front, []byte("impacket-"))
 }
 
 // hasCopyCommand reports whether front, the text in front of an argument, has one of copyCommands.

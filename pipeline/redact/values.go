@@ -72,7 +72,37 @@ func changedValue(text []byte, pos int) (value valueRange, ok bool) {
 var phraseOwners = [...]string{
 	"api", "access", "secret", "private", "license", "licence", "encryption", "signing", "master", "shared", "auth",
 	"hmac", "webhook", "deploy", "subscription", "verification", "authorization", "activation", "recovery", "reset",
+	"security", "confirmation", "authentication", "login", "backup", "sms", "otp", "mfa",
 }
+
+// seedOwners are the words in front of phrase with which it is the name of the seed of a wallet.
+var seedOwners = [...]string{"seed", "mnemonic", "recovery", "backup", "secret"}
+
+// seedPhraseEnd returns the end of the words of a seed phrase at pos, twelve at least; 0: there is none.
+func seedPhraseEnd(text []byte, pos int) int {
+	count, end := 0, 0
+	for pos < len(text) && count < 24 {
+		from := pos
+		for pos < len(text) && pos-from < 9 && text[pos] >= 'a' && text[pos] <= 'z' {
+			pos++
+		}
+		if pos-from < 3 || pos-from > 8 {
+			break
+		}
+		count, end = count+1, pos
+		if pos == len(text) || text[pos] != ' ' {
+			break
+		}
+		pos++
+	}
+	if count < 12 {
+		return 0
+	}
+	return end
+}
+
+// isCode reports whether a word is a code as it is sent to users: 4 to 8 digits.
+func isCode(word []byte) bool { return len(word) >= 4 && len(word) <= 8 && isCount(word, 8) }
 
 // phraseParts are the second words of names of two words.
 var phraseParts = [...]string{"key", "code", "phrase", "word", "id"}
@@ -92,6 +122,9 @@ func nameOfTwoWords(text []byte, from, end int) (class class, begin int) {
 	case 'p', 'w':
 		if isOneFold(owner, []string{"pass"}) {
 			return strong, begin
+		}
+		if text[from]|0x20 == 'p' && isOneFold(owner, seedOwners[:]) {
+			return prose, begin
 		}
 	case 'i':
 		if isOneFold(owner, []string{"session", "sess"}) {
