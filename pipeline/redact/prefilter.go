@@ -383,7 +383,7 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
-	if class == noSecret && !c.nameAlone {
+	if !class.isSecret() && !c.nameAlone {
 		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
 		c.nameAlone = c.redis.ask(func() bool { return hasQuotedRedis(data) })
 	}
