@@ -383,7 +383,8 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
-	if !class.isSecret() && !c.nameAlone {
+	isPart := class == noSecret || end == len(data) || !isQuote(data[end]) || !isQuote(byteBefore(data, from))
+	if isPart && !class.isSecret() && !c.nameAlone {
 		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
 		c.nameAlone = c.redis.ask(func() bool { return hasQuotedRedis(data) })
 	}
