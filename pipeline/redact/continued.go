@@ -203,6 +203,9 @@ func expectedBehindName(text []byte) expectation {
 	if key := text[keyFrom:keyEnd]; !isNameMember(key) {
 		return expectation{}
 	}
+	if last := lastWord(text[:keyFrom]); !quoted && len(last) > 0 && shapeOf(last).letters == len(last) && byteBefore(text, keyFrom) == ' ' {
+		return expectation{} // missing required header: X-API-Key
+	}
 	if isFieldOfForm(text[:keyFrom]) {
 		return expectation{kind: partValue, class: class, column: formColumn(text), lines: maxValueLines}
 	}

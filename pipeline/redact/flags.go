@@ -246,10 +246,10 @@ func (r *Redactor) hideBehindWord(v view, pos int) int {
 		return pos + 1
 	case passwordWord(word) || isIdentifiedBy(text[:nameEnd]):
 		value = readValue(text, end, false)
-	case isOneFold(word, []string{"token"}):
+	case isOneFold(word, []string{"token", "secret", "secrets"}): // unexpected token '}'; secret "db-credentials" not found
 		value = readValue(text, end, false)
 		if content := value.of(text); !looksGenerated(content, len("secrets!")) || !hasDigitInside(content) {
-			return pos + 1 // unexpected token '}'
+			return pos + 1
 		}
 	default:
 		return pos + 1
@@ -273,7 +273,7 @@ func passwordWord(word []byte) bool {
 	case strong:
 		return true
 	case prose:
-		return !isOneFold(word, []string{"token", "signature"})
+		return !isOneFold(word, []string{"token", "signature", "secret"})
 	}
 	return false
 }

@@ -44,6 +44,9 @@ func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok boo
 	}
 	switch p.text[pos] {
 	case '{':
+		if isObjectReference(p.text[pos:]) {
+			class = noSecret
+		}
 		return p.readObject(pos+1, class, nesting+1)
 	case '[':
 		return p.readArray(pos+1, class, nesting+1)

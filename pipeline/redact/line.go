@@ -392,11 +392,17 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 	if class == prose && isOneFold(name, ambiguousWords[:]) {
 		return !looksRandom(content)
 	}
+	if quoted && !value.quoted && mark == ':' && p.isSentenceBehind(value, pos) {
+		return true
+	}
 	if value.quoted || quoted || mark == '=' {
 		return false
 	}
 
 	// A colon may be that of a sentence.
+	if p.isMessage(name, class, value, pos) {
+		return true
+	}
 	if isProseWord(content) || isForeignWord(content) {
 		return true
 	}
@@ -410,6 +416,55 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 	last := len(bytes.TrimSpace(p.text[value.to:])) == 0
 	first := pos < maxName && len(bytes.TrimLeft(p.text[:max(0, pos-len(name))], " -\t{[(\"'")) == 0
 	return !looksRandom(content) && !(last && first)
+}
+
+// isMessage reports whether the colon at pos, behind a name, is that of a message: passwd[12]: …, pam_unix(passwd:…), passwd:
+// password updated, 'Jwt:Key'.
+func (p *namePass) isMessage(name []byte, class class, value valueRange, pos int) bool {
+	content := value.of(p.text)
+	_, process, isProcess := bytes.Cut(name, []byte("["))
+	switch {
+	case isProcess && len(process) > 1 && isCount(process[:len(process)-1], 8) && pos+1 < len(p.text) && p.text[pos+1] == ' ',
+		string(name) == "chpasswd", bytes.HasPrefix(lastWord(p.text[max(0, pos-2*maxName):pos]), []byte("pam_")):
+		return true
+	case value.from == pos+1 && class == prose && isNameWord(content):
+		return true
+	}
+	return isNameWord(content) && p.isFollowed(value)
+}
+
+// isNameWord reports whether a word of letters is the name of a secret.
+func isNameWord(word []byte) bool {
+	return len(word) > 0 && shapeOf(word).letters == len(word) && pairClass(word) >= everyday
+}
+
+// isSentenceBehind reports whether the value of a name in quotes, whose colon is at pos, is the first word of a sentence,
+// not that of a document: exec: "docker-credential-x": executable file not found.
+func (p *namePass) isSentenceBehind(value valueRange, pos int) bool {
+	content := value.of(p.text)
+	if isNameWord(content) && p.isFollowed(value) {
+		return true
+	}
+	if len(content) == 0 || shapeOf(content).letters < len(content) || value.next >= len(p.text) || p.text[value.next] != ' ' {
+		return false
+	}
+	from, _, _ := nameBounds(p.text, pos)
+	if from > 1 && p.text[from-2] == '/' {
+		return true // object-"shop"/"db-credentials": Failed to watch
+	}
+	words := 0
+	for rest := p.text[value.next:min(len(p.text), value.next+maxPhrase)]; words < 3; words++ {
+		rest = bytes.TrimLeft(rest, " ")
+		word := wordAt(rest, 0)
+		if len(word) == 0 || shapeOf(word).letters < len(word) {
+			break
+		}
+		if isProseWord(word) {
+			return true
+		}
+		rest = rest[len(word):]
+	}
+	return false
 }
 
 // isFollowed reports whether further words are behind a value in its line.
@@ -502,10 +557,21 @@ func endOfField(text []byte, pos int, inString bool) int {
 // of returns the bytes of the value.
 func (v valueRange) of(text []byte) []byte { return text[v.from:v.to] }
 
+// isObjectReference reports whether text begins with the name and the namespace of an object of Kubernetes, such as a
+// Secret.
+func isObjectReference(text []byte) bool {
+	front := text[:min(len(text), maxPhrase)]
+	name, namespace := bytes.Index(front, []byte(`name`)), bytes.Index(front, []byte(`namespace`))
+	return name > 0 && namespace > name && len(bytes.Trim(front[:name], `{"\`)) == 0
+}
+
 // hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it.
 // The names in it stay.
 func (p *namePass) hideStructure(pos int) int {
 	text, depth := p.text, 0
+	if isObjectReference(text[pos:]) {
+		return pos + 1
+	}
 	for i := pos; i < len(text); {
 		switch c := text[i]; c {
 		case '[', '{':

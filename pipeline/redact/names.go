@@ -107,7 +107,8 @@ var harmless = [...]string{
 	"fd", "rate", "ratio", "name", "names", "grant", "mode", "method", "lifetime", "window", "budget", "per", "ms",
 	"seconds", "aging", "cache", "bucket", "source", "issuer", "scope", "scopes", "through", "percent", "time",
 	"date", "reason", "field", "namespace", "arn", "id", "ids", "owner", "role", "user", "username", "host", "port",
-	"length", "exists", "validator", "reset",
+	"length", "exists", "validator", "reset", "exception", "exceptions", "java", "go", "py", "js", "ts",
+	"rb", "php", "cs",
 }
 
 // harmlessNames are whole parts that contain one of the words and are everyday words.

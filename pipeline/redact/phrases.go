@@ -435,7 +435,8 @@ func (p *phrasePass) hideStated(name secretName, pos int, colon bool) int {
 	if open < len(text) && isQuote(text[open]) {
 		value := readValue(text, pos, false)
 		word := value.of(text)
-		isWord := len(word) >= minSecret && bytes.IndexByte(word, ' ') < 0 && !isPlaceholder(word) && !isProseWord(word)
+		isWord := len(word) >= minSecret && bytes.IndexByte(word, ' ') < 0 && !isPlaceholder(word) && !isProseWord(word) &&
+			pairClass(word) == noSecret
 		if isWord && (name.password || looksGenerated(word, len("secrets!")) && hasDigitInside(word)) {
 			p.hide(p.view, value.from, value.to, RuleName)
 			return value.next

@@ -41,7 +41,7 @@ func (p *namePass) readSerialized(pos int) int {
 		if len(content) < maxName {
 			p.serial = classOf(nameAtEnd(content))
 		}
-	case p.serial.isSecret() && !isPlaceholder(content):
+	case p.serial.isSecret() && !isPlaceholder(content) && bytes.HasPrefix(gap, []byte(";")):
 		p.hide(p.view, value.from, value.to, RuleName)
 	}
 	p.serialKey, p.serialTo = isKey, value.next

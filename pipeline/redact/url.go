@@ -517,6 +517,9 @@ const minPathToken = 8
 
 // isPathToken reports whether a segment is no word and no number.
 func isPathToken(segment []byte) bool {
+	if bytes.Contains(segment, []byte(".go:")) || bytes.Contains(segment, []byte(".js:")) || bytes.Contains(segment, []byte(".ts:")) {
+		return false // a line of a source file
+	}
 	digits, letters := 0, 0
 	for _, c := range segment {
 		switch {

@@ -23,7 +23,7 @@ var proseWords = [...]string{
 	"stored", "loaded", "loading", "parsing", "validating", "checking", "received", "accessed", "could", "would",
 	"length", "minimum", "maximum", "strength", "requirements", "policy", "prompt", "shown", "banner", "service",
 	"connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged",
-	"there",
+	"there", "via", "duplicate", "deprecated", "ignored", "skipped", "permission",
 
 	// Of other languages, behind their names of passwords.
 	"incorrecta", "incorrecto", "inválida", "invalida", "inválido", "requerida", "obligatoria", "cambiada", "vacía",
@@ -46,8 +46,12 @@ func isPlaceholder(value []byte) bool {
 		return false
 	}
 	if len(value) < 16 {
+		inner := value
+		if n := len(value); n > 2 && value[0] == '[' && value[n-1] == ']' {
+			inner = value[1 : n-1] // [FILTERED] of Rails
+		}
 		for _, word := range placeholders {
-			if len(word) == len(value) && bytes.EqualFold(value, []byte(word)) {
+			if len(word) == len(inner) && bytes.EqualFold(inner, []byte(word)) {
 				return true
 			}
 		}
