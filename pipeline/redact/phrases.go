@@ -544,13 +544,14 @@ func attemptedSecret(text []byte, pos int) (from, to int) {
 	return from, from + len(word)
 }
 
-// loginCalls are the functions that get a user and a password.
-var loginCalls = [...]string{"login", "logon", "signin", "authenticate", "dologin", "userlogin", "loginuser"}
+// loginCalls are the functions that get a user and a password. Each contains a needle.
+var loginCalls = [...]string{
+	"login", "logon", "signin", "sign_in", "authenticate", "dologin", "do_login", "userlogin", "user_login", "loginuser", "login_user",
+}
 
 // isLoginCall reports whether name, of a function or a method, is one of loginCalls.
 func isLoginCall(name []byte) bool {
-	words := splitName(name[bytes.LastIndexByte(name, '.')+1:])
-	return words.count > 0 && isOneOf(words.letters[:words.size], loginCalls[:])
+	return isOneFold(name[bytes.LastIndexByte(name, '.')+1:], loginCalls[:])
 }
 
 // secondArgument returns the second argument of the call whose bracket is at pos, a string that may be a password; to is
