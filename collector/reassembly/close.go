@@ -159,6 +159,23 @@ func (h *halfStream) repeatLimit(peer *halfStream) int64 {
 	return min(h.sendLimit(peer), unknownWindow) + 64<<10
 }
 
+// CopyFollowed keeps a copy of the payload of a segment for Delivered, before Follow handles the segment.
+func (c *Conn) CopyFollowed(dir Dir, segment *Segment) {
+	half := &c.half[dir]
+	if segment.Size == 0 || len(segment.Payload) < segment.Size || segment.Doubtful || segment.hasFlag(SYN) {
+		return
+	}
+	if c.follows = true; !half.based {
+		half.setBase(segment.Seq)
+	}
+	off := half.offsetOf(segment.Seq)
+	passed := max(half.next-off, 0)
+	if passed < int64(segment.Size) && off-half.next <= maxWindow {
+		c.recordDelivered(dir, off+passed, segment.Payload[passed:])
+		c.half[dir^1].turn = c.half[dir^1].next
+	}
+}
+
 // followTop updates the highest byte of a direction whose bytes another Conn delivers.
 func (h *halfStream) followTop(segment *Segment) {
 	if !h.based {

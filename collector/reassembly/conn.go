@@ -18,6 +18,7 @@ type Conn struct {
 	closingSince int64 // of the clock
 	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0: none
 	doubtSince   int64 // of the clock: a RST that the receiver may have ignored; 0: none, or it was
+	follows      bool  // another Conn delivers the bytes
 }
 
 // Init resets c for a new connection and keeps the memory that c owns. Flush or Discard must come before,
@@ -76,7 +77,7 @@ func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 // Follow handles a segment of a connection whose bytes another Conn delivers. It only updates what Closing,
 // Established, Ended and Packets return.
 func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {
-	c.now = now
+	c.now, c.follows = now, true
 	half := &c.half[dir]
 	half.packets++
 	if segment.hasFlag(ACK) && !segment.hasFlag(SYN) {
@@ -128,6 +129,9 @@ func (c *Conn) NextSeq(d Dir) uint32 { return c.half[d].base + uint32(c.half[d].
 
 // TopSeq returns the sequence number behind the last byte of d that was captured.
 func (c *Conn) TopSeq(d Dir) uint32 { return c.half[d].base + uint32(c.half[d].top) }
+
+// TurnSeq returns the sequence number of the first byte that d has sent since the other direction has.
+func (c *Conn) TurnSeq(d Dir) uint32 { return c.half[d].base + uint32(c.half[d].turn) }
 
 // Buffered returns the memory charged for the segments that wait.
 func (c *Conn) Buffered() int { return c.waiting.Bytes() }

@@ -170,10 +170,10 @@ func (r *deliveredRing) evictOldest() {
 }
 
 // pinDelivered keeps data, delivered at off, until the receiver acknowledges it. Of a direction whose receiver was not
-// captured nothing is kept. The first bytes count: a receiver that has dropped some asks for these.
+// captured nothing is kept, nor of one that another Conn delivers. The first bytes count: a receiver that has dropped some asks for these.
 func (c *Conn) pinDelivered(dir Dir, off int64, data []byte) {
 	half := &c.half[dir]
-	if c.half[dir^1].packets == 0 {
+	if c.follows || c.half[dir^1].packets == 0 {
 		return
 	}
 	if passed := half.ack - off; passed > 0 {
@@ -375,6 +375,27 @@ func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result compari
 		result.add(uncopied.from)
 	}
 	return result
+}
+
+// Delivered returns the n bytes of dir from the sequence number seq on, if there is a copy of them. They are valid until
+// the next segment.
+func (c *Conn) Delivered(dir Dir, seq uint32, n int) (b []byte, known bool) {
+	half, ring := &c.half[dir], &c.pool.delivered
+	off := half.offsetOf(seq)
+	run := ring.runBefore(half.delivered, off+int64(n)-half.shift)
+	switch {
+	case !half.based || run == nil || n <= 0:
+		return nil, false
+	case run.off+half.shift <= off:
+		if run.endOffset()+half.shift < off+int64(n) {
+			return nil, false
+		}
+		begin := off - half.shift - run.off
+		return ring.bytesOf(run)[begin : begin+int64(n)], true
+	case run.endOffset()+half.shift < off+int64(n):
+		return nil, false
+	}
+	return c.deliveredBytes(dir, off, off+int64(n))
 }
 
 // deliveredBytes appends to b the bytes of dir that were delivered from off to end. ok is false if they are not known.

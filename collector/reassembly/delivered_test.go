@@ -224,3 +224,46 @@ func TestRunsEndAtTheEndOfTheRing(t *testing.T) {
 		t.Error("other bytes are none")
 	}
 }
+
+// TestCopiesOfAFollowedConnection: the bytes of segments that another Conn delivers are there as long as the ring holds
+// them, without a call of the Handler, and take no memory beyond the ring.
+func TestCopiesOfAFollowedConnection(t *testing.T) {
+	conn := newTestConn(t, testConfig(), [2]uint32{1<<32 - 1000, 5000}).handshake()
+	conn.hostile = true
+	stream := randomBytes(rand.New(rand.NewPCG(1, 2)), 2<<20)
+	follow := func(off, size int) {
+		segment := Segment{
+			Seq: conn.isn[0] + 1 + uint32(off), Flags: ACK, Payload: stream[off : off+size], Size: size, Time: conn.now,
+		}
+		conn.CopyFollowed(0, &segment)
+		conn.Follow(0, &segment, conn.now)
+	}
+	check := func(want bool, off, size int) {
+		t.Helper()
+		b, known := conn.Delivered(0, conn.isn[0]+1+uint32(off), size)
+		if known != want || known && !bytes.Equal(b, stream[off:off+size]) {
+			t.Errorf("%d bytes at %d: known %t, want %t; %d bytes", size, off, known, want, len(b))
+		}
+	}
+	check(false, 0, 10)
+	follow(0, 1000)
+	check(true, 0, 1000)
+	check(true, 990, 10)
+	check(false, 990, 11)
+	follow(500, 1000) // in part again
+	check(true, 0, 1500)
+	follow(2000, 1000)
+	check(true, 2000, 1000)
+	check(false, 1400, 700)
+	follow(1500, 500) // too late
+	check(false, 1500, 500)
+	for off := 3000; off+1448 < len(stream); off += 1448 {
+		follow(off, 1448)
+	}
+	check(false, 2000, 1000)
+	check(true, 3000+1400*1448, 40*1448+7)
+	if conn.observed[Data] > 0 || conn.observed[CopyDropped] > 0 {
+		t.Errorf("observed %v", conn.observed)
+	}
+	conn.checkEmpty()
+}

@@ -360,7 +360,7 @@ func (c *Conn) Flush() {
 	}
 }
 
-// Discard drops all waiting segments without delivering them.
+// Discard drops all waiting segments without delivering them, and the copies beyond those that were delivered last.
 func (c *Conn) Discard() {
 	for dir := range c.half {
 		half := &c.half[dir]
@@ -371,6 +371,7 @@ func (c *Conn) Discard() {
 		c.dropStrays(half)
 		c.dropSYNData(half)
 		c.dropDoubtful(half)
+		c.dropPinned(half)
+		half.uncopied = offsetRange{}
 	}
-	c.ForgetDelivered()
 }

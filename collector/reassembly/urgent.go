@@ -27,6 +27,8 @@ func (c *Conn) deliverAroundUrgent(dir Dir, data []byte, at int64) {
 	}
 	c.handler.Observe(dir, UrgentByte, at)
 	if rest := data[index+1:]; len(rest) > 0 {
+		half.next += index + 1 // NextSeq is the number of the first byte of rest
 		c.handler.Data(dir, rest, at)
+		half.next -= index + 1
 	}
 }

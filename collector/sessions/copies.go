@@ -15,33 +15,45 @@ import (
 // sequence numbers, and a container that does not see the connection can guess neither of them.
 //
 // Every flow that is reported publishes prints of its payload. A flow that finds a claim is a candidate: it
-// is parsed and its events wait until a print of its own is among those of its reporter. If there is none,
+// is parsed and its events wait until its reporter has a print of what the candidate has seen. If there is none,
 // although the Table of the reporter has come further, both are reported, and what the candidate reports has
 // the tag copies_differ.
+//
+// A duplicate is not parsed, but the bytes of its packets are kept with those that were delivered last, and compared
+// with each of the last prints of its reporter, whatever the bounds of the segments: the kernel may have cut or merged
+// them. Where a print differs, a new flow reports the connection from there on, with the tag, and begins with the bytes
+// that are kept. A print that ends behind all that the duplicate has seen differs if no more comes.
 
-// A print stands for the payload of a segment, as it was delivered, or of a datagram. From the top: 32 bits
+// A payloadPrint stands for the payload of a segment, as it was delivered, or of a datagram. From the top: 32 bits
 // of position, which is the sequence number of the first byte with TCP and a part of the hash with UDP; 16
-// bits of length; 16 bits of the hash. 0 is none.
-type print uint64
+// bits of length; 16 bits of the hash. 0 is none: no payload is empty.
+type payloadPrint uint64
 
 // position returns the part that is equal for segments that begin with the same byte.
-func (p print) position() uint32 { return uint32(p >> 32) }
+func (p payloadPrint) position() uint32 { return uint32(p >> 32) }
 
-// length returns the length of the payload, modulo 32 KiB.
-func (p print) length() uint16 { return uint16(p >> 16) }
+// length returns the length of the payload.
+func (p payloadPrint) length() int { return int(uint16(p >> 16)) }
+
+// end returns the sequence number behind the payload.
+func (p payloadPrint) end() uint32 { return p.position() + uint32(p.length()) }
+
+// maxPrinted is the largest length of a payload that has a print. Of a longer one, the front has.
+const maxPrinted = 1<<16 - 1
 
 // printSecret keeps the prints from being computed by whoever sends the packets.
 var printSecret = rand.Uint64() | 1
 
-// newPrint returns the print of n bytes from the sequence number seq on, which have the hash hash.
-func newPrint(seq uint32, n int, hash uint64) print {
-	return print(seq)<<32 | print(n&0x7fff|0x8000)<<16 | print(hash*printSecret>>48)
+// newPrint returns the print of payload, which begins with the sequence number seq.
+func newPrint(seq uint32, payload []byte) payloadPrint {
+	payload = payload[:min(len(payload), maxPrinted)]
+	return payloadPrint(seq)<<32 | payloadPrint(len(payload))<<16 | payloadPrint(xxh3.Hash(payload)*printSecret>>48)
 }
 
 // newDatagramPrint returns the print of a datagram.
-func newDatagramPrint(payload []byte) print {
-	hash := xxh3.Hash(payload) * printSecret
-	return print(hash)&^(0xffff<<16) | print(len(payload)&0x7fff|0x8000)<<16
+func newDatagramPrint(payload []byte) payloadPrint {
+	payload = payload[:min(len(payload), maxPrinted)]
+	return payloadPrint(xxh3.Hash(payload)*printSecret)&^(0xffff<<16) | payloadPrint(len(payload))<<16
 }
 
 // The prints of a direction are kept in four lists of keptPrints: the first ones, the last ones, and the last
@@ -58,8 +70,8 @@ type directionPrints struct {
 
 const knownTop = 1 << 32
 
-// clear removes the prints.
-func (d *directionPrints) clear() {
+// clearPrints removes the prints.
+func (d *directionPrints) clearPrints() {
 	for i := range d.list {
 		if d.list[i].Load() != 0 {
 			d.list[i].Store(0)
@@ -68,8 +80,8 @@ func (d *directionPrints) clear() {
 	d.top.Store(0)
 }
 
-// recordPrint publishes the print of payload from an end of f.key.
-func (f *flow) recordPrint(end uint8, added print) {
+// publishPrint publishes the print of payload from an end of f.key.
+func (f *flow) publishPrint(end uint8, added payloadPrint) {
 	dedup, list := &f.dedup, &f.activity.prints[end].list
 	if dedup.payloadSince == 0 {
 		dedup.payloadSince = f.table.clock.packetTime
@@ -94,9 +106,9 @@ func (f *flow) recordPrint(end uint8, added print) {
 	}
 }
 
-// recordDelivered publishes the print of bytes that the stream delivers, from an end.
-func (f *flow) recordDelivered(end uint8, data []byte) {
-	f.recordPrint(end, newPrint(f.stream.NextSeq(f.dirOf(end)), len(data), xxh3.Hash(data)))
+// publishDelivered publishes the print of bytes that the stream delivers, from an end.
+func (f *flow) publishDelivered(end uint8, data []byte) {
+	f.publishPrint(end, newPrint(f.stream.NextSeq(f.dirOf(end)), data))
 	f.publishTop(end)
 }
 
@@ -116,86 +128,83 @@ func (r reporter) printsOf(end uint8) *directionPrints {
 	return &r.activity.prints[end]
 }
 
-// A comparison is the result of comparing the payloads of two flows.
-type comparison uint8
+// A copyState is the result of comparing the payloads of two flows.
+type copyState uint8
 
 const (
-	copyUnknown comparison = iota // they have nothing in common yet
-	copySame                      // both have seen the same payload
-	copyDiffers                   // both have seen packets of an end, and different payload
-	copyHalf                      // the other flow has seen packets of the other end only
-	copyStale                     // the other flow has seen no packets meanwhile
+	copyUnknown copyState = iota // they have nothing in common yet
+	copySame                     // both have seen the same payload
+	copyDiffers                  // both have seen packets of an end, and different payload
+	copyHalf                     // the other flow has seen packets of the other end only
+	copyStale                    // the other flow has seen no packets meanwhile
 )
 
-// comparePrint compares a print of the end with those of the reporter. Segments that begin with the same byte
-// and have different lengths were cut or merged by the kernel on the way.
-func (r reporter) comparePrint(end, proto uint8, own print) comparison {
-	published := r.printsOf(end)
-	if published == nil {
-		return copyUnknown
-	}
-	result := copyUnknown
-	for i := range published.list {
-		other := print(published.list[i].Load())
-		switch {
-		case other == 0:
+// hasPrint reports whether d has the print.
+func (d *directionPrints) hasPrint(wanted payloadPrint) bool {
+	for i := range d.list {
+		switch payloadPrint(d.list[i].Load()) {
+		case wanted:
+			return true
+		case 0:
 			if i < keptPrints {
-				return result // the other lists are empty, too
+				return false // the other lists are empty, too
 			}
-		case other == own:
-			return copySame
-		case proto != protoTCP || other.position() != own.position():
-		case other.length() == own.length():
-			result = copyDiffers
-		case result == copyUnknown:
-			result = copySame
 		}
 	}
-	return result
+	return false
 }
 
-// nearTop is the distance of the ends of two copies, in bytes, if the kernel has cut their segments in
-// different ways.
-const nearTop = 1 << 20
-
-// comparePrints compares all that f has published with what the reporter has.
-func (f *flow) comparePrints(reporter reporter) comparison {
+// comparePrints compares what f has seen with all prints of the reporter.
+func (f *flow) comparePrints(reporter reporter) copyState {
 	result := copyUnknown
 	for end := range uint8(2) {
-		own := &f.activity.prints[end]
-		for i := range own.list {
-			added := print(own.list[i].Load())
-			if added == 0 && i < keptPrints {
-				break
+		published := reporter.printsOf(end)
+		if published == nil {
+			continue
+		}
+		for i := range published.list {
+			other := payloadPrint(published.list[i].Load())
+			if other == 0 && i < keptPrints {
+				break // the other lists are empty, too
 			}
-			switch found := reporter.comparePrint(end, f.key.proto, added); {
-			case added == 0:
+			switch found := f.comparePrint(end, other); {
+			case other == 0:
 			case found == copyDiffers:
 				return copyDiffers
 			case found == copySame:
 				result = copySame
 			}
 		}
-		if result == copyUnknown && f.key.proto == protoTCP && f.dedup.isBulk(end) && f.isNear(reporter, end) {
-			result = copySame
-		}
 	}
 	return result
 }
 
+// comparePrint compares what f has seen of an end with a print of another flow. The kernel may have cut or merged the
+// segments on the way: where the lengths differ, the bytes that f has delivered in that place are compared.
+func (f *flow) comparePrint(end uint8, other payloadPrint) copyState {
+	own := &f.activity.prints[end]
+	if own.hasPrint(other) {
+		return copySame
+	}
+	if f.key.proto != protoTCP {
+		return copyUnknown
+	}
+	if payload, known := f.stream.Delivered(f.dirOf(end), other.position(), other.length()); known {
+		if newPrint(other.position(), payload) == other {
+			return copySame
+		}
+		return copyDiffers
+	}
+	for i := range own.list {
+		if payloadPrint(own.list[i].Load())>>16 == other>>16 && other != 0 {
+			return copyDiffers
+		}
+	}
+	return copyUnknown
+}
+
 // isBulk reports whether f has more prints of the end than are kept of the first ones.
 func (d *dedup) isBulk(end uint8) bool { return d.numPrints[end][1] > 0 }
-
-// isNear reports whether f and the reporter have come nearly as far in the stream of an end.
-func (f *flow) isNear(reporter reporter, end uint8) bool {
-	published := reporter.printsOf(end)
-	if published == nil || published.list[keptPrints].Load() == 0 {
-		return false
-	}
-	own, other := f.activity.prints[end].top.Load(), published.top.Load()
-	distance := int32(uint32(own) - uint32(other))
-	return own != 0 && other != 0 && distance <= nearTop && distance >= -nearTop
-}
 
 // covers reports whether the reporter has seen bytes of an end up to the sequence number top, or behind it.
 func (r reporter) covers(end uint8, top uint32) bool {
@@ -209,7 +218,7 @@ func (r reporter) covers(end uint8, top uint32) bool {
 
 // compareCopies reports whether f and the reporter are copies of one connection. why is the reason for the
 // question: it may have to be decided now.
-func (f *flow) compareCopies(reporter reporter, why decision) comparison {
+func (f *flow) compareCopies(reporter reporter, why decision) copyState {
 	since := f.dedup.payloadSince
 	if since == 0 {
 		return copySame // f has nothing that the reporter could have missed
@@ -236,10 +245,12 @@ func (f *flow) compareCopies(reporter reporter, why decision) comparison {
 }
 
 // classifyOther reports in which way f and the reporter, which have no payload in common, are no copies.
-func (f *flow) classifyOther(reporter reporter) comparison {
+func (f *flow) classifyOther(reporter reporter) copyState {
 	result := copyStale
 	for end := range uint8(2) {
 		switch {
+		case f.hasOpenPrint(reporter, end):
+			return copyDiffers
 		case reporter.lastSeen(end) <= f.dedup.payloadSince:
 		case f.dedup.numPrints[end][0] > 0:
 			return copyDiffers
@@ -248,6 +259,26 @@ func (f *flow) classifyOther(reporter reporter) comparison {
 		}
 	}
 	return result
+}
+
+// hasOpenPrint reports whether a print of the reporter begins within what f has seen of an end, and ends behind it.
+func (f *flow) hasOpenPrint(reporter reporter, end uint8) bool {
+	published := reporter.printsOf(end)
+	if f.key.proto != protoTCP || published == nil || f.dedup.numPrints[end][0] == 0 {
+		return false
+	}
+	for i := range published.list {
+		if other := payloadPrint(published.list[i].Load()); other != 0 && f.isOpen(end, other) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOpen reports whether a print begins within what f has seen of an end, and ends behind it.
+func (f *flow) isOpen(end uint8, other payloadPrint) bool {
+	top := f.stream.TopSeq(f.dirOf(end))
+	return int32(other.position()-top) < 0 && int32(other.end()-top) > 0
 }
 
 // awaitCopy makes f a candidate: its events wait until it is known whether it is a duplicate of reporter.
@@ -269,15 +300,16 @@ func (f *flow) checkCandidate(p *packet, sender uint8) {
 
 // hasSeen reports whether the reporter of f has seen the payload of p.
 func (r reporter) hasSeen(f *flow, p *packet, sender uint8) bool {
-	return len(p.Payload) > 0 && r.comparePrint(sender, f.key.proto, f.printOf(p)) == copySame
+	published := r.printsOf(sender)
+	return len(p.Payload) > 0 && published != nil && published.hasPrint(f.printOf(p))
 }
 
 // printOf returns the print of p, which has a payload.
-func (f *flow) printOf(p *packet) print {
+func (f *flow) printOf(p *packet) payloadPrint {
 	if f.key.proto != protoTCP {
 		return newDatagramPrint(p.Payload)
 	}
-	return newPrint(p.dataSeq(), len(p.Payload), xxh3.Hash(p.Payload))
+	return newPrint(p.dataSeq(), p.Payload)
 }
 
 // dataSeq returns the sequence number of the first byte of the payload.
@@ -288,42 +320,49 @@ func (p *packet) dataSeq() uint32 {
 	return p.Seq
 }
 
-// contradicts reports whether the reporter of f, a duplicate, has seen as many other bytes in the place of
-// those of p. Only its last prints count: the sequence numbers of the first ones come again.
-func (r reporter) contradicts(f *flow, p *packet, sender uint8) bool {
-	if f.key.proto != protoTCP || len(p.Payload) == 0 || p.Size > len(p.Payload) {
-		return false
-	}
-	published := r.printsOf(sender)
-	if published == nil {
-		return false
+// findContradiction reports whether the reporter of f, a duplicate, has seen other bytes of an end than f, now that the
+// end sender has sent p, and the sequence number from which on. It compares the last prints: the sequence numbers of the
+// first ones come again. A print that ends behind what f has seen is compared when f has seen more, and differs if f does
+// not: f has seen the end of the connection, or nothing for copyDelay.
+func (f *flow) findContradiction(p *packet, sender, end uint8) (from uint32, found bool) {
+	published := f.dedup.reporter.printsOf(end)
+	if f.key.proto != protoTCP || published == nil {
+		return 0, false
 	}
 	last := published.list[:keptPrints]
 	if published.list[keptPrints].Load() != 0 {
 		last = published.list[keptPrints : 2*keptPrints]
 	}
-	unhashed, own, differs := newPrint(p.dataSeq(), len(p.Payload), 0), print(0), false
+	dedup := &f.dedup
 	for i := range last {
-		other := print(last[i].Load())
-		if other>>16 != unhashed>>16 {
+		other := payloadPrint(last[i].Load())
+		if compared := dedup.comparedTop[end]; other == 0 || compared != 0 && int32(other.end()-uint32(compared)) <= 0 {
 			continue
 		}
-		if own == 0 {
-			own = f.printOf(p)
+		payload, known := f.stream.Delivered(f.dirOf(end), other.position(), other.length())
+		switch {
+		case known && newPrint(other.position(), payload) != other:
+			return other.position(), true
+		case known:
+			dedup.comparedTop[end] = knownTop | uint64(other.end())
+		case !f.isOpen(end, other):
+		case dedup.openPrint[end] != other:
+			dedup.openPrint[end], dedup.openSince[end] = other, p.Time
+			fallthrough
+		default:
+			if p.Flags&reassembly.FIN != 0 && sender == end || p.Time-dedup.openSince[end] > copyDelay {
+				return other.position(), true
+			}
 		}
-		if other == own {
-			return false
-		}
-		differs = true
 	}
-	return differs
+	return 0, false
 }
 
 // A separation holds the reason, copyDiffers or copyHalf, why a flow is reported although reporter reports a connection
 // with the same addresses.
 type separation struct {
 	reporter reporter
-	copies   comparison
+	copies   copyState
 }
 
 // separate has f report its connection as well.

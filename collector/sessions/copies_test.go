@@ -305,6 +305,194 @@ func TestForeignConnectionOnABridgeMutesNone(t *testing.T) {
 	}
 }
 
+// A helpedForger sends copies of one connection, from a client to a server, on two interfaces: the bytes of an end are
+// known to the forger, or the kernel has cut them in other places.
+type helpedForger struct {
+	*natHost
+	client, server string
+}
+
+// send sends a segment of the client on an interface; off is the offset of its payload.
+func (g *helpedForger) send(iface, flags string, off int, payload string) {
+	g.Helper()
+	g.id++
+	data := tcpFrame(g, addrPort(g.client), addrPort(g.server), flags, 1000+uint32(off), 5000, g.id, payload)
+	g.tableOf(iface).Packet(iface, layers.LinkTypeEthernet, startTime+int64(g.now), data, len(data))
+	g.now += 5 * time.Microsecond
+}
+
+// sendParts sends text in segments of a size.
+func (g *helpedForger) sendParts(iface string, off, size int, text string) {
+	g.Helper()
+	for part := range slices.Chunk([]byte(text), size) {
+		g.send(iface, "A", off, string(part))
+		off += len(part)
+	}
+}
+
+// told returns the text of all events of the parsers, and whether one of them has the tag copies_differ.
+func (g *helpedForger) told() (text string, differs bool) {
+	for _, table := range g.tables {
+		table.Close()
+	}
+	for _, event := range g.events {
+		if event.Redis != nil {
+			text += event.Redis.Command
+			differs = differs || slices.Contains(event.Tags, pipeline.TagCopiesDiffer)
+		}
+	}
+	return text, differs
+}
+
+// TestOtherBytesInTheSamePlaceAreBothTold: an end of the connection helps the forger, who so shows on a bridge the same
+// first bytes, and then others, shorter or longer, before the true ones come on eth0, or after them.
+func TestOtherBytesInTheSamePlaceAreBothTold(t *testing.T) {
+	const first, attack, last = "GET /first\r\n", "GET /attack\r\n", "GET /last\r\n"
+	for _, forged := range []string{"GET /benign\r\n", "GET /b\r\n", "GET /benign/and/longer/than/the/other\r\n"} {
+		for _, size := range []int{3, 1000} {
+			for _, before := range []bool{true, false} {
+				for _, oneTable := range []bool{true, false} {
+					for _, mirrored := range []bool{true, false} {
+						g := &helpedForger{newHost(t, nil), "203.0.113.9:5551", "192.0.2.1:80"}
+						g.texts = true
+						if oneTable {
+							g.shareTable("docker0", "eth0")
+						}
+						g.send("docker0", "S", -1, "")
+						g.send("eth0", "S", -1, "")
+						off := 0
+						if mirrored {
+							g.send("docker0", "A", 0, first)
+							g.send("eth0", "A", 0, first)
+							off = len(first)
+							g.advance(300 * time.Millisecond)
+						}
+						if before {
+							g.sendParts("docker0", off, size, forged)
+							g.send("eth0", "A", off, attack)
+						} else {
+							g.send("eth0", "A", off, attack)
+							g.sendParts("docker0", off, size, forged)
+						}
+						g.advance(20 * time.Millisecond)
+						off += len(attack)
+						g.send("eth0", "A", off, last)
+						g.advance(20 * time.Millisecond)
+						g.send("eth0", "FA", off+len(last), "")
+						g.advance(3 * time.Second)
+						text, differs := g.told()
+						if !strings.Contains(text, attack+last) || !differs {
+							t.Errorf("%q in pieces of %d, before %t, one table %t, mirrored %t: told %q, tagged %t", forged, size,
+								before, oneTable, mirrored, text, differs)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestSegmentsCutOnTheWayAreNoDifference: the kernel has cut the segments of a copy, or merged them. The connection is
+// reported once, whatever Table is ahead, and by how much.
+func TestSegmentsCutOnTheWayAreNoDifference(t *testing.T) {
+	stream := []byte(strings.Repeat("0123456789abcdefghijklmnopqrstuvwxyz", 60_000))
+	for i := range stream {
+		stream[i] = byte('a' + (i*i>>7+i)%26)
+	}
+	for _, sizes := range [][2]int{{1448, 65_160}, {65_160, 1448}, {2896, 1448}, {1448, 4344}, {1000, 1001}} {
+		for _, ahead := range []int{0, 1, 40, 400} { // segments of the larger size by which docker0 is ahead of eth0
+			for _, total := range []int{1, 3000, 100_000, len(stream)} {
+				g := &helpedForger{newHost(t, nil), "172.17.0.3:4000", "203.0.113.9:80"}
+				g.send("docker0", "S", -1, "")
+				g.send("eth0", "S", -1, "")
+				sent, lag := [2]int{}, ahead*max(sizes[0], sizes[1])
+				for sent[0] < total || sent[1] < total {
+					side := 0
+					if sent[1] < total && (sent[0] == total || sent[0] >= sent[1]+lag && sent[0] > sent[1]) {
+						side = 1
+					}
+					next := min(sent[side]+sizes[side], total)
+					g.send([]string{"docker0", "eth0"}[side], "A", sent[side], string(stream[sent[side]:next]))
+					sent[side] = next
+				}
+				g.advance(100 * time.Millisecond)
+				g.send("docker0", "FA", total, "")
+				g.send("eth0", "FA", total, "")
+				g.advance(3 * time.Second)
+				for _, table := range g.tables {
+					table.Close()
+				}
+				sessions, bytes := 0, uint64(0)
+				for _, event := range g.events {
+					if event.Dataset == pipeline.Dataset_SESSION {
+						sessions++
+						bytes += event.Source.Bytes
+					}
+				}
+				if sessions != 1 || bytes != uint64(total) || g.metric(differing) > 0 {
+					t.Errorf("segments of %v bytes, %d ahead, %d bytes: %d sessions with %d bytes, %v differ", sizes, ahead,
+						total, sessions, bytes, g.metric(differing))
+				}
+			}
+		}
+	}
+}
+
+func differing(m *tableMetrics) counter { return m.differingCopies }
+
+// TestForeignConnectionOnABridgeCutsNone: a connection on eth0 is idle, and a container sends packets with its addresses
+// on a bridge in whose networks neither end is. The connection is one session, and each of its requests is an event.
+func TestForeignConnectionOnABridgeCutsNone(t *testing.T) {
+	for name, forge := range map[string]func(g *helpedForger, off int){
+		"empty":          func(g *helpedForger, off int) { g.send("docker0", "A", off, "") },
+		"forged numbers": func(g *helpedForger, off int) { g.send("docker0", "A", off+123_456_789, "forged") },
+		"known numbers":  func(g *helpedForger, off int) { g.send("docker0", "A", off, "forged") },
+		"the same bytes": func(g *helpedForger, off int) { g.send("docker0", "A", off-7, "request") },
+		"the same bytes, then others": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off-7, "request")
+			for i := range 30 {
+				g.send("docker0", "A", off+6*i, "forged")
+				g.advance(50 * time.Millisecond)
+			}
+		},
+		"SYN": func(g *helpedForger, off int) { g.send("docker0", "S", off, "") },
+		"FIN": func(g *helpedForger, off int) { g.send("docker0", "FA", off, "") },
+	} {
+		for _, oneTable := range []bool{true, false} {
+			g := &helpedForger{newHost(t, nil), "203.0.113.9:5551", "192.0.2.1:80"}
+			g.texts = true
+			g.deps.IsOutsideBridge = func(bridge string, ip netip.Addr) bool {
+				return bridge == "docker0" && !netip.MustParsePrefix("172.17.0.0/16").Contains(ip)
+			}
+			if oneTable {
+				g.shareTable("docker0", "eth0")
+			}
+			g.send("eth0", "S", -1, "")
+			off := 0
+			for range 3 {
+				g.send("eth0", "A", off, "request")
+				off += len("request")
+				for range 8 {
+					forge(g, off)
+					g.advance(700 * time.Millisecond)
+				}
+			}
+			g.send("eth0", "FA", off, "")
+			g.advance(10 * time.Second)
+			text, _ := g.told()
+			sessions := 0
+			for _, event := range g.events {
+				if event.Dataset == pipeline.Dataset_SESSION && event.Interfaces[0] == "eth0" {
+					sessions++
+				}
+			}
+			if sessions != 1 || strings.Count(text, "request") < 3 {
+				t.Errorf("%s, one table %t: %d sessions on eth0, told %q", name, oneTable, sessions, text)
+			}
+		}
+	}
+}
+
 // TestRoutedByAContainerIsReportedOnce: a container, a VPN for example, routes for an address that is in no
 // network of its bridge. The connection passes the bridge and eth0, behind NAT or not, and is reported once.
 func TestRoutedByAContainerIsReportedOnce(t *testing.T) {

@@ -292,7 +292,8 @@ func TestUndecodedIsNamed(t *testing.T) {
 	eth := strings.Repeat("\x02", 12)
 	station := func(control string) string { return control + "\x00\x00" + strings.Repeat("\x02", 18) + "\x10\x00" }
 	ip := func(proto byte) string {
-		return eth + "\x08\x00\x45\x00\x00\x1c\x00\x00\x00\x00\x09" + string([]byte{proto}) + "\x00\x00\x01\x01\x01\x01\x02\x02\x02\x02" + "\x00\x00\x00\x00\x00\x00\x00\x00"
+		return eth + "\x08\x00\x45\x00\x00\x1c\x00\x00\x00\x00\x09" + string([]byte{proto}) +
+			"\x00\x00\x01\x01\x01\x01\x02\x02\x02\x02" + "\x00\x00\x00\x00\x00\x00\x00\x00"
 	}
 	check := func(link layers.LinkType, frame, want, counter string) {
 		t.Helper()

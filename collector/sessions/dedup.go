@@ -32,6 +32,9 @@ type dedup struct {
 	unseenTop    [2]uint64 // the sequence number behind that packet, from knownTop on, if it has payload of TCP
 	droppedBytes [2]uint64
 	lastFrom     [2]int64
+	comparedTop  [2]uint64       // the sequence number behind the last print that was compared, from knownTop on; 0: none
+	openPrint    [2]payloadPrint // of the reporter, that ends behind what the duplicate has seen; 0: none
+	openSince    [2]int64        // packet time since which there is openPrint
 
 	// candidate is set while f is pending and reporter may report the same connection, see copies.go.
 	candidate    bool
@@ -62,8 +65,9 @@ const (
 var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeout, decidedByLimit, decidedByEnd}
 
 // claimFirst sets the deduplication state at the first packet. A flow on a bridge is primary, unless another
-// flow has claimed the connection. A flow elsewhere, or one on a bridge that is foreign to it, is pending. If another flow has claimed the connection,
-// the flow is pending, and a candidate if the owner of the claim has seen the packet.
+// flow has claimed the connection. A flow elsewhere, or one on a bridge that is foreign to it, is pending. If
+// another flow has claimed the connection, the flow is pending, and a candidate if the owner of the claim has seen
+// the packet.
 func (f *flow) claimFirst() {
 	table := f.table
 	iface := &table.ifaces.list[f.key.iface]
@@ -284,7 +288,9 @@ func (f *flow) examineClaims(key *claimKey, why decision, other *separation) cla
 			f.awaitCopy(reporter)
 			return claimUnknown
 		case copyStale:
-			f.table.dedup.revokeClaim(*key, reporter.owner)
+			if !f.dedup.foreign { // which may be forged, and ends no other flow
+				f.table.dedup.revokeClaim(*key, reporter.owner)
+			}
 			return claimFree
 		default:
 			if other.copies != copyDiffers {

@@ -11,7 +11,7 @@ func TestCopiesAreDecidedWhenTheOtherTableHasCome(t *testing.T) {
 	var progress atomic.Int64
 	other := &activity{progress: &progress}
 	other.owner.Store(7)
-	check := func(what string, at, packetTime int64, why decision, want comparison) {
+	check := func(what string, at, packetTime int64, why decision, want copyState) {
 		t.Helper()
 		table := New(Default(), Deps{}, nil)
 		table.clock.packetTime = packetTime

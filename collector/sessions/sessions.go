@@ -53,10 +53,11 @@
 //	primary ───── another leg of the connection is primary ────▶ pending      (checked once, at its first event)
 //	primary ───── who has claimed it shows the same payload by now ▶ a new flow, pending
 //	duplicate ─── its primary sees none of its packets ────────▶ a new flow, which begins in mid-stream
-//	duplicate ─── its primary has seen other bytes ────────────▶ a new flow, primary
+//	duplicate ─── its primary has seen other bytes ────────────▶ a new flow, primary (both are reported)
 //	primary ───── a duplicate has taken its claims ────────────▶ a new flow, pending
 //
-// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them.
+// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them. A flow on a bridge
+// whose ends are in none of the bridge's networks (foreign) claims nothing and takes no claims.
 //
 // # Locks
 //

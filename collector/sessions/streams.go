@@ -44,7 +44,7 @@ func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
 // Data implements reassembly.Handler. It counts the bytes, publishes their print and passes them to the parser.
 func (f *flow) Data(dir reassembly.Dir, data []byte, at int64) {
 	f.stats.sides[dir].bytes += uint64(len(data))
-	f.recordDelivered(uint8(dir)^f.clientSide, data)
+	f.publishDelivered(uint8(dir)^f.clientSide, data)
 	if f.conn != nil {
 		f.conn.Data(protocols.Dir(dir), data, at)
 	}

@@ -369,8 +369,8 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 func (f *flow) resetActivity(first int64, sender uint8) {
 	f.activity.owner.Store(f.id)
 	f.activity.lost.Store(false)
-	f.activity.prints[0].clear()
-	f.activity.prints[1].clear()
+	f.activity.prints[0].clearPrints()
+	f.activity.prints[1].clearPrints()
 	f.activity.seen[sender].Store(first)
 	f.activity.seen[sender^1].Store(0)
 	f.dedup.published[sender] = first

@@ -1,5 +1,11 @@
 package sessions
 
+import (
+	"bytes"
+
+	"tidegate/collector/reassembly"
+)
+
 // publishEvery is the distance, ns of packet time, between two writes of a flow or a Table for the other
 // Tables. The values that those read are late by so much.
 const publishEvery = int64(10e6)
@@ -20,10 +26,13 @@ func isDue(at, published int64) bool { return uint64(at-published) >= uint64(pub
 // true if it was, or if there is a new flow.
 func (t *Table) checkCopies(f *flow, p *packet, sender uint8, isNew bool) (*flow, bool) {
 	if f.dedup.state == duplicate {
-		switch {
-		case f.dedup.reporter.contradicts(f, p, sender):
-			return t.separateCopy(f, p, sender), true
-		case f.reporterMisses(p, sender):
+		f.copyFollowed(p, sender)
+		for end := range uint8(2) {
+			if from, found := f.findContradiction(p, sender, end); found {
+				return t.separateCopy(f, p, sender, end, from), false
+			}
+		}
+		if f.reporterMisses(p, sender) {
 			return t.takeOver(f, p, sender), true
 		}
 		return f, isNew
@@ -34,8 +43,18 @@ func (t *Table) checkCopies(f *flow, p *packet, sender uint8, isNew bool) (*flow
 	}
 	if f.dedup.candidate {
 		f.checkCandidate(p, sender)
+		if f.dedup.state == duplicate {
+			f.copyFollowed(p, sender)
+		}
 	}
 	return f, isNew
+}
+
+// copyFollowed keeps a copy of the payload of p, of a duplicate, for the comparison with what its reporter has seen.
+func (f *flow) copyFollowed(p *packet, sender uint8) {
+	if f.key.proto == protoTCP {
+		f.stream.CopyFollowed(f.dirOf(sender), &p.Segment)
+	}
 }
 
 // publishActivity lets the duplicates of f know that f has seen p, which the end sender has sent. It reports
@@ -50,13 +69,33 @@ func (f *flow) publishActivity(p *packet, sender uint8) (reports bool) {
 	return !f.activity.lost.Load()
 }
 
-// separateCopy ends f, a duplicate whose reporter has seen other bytes in the place of those of p, and
-// returns a new flow that reports the connection from p on, as its reporter does.
-func (t *Table) separateCopy(f *flow, p *packet, sender uint8) *flow {
-	reporter := f.dedup.reporter
+// maxReplayed bounds the bytes before those that differ that separateCopy delivers.
+const maxReplayed = 2 << 10
+
+// separateCopy ends f, a duplicate whose reporter has seen other bytes of an end from the sequence number from on, and
+// returns a new flow that reports the connection from p on, which the end sender has sent, as its reporter does. What
+// the end has sent before p is delivered from the copies of f.
+func (t *Table) separateCopy(f *flow, p *packet, sender, end uint8, from uint32) *flow {
+	reporter, dir, top := f.dedup.reporter, f.dirOf(end), p.dataSeq()
+	if end != sender {
+		top = f.stream.TopSeq(dir)
+	}
+	if turn := f.stream.TurnSeq(dir); from-turn <= maxReplayed { // the message begins there
+		if _, known := f.stream.Delivered(dir, turn, int(int32(top-turn))); known {
+			from = turn
+		}
+	}
+	held, _ := f.stream.Delivered(dir, from, int(int32(top-from)))
+	held = bytes.Clone(held)
 	next := t.replaceSuperseded(f, p, sender)
 	next.dedup.state, next.dedup.candidate, next.dedup.confirmed = primary, false, true
 	next.separate(separation{reporter, copyDiffers})
+	next.openProtocol(p.startSeq())
+	if len(held) > 0 {
+		segment := reassembly.Segment{Seq: from, Payload: held, Size: len(held), Window: p.Window, Time: p.Time}
+		next.stream.Segment(next.dirOf(end), &segment, t.clock.now)
+	}
+	next.schedule()
 	return next
 }
 
@@ -131,12 +170,13 @@ func (f *flow) findReporter(since int64) (found reporter, ok bool) {
 }
 
 // takeOver ends f, a duplicate, and returns a new flow that reports the connection from p on. The new flow
-// takes the claims of the reporter. If the reporter still sees the packets of the other end, and f does not,
-// the reporter keeps the claims and each of the two flows reports one direction.
+// takes the claims of the reporter, unless it is foreign to its bridge. If the reporter still sees the packets of the
+// other end, and f does not, the reporter keeps the claims and each of the two flows reports one direction.
 func (t *Table) takeOver(f *flow, p *packet, sender uint8) *flow {
 	reporter, other := f.dedup.reporter, sender^1
 	halfOnly := reporter.lastSeen(other) >= p.Time-silentAfter && f.dedup.lastFrom[other] < p.Time-silentAfter
-	if !halfOnly {
+	foreign := f.dedup.foreign // which may be forged, and ends no other flow
+	if !halfOnly && !foreign {
 		t.dedup.revokeClaim(f.ownKey(), reporter.owner)
 		if f.locateMapping() {
 			t.dedup.revokeClaim(f.canonicalKey(), reporter.owner)
@@ -150,6 +190,9 @@ func (t *Table) takeOver(f *flow, p *packet, sender uint8) *flow {
 	if halfOnly {
 		next.dedup.state, next.dedup.candidate, next.dedup.confirmed = primary, false, true
 		next.dedup.halfOnly, next.dedup.reporter = true, reporter
+	} else if foreign {
+		next.dedup.state, next.dedup.candidate, next.dedup.confirmed = primary, false, true
+		next.dedup.apart, next.dedup.reporter = true, reporter
 	}
 	return next
 }

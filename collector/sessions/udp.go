@@ -45,7 +45,7 @@ func (t *Table) handleUDP(p *packet) {
 	flow.markPacket(p)
 	flow.stats.addPayload(dir, p.Time)
 	if len(p.Payload) > 0 {
-		flow.recordPrint(sender, newDatagramPrint(p.Payload))
+		flow.publishPrint(sender, newDatagramPrint(p.Payload))
 	}
 	if cut := p.Size - len(p.Payload); cut > 0 { // cut by the capture; the parser still gets the front
 		side.missing += uint64(cut)
