@@ -140,10 +140,12 @@ func (r *deliveredRing) appendRun(c *Conn, dir Dir, off int64, data []byte) {
 	}
 	copy(r.b[place:], data)
 	depth, jump := r.jumpOf(half.delivered)
-	r.runs[r.next%uint64(len(r.runs))] = deliveredRun{
-		conn: c, dir: dir, off: off, start: r.written, size: int32(size), previous: half.delivered,
-		depth: depth, jump: jump,
+	run := &r.runs[r.next%uint64(len(r.runs))]
+	if run.conn != c {
+		run.conn = c
 	}
+	run.off, run.start, run.size, run.dir = off, r.written, int32(size), dir
+	run.previous, run.depth, run.jump = half.delivered, depth, jump
 	r.next++
 	r.written += size
 	half.delivered = r.next

@@ -44,10 +44,9 @@ const maxPrinted = 1<<16 - 1
 // printSecret keeps the prints from being computed by whoever sends the packets.
 var printSecret = rand.Uint64() | 1
 
-// newPrint returns the print of payload, which begins with the sequence number seq.
-func newPrint(seq uint32, payload []byte) payloadPrint {
-	payload = payload[:min(len(payload), maxPrinted)]
-	return payloadPrint(seq)<<32 | payloadPrint(len(payload))<<16 | payloadPrint(xxh3.Hash(payload)*printSecret>>48)
+// newPrint returns the print of n bytes from the sequence number seq on, which have the hash hash.
+func newPrint(seq uint32, n int, hash uint64) payloadPrint {
+	return payloadPrint(seq)<<32 | payloadPrint(n&maxPrinted)<<16 | payloadPrint(hash*printSecret>>48)
 }
 
 // newDatagramPrint returns the print of a datagram.
@@ -108,8 +107,17 @@ func (f *flow) publishPrint(end uint8, added payloadPrint) {
 
 // publishDelivered publishes the print of bytes that the stream delivers, from an end.
 func (f *flow) publishDelivered(end uint8, data []byte) {
-	f.publishPrint(end, newPrint(f.stream.NextSeq(f.dirOf(end)), data))
+	data = data[:min(len(data), maxPrinted)]
+	f.publishPrint(end, newPrint(f.stream.NextSeq(f.dirOf(end)), len(data), f.table.hashOf(data)))
 	f.publishTop(end)
+}
+
+// hashOf returns the hash of payload, which mostly is that of the packet that is handled.
+func (t *Table) hashOf(payload []byte) uint64 {
+	if whole := t.payload; len(payload) == len(whole) && len(whole) > 0 && &payload[0] == &whole[0] {
+		return t.payloadHash
+	}
+	return xxh3.Hash(payload)
 }
 
 // publishTop publishes how far the stream of an end has come.
@@ -190,7 +198,7 @@ func (f *flow) comparePrint(end uint8, other payloadPrint) copyState {
 		return copyUnknown
 	}
 	if payload, known := f.stream.Delivered(f.dirOf(end), other.position(), other.length()); known {
-		if newPrint(other.position(), payload) == other {
+		if newPrint(other.position(), len(payload), xxh3.Hash(payload)) == other {
 			return copySame
 		}
 		return copyDiffers
@@ -309,7 +317,7 @@ func (f *flow) printOf(p *packet) payloadPrint {
 	if f.key.proto != protoTCP {
 		return newDatagramPrint(p.Payload)
 	}
-	return newPrint(p.dataSeq(), p.Payload)
+	return newPrint(p.dataSeq(), len(p.Payload), f.table.hashOf(p.Payload))
 }
 
 // dataSeq returns the sequence number of the first byte of the payload.
@@ -341,7 +349,7 @@ func (f *flow) findContradiction(p *packet, sender, end uint8) (from uint32, fou
 		}
 		payload, known := f.stream.Delivered(f.dirOf(end), other.position(), other.length())
 		switch {
-		case known && newPrint(other.position(), payload) != other:
+		case known && newPrint(other.position(), len(payload), xxh3.Hash(payload)) != other:
 			return other.position(), true
 		case known:
 			dedup.comparedTop[end] = knownTop | uint64(other.end())

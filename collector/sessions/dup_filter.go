@@ -29,7 +29,8 @@ const (
 	dupWindowNoID = int64(1e6)
 )
 
-// isDuplicate reports whether p is a copy of an earlier packet. It stores the hash of a packet that is not.
+// isDuplicate reports whether p is a copy of an earlier packet. It stores the hash of a packet that is not, and sets
+// p.payloadHash.
 func (f *dupFilter) isDuplicate(p *packet) bool {
 	var fields [64]byte
 	binary.LittleEndian.PutUint64(fields[0:], p.src.hi)
@@ -41,7 +42,8 @@ func (f *dupFilter) isDuplicate(p *packet) bool {
 	binary.LittleEndian.PutUint64(fields[48:], xxh3.Hash(p.header))
 
 	// The payload is hashed too, because an offloaded checksum in the header does not depend on the payload.
-	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)])^p.tunnel.key)
+	p.payloadHash = xxh3.Hash(p.Payload)
+	binary.LittleEndian.PutUint64(fields[56:], p.payloadHash^p.tunnel.key)
 	hash := xxh3.Hash(fields[:])
 
 	// A copy has the same hash and comes within the window.

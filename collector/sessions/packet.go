@@ -58,6 +58,8 @@ type packet struct {
 
 	undecoded Undecoded // where decoding ended, if it did
 
+	payloadHash uint64 // set by dupFilter.isDuplicate
+
 	// Segment is the rest of a TCP packet. Payload, Size and Time are also those of a UDP datagram.
 	reassembly.Segment
 }

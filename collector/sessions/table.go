@@ -30,7 +30,11 @@ type Table struct {
 	ifaces    ifaceTable
 	clock     packetClock
 	origin    frameOrigin // of the packets that follow
-	counts    packetCounts
+
+	payload     []byte // of the packet of TCP that is handled
+	payloadHash uint64 // of payload
+
+	counts packetCounts
 
 	flows       map[flowKey]*flow
 	timers      timerHeap // all flows
@@ -221,7 +225,9 @@ func (t *Table) handleDecoded(p *packet, res result) result {
 		if t.dupFilter.isDuplicate(p) {
 			return resDuplicate
 		}
+		t.payload, t.payloadHash = p.Payload, p.payloadHash
 		t.handleTCP(p)
+		t.payload = nil
 	case resUDP:
 		if t.dupFilter.isDuplicate(p) {
 			return resDuplicate
