@@ -282,6 +282,10 @@ func TestLogThatWaitsForADescriptorIsTriedAgain(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	tailer.readShort.Store(true)
+	select {
+	case <-tailer.wake: // of the listing
+	default:
+	}
 	tailer.waitForEvents(ctx)
 	if ctx.Err() != nil {
 		t.Error("it was not tried for 20 seconds")
