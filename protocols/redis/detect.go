@@ -15,7 +15,11 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Server {
 		return detectReply(data)
 	}
-	data = skipNothing(data)
+	rest := skipNothing(data)
+	if skipped := len(data) - len(rest); skipped > 0 && bytes.Count(data[:min(skipped, 64)], []byte{'*'}) >= minEmptyArrays {
+		return protocols.Yes
+	}
+	data = rest
 	if len(data) == 0 {
 		return protocols.More
 	}
@@ -24,6 +28,9 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	}
 	return detectInline(data)
 }
+
+// minEmptyArrays is the number of empty arrays in the first 64 bytes that no other protocol has.
+const minEmptyArrays = 6
 
 // skipNothing returns data without the empty arrays and the line breaks at its front, which the server skips. If it
 // ends within an array that may be empty, nothing is left.
@@ -177,7 +184,55 @@ func detectInline(data []byte) protocols.Match {
 	if !isCommandWord(word) || bytes.Contains(line, []byte(" HTTP/")) {
 		return protocols.No
 	}
+	end := bytes.IndexByte(data, '\n')
+	if end >= 0 && (stopsReplies(line) || isCertain(data[end+1:])) {
+		return protocols.Yes
+	}
 	return protocols.More
+}
+
+// isCertain reports whether data, which follows a line with the name of a command, has a command in a form that only
+// Redis has, behind no more than some lines with such names: the server need not answer them.
+func isCertain(data []byte) bool {
+	const most = 16
+	for range most {
+		if data = skipNothing(data); len(data) == 0 {
+			return false
+		}
+		switch data[0] {
+		case '*':
+			return detectCommand(data) == protocols.Yes && knownCommand(data)
+		case '"', '\'':
+			return detectInline(data) == protocols.Yes
+		}
+		match, length := matchInline(data)
+		if match != protocols.Yes || length == len(data) {
+			return false
+		}
+		data = data[length:]
+	}
+	return false
+}
+
+// stopsReplies reports whether line is CLIENT REPLY OFF or SKIP, SYNC, or PSYNC with its two words: the server may never
+// answer, and no other protocol has such a line.
+func stopsReplies(line []byte) bool {
+	var words [4][]byte
+	var buf [4][16]byte
+	count := 0
+	for ; count < len(words) && len(line) > 0; count++ {
+		if words[count], line = nextWord(line, buf[count][:0]); words[count] == nil {
+			break
+		}
+	}
+	is := func(i int, want string) bool { return bytes.EqualFold(words[i], []byte(want)) }
+	switch count {
+	case 1:
+		return is(0, "SYNC")
+	case 3:
+		return is(0, "PSYNC") || is(0, "CLIENT") && is(1, "REPLY") && (is(2, "OFF") || is(2, "SKIP"))
+	}
+	return false
 }
 
 // detectReply matches up to eight lines of replies. It returns Yes at the first line that no other protocol
@@ -210,6 +265,9 @@ func detectReply(data []byte) protocols.Match {
 			if blank := bytes.IndexByte(rest, ' '); blank >= 0 && errorWord(rest[:blank]) {
 				return protocols.Yes
 			}
+			if isRedisError(rest) {
+				return protocols.Yes
+			}
 			if !bytes.HasPrefix(rest, []byte("ERR")) {
 				return protocols.No
 			}
@@ -227,6 +285,16 @@ func detectReply(data []byte) protocols.Match {
 		}
 	}
 	return protocols.More
+}
+
+// isRedisError reports whether an error has a text that only Redis sends, for what is no command of it.
+func isRedisError(text []byte) bool {
+	for _, begin := range [...]string{"ERR unknown command '", "ERR unknown command `", "ERR wrong number of arguments for '", "ERR Protocol error: "} {
+		if bytes.HasPrefix(text, []byte(begin)) {
+			return true
+		}
+	}
+	return false
 }
 
 // errorWord reports whether word is a first word of errors that only Redis has.
@@ -342,7 +410,7 @@ func matchInline(data []byte) (match protocols.Match, length int) {
 	} else {
 		length = len(data)
 	}
-	line = bytes.TrimRight(line, "\r")
+	line = bytes.Trim(line, "\r") // the server skips CRs in front of a command
 	var buf [64]byte
 	word, rest := nextWord(line[:min(len(line), 64)], buf[:0])
 	switch named := isCommandWord(word); {
