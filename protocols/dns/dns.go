@@ -96,6 +96,9 @@ func isReadable(data []byte) bool {
 // isReadableStream reports whether data begins with a length and a message of that length that is readable by its
 // header, or with the front of one with an ordinary header.
 func isReadableStream(data []byte) bool {
+	if len(data) >= 2 && binary.BigEndian.Uint16(data) == headerSize {
+		return isRefusalFront(data[2:min(len(data), 2+headerSize)])
+	}
 	if len(data) < 2+headerSize {
 		return false
 	}
@@ -109,9 +112,16 @@ func isReadableStream(data []byte) bool {
 
 // isRefusal reports whether data is the bare header of an answer with an error code: a server that cannot or
 // will not read the question need not repeat it.
-func isRefusal(data []byte) bool {
-	return len(data) == headerSize && data[2]&0x80 != 0 && data[3]&0x0f != 0 &&
-		recordCount(data) == 0 && data[4]|data[5] == 0
+func isRefusal(data []byte) bool { return len(data) == headerSize && isRefusalFront(data) }
+
+// isRefusalFront reports whether data can be the front of such a header.
+func isRefusalFront(data []byte) bool {
+	for i, c := range data {
+		if i == 2 && c&0x80 == 0 || i == 3 && c&0x0f == 0 || i >= 4 && c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // matchStream matches the front of a stream: two bytes of length, then a message up to its question.

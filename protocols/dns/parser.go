@@ -66,11 +66,12 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 			return 0, nil
 		}
 		size = 2 + int(binary.BigEndian.Uint16(data))
-		if size < 2+headerSize && !p.framed {
-			return 0, errShort
-		}
 		if !p.rolesKnown && !p.conn.Info().MidStream && p.onPort() {
 			p.framed = true // the connection begins here
+		}
+		// Servers skip a short message. An empty one, at which they end the connection, is more likely another protocol.
+		if size < 2+headerSize && (!p.framed || size == 2 && !p.rolesKnown) {
+			return 0, errShort
 		}
 		if len(data) < size {
 			p.conn.Need(dir, size)
