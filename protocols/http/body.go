@@ -126,6 +126,25 @@ func parseDecimal(data []byte) (value uint64, ok bool) {
 	return value, true
 }
 
+// parsePythonInteger parses a length as int of Python does, which its servers call: a plus and underscores between digits
+// are allowed. Other servers refuse such a length, or ignore it.
+func parsePythonInteger(data []byte) (value uint64, ok bool) {
+	var digits [18]byte
+	count := 0
+	data = bytes.TrimPrefix(data, []byte{'+'})
+	for i, c := range data {
+		switch {
+		case c == '_' && i > 0 && i < len(data)-1 && data[i-1] != '_':
+		case count == len(digits):
+			return 0, false
+		default:
+			digits[count] = c
+			count++
+		}
+	}
+	return parseDecimal(digits[:count])
+}
+
 // trim returns data without the white space at both ends.
 func trim(data []byte) []byte {
 	for len(data) > 0 && isBlank(data[0]) {

@@ -146,6 +146,8 @@ func detectLine(method, rest, next []byte) protocols.Match {
 	switch {
 	case bytes.Contains(rest, []byte("HTTP/1.")) && (isKnownMethod(method) || usual && len(method) >= 3):
 		return protocols.Yes
+	case isKnownMethod(method) && hasZeroVersion(rest):
+		return protocols.Yes
 	case hasVersion(rest):
 		target := trimSpace(rest[:len(rest)-len("HTTP/1.1")])
 		if lastSpace(target) < 0 && (usual || len(target) > 0) {
@@ -158,6 +160,12 @@ func detectLine(method, rest, next []byte) protocols.Match {
 		return protocols.More
 	}
 	return protocols.No
+}
+
+// hasZeroVersion reports whether the last word of a line is HTTP/ and a number that begins with 0: Python's http.server
+// reads HTTP/0.9 and HTTP/01.1.
+func hasZeroVersion(line []byte) bool {
+	return bytes.HasPrefix(line[lastSpace(line)+1:], []byte("HTTP/0"))
 }
 
 // isHTTP09 reports whether a line of method and rest has the form of a request of HTTP/0.9.

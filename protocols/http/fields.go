@@ -216,6 +216,9 @@ func (p *parser) contentLength(hd *head, value []byte) {
 		switch {
 		case !ok:
 			hd.badLength = true
+			if length, ok = parsePythonInteger(one); ok && !hd.hasLength {
+				hd.hasLength, hd.length = true, length
+			}
 			return
 		case hd.hasLength && hd.length != length:
 			p.conn.Count("two_content_lengths")

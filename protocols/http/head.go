@@ -185,7 +185,11 @@ func (p *parser) readRequest(exchange *exchange, data []byte, at int64) (hd head
 	if len(version) == 0 && isTarget(target) && len(trimLines(fields)) == 0 {
 		exchange.isHTTP09, body.Version = true, "0.9"
 	}
+	exchange.isHTTP09 = exchange.isHTTP09 || string(version) == "0.9"
 	p.countBytes(protocols.Client, exchange, len(data), at)
+	if bytes.HasSuffix(data, []byte("\n\r\r\n")) && !bytes.HasSuffix(data[:len(data)-len(fields)], []byte("\r\r\n")) {
+		hd.ambiguous = true // some servers read this line as a field, and the head goes on
+	}
 	if hd.hasTransferEncoding && !hd.chunked {
 		p.conn.Count("request_not_chunked") // the end of its body cannot be known
 		hd.ambiguous = true
@@ -331,7 +335,12 @@ func requestLine(line []byte) (method, target, version []byte) {
 	}
 	method, target = line[:blank], trimSpace(line[blank:])
 	if blank := lastSpace(target); blank >= 0 && bytes.HasPrefix(target[blank+1:], []byte("HTTP/")) {
-		target, version = trimSpace(target[:blank]), target[blank+1+len("HTTP/"):]
+		version = target[blank+1+len("HTTP/"):]
+		if target[blank] == ' ' { // what else looks like white space belongs to the target, as the last byte of a character does
+			target = bytes.TrimRight(target[:blank], " \t\r\v\f")
+		} else {
+			target = trimSpace(target[:blank])
+		}
 	} else if bytes.HasPrefix(target, []byte("HTTP/")) {
 		target, version = nil, target[len("HTTP/"):]
 	}

@@ -152,7 +152,9 @@ func TestSmugglingIsMarked(t *testing.T) {
 	}
 	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: 6\nTransfer-Encoding: chunked\n\n0\n\n"))
 	checkFirst("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length: 5\nContent-Length: 6\n\nhello"))
-	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: +5\n\nhello"))
+	checkFirst("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length: +5\n\nhello")) // as Python reads it, the only one that takes it
+	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: -5\n\nhello"))
+	checkFirst("GET /a 0 partial", ">GET /a HTTP/1.1\r\nHost: a\r\n\r\r\nGET /b HTTP/1.1\r\n\r\n")
 	checkFirst("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length : 5\n\nhello"))
 	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
 }
