@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"bytes"
 	"slices"
 
 	"tidegate/pipeline"
@@ -135,9 +136,13 @@ func (c *Conn) detectBuffered(dir Dir) {
 func (c *Conn) checkCandidates(dir Dir) {
 	enough := len(c.streams[dir].tail) >= int(c.set.cfg.DetectBytes) || len(c.pieces) >= maxPieces
 	left := c.candidates[0] | c.candidates[1]
-	// After unrecognised bytes the other side's candidates are no evidence for this side.
+	// After unrecognised bytes the other side's candidates are no evidence for this side, but for the client's those
+	// protocols that the server's first answer may be of.
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
+		if server := Server ^ c.flip; !c.midStream && dir != server {
+			left |= c.candidates[server] & c.shown
+		}
 	}
 	server := Server ^ c.flip
 	answered := len(c.streams[server].tail) > 0 && c.candidates[server] == 0
@@ -511,6 +516,9 @@ func (c *Conn) wholeOnOtherPort(client Dir) int {
 func (c *Conn) refuteByAnswer(server Dir) {
 	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
 		c.refuted = ^c.candidates[server]
+		if len(c.streams[server].tail) >= minTruncated {
+			c.shown = c.candidates[server]
+		}
 	}
 }
 
@@ -523,7 +531,7 @@ func (c *Conn) selectBySync(client Dir) bool {
 		return false
 	}
 	proto := c.syncedProtocol(client, true)
-	if proto == noProtocol && !c.midStream && len(c.streams[client.Other()].tail) > 0 {
+	if proto == noProtocol && !c.midStream && (len(c.streams[client.Other()].tail) > 0 || c.shown != 0) {
 		proto = c.syncedProtocol(client, false)
 	}
 	if proto == noProtocol {
@@ -541,7 +549,7 @@ func (c *Conn) selectBySync(client Dir) bool {
 func (c *Conn) syncedProtocol(client Dir, byPort bool) int {
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
-		allowed := byPort && c.hasPort(i) || !byPort && c.candidates[client.Other()]&(1<<i) != 0
+		allowed := byPort && c.hasPort(i) || !byPort && c.hasAnsweredAs(client.Other(), i)
 		if !allowed || !protocol.TCP || c.refuted&(1<<i) != 0 {
 			continue
 		}
@@ -558,6 +566,34 @@ func (c *Conn) syncedProtocol(client Dir, byPort bool) int {
 	return noProtocol
 }
 
+// hasAnsweredAs reports whether the server's bytes may be of proto: those of this detection, or else its first ones.
+func (c *Conn) hasAnsweredAs(server Dir, proto int) bool {
+	if len(c.streams[server].tail) > 0 {
+		return c.candidates[server]&(1<<proto) != 0
+	}
+	return c.shown&(1<<proto) != 0
+}
+
+// lineBegins reports whether the last of the client's bytes are the front of a line that may be a message of a protocol
+// that the server's answer may be of: the server has answered the lines before it.
+func (c *Conn) lineBegins(client Dir) bool {
+	data := c.streams[client].tail
+	start := bytes.LastIndexByte(data, '\n') + 1
+	if start == 0 || start == len(data) || len(data)-start > maxUnfinished || len(c.streams[client.Other()].tail) < minTruncated {
+		return false
+	}
+	for i := range c.set.list {
+		protocol := &c.set.list[i]
+		if protocol.TCP && c.hasAnsweredAs(client.Other(), i) && protocol.Detect(Client, data[start:]) == More {
+			return true
+		}
+	}
+	return false
+}
+
+// maxUnfinished is the number of bytes of a message that has begun behind others when the server answers those.
+const maxUnfinished = 4 << 10
+
 // matchTurn is called when the client begins to send, after the server's answer to what it sent before. It selects a
 // protocol that both have, and ends the detection if there is none: the bytes that come begin anew. An answer that may
 // be of the protocol of the port is waited for.
@@ -568,6 +604,7 @@ func (c *Conn) matchTurn(client Dir, at int64) {
 	switch {
 	case c.selectBySync(client):
 		c.applyRequests(at)
+	case c.lineBegins(client):
 	case asked == 0, answered != 0 && asked&answered == 0 && !c.anyHasPort(answered):
 		c.stopBuffering(at)
 	}

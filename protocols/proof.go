@@ -217,10 +217,13 @@ func (c *Conn) leaveProtocol(at int64) {
 	c.Count("answer_of_another_protocol")
 	c.left |= 1 << c.proto
 	answer := c.proof.bytes[Server]
-	c.refuted = 0
+	c.refuted, c.shown = 0, 0
 	for i := range c.set.list {
-		if c.set.list[i].Detect(Server, answer) == No {
+		switch match := c.set.list[i].Detect(Server, answer); {
+		case match == No:
 			c.refuted |= 1 << i
+		case len(answer) >= minTruncated:
+			c.shown |= 1 << i
 		}
 	}
 	c.parser.Close(at)
@@ -251,21 +254,26 @@ func (c *Conn) settleProof() {
 }
 
 // protocolOfAnswer returns another protocol whose server sends answer, or noProtocol; more reports that
-// further bytes may decide. The protocol of the server's port is preferred, and needs less evidence.
+// further bytes may decide. The protocol of the server's port is preferred, and needs less evidence where no other one
+// is certain.
 func (c *Conn) protocolOfAnswer(answer []byte) (found int, more Match) {
 	found = noProtocol
+	byPort := noProtocol
 	for i := range c.set.list {
 		if i == c.proto || !c.set.list[i].TCP {
 			continue
 		}
 		switch match := c.set.list[i].Detect(Server, answer); {
-		case match != No && c.hasPort(i):
-			return i, Yes
-		case match == Yes && found == noProtocol:
+		case match == Yes && (found == noProtocol || c.hasPort(i)):
 			found = i
+		case match == More && c.hasPort(i):
+			byPort = i
 		case match == More:
 			more = More
 		}
+	}
+	if found == noProtocol && byPort != noProtocol && (more == No || len(answer) >= minTruncated) {
+		return byPort, Yes
 	}
 	return found, more
 }

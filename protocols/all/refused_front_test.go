@@ -1,0 +1,90 @@
+package all
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+)
+
+// TestAnswerToTheFrontOfALineHidesNoCommand: the server answers the lines that have arrived while the next one is still
+// coming, on a port of no protocol.
+func TestAnswerToTheFrontOfALineHidesNoCommand(t *testing.T) {
+	const event = `memcached.key="evilkey"`
+	for _, front := range []string{"xyz\r\n", "PSYNC ? -1\r\n", "$get a\r\n", "\x00\r\n", "EHLO a\r\n", "*1\r\n"} {
+		told(t, dialogue(11222, ">"+front+"ms evil", "<ERROR\r\n", ">key 1 q\r\n1\r\nmn\r\n", "<MN\r\n"), event)
+		told(t, dialogue(11222, ">"+front+"set evilk", "<ERROR\r\n", ">ey 0 0 1\r\n1\r\nget none\r\n", "<STORED\r\nEND\r\n"), event)
+		// Behind an answered turn the server may answer nothing any more.
+		told(t, dialogue(11222, ">"+front, "<ERROR\r\n", ">1\r\n\r\nset evilkey 0 0 1 noreply\r\n1\r\nquit\r\n"), event)
+	}
+	// An answer of one byte shows no protocol: TLS begins behind it.
+	told(t, dialogue(5432, ">\x00\x00\x00\x08\x04\xd2\x16\x2f", "<S", ">GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"), `url.original="/../etc/passwd"`)
+}
+
+// TestRedisWithoutAnAnswer: behind CLIENT REPLY OFF the server sends nothing, and a run of empty arrays has no answer.
+func TestRedisWithoutAnAnswer(t *testing.T) {
+	const inline, event = "CONFIG SET dbfilename evil\r\n", `redis.args=["dbfilename" "evil"]`
+	for _, port := range []uint16{7000, 53, 80, 11211} {
+		for _, front := range []string{
+			"CLIENT REPLY OFF\r\n", "client \"reply\"\tskip\n", "\r\nCLIENT REPLY OFF\r\n",
+			strings.Repeat("*-1\r\n", 2000), strings.Repeat("*0\r\n", 2000),
+		} {
+			told(t, dialogue(port, ">"+front+inline), event)
+			told(t, dialogue(port, ">"+front, ">"+inline), event)
+		}
+	}
+	told(t, dialogue(7000, ">SYNC\r\n*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n"), `redis.command="SYNC"`)
+	told(t, dialogue(7000, ">SYNC\r\nINCR a\r\n"), `redis.command="SYNC"`)
+	told(t, dialogue(7000, ">INCR a\nGET b\n*1\r\n$4\r\nPING\r\n"), `redis.command="INCR"`, `redis.command="PING"`)
+	told(t, dialogue(7000, ">SYNC\n\"\\x4bEYS\" *\r\n"), `redis.command="SYNC"`)
+	told(t, dialogue(7000, ">\r\rSET a '"+strings.Repeat("v", 5_000)+"'\r\n"+inline, "<+OK\r\n+OK\r\n"), event)
+	told(t, dialogue(53, ">GET /x\r\n\r\n"+inline, "<$-1\r\n+OK\r\n"), event)
+}
+
+// TestJunkMessagesHideNoQuery: dnsmasq skips short messages, and refuses those without a question by a bare header.
+func TestJunkMessagesHideNoQuery(t *testing.T) {
+	framed := func(message string) string {
+		return string(binary.BigEndian.AppendUint16(nil, uint16(len(message)))) + message
+	}
+	const header = "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+	const refusal = "\x00\x07\x81\x85\x00\x00\x00\x00\x00\x00\x00\x00"
+	const query = "\x00\x09\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04evil\x07example\x00\x00\x01\x00\x01"
+	answer := query[:2] + "\x81\x85" + query[4:]
+	for _, junk := range []string{strings.Repeat("\x00", 12), header[:4] + strings.Repeat("\x00", 8), header[:11], "x", header + "\xc0\x0c\x00\x01\x00\x01"} {
+		for _, count := range []int{1, 40} {
+			lines := []string{">" + strings.Repeat(framed(junk), count) + framed(query)}
+			if len(junk) >= len(header) {
+				lines = append(lines, "<"+strings.Repeat(framed(refusal), count)+framed(answer))
+			} else {
+				lines = append(lines, "<"+framed(answer))
+			}
+			told(t, dialogue(53, lines...), `dns.question.name="evil.example"`)
+		}
+	}
+	// Behind a short message, 17 questions.
+	odd := query[:4] + "\x00\x11" + query[6:] + strings.Repeat("\x01a\x00\x00\x01\x00\x01", 16)
+	events, _ := dialogue(53, ">"+framed(header[:11])+framed(odd), "<"+framed(odd[:2]+"\x81\x85"+odd[4:])).Play(Protocols)
+	if all := strings.Join(events, "\n"); !strings.Contains(all, `source.bytes=`) || !strings.Contains(all, `dns.question.name="evil.example"`) {
+		t.Errorf("17 questions: %s", all)
+	}
+}
+
+// TestOddHTTPIsTold: what Python's http.server reads, nginx and net/http refuse.
+func TestOddHTTPIsTold(t *testing.T) {
+	const response = "<HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	told(t, dialogue(8000, ">POST /a HTTP/1.1\r\nContent-Length: +5\r\n\r\nabcdeGET /evil\r\n", response, "<yes\n"), `url.original="/evil"`)
+	told(t, dialogue(8000, ">POST /a HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n0123456789GET /evil\r\n", response, "<yes\n"), `url.original="/evil"`)
+	for _, version := range []string{"0.9", "01.1", "0.5"} {
+		told(t, dialogue(8001, ">POST /evil HTTP/"+version+"\r\nHost: a\r\n\r\n", "<yes\n"), `url.original="/evil"`)
+	}
+	// The last byte of a character may look like a blank.
+	told(t, dialogue(80, ">GET /evil\u00a0 HTTP/1.1\r\nHost: a\r\n\r\n", response), `url.original="/evil\u00a0"`)
+	told(t, dialogue(8000, ">GET\xa0/evil\xa0HTTP/1.1\r\nHost: a\r\n\r\n", response), `"/evil"`)
+}
+
+// TestErrorsOfRedisDecide: the texts are those of Redis only; POP3 has similar ones.
+func TestErrorsOfRedisDecide(t *testing.T) {
+	conversation := dialogue(110, "<+OK ready\r\n", ">xyz\r\n", "<-ERR Unknown command.\r\n", ">QUIT\r\n", "<+OK bye\r\n")
+	if events, _ := conversation.Play(Protocols); len(events) > 0 {
+		t.Errorf("POP3: %q", events)
+	}
+}
