@@ -107,7 +107,8 @@ func TestServersExecutedWhatTheEventsContain(t *testing.T) {
 func compareRound(t *testing.T, count int, seed uint64) {
 	l := newLab(t)
 	subjects := []*subject{
-		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), unreadSubject(), redisSubject("redis", redisPort, hosts[:]...), memcachedSubject(),
+		nginxSubject(), injectedSubject(), goSubject(), pythonSubject(), unreadSubject(), redisSubject("redis", redisPort, hosts[:]...),
+		redisSubject("redis7000", redisOtherPort, hosts[:]...), redisSubject("redis53", dnsPort, redisDNSHost), memcachedSubject(),
 		mariadbSubject(), dnsmasqSubject(), extensionSubject(), opensslSubject(),
 	}
 	if only := os.Getenv("TIDEGATE_SERVERS"); only != "" {

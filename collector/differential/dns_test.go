@@ -170,6 +170,11 @@ func converseDNSOverTCP(random *rand.Rand, host, marker string) (conversation, e
 			framed = append(binary.BigEndian.AppendUint16(framed, uint16(len(second))), second...)
 			form += " and " + secondForm
 		}
+		if chance(random, 30) {
+			junk, junkForm := dnsJunk(random)
+			framed = append(junk, framed...)
+			form += " behind " + junkForm
+		}
 		name, err := writeSegments(conn, random, framed)
 		forms = append(forms, form, "TCP", name)
 		c.written = append(c.written, framed...)
@@ -186,6 +191,22 @@ func converseDNSOverTCP(random *rand.Rand, host, marker string) (conversation, e
 		}
 	}
 	return c, nil
+}
+
+// dnsJunk returns messages of a stream that are no queries, and their form.
+func dnsJunk(random *rand.Rand) ([]byte, string) {
+	header := "\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+	message := pick(random,
+		"", "x", "hello", strings.Repeat("\x00", 12), strings.Repeat("\xff", 40), strings.Repeat("GET / HTTP/1.1\r\n", 40),
+		header, header[:11], header+"\x01", header+"\xc0\x0c\x00\x01\x00\x01", header+"\xc0\x0e\xc0\x0c\x00\x01\x00\x01",
+		header+"\x3fa\x00\x00\x01\x00\x01", header+"\x80a\x00\x00\x01\x00\x01", header+"\x01a\x00\x00\x01",
+		header[:2]+"\x81\x80"+header[4:]+"\x01a\x00\x00\x01\x00\x01", // an answer
+		header[:2]+"\x28\x00"+header[4:]+"\x01a\x00\x00\x01\x00\x01", // an update
+		header[:4]+"\x00\x00"+header[6:],                             // no question
+		"*1\r\n$4\r\nPING\r\n", strings.Repeat("j", 5000))
+	message = string(binary.BigEndian.AppendUint16(nil, uint16(len(message)))) + message
+	count := pick(random, 1, 1, 2, 40)
+	return []byte(strings.Repeat(message, count)), fmt.Sprintf("%d of %q", count, shorten(message, 40))
 }
 
 // dnsQuery returns a query for a name that contains marker.

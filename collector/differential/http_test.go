@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"tidegate/pipeline"
 )
@@ -37,7 +38,8 @@ http {
  client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u;
  scgi_temp_path %[1]s/s;
  large_client_header_buffers 8 64k; client_header_buffer_size 16k; ignore_invalid_headers off; merge_slashes off;
- server { listen %[2]d; listen %[3]d; listen %[4]d; listen [::]:%[2]d; listen [::]:%[3]d; listen [::]:%[4]d; location / { return 200 "yes\n"; } }
+ server { listen %[2]d; listen %[3]d; listen %[4]d; listen [::]:%[2]d; listen [::]:%[3]d; listen [::]:%[4]d; location / { return 200 "yes\n"; }
+  location /none { return 204; } location /same { return 304; } location /moved { return 301 /x; } }
 }
 `
 
@@ -55,7 +57,7 @@ func accessLog(l *lab, name string, servers ...int) map[clientKey][]executed {
 	logged := map[clientKey][]executed{}
 	for text := range bytes.SplitSeq(l.read(name), []byte("\n")) {
 		var line accessLine
-		if json.Unmarshal(text, &line) != nil || line.Line == "" || !slices.Contains(servers, line.Server) {
+		if json.Unmarshal([]byte(validText(text)), &line) != nil || line.Line == "" || !slices.Contains(servers, line.Server) {
 			continue
 		}
 		client := keyOfText(line.Client, fmt.Sprint(line.Port))
@@ -64,9 +66,24 @@ func accessLog(l *lab, name string, servers ...int) map[clientKey][]executed {
 	return logged
 }
 
+// validText returns text in which each byte that is no valid UTF-8 is escaped for JSON, as in events.
+func validText(text []byte) string {
+	var out strings.Builder
+	for len(text) > 0 {
+		char, size := utf8.DecodeRune(text)
+		if char == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&out, `\\x%02x`, text[0])
+		} else {
+			out.Write(text[:size])
+		}
+		text = text[size:]
+	}
+	return out.String()
+}
+
 // requestLine returns "METHOD target" of a request line as a server logs it.
 func requestLine(line string) string {
-	words := strings.Fields(line)
+	words := strings.FieldsFunc(line, func(c rune) bool { return c <= ' ' })
 	if len(words) > 2 && strings.HasPrefix(words[len(words)-1], "HTTP/") {
 		words = words[:len(words)-1]
 	}
@@ -109,10 +126,10 @@ func goSubject() *subject {
 				mu.Lock()
 				defer mu.Unlock()
 				client := keyOfClient(remote)
-				logged[client] = append(logged[client], executed{text: r.Method + " " + r.RequestURI})
+				logged[client] = append(logged[client], executed{text: r.Method + " " + strings.ReplaceAll(validText([]byte(r.RequestURI)), `\\`, `\`)})
 				fmt.Fprintln(w, "yes")
 			})
-			server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}
+			server := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, DisableGeneralOptionsHandler: true}
 			go func() { _ = server.Serve(listener) }()
 			l.t.Cleanup(func() { _ = server.Close() })
 		},
@@ -134,7 +151,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         client = self.client_address[0].removeprefix("::ffff:")
-        line = {"client": client, "port": self.client_address[1], "line": self.requestline, "status": 200}
+        line = {"client": client, "port": self.client_address[1], "line": self.requestline.encode("latin-1").decode("utf-8", "backslashreplace"), "status": 200}
         os.write(1, (json.dumps(line) + "\n").encode())  # in one call: there are many threads
         self.send_response(200); self.send_header("Content-Length", "4"); self.end_headers()
         if self.command != "HEAD": self.wfile.write(b"yes\n")
@@ -191,7 +208,10 @@ func converseHTTP(random *rand.Rand, host string, port int, marker string, diale
 	var forms []string
 	var pending []byte
 	for i := range count {
-		request, form := httpRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect, i == count-1, count == 1)
+		request, form := httpRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect, i == count-1)
+		if chance(random, 15) {
+			request, form = oddRequest(random, fmt.Sprintf("%s%dq", marker, i), dialect)
+		}
 		pending = append(pending, request...)
 		forms = append(forms, form)
 		if pipelined && i < count-1 {
@@ -221,7 +241,7 @@ func readSome(conn net.Conn) error {
 }
 
 // httpRequest returns a request whose target contains marker, at its end where it is padded.
-func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last, only bool) ([]byte, string) {
+func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last bool) ([]byte, string) {
 	var forms []string
 	form := func(text string) { forms = append(forms, text) }
 	var out bytes.Buffer
@@ -242,7 +262,7 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last, on
 	method := pick(random, "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 	target, targetForm := httpTarget(random, marker)
 	version := pick(random, "HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0")
-	if only && dialect.old && len(target) < 1000 && chance(random, 20) {
+	if last && dialect.old && len(target) < 1000 && chance(random, 20) {
 		out.WriteString("GET " + target + lineEnd)
 		return out.Bytes(), strings.Join(append(forms, targetForm, "HTTP/0.9"), ", ")
 	}
@@ -296,6 +316,81 @@ func httpRequest(random *rand.Rand, marker string, dialect httpDialect, last, on
 	random.Shuffle(len(headers), func(i, j int) { headers[i], headers[j] = headers[j], headers[i] })
 	out.WriteString(strings.Join(headers, lineEnd) + lineEnd + lineEnd + body)
 	return out.Bytes(), strings.Join(forms, ", ")
+}
+
+// oddRequest returns a request whose framing, or whose place in the connection, parsers disagree about.
+func oddRequest(random *rand.Rand, marker string, dialect httpDialect) ([]byte, string) {
+	content := pick(random, "", "a=b", "GET /not-a-request HTTP/1.1\r\nHost: x\r\n\r\n", strings.Repeat("z", 5000))
+	method := pick(random, "GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS")
+	target := "/" + pick(random, "", "", "none/", "same/", "moved/") + marker
+	version := "HTTP/1.1"
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(content))
+	fields, body, form := "", "", ""
+	switch random.IntN(15) {
+	case 0:
+		form = "WebSocket"
+		method = "GET"
+		fields = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+	case 1:
+		form = "h2c"
+		fields = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+	case 2:
+		form = "TLS upgrade"
+		fields, body = "Connection: upgrade\r\nUpgrade: TLS/1.2, x\r\n"+length, content
+	case 3:
+		form = "expectation"
+		fields, body = pick(random, "Expect: 100-Continue\r\n", "Expect: other\r\n", "Expect:\r\n", "Expect: 100-continue, x\r\n")+length, content
+	case 4:
+		form = "length twice"
+		fields, body = length+pick(random, length, strings.ToLower(length), "X: y\r\n"+length), content
+	case 5:
+		form = "transfer encoding"
+		fields = pick(random, "transfer-encoding: Chunked\r\n", "Transfer-Encoding:\tchunked\r\n", "Transfer-Encoding: chunked \t\r\n",
+			"Transfer-Encoding: identity\r\n", "Transfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding: \"chunked\"\r\n",
+			"Transfer-Encoding: chunked, chunked\r\n", "Transfer-Encoding: xchunked\r\n", "Transfer-Encoding:chunked\r\n",
+			"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "Transfer_Encoding: chunked\r\n",
+			"Transfer-Encoding : chunked\r\n", "X: y\r\n Transfer-Encoding: chunked\r\n")
+		body = chunked(random, content)
+	case 6:
+		form = "length and chunks"
+		fields, body = length+"Transfer-Encoding: chunked\r\n", chunked(random, content)
+	case 7:
+		form = "absolute"
+		target = pick(random, "http://a", "HTTP://a:80", "https://a", "http://[::1]") + target
+	case 8:
+		form = "asterisk"
+		method, target = "OPTIONS", "*"
+	case 9:
+		form = "CONNECT"
+		method, target = "CONNECT", marker+".example:443"
+	case 10:
+		form = "version"
+		version = pick(random, "HTTP/1.2", "HTTP/1.9", "HTTP/1.01", "HTTP/01.1", "HTTP/1.10", "HTTP/2.0", "HTTP/0.9", "HTTP/1", "http/1.1", "HTTP/1.1 ")
+	case 11:
+		form = "bad chunks"
+		fields = "Transfer-Encoding: chunked\r\n"
+		body = pick(random, "5\nabcde\n0\n\n", "5 \r\nabcde\r\n0\r\n\r\n", "5;\r\nabcde\r\n0;x\r\n\r\n", "5;a=\"b;c\"\r\nabcde\r\n0\r\n\r\n",
+			"0x5\r\nabcde\r\n0\r\n\r\n", "+5\r\nabcde\r\n0\r\n\r\n", "5\r\nabcde0\r\n\r\n", "\r\n0\r\n\r\n", "000000000000000005\r\nabcde\r\n0\r\n\r\n",
+			"5\r\nabcde\r\n0\r\nContent-Length: 9\r\nX: GET / HTTP/1.1\r\n\r\n", "5\r\nabcde\r\n00\r\n\r\n", "5\rabcde\r\n0\r\n\r\n", "-1\r\n\r\n",
+			"5\t;x\r\nabcde\r\n0\r\nX\n\n", "5\r\nabcde\r\n\r\n")
+	case 12:
+		form = "odd fields"
+		fields = pick(random, "no colon\r\n", ": no name\r\n", "X : y\r\n", "X\x00: y\r\n", "X: a\x00b\r\n", "X: a\rb\r\n", "\tX: y\r\n", "X_Y: z\r\n", "Host: b\r\n",
+			"X: \xff\xfe\r\n", "Content-Length:\r\n", "Content-Length: 0\r\n", "Content-Length: -1\r\n", "Content-Length: 0x2\r\n", "Content-Length : 2\r\n",
+			"\r", "Connection: close, keep-alive\r\n", "Connection: x\r\nConnection: close\r\n", strings.Repeat("X: y\r\n", 99))
+	case 13:
+		form = "odd line"
+		target += pick(random, "\xff\xfe", "\x7f", "%00", "%", "?", "\\..\\", "\"", "{}|^`", "\u00a0", " b", "\tb", "#a b")
+	default:
+		form = "HTTP/1.0 without keep-alive"
+		version = "HTTP/1.0"
+	}
+	if !dialect.chunks && strings.Contains(body, "\r\n0\r\n") && chance(random, 70) {
+		fields, body = "", "" // the server reads the chunks as requests
+	}
+	lineEnd := pick(random, "\r\n", "\r\n", "\n")
+	request := fmt.Sprintf("%s %s %s%sHost: a\r\n%s\r\n%s", method, target, version, lineEnd, fields, body)
+	return []byte(request), fmt.Sprintf("odd: %s %q", form, shorten(request, 200))
 }
 
 // httpTarget returns a request target that contains marker.

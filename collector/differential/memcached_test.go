@@ -117,12 +117,7 @@ func converseMemcached(random *rand.Rand, host, marker string, port int, keys *k
 	keys.mu.Unlock()
 
 	c.written = append(c.written, rest...)
-	name := "whole"
-	if port == memcachedPort {
-		name, err = writeSegments(conn, random, rest)
-	} else { // on a port of no protocol, answers to the front of a line decide
-		_, err = conn.Write(rest)
-	}
+	name, err := writeSegments(conn, random, rest)
 	c.form = fmt.Sprintf("port %d, %s, %d turns, %s", port, form, turns, name)
 	if err != nil {
 		return c, nil
@@ -138,24 +133,25 @@ func converseMemcached(random *rand.Rand, host, marker string, port int, keys *k
 // behind the reply to the ones before; 0: together with what follows.
 func memcachedFront(random *rand.Rand, port int) (front, form string, turns int) {
 	size := pick(random, 1, 2, 9, 40, 300, 100_000)
-	switch random.IntN(7) {
+	switch random.IntN(9) {
 	case 0:
 		return "", "nothing", 0
 	case 1:
-		if port != memcachedPort {
-			return "", "nothing", 0
-		}
-		return pick(random, "xyz\r\n", "ping\r\n", "*1\r\n", "PSYNC ? -1\r\n", "GET / HTTP/1.1\r\n", "SSH-2.0-x\r\n", " get a\r\n"),
+		return pick(random, "xyz\r\n", "\x00\r\n", "EHLO a\r\n", "\n", "*1\r\n$4\r\nPING\r\n", "ping\r\n", "*1\r\n", "PSYNC ? -1\r\n", "GET / HTTP/1.1\r\n", "SSH-2.0-x\r\n", " get a\r\n"),
 			"nonsense", pick(random, 0, 1, 31, 33, 40, 63, 65)
+	case 7: // pieces of lines
+		return pick(random, "x", "get", "GET ", "set k", "get a\r", "\x00", "*", "$"), "a piece of a line", 0
+	case 8:
+		return pick(random, "mg a v\r\n", "mn\r\nmg a v q\r\nmn\r\n", "me a\r\n", "ma a N0 J1 D1\r\n", "md a q\r\n", "ms YWJj b S1\r\n1\r\n",
+			"get"+strings.Repeat(" k", 100)+"\r\n", "set "+strings.Repeat("k", 251)+" 0 0 1\r\n1\r\n", "get "+strings.Repeat("k", 251)+"\r\n",
+			"set big 0 0 2000000\r\n"+strings.Repeat("v", 2_000_000)+"\r\n", "stats\r\n", "verbosity 1\r\n", "flush_all 1000 noreply\r\n",
+			"set a 0 0 1 noreply\r\n1\r\n", "incr n 1 noreply\r\n", "lru mode flat\r\n", "watch\r\n"), "a command", pick(random, 0, 1)
 	case 2:
 		return "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", "HTTP", 0
 	case 3: // refused, without data
 		line := pick(random, "set k abc 0 %d\r\n", "set k 0 abc %d\r\n", "cas k 0 0 %d xyz\r\n", "set k 0 0 -%d\r\n", "ms k S%d I\r\n",
 			"set k 0 0 %dx\r\n", "set k 0 0 0x%d\r\n", "ms k %dx\r\n", "set k 0 0 %d x y\r\n")
-		if port == memcachedPort {
-			turns = pick(random, 0, 1)
-		}
-		return fmt.Sprintf(line, size), "refused store of " + fmt.Sprint(size), turns
+		return fmt.Sprintf(line, size), "refused store of " + fmt.Sprint(size), pick(random, 0, 1)
 	case 4: // too many flags: refused, and the data are read as commands
 		return fmt.Sprintf("ms k %d%s\r\n", size, strings.Repeat(" I", pick(random, 25, 30, 60))), "flags of " + fmt.Sprint(size), pick(random, 0, 1)
 	case 5: // the data have another length

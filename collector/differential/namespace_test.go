@@ -263,7 +263,7 @@ func observedOf(e *pipeline.Event) (observed, bool) {
 		seen.refused = e.Mysql.ErrorCode != 0
 	case pipeline.Dataset_DNS:
 		seen.text = e.Dns.QuestionName
-		seen.unlogged = e.Dns.QuestionType == "TYPE0"
+		seen.unlogged = e.Dns.QuestionType == "TYPE0" || e.Dns.OpCode != "QUERY"
 		seen.refused, seen.unanswered = e.Dns.ResponseCode == "FORMERR" || e.Dns.ResponseCode == "NOTIMP", e.Dns.ResponseCode == ""
 	case pipeline.Dataset_TLS:
 		seen.text = e.Tls.ServerName

@@ -20,7 +20,13 @@ import (
 	"tidegate/pipeline"
 )
 
-const redisPort = 6379
+const (
+	redisPort      = 6379
+	redisOtherPort = 7000 // a port that hints at no protocol
+)
+
+// redisDNSHost is the address of a Redis on the port of DNS.
+const redisDNSHost = "127.0.0.3"
 
 func redisSubject(name string, port int, hosts ...string) *subject {
 	return &subject{
@@ -128,6 +134,9 @@ func sameCommand(e observed, logged executed) bool {
 	event, log := strings.ToUpper(e.text), strings.ToUpper(logged.text)
 	if e.text != "" && (saysWhatWasCut(e) || logged.cut) {
 		shared := min(len(event), len(log), 60)
+		if shared < min(len(log), 60) && !saysWhatWasCut(e) {
+			return false
+		}
 		return event[:shared] == log[:shared]
 	}
 	return event == log
@@ -157,7 +166,19 @@ func converseRedis(random *rand.Rand, host string, port int, marker string) (con
 	var forms []string
 
 	// 1. What an attacker sends first: it decides nothing about what follows.
-	switch random.IntN(11) {
+	switch random.IntN(14) {
+	case 11:
+		front, form := redisState(random)
+		forms = append(forms, form)
+		c.written = append(c.written, front...)
+	case 12:
+		piece := pick(random, "x", "GET ", "\x00", "set k 0 0 1 ", "a\r", "\r\r", "$", "=", "PO")
+		forms = append(forms, fmt.Sprintf("a piece %q", piece))
+		c.written = append(c.written, piece...)
+	case 13: // the replies to what comes first are all that comes
+		forms = append(forms, "errors and CLIENT REPLY OFF")
+		c.written = append(c.written, strings.Repeat(pick(random, "!\r\n", "get\r\n", "x y z\r\n"), pick(random, 0, 1, 20, 150))...)
+		c.written = append(c.written, redisCommand(random, "CLIENT", "REPLY", "OFF")...)
 	case 6, 7:
 		line := pick(random, foreignLines...)
 		forms = append(forms, fmt.Sprintf("%q", shorten(line, 40)))
@@ -226,6 +247,44 @@ func converseRedis(random *rand.Rand, host string, port int, marker string) (con
 	return c, nil
 }
 
+// redisState returns commands that change how the server answers what follows.
+func redisState(random *rand.Rand) (front []byte, form string) {
+	states := [][][]string{
+		{{"HELLO", "3"}, {"CLIENT", "TRACKING", "ON", "BCAST"}},
+		{{"HELLO", "3"}, {"SUBSCRIBE", "a", "b"}},
+		{{"SUBSCRIBE", "a"}, {"PING"}, {"GET", "a"}, {"UNSUBSCRIBE"}},
+		{{"SUBSCRIBE", "a", "b", "a"}, {"PSUBSCRIBE", "c*"}, {"RESET"}},
+		{{"UNSUBSCRIBE"}, {"PUNSUBSCRIBE"}},
+		{{"MULTI"}, {"NOPE"}, {"EXEC"}},
+		{{"MULTI"}, {"GET", "a"}, {"DISCARD"}},
+		{{"MULTI"}, {"MULTI"}, {"SUBSCRIBE", "z"}, {"EXEC"}, {"UNSUBSCRIBE", "z"}},
+		{{"WATCH", "a"}, {"SET", "a", "1"}, {"MULTI"}, {"GET", "a"}, {"EXEC"}},
+		{{"CLIENT", "REPLY", "SKIP"}, {"PING"}},
+		{{"CLIENT", "REPLY", "SKIP"}, {"CLIENT", "REPLY", "SKIP"}, {"PING"}, {"PING"}},
+		{{"CLIENT", "REPLY", "OFF"}, {"PING"}, {"CLIENT", "REPLY", "ON"}},
+		{{"MULTI"}, {"CLIENT", "REPLY", "OFF"}, {"EXEC"}},
+		{{"CLIENT", "REPLY", "off", "x"}},
+		{{"CLIENT", "reply", "Skip"}},
+		{{"EVAL", "return {1,2,{3,'x'}}", "0"}, {"EVAL", "return redis.error_reply('X y')", "0"}},
+		{{"EVAL", "redis.setresp(3); return {map={a=1}}", "0"}},
+		{{"BLPOP", "none", "0.01"}, {"WAIT", "1", "5"}},
+		{{"XADD", "s", "*", "a", "b"}, {"XREAD", "COUNT", "1", "STREAMS", "s", "0"}},
+		{{"DEBUG", "SLEEP", "0"}, {"COMMAND", "COUNT"}, {"LOLWUT"}},
+		{{"HELLO", "9"}, {"HELLO", "2"}},
+		{{"HELLO", "3", "SETNAME", "x"}, {"CONFIG", "GET", "m*"}, {"HGETALL", "h"}},
+		{{"SELECT", "5"}, {"SWAPDB", "1", "2"}},
+		{{"ASKING"}, {"READONLY"}, {"CLUSTER", "INFO"}},
+	}
+	if chance(random, 5) {
+		states = [][][]string{{{"REPLCONF", "listening-port", "1"}, {"PSYNC", "?", "-1"}}, {{"SYNC"}}}
+	}
+	chosen := pick(random, states...)
+	for _, words := range chosen {
+		front = append(front, redisCommand(random, words...)...)
+	}
+	return front, fmt.Sprint(chosen)
+}
+
 // redisCommand encodes a command as an array, or as an inline command if its words allow that.
 func redisCommand(random *rand.Rand, words ...string) []byte {
 	var out bytes.Buffer
@@ -242,9 +301,28 @@ func redisCommand(random *rand.Rand, words ...string) []byte {
 		out.WriteString(pick(random, "\r\n", "\n"))
 		return out.Bytes()
 	}
-	fmt.Fprintf(&out, "*%d\r\n", len(words))
+	if escaped := strings.Join(words, ""); chance(random, 10) && len(escaped) < 1000 {
+		for _, word := range words {
+			out.WriteByte('"')
+			for i := range len(word) {
+				if c := word[i]; c < ' ' || c == '"' || c == '\\' || chance(random, 30) {
+					fmt.Fprintf(&out, pick(random, `\x%02x`, `\x%02X`), c)
+				} else {
+					out.WriteByte(c)
+				}
+			}
+			out.WriteString(pick(random, "\" ", "\"\t"))
+		}
+		out.WriteString(pick(random, "\r\n", "\n", "\r\r\n"))
+		return out.Bytes()
+	}
+	lineEnd, end := "\r\n", "\r\n"
+	if chance(random, 3) { // the server skips any byte behind the CR, and any two behind a string
+		lineEnd, end = pick(random, "\r\n", "\rX", "\r\r"), pick(random, "\r\n", "xx", "\n\n", "*1")
+	}
+	fmt.Fprintf(&out, "*%d%s", len(words), lineEnd)
 	for _, word := range words {
-		fmt.Fprintf(&out, "$%d\r\n%s\r\n", len(word), word)
+		fmt.Fprintf(&out, "$%d%s%s%s", len(word), lineEnd, word, end)
 	}
 	return out.Bytes()
 }

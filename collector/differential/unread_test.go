@@ -48,8 +48,7 @@ func converseUnread(random *rand.Rand, host, marker string) (conversation, error
 			inner += request("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS") + pick(random, "", "", "X: y\r\n", "Via: 1.1 GET / HTTP/1.1\r\n", "User-Agent: a\r\n") + "\r\n"
 		}
 		length := pick(random, len(inner), len(inner), len(inner), len(inner)/2, max(len(inner)-1, 0), min(len(inner), 9), 100_000)
-		// A body of POST is told by a later response only, which may be lost where the client goes on.
-		head := request("GET", "GET", "HEAD", "DELETE", "OPTIONS") + pick(random, "", "Expect: 100-continue\r\n") + fmt.Sprintf("Content-Length: %d\r\n\r\n", length)
+		head := request("GET", "GET", "HEAD", "DELETE", "OPTIONS", "POST", "PUT") + pick(random, "", "Expect: 100-continue\r\n") + fmt.Sprintf("Content-Length: %d\r\n\r\n", length)
 		forms = append(forms, fmt.Sprintf("body of %d with %d", length, len(inner)))
 		parts := []string{head + inner}
 		if inner != "" && chance(random, 40) {
