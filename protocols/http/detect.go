@@ -146,7 +146,7 @@ func detectLine(method, rest, next []byte) protocols.Match {
 	switch {
 	case bytes.Contains(rest, []byte("HTTP/1.")) && (isKnownMethod(method) || usual && len(method) >= 3):
 		return protocols.Yes
-	case isKnownMethod(method) && hasZeroVersion(rest):
+	case hasZeroVersion(rest) && isKnownMethod(method):
 		return protocols.Yes
 	case hasVersion(rest):
 		target := trimSpace(rest[:len(rest)-len("HTTP/1.1")])
