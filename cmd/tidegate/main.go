@@ -3,8 +3,9 @@
 //
 // This package wires the packages that do the work and holds nothing else. run.go starts the components of a
 // process in order (connect.go, collect.go, analyze.go, publish.go), and lifecycle.go stops them in the
-// reverse order. status.go and terminal.go print for a person, and config.go reads the configuration.
-// alerts.go, doctor.go, query.go, redact.go, replay.go and rules.go are the tools. demo.go plays the scenario of the folder demo.
+// reverse order; reload.go handles SIGHUP, readiness.go and metrics_server.go answer probes. status.go and terminal.go print
+// for a person, config.go and roles.go read the configuration. alerts.go, doctor.go, event.go, query.go, redact.go, replay.go
+// and rules.go are the tools. demo.go plays the scenario of the folder demo.
 // docs/ARCHITECTURE.md describes the path of an event through the packages.
 package main
 
@@ -100,6 +101,7 @@ Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports 
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "completion" {
 			cmd.Short = "print a script for a shell that completes commands and flags"
+			cmd.Args, cmd.RunE = noArguments, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
 	}
 	return root
@@ -188,8 +190,9 @@ func versionText() string {
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "print the version", Args: noArguments,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintln(cmd.OutOrStdout(), versionText())
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionText())
+			return err
 		},
 	}
 }

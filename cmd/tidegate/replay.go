@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -48,7 +49,7 @@ Needs:    no configuration, no broker and no store.
 Ends:     with 1 if a capture is truncated or malformed, or has a link type that is not read. It prints the events before
           the damage, and where that is. Packets that were not decoded are counted by the header at which decoding ended:
           in the table, or on standard error.
-          A line that is not of the format of its log is an event with event.partial.`,
+          A line that is not of the format of its log is an event with event.partial. With 2 if a file cannot be opened.`,
 		Example: `  tidegate replay shop.pcap                          counts by dataset
   tidegate replay -o jsonl shop.pcap.gz | jq .       every event
   tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules
@@ -142,10 +143,19 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	if r.printEvents {
 		r.undecoded.printSummary(stderr)
 	}
+	if len(errs) > 0 && !slices.ContainsFunc(errs, isNotOpened) {
+		errs = append(errs, errFindings)
+	}
 	if len(errs) > 0 {
-		return errors.Join(append(errs, errFindings)...)
+		return errors.Join(errs...)
 	}
 	return ctx.Err()
+}
+
+// isNotOpened reports whether err says that a file could not be opened.
+func isNotOpened(err error) bool {
+	pathErr, ok := errors.AsType[*fs.PathError](err)
+	return ok && pathErr.Op == "open"
 }
 
 // readFile reads one file. Its first bytes decide whether it is a log, and of which format; every other file

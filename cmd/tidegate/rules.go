@@ -32,7 +32,8 @@ func rulesCommand() *cobra.Command {
 with file, line and key. No configuration, broker or store is needed. With --with-shipped the shipped rules are loaded
 too, as the engine loads them: an id that one of them has is an error, and a failure names those that match.
 
-Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not.`,
+Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not;
+          with 2 if the folder cannot be read.`,
 		Example: `  tidegate rules test my-rules
   tidegate rules test --with-shipped my-rules
   tidegate rules test -o json my-rules | jq 'select(.passed | not)'`,
@@ -198,12 +199,15 @@ func printRule(out io.Writer, cfg rules.Config, rule *rules.Rule) error {
 	return err
 }
 
-// testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a
-// rule does not compile or a case fails.
+// testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a rule does not
+// compile or a case fails.
 func testRules(dir, output string, verbose, withShipped bool) error {
 	set, err := loadRules(dir, withShipped)
 	if err != nil {
-		return errors.Join(err, errFindings)
+		if _, ok := errors.AsType[rules.Errors](err); ok {
+			err = errors.Join(err, errFindings)
+		}
+		return err
 	}
 	failed := 0
 	if output == "json" {

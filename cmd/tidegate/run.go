@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -20,6 +21,7 @@ import (
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/engine"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/logging"
 )
 
 // runCommand returns the command `tidegate run`.
@@ -183,6 +185,8 @@ func runRoles(ctx context.Context, flags *serviceFlags, set roleSet, opt options
 	if proc.log, err = newLog(level, os.Stderr, proc.terminal); err != nil {
 		return err
 	}
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(logging.LibraryWriter(proc.log))
 	proc.lifecycle = newLifecycle(proc.log)
 
 	if opt.forTime > 0 {
@@ -386,7 +390,12 @@ func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal,
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	previous := &statusSample{}
-	for {
+	reloading, reloaded := false, make(chan struct{}, 1)
+	reload := func() {
+		p.reload()
+		reloaded <- struct{}{}
+	}
+	for again := false; ; {
 		select {
 		case <-ctx.Done():
 			if p.terminal != nil {
@@ -401,7 +410,18 @@ func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal,
 				p.log.Warn("terminal closed, stopping")
 				return nil
 			}
-			p.reload()
+			// A reload may take long. Another request meanwhile is met by one more reload.
+			if reloading {
+				again = true
+				continue
+			}
+			reloading = true
+			go reload()
+		case <-reloaded:
+			if reloading = again; again {
+				again = false
+				go reload()
+			}
 		case <-ticker.C:
 			if p.terminal != nil && p.engine != nil {
 				p.terminal.showStatus(p.statusLine(ctx, previous))

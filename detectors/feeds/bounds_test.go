@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -181,5 +182,16 @@ func TestEmptyIndicatorsAreSkipped(t *testing.T) {
 		if set.Len() != 1 || skipped.Count != 1 {
 			t.Errorf("%s: %d indicators, skipped %v", line, set.Len(), skipped.Errors)
 		}
+	}
+}
+
+// TestFIFOIsNoFeed: opening it would wait for a writer, and end reloading for good.
+func TestFIFOIsNoFeed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feed")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readList(Config{Name: "f", Path: path}, 10); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v, want an error that names the file", err)
 	}
 }

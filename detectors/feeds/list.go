@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 const (
@@ -129,7 +129,7 @@ func readList(cfg Config, room int) (*list, error) {
 		out.severity = pipeline.SeverityByName(cfg.Severity)
 	}
 	out.fileState = fileState(cfg.Path) // before reading, so that a Watcher detects a change that comes meanwhile
-	file, err := os.Open(cfg.Path)
+	file, err := config.OpenRegular(cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 	}

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
+	"tidegate/pipeline/config"
 	shipped "tidegate/rules"
 )
 
@@ -18,7 +18,7 @@ func (r *Rule) IsShipped() bool { return strings.HasPrefix(r.File, shippedPrefix
 
 // Text returns the rule as it is written in its file, without the rules around it.
 func (r *Rule) Text() (string, error) {
-	read := os.ReadFile
+	read := config.ReadRegular
 	name := r.File
 	if r.IsShipped() {
 		name = strings.TrimPrefix(name, shippedPrefix+"/")

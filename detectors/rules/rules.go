@@ -33,11 +33,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 
 	shipped "tidegate/rules"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // A Rule is a compiled rule.
@@ -110,7 +110,7 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	}
 	if cfg.Dir != "" {
 		var err error
-		if own, warnings, err = Read(os.DirFS(cfg.Dir), cfg.Dir); err != nil {
+		if own, warnings, err = Read(config.RegularFS(cfg.Dir), cfg.Dir); err != nil {
 			return nil, err
 		}
 		if len(own) == 0 {

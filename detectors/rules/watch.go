@@ -40,7 +40,7 @@ func (w Watcher) Run(ctx context.Context) {
 		Load:   w.loadRules,
 		Use:    w.activate,
 		Failed: w.reportError,
-		// The state of the folder when Current was loaded is unknown, so the first polls load it again. use
+		// The state of the folder when Current was loaded is unknown, so the first polls load it again. activate
 		// ignores a set of the same version.
 		Loaded: "",
 	}

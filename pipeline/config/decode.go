@@ -29,8 +29,8 @@ var (
 // value of another type. It goes on after an error, so one call finds all of them.
 //
 // Fields are struct fields with a yaml tag; ",inline" puts the fields of a struct among those around it. A
-// list replaces the list that was there, a mapping the map. Null and empty values change nothing. Fields of
-// type Node take any value.
+// list replaces the list that was there, a mapping the map. Null and empty values change nothing, but as items
+// of a list they are errors and are left out. Fields of type Node take any other value.
 func (n Node) Decode(into any) { n.decodeInto(reflect.ValueOf(into).Elem()) }
 
 func (n Node) decodeInto(value reflect.Value) {
@@ -119,9 +119,15 @@ func (n Node) decodeList(value reflect.Value) {
 		return
 	}
 	items := n.Items()
-	decoded := reflect.MakeSlice(value.Type(), len(items), len(items))
-	for i, item := range items {
-		item.decodeInto(decoded.Index(i))
+	decoded := reflect.MakeSlice(value.Type(), 0, len(items))
+	for _, item := range items {
+		if item.IsNull() {
+			item.Errorf("is empty")
+			continue
+		}
+		element := reflect.New(value.Type().Elem()).Elem()
+		item.decodeInto(element)
+		decoded = reflect.Append(decoded, element)
 	}
 	value.Set(decoded)
 }

@@ -16,14 +16,15 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The bounds of a file. goccy's parser takes quadratic time for nesting (20,000 levels: 7 s), so the depth is
-// checked on its tokens, which it finds in linear time.
+// The bounds of a file. goccy's parser takes quadratic time for nesting (20,000 levels: 7 s) and for the keys of a block
+// mapping (20,000 keys: 8 s), so both are checked on its tokens, which it finds in linear time.
 const (
 	// MaxFileBytes is the size of the largest file that Parse takes.
 	MaxFileBytes = 4 << 20
 
 	maxDepth  = 32
 	maxColumn = 16 << 10
+	maxKeys   = 5000 // of one mapping
 	maxErrors = 1000 // of one file; a file with very many does not fill memory
 	maxMerges = 1000 // merge keys that are followed, of one file
 )
@@ -148,12 +149,13 @@ func (r *aliasResolver) Visit(node ast.Node) ast.Visitor {
 	return r
 }
 
-// checkNesting reports whether the tokens nest no deeper than the parser can handle. It records the positions
-// of aliases.
+// checkNesting reports whether the tokens nest no deeper, and mappings have no more keys, than the parser can handle. It
+// records the positions of aliases.
 func (d *Document) checkNesting(tokens token.Tokens) bool {
 	// flow is the depth of brackets and braces; entries counts the nesting tokens of the current line.
 	flow, entries, line := 0, 0, 0
-	for _, tok := range tokens {
+	var mappings openMappings
+	for i, tok := range tokens {
 		at := Position{tok.Position.Line, tok.Position.Column}
 		if at.Line != line {
 			line, entries = at.Line, 0
@@ -165,6 +167,14 @@ func (d *Document) checkNesting(tokens token.Tokens) bool {
 			flow--
 		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
 			entries++
+			if tok.Type == token.SequenceEntryType {
+				mappings.closeRightOf(at.Column)
+			}
+		case token.MappingValueType:
+			if flow == 0 && i > 0 && mappings.addKey(tokens[i-1].Position.Column) > maxKeys {
+				d.AddError(at, "", "a mapping has more than %d keys", maxKeys)
+				return false
+			}
 		case token.AliasType, token.MergeKeyType:
 			d.aliases = append(d.aliases, at)
 		}
@@ -174,6 +184,27 @@ func (d *Document) checkNesting(tokens token.Tokens) bool {
 		}
 	}
 	return true
+}
+
+// openMappings are the block mappings around a token, the innermost last: the column of their keys and how many came.
+type openMappings []struct{ column, keys int }
+
+// closeRightOf closes the mappings whose keys stand right of column.
+func (m *openMappings) closeRightOf(column int) {
+	for len(*m) > 0 && (*m)[len(*m)-1].column > column {
+		*m = (*m)[:len(*m)-1]
+	}
+}
+
+// addKey counts a key at column and returns how many keys its mapping has.
+func (m *openMappings) addKey(column int) int {
+	m.closeRightOf(column)
+	if len(*m) == 0 || (*m)[len(*m)-1].column < column {
+		*m = append(*m, struct{ column, keys int }{column: column})
+	}
+	innermost := &(*m)[len(*m)-1]
+	innermost.keys++
+	return innermost.keys
 }
 
 func (d *Document) addSyntaxError(err error) {

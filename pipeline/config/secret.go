@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"os"
 	"strings"
 )
 
@@ -11,7 +10,7 @@ func Secret(value, file string) (string, error) {
 	if value != "" || file == "" {
 		return value, nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := ReadRegular(file)
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"slices"
 )
 
@@ -51,7 +50,7 @@ func (t TLS) Load() (*tls.Config, error) {
 		MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
 	}
 	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
+		pem, err := ReadRegular(t.CAFile)
 		if err != nil {
 			return nil, Problem{Key: "ca_file", Err: err}
 		}
@@ -61,11 +60,24 @@ func (t TLS) Load() (*tls.Config, error) {
 		}
 	}
 	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		pair, err := t.readKeyPair()
 		if err != nil {
 			return nil, Problem{Key: "cert_file", Err: err}
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+// readKeyPair reads the certificate and the private key of a client.
+func (t TLS) readKeyPair() (tls.Certificate, error) {
+	certificate, err := ReadRegular(t.CertFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := ReadRegular(t.KeyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certificate, key)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tidegate/pipeline/config"
+	"tidegate/pipeline/logging"
 	"tidegate/pipeline/metrics"
 	"tidegate/pipeline/statedir"
 )
@@ -90,7 +91,7 @@ func (b *Broker) startCluster() error {
 	segment := min(max(share/8, minSegment), maxSegment)
 	b.cluster, err = kfake.NewCluster(
 		kfake.Ports(port), kfake.ClusterID("tidegate-embedded"), kfake.DataDir(filepath.Join(b.cfg.Dir, "data")),
-		kfake.DefaultNumPartitions(b.cfg.Partitions), kfake.WithLogger(brokerLog{b.log}),
+		kfake.DefaultNumPartitions(b.cfg.Partitions), kfake.WithLogger(brokerLog{b.log, logging.NewThrottle(time.Second)}),
 		kfake.BrokerConfigs(map[string]string{
 			"log.retention.bytes":       strconv.FormatInt(share-segment, 10),
 			"log.retention.ms":          strconv.FormatInt(b.cfg.Retention.Milliseconds(), 10),
@@ -157,14 +158,19 @@ func diskBytes(dir string) (total int64) {
 }
 
 // brokerLog passes kfake's warnings and errors to the log of tidegate.
-type brokerLog struct{ log *slog.Logger }
+type brokerLog struct {
+	log      *slog.Logger
+	throttle *logging.Throttle // of warnings: a full disk refuses each batch
+}
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch level {
 	case kfake.LogLevelError:
 		l.log.Error("embedded broker", "message", fmt.Sprintf(format, args...))
 	case kfake.LogLevelWarn:
-		l.log.Warn("embedded broker", "message", fmt.Sprintf(format, args...))
+		if suppressed, ok := l.throttle.Allow(); ok {
+			l.log.Warn("embedded broker", "message", fmt.Sprintf(format, args...), "suppressed", suppressed)
+		}
 	}
 }
 

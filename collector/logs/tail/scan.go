@@ -289,7 +289,12 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
 		if errors.Is(err, errNotRegular) || errors.Is(err, unix.ELOOP) {
-			return nil // a pipe or a symbolic link has no lines, and trying again changes nothing
+			// A pipe or a symbolic link has no lines, and trying again changes nothing.
+			if suppressed, ok := t.group.oddFiles.Allow(); ok {
+				t.group.log.Warn("log file is not read, it is no regular file", "log", t.log.ID, "file", joinPath(t.log.Dir, name.name),
+					"suppressed", suppressed)
+			}
+			return nil
 		}
 		t.rescanNeeded = true
 		if isShortage(err) {
