@@ -72,12 +72,17 @@ type NewestRows struct {
 	Highest  int64 // the highest offset of a row, maybe of an earlier log
 	LastTime int64 // the latest block time of a row, ns since 1970: that of the last block
 
-	// The newest row below the end of the log, by block time. It shows whether the log is the one that the rows were
-	// read from: its message must be at its offset.
-	HasKnown  bool // there is one
-	Known     int64
-	KnownTime int64 // block time of the row
-	KnownID   BatchID
+	// InLog is the newest row, by block time, whose offset is below the end of the log. It shows whether the log is the
+	// one that the rows were read from: its message must be at its offset.
+	InLog    LogRow
+	HasInLog bool // there is such a row
+}
+
+// A LogRow is a row with the message that it was read from.
+type LogRow struct {
+	Offset    int64
+	BlockTime int64 // ns since 1970
+	BatchID   BatchID
 }
 
 // A StoredBlock describes the stored rows of a block.

@@ -29,7 +29,7 @@ Needs:    a running store, as query does.`,
 		Args: noArguments,
 		RunE: list.RunE,
 	}
-	// The flags of list are those of the command without a word, too.
+	// `tidegate alerts` without a subcommand runs list and takes its flags.
 	cmd.Flags().AddFlagSet(list.Flags())
 	cmd.AddCommand(list, showAlertCommand(), tailAlertsCommand())
 	return cmd

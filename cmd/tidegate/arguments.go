@@ -11,8 +11,8 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// noArguments refuses every argument. Of a command with subcommands an argument is the name of one that does not
-// exist, and the error suggests a similar one.
+// noArguments refuses every argument. An argument of a command with subcommands is taken for the name of a subcommand that
+// does not exist, and the error suggests a similar one.
 func noArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:

@@ -67,9 +67,9 @@ type metricsConfig struct {
 // collectorConfig configures the collector as a whole.
 type collectorConfig struct {
 	// Memory of the collector: packet rings, sessions, parsers, NAT mappings, containers, log lines, and events that wait
-	// for Kafka. Traffic and containers have what twice logs.buffer_bytes, shipper.buffer_bytes and 104MiB for the process
-	// leave. Beyond it the largest holder gives up what it has: sessions are evicted, events completed early, gaps given
-	// up, and counted.
+	// for Kafka. What remains after shipper.buffer_bytes, twice logs.buffer_bytes and 104MiB for the process is for traffic
+	// and containers. When that is used up, the part that holds most gives up something: a session, a gap, a waiting
+	// request. Each is counted.
 	Memory config.Size `yaml:"memory"`
 }
 
@@ -140,7 +140,7 @@ func loadConfig(path string, roles roleSet, override func(*Config)) (Config, err
 	if !explicit {
 		path = defaultConfigPath
 	}
-	text, err := os.ReadFile(path)
+	text, err := readConfigFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !explicit:
 		path = "configuration" // the name in error messages; text is empty
@@ -158,6 +158,16 @@ func loadConfig(path string, roles roleSet, override func(*Config)) (Config, err
 	}
 	doc.AddProblems(problems)
 	return cfg, doc.Err()
+}
+
+// readConfigFile reads the configuration. It may come through a pipe, as in --config <(envsubst <template.yaml).
+func readConfigFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return config.ReadLimited(file, path)
 }
 
 // deriveAndCheck sets the fields that are derived from other sections and returns the problems of the sections

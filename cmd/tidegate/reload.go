@@ -41,49 +41,39 @@ func (c controllingTerminal) isClosed() bool {
 	return false
 }
 
-// watchHangups handles SIGHUP during the start, which may wait for a dependency: it calls stop if the terminal was
-// closed. A reload waits for the end of the start: end, which ends the watch, puts the signal back into hup.
+// watchHangups handles SIGHUP during the start, which may wait for a dependency: it calls stop if the terminal was closed.
+// Otherwise end, which ends the watch, puts the signal back into hup, so that it reloads once the start is complete.
 func (p *process) watchHangups(hup chan os.Signal, terminal controllingTerminal, stop func()) (end func()) {
 	started, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		select {
-		case <-started:
-		case <-hup:
-			if terminal.isClosed() {
-				p.log.Warn("terminal closed, stopping")
-				stop()
-				return
-			}
-			p.log.Warn("the configuration is read again when the start is complete")
-			p.watchForClosedTerminal(hup, started, terminal, stop)
+		for reload := false; ; {
 			select {
-			case hup <- syscall.SIGHUP:
-			default: // another one has come
+			case <-hup:
+				if terminal.isClosed() {
+					p.log.Warn("terminal closed, stopping")
+					stop()
+					continue
+				}
+				if !reload {
+					p.log.Warn("the configuration is read again when the start is complete")
+				}
+				reload = true
+			case <-started:
+				if !reload {
+					return
+				}
+				select {
+				case hup <- syscall.SIGHUP:
+				default: // another one has come
+				}
+				return
 			}
 		}
 	}()
 	return func() {
 		close(started)
 		<-ended
-	}
-}
-
-// watchForClosedTerminal calls stop when a SIGHUP comes because the terminal was closed. It returns once started is
-// closed.
-func (p *process) watchForClosedTerminal(
-	hup <-chan os.Signal, started <-chan struct{}, terminal controllingTerminal, stop func(),
-) {
-	for {
-		select {
-		case <-started:
-			return
-		case <-hup:
-			if terminal.isClosed() {
-				p.log.Warn("terminal closed, stopping")
-				stop()
-			}
-		}
 	}
 }
 

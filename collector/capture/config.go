@@ -20,10 +20,10 @@ type Config struct {
 	Bridges []string `yaml:"bridges"`
 	// Capture the bridges of all Docker networks, whatever their names, as if they were in interfaces and in bridges.
 	DockerBridges bool `yaml:"docker_bridges"`
-	// Names, or glob patterns of names, of interfaces on which every tunnel (VXLAN, Geneve, GTP, GRE, IP in IP, MPLS,
-	// PPPoE, 802.1ah, …) is opened, such as the port of a mirror. Elsewhere only tunnels that end on this host are opened, those of
-	// its VXLAN, Geneve, GRE and IP-in-IP devices and of Docker's overlay networks, and on bridges none: whoever can
-	// send a packet could have connections of others reported that never were.
+	// Interfaces, by name or glob pattern, on which every tunnel (VXLAN, Geneve, GTP, GRE, IP in IP, MPLS, PPPoE, 802.1ah, …)
+	// is opened, such as a mirror port. On other interfaces only tunnels that end on this host are opened, those of its
+	// VXLAN, Geneve, GRE and IP-in-IP devices and of Docker's overlay networks, and on bridges none: a sender could
+	// otherwise forge connections of others.
 	Underlays []string `yaml:"underlays"`
 	// Workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
 	Workers int `yaml:"workers"`

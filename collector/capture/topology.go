@@ -50,7 +50,7 @@ func (l *Live) countUncaptured(interfaces []net.Interface, uncaptured map[string
 		present[iface.Name] = true
 		if !uncaptured[iface.Name] {
 			uncaptured[iface.Name] = true
-			l.log.Info("interface is not captured, capture.interfaces has not its name", "interface", iface.Name)
+			l.log.Info("interface is not captured: capture.interfaces does not match it", "interface", iface.Name)
 		}
 	}
 	for name := range uncaptured {

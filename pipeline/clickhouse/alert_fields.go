@@ -194,7 +194,7 @@ func newAlertColumn(field alertField) (column, func(a *pipeline.Alert, row int))
 		return col, func(a *pipeline.Alert, row int) { col.putStrings(row, *field.pointer(a).(*[]string)) }
 	}
 
-	width, _ := numberType(kind)
+	width, _, _ := numberType(kind)
 	col := &fixedColumn{width: width}
 	return col, func(a *pipeline.Alert, row int) { col.putUint(row, alertNumber(field.pointer(a))) }
 }

@@ -11,9 +11,10 @@
 // the encoded bytes as they are over HTTP (FORMAT Native). Over the native protocol it decodes them into its
 // own columns, which is a copy. The embedded store is reached by HTTP (docs/adr/0007).
 //
-// The files: clickhouse.go (configuration, connection), schema.go and migrate.go (tables), column_block.go,
-// field_columns.go and columns.go (encoding), insert.go, dedup_queries.go, alerts.go and alert_fields.go,
-// query.go (SQL over HTTP), errors.go.
+// The files: config.go, clickhouse.go (connection) and access.go (rights); schema.go, alert_tables.go, existing_table.go and
+// migrate.go (tables); column_block.go, field_columns.go and columns.go (encoding); insert.go and running_inserts.go;
+// dedup_queries.go and stored_verdicts.go (the start of an engine); alerts.go and alert_fields.go; query.go (SQL over HTTP);
+// docs.go (docs/FIELDS.md), errors.go.
 package clickhouse
 
 import (

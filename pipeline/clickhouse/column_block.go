@@ -150,7 +150,7 @@ func (b *ColumnBlock) Capacity() int {
 // encodeNative returns the block in the Native format: the buffers of the columns with their headers between
 // them. They are valid until the next Append or Reset.
 //
-// Columns without any value are sent too. If a block leaves out half of its 160 columns, the server computes
+// Columns without any value are sent too. If a block leaves out half of its columns, the server computes
 // the defaults row by row: 2.6 µs per row, more than half of an insert. To send zeros costs 0.2 µs per row
 // here and almost nothing in the server.
 func (b *ColumnBlock) encodeNative() [][]byte {

@@ -332,10 +332,10 @@ func (c *arrayColumn) putStrings(row int, values []string) {
 	c.endRow(len(values))
 }
 
-func (c *arrayColumn) putNumbers(row int, values []int64, limit uint64) {
+func (c *arrayColumn) putNumbers(row int, values []int64, least, most int64) {
 	c.padTo(row)
 	for _, v := range values {
-		c.numbers.appendUint(clamp(v, limit))
+		c.numbers.appendUint(uint64(min(max(v, least), most)))
 	}
 	c.endRow(len(values))
 }
@@ -374,18 +374,6 @@ func (c *mapColumn) putLabels(row int, list []*pipeline.Label) {
 		c.values.appendString(l.GetValue())
 	}
 	c.endRow(len(list))
-}
-
-// clamp returns the number nearest to value that a column with the given limit can hold. A limit of all ones
-// is that of a 64-bit column: the getters pass an uint64 as an int64, so that every value is in range.
-func clamp(value int64, limit uint64) uint64 {
-	switch {
-	case limit == math.MaxUint64:
-		return uint64(value)
-	case value < 0:
-		return 0
-	}
-	return min(uint64(value), limit)
 }
 
 // appendZeros appends count zero bytes to data, and none if count is negative.

@@ -59,13 +59,13 @@ func (s *Store) NewestRows(
 				WHERE _topic = ? AND _partition = ?`+where+`
 				GROUP BY o, i, c, e, q
 			)`, end, end, from.Topic, from.Partition).Scan(
-			&count, &newest.Highest, &newest.LastTime, &newest.HasKnown,
-			&newest.Known, &newest.KnownTime, &collector, &newest.KnownID.Epoch, &newest.KnownID.Sequence)
+			&count, &newest.Highest, &newest.LastTime, &newest.HasInLog,
+			&newest.InLog.Offset, &newest.InLog.BlockTime, &collector, &newest.InLog.BatchID.Epoch, &newest.InLog.BatchID.Sequence)
 		if err != nil {
 			return newest, false, describeError(err, s.cfg)
 		}
 		if count > 0 {
-			copy(newest.KnownID.Collector[:], collector)
+			copy(newest.InLog.BatchID.Collector[:], collector)
 			return newest, true, nil
 		}
 	}

@@ -62,7 +62,7 @@ func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appen
 
 // newNumberColumn returns the column and the appender of a number, a time or a flag.
 func newNumberColumn(field *pipeline.Field) (column, appender) {
-	width, limit := numberType(field.Column.Type)
+	width, least, most := numberType(field.Column.Type)
 	col := &fixedColumn{width: width}
 
 	// Zero is the default of the column and is not put. Numbers out of range are clamped.
@@ -79,16 +79,10 @@ func newNumberColumn(field *pipeline.Field) (column, appender) {
 				col.putUint(row, uint64(value))
 			}
 		}
-	case field.Column.Type == "Int32":
-		return col, func(e *pipeline.Event, row int) {
-			if value := field.Num(e); value != 0 {
-				col.putUint(row, uint64(min(max(value, math.MinInt32), math.MaxInt32)))
-			}
-		}
 	}
 	return col, func(e *pipeline.Event, row int) {
 		if value := field.Num(e); value != 0 {
-			col.putUint(row, clamp(value, limit))
+			col.putUint(row, uint64(min(max(value, least), most)))
 		}
 	}
 }
@@ -125,11 +119,11 @@ func (b *ColumnBlock) newArrayColumn(field *pipeline.Field) (column, appender) {
 	elementKind = strings.TrimSuffix(elementKind, ")")
 	col := &arrayColumn{ends: fixedColumn{width: 8}}
 	if field.Nums != nil {
-		width, limit := numberType(elementKind)
+		width, least, most := numberType(elementKind)
 		col.numbers = &fixedColumn{width: width}
 		return col, func(e *pipeline.Event, row int) {
 			if b.numberBuf = field.Nums(e, b.numberBuf[:0]); len(b.numberBuf) > 0 {
-				col.putNumbers(row, b.numberBuf, limit)
+				col.putNumbers(row, b.numberBuf, least, most)
 			}
 		}
 	}
@@ -141,18 +135,20 @@ func (b *ColumnBlock) newArrayColumn(field *pipeline.Field) (column, appender) {
 	}
 }
 
-// numberType returns the size of a ClickHouse type of numbers in bytes and the largest number that its column
-// keeps.
-func numberType(kind string) (width int, limit uint64) {
+// numberType returns the size of a ClickHouse type of numbers in bytes, and the least and the largest number that its
+// column keeps.
+func numberType(kind string) (width int, least, most int64) {
 	switch kind {
 	case "UInt8", "Bool":
-		return 1, math.MaxUint8
+		return 1, 0, math.MaxUint8
 	case "UInt16":
-		return 2, math.MaxUint16
-	case "UInt32", "Int32":
-		return 4, math.MaxUint32
-	case "UInt64", "Int64", "DateTime64(9, 'UTC')":
-		return 8, math.MaxUint64
+		return 2, 0, math.MaxUint16
+	case "UInt32":
+		return 4, 0, math.MaxUint32
+	case "Int32":
+		return 4, math.MinInt32, math.MaxInt32
+	case "UInt64", "Int64", "DateTime64(9, 'UTC')": // numbers of 64 bits without a sign are kept in an int64 as they are
+		return 8, math.MinInt64, math.MaxInt64
 	}
 	panic("pipeline.Fields: a number cannot be kept as " + kind)
 }

@@ -161,10 +161,8 @@ func tables(cfg Config) []table {
 			partitionBy: "toYYYYMMDD(ingested)", ttlColumn: "stored", ttlDays: cfg.revisionDays(), dedupWindow: true,
 		},
 		{
-			// The window of an alert is part of its id, so that all its revisions have one key. New revisions
-			// are of new windows: FINAL reads the older rows of all parts without merging them. It does merge
-			// them all by id alone. A partition by month would be faster still, but an insert of times from
-			// all over the years fails then.
+			// The window is part of the id, so that all revisions of an alert have one key. With the window first, FINAL
+			// need not merge old parts. A partition by month was faster, but an insert whose times span many months fails.
 			name: newestAlerts, columns: alertTableColumns(), engine: "ReplacingMergeTree", engineArgument: "revision",
 			orderBy: newestAlertsKey, ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true,
 		},

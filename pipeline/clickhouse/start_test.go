@@ -73,7 +73,7 @@ func TestStartOfAPartitionReadsItsMessagesOnly(t *testing.T) {
 	}{
 		{"NewestRows", func(ctx context.Context) (any, error) {
 			newest, ok, err := store.NewestRows(ctx, from, math.MaxInt64)
-			return fmt.Sprint(newest.Highest, newest.Known, newest.KnownID.Sequence, ok), err
+			return fmt.Sprint(newest.Highest, newest.InLog.Offset, newest.InLog.BatchID.Sequence, ok), err
 		}},
 		{"StoredBatches", func(ctx context.Context) (any, error) {
 			stored, err := store.StoredBatches(ctx, filter)

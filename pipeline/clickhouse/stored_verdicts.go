@@ -11,15 +11,6 @@ import (
 	"tidegate/pipeline"
 )
 
-// verdictColumns are the columns that storedVerdict reads, in its order.
-var verdictColumns = []string{
-	"_offset", "_shipped", "@timestamp", "event.ingested", "event.id", "event.dataset", "event.demo",
-	"source.ip", "source.port", "destination.ip", "destination.port",
-	"host.name", "host.id", "orchestrator.cluster.name", "container.id", "container.name", "container.image.name",
-	"verdict.detector", "verdict.rule", "verdict.version", "verdict.severity", "verdict.score", "verdict.evidence",
-	"verdict.group", "verdict.title", "verdict.tags",
-}
-
 // A storedVerdict holds a row of the table events, as far as alerts need it.
 type storedVerdict struct {
 	offset                       int64
@@ -37,6 +28,39 @@ type storedVerdict struct {
 	scores                       []uint8
 }
 
+// verdictColumns are the columns of a storedVerdict, each with the place of its value.
+var verdictColumns = []struct {
+	name   string
+	target func(*storedVerdict) any
+}{
+	{"_offset", func(r *storedVerdict) any { return &r.offset }},
+	{"_shipped", func(r *storedVerdict) any { return &r.shipped }},
+	{"@timestamp", func(r *storedVerdict) any { return &r.at }},
+	{"event.ingested", func(r *storedVerdict) any { return &r.ingested }},
+	{"event.id", func(r *storedVerdict) any { return &r.id }},
+	{"event.dataset", func(r *storedVerdict) any { return &r.dataset }},
+	{"event.demo", func(r *storedVerdict) any { return &r.demo }},
+	{"source.ip", func(r *storedVerdict) any { return &r.sourceIP }},
+	{"source.port", func(r *storedVerdict) any { return &r.sourcePort }},
+	{"destination.ip", func(r *storedVerdict) any { return &r.destinationIP }},
+	{"destination.port", func(r *storedVerdict) any { return &r.destinationPort }},
+	{"host.name", func(r *storedVerdict) any { return &r.host.Name }},
+	{"host.id", func(r *storedVerdict) any { return &r.host.Id }},
+	{"orchestrator.cluster.name", func(r *storedVerdict) any { return &r.host.Cluster }},
+	{"container.id", func(r *storedVerdict) any { return &r.container.Id }},
+	{"container.name", func(r *storedVerdict) any { return &r.container.Name }},
+	{"container.image.name", func(r *storedVerdict) any { return &r.container.Image }},
+	{"verdict.detector", func(r *storedVerdict) any { return &r.detectors }},
+	{"verdict.rule", func(r *storedVerdict) any { return &r.rules }},
+	{"verdict.version", func(r *storedVerdict) any { return &r.versions }},
+	{"verdict.severity", func(r *storedVerdict) any { return &r.severities }},
+	{"verdict.score", func(r *storedVerdict) any { return &r.scores }},
+	{"verdict.evidence", func(r *storedVerdict) any { return &r.evidence }},
+	{"verdict.group", func(r *storedVerdict) any { return &r.groups }},
+	{"verdict.title", func(r *storedVerdict) any { return &r.titles }},
+	{"verdict.tags", func(r *storedVerdict) any { return &r.tags }},
+}
+
 // StoredVerdicts calls addEvent with each event of a block that has verdicts, in the order of the log, and
 // with its position, of which Offset and Shipped are set. The events have the values of verdictColumns only.
 // The rows of the block are read whatever became of its messages: retention or the end of a topic may have
@@ -45,8 +69,8 @@ func (s *Store) StoredVerdicts(
 	ctx context.Context, block pipeline.BlockID, addEvent func(event *pipeline.Event, at pipeline.Position),
 ) error {
 	names := make([]string, len(verdictColumns))
-	for i, name := range verdictColumns {
-		names[i] = quoteName(name)
+	for i := range verdictColumns {
+		names[i] = quoteName(verdictColumns[i].name)
 	}
 	rows, err := s.driver.Query(ctx, "SELECT "+strings.Join(names, ", ")+" FROM "+s.cfg.table("events")+
 		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?"+
@@ -57,14 +81,13 @@ func (s *Store) StoredVerdicts(
 	}
 	defer rows.Close()
 
+	targets := make([]any, len(verdictColumns))
 	for rows.Next() {
 		var row storedVerdict
-		if err := rows.Scan(&row.offset, &row.shipped, &row.at, &row.ingested, &row.id, &row.dataset, &row.demo,
-			&row.sourceIP, &row.sourcePort, &row.destinationIP, &row.destinationPort,
-			&row.host.Name, &row.host.Id, &row.host.Cluster,
-			&row.container.Id, &row.container.Name, &row.container.Image,
-			&row.detectors, &row.rules, &row.versions, &row.severities, &row.scores, &row.evidence,
-			&row.groups, &row.titles, &row.tags); err != nil {
+		for i := range verdictColumns {
+			targets[i] = verdictColumns[i].target(&row)
+		}
+		if err := rows.Scan(targets...); err != nil {
 			return describeError(err, s.cfg)
 		}
 		addEvent(row.toEvent(), pipeline.Position{Offset: row.offset, Shipped: row.shipped.UnixNano()})

@@ -131,7 +131,7 @@ func (w *worker) loadProducer(ctx context.Context, block *block, msg *message) e
 		TopicPartition: w.source, Before: block.from, Except: w.openBlock.Time, Producer: &producer,
 	}
 	return w.withRetry(ctx, "query the batches of a producer", func() error {
-		if w.topicRecreated {
+		if w.offsetsAmbiguous {
 			filter.Before = math.MaxInt64
 			ranges, err := w.deps.Store.SequenceRanges(ctx, filter)
 			if err == nil {

@@ -15,8 +15,8 @@ type dedupFilter struct {
 	producers    map[pipeline.Producer]producerState
 	maxProducers int
 	// stored holds batches that are stored in rows behind the offset at which the worker started, by producer, in
-	// ascending order. Other than a window it says nothing about the batches that it does not hold: offsets that
-	// were set back and forth leave gaps.
+	// ascending order. Unlike a window it says nothing about the batches that it does not hold, because offsets that were
+	// set back and forth leave gaps.
 	stored map[pipeline.Producer][]sequenceRange
 }
 

@@ -73,8 +73,8 @@
 //
 // worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go
 // (forming a block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go,
-// insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go,
-// metrics.go.
+// insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), batch_id.go (the id
+// of a batch, from its first bytes), lag.go, lag_metrics.go and metrics.go, config.go.
 package engine
 
 import (

@@ -138,9 +138,9 @@ func (s *fakeStore) NewestRows(
 			newest.Highest, ok = row.Offset, true
 		}
 		newest.LastTime = max(newest.LastTime, row.ingested)
-		if row.Offset < end && row.ingested >= newest.KnownTime {
-			newest.HasKnown, newest.Known = true, row.Offset
-			newest.KnownTime, newest.KnownID = row.ingested, row.BatchID
+		if row.Offset < end && row.ingested >= newest.InLog.BlockTime {
+			newest.HasInLog = true
+			newest.InLog = pipeline.LogRow{Offset: row.Offset, BlockTime: row.ingested, BatchID: row.BatchID}
 		}
 	}
 	return newest, ok, nil

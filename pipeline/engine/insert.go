@@ -89,18 +89,13 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 			}
 		}
 
-		// The rows may be stored although the insert failed: the store commits the rows of the table before a
-		// view on the table fails, the answer may have been lost, and after VerifyAfter the store may have
-		// dropped the token of an attempt that it stored. So the store is asked for the rows.
 		if rejected || backoff.Attempts() > 1 || time.Since(existingKnownAt) > w.cfg.VerifyAfter {
-			attempted := w.rows.Rows()
-			if p.existing, err = w.existingRows(ctx, block); err != nil {
+			existingKnownAt = time.Now()
+			found, err := w.skipStored(ctx, block, &p, cause)
+			if err != nil {
 				return err
 			}
-			existingKnownAt = time.Now()
-			found := w.appendRows(p)
 			if w.rows.Rows() == 0 {
-				w.recordStoredDespiteError(block, attempted, p, cause)
 				break
 			}
 			skipped = found
@@ -113,6 +108,24 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 		block.counts.alreadyStored += uint64(skipped)
 	}
 	return nil
+}
+
+// skipStored takes those rows out of w.rows that are stored although an insert of a part failed because of cause, and
+// returns their number.
+//
+// They may be stored although the insert failed: the store commits the rows of the table before a view on the table
+// fails, the answer may have been lost, and after VerifyAfter the store may have dropped the token of an attempt that it
+// stored.
+func (w *worker) skipStored(ctx context.Context, block *block, p *part, cause error) (stored int, err error) {
+	attempted := w.rows.Rows()
+	if p.existing, err = w.existingRows(ctx, block); err != nil {
+		return 0, err
+	}
+	stored = w.appendRows(*p)
+	if w.rows.Rows() == 0 {
+		w.recordStoredDespiteError(block, attempted, *p, cause)
+	}
+	return stored, nil
 }
 
 // appendRows fills w.rows with the rows of the part that are not in p.existing. It returns the number of rows

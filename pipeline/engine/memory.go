@@ -174,8 +174,8 @@ func (a *memoryAccount) Take(ctx context.Context, n int64) error {
 // errAccountClosed ends a fetcher whose worker has ended.
 var errAccountClosed = errors.New("the worker has ended")
 
-// mayTake reports whether n more bytes are free for a. More than the limit is free for whoever holds all that is
-// used, because nobody else would free anything, and for one replay.
+// mayTake reports whether a may take n more bytes. A request larger than the limit is granted when no worker holds any
+// memory, since nothing could be freed for it, and one replay at a time may exceed the limit.
 func (a *memoryAccount) mayTake(n int64) bool {
 	b := a.budget
 	if b.used+n <= b.limit || b.used == 0 {

@@ -10,7 +10,7 @@ import (
 )
 
 // A Ledger holds the counts of an engine since its start. A block is counted when it is finished, or when its worker
-// ends. So this holds at any time:
+// ends. This holds whenever no block is being counted, so at the end of Run:
 //
 //	Events = DuplicateEvents + Rows + AlreadyStored + Rejected + Unfinished
 //
@@ -38,7 +38,7 @@ type engineMetrics struct {
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
 	detectorPanics, reevaluated, alertsRejected, newerSchema, blocks  atomic.Uint64
 	clockCorrections                                                  atomic.Uint64
-	storedDespiteError, refusedBlocks, unfinished                     atomic.Uint64
+	storedDespiteError, rejectedBlocks, unfinished                    atomic.Uint64
 
 	deadLetters  *prometheus.CounterVec
 	retries      *prometheus.CounterVec
@@ -137,9 +137,9 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 			&m.storedDespiteError,
 		},
 		{
-			"refused_blocks",
+			"rejected_blocks",
 			"Attempts to store a block of which ClickHouse rejected every message; each is tried again after a pause.",
-			&m.refusedBlocks,
+			&m.rejectedBlocks,
 		},
 	} {
 		factory.CounterFunc("tidegate_engine_"+counter.name+"_total", counter.help,

@@ -45,7 +45,7 @@ func TestEngineExportsWhatItCounts(t *testing.T) {
 		"rejected_alert_revisions": &counts.alertsRejected, "detector_panics": &counts.detectorPanics,
 		"reevaluated_blocks": &counts.reevaluated, "newer_schema_messages": &counts.newerSchema, "blocks": &counts.blocks,
 		"grouping_clock_corrections": &counts.clockCorrections, "inserts_stored_despite_error": &counts.storedDespiteError,
-		"refused_blocks": &counts.refusedBlocks,
+		"rejected_blocks": &counts.rejectedBlocks,
 	} {
 		want["tidegate_engine_"+name+"_total"] = float64(count.Add(uint64(len(want) + 1)))
 	}

@@ -9,10 +9,10 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// errBlockRefused is the error of a block of which the store rejects every message. Most likely the messages are
+// errBlockRejected is the error of a block of which the store rejects every message. Most likely the messages are
 // not at fault but the table is: a column that was changed, a constraint that was added. Such a block becomes no
 // dead letters, see withdrawBlock.
-var errBlockRefused = errors.New("the store rejects every message of the block")
+var errBlockRejected = errors.New("the store rejects every message of the block")
 
 // recordStoredDespiteError counts and logs an insert that failed although the store holds its rows. A
 // materialized view on the table that fails is the usual cause.
@@ -50,7 +50,7 @@ func (w *worker) insertHalves(ctx context.Context, block *block, p part, cause e
 }
 
 // writeRejected writes the messages of the block that the store rejects again to the dead-letter topic, after the store
-// has accepted others. It returns errBlockRefused if the store has rejected all messages.
+// has accepted others. It returns errBlockRejected if the store has rejected all messages.
 func (w *worker) writeRejected(ctx context.Context, block *block) error {
 	rejected, accepted := 0, 0
 	var cause error
@@ -64,7 +64,7 @@ func (w *worker) writeRejected(ctx context.Context, block *block) error {
 		}
 	}
 	if rejected > 0 && accepted == 0 {
-		return fmt.Errorf("%w: %w", errBlockRefused, cause)
+		return fmt.Errorf("%w: %w", errBlockRejected, cause)
 	}
 
 	for i := range block.messages {
@@ -94,7 +94,7 @@ func (w *worker) writeRejected(ctx context.Context, block *block) error {
 // waits until the table is repaired, or until another message is accepted, which shows that the rejected ones are
 // at fault. Nothing of the block is stored, so it needs neither its bounds nor its time any more.
 func (w *worker) withdrawBlock(ctx context.Context, block *block, cause error) error {
-	w.metrics.refusedBlocks.Add(1)
+	w.metrics.rejectedBlocks.Add(1)
 	if suppressed, ok := w.throttles.refused.Allow(); ok {
 		w.log.Error("store rejects every message, so its table is taken for the cause; "+
 			"nothing is stored until the table accepts a row",

@@ -86,7 +86,7 @@ func TestNothingIsADeadLetterWhileTheTableRejectsEveryMessage(t *testing.T) {
 	scenario.produce(0, []byte("garbage"))
 	scenario.send(0, 5, 20)
 	engine, stop := scenario.start(scenario.store, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 60 })
-	waitUntil(t, "refused blocks", func() bool { return engine.metrics.refusedBlocks.Load() > 3 })
+	waitUntil(t, "refused blocks", func() bool { return engine.metrics.rejectedBlocks.Load() > 3 })
 	scenario.send(0, 5, 20)
 	if ledger := engine.Ledger(); ledger != (Ledger{}) {
 		t.Errorf("ledger of a table that accepts nothing: %+v", ledger)
@@ -95,7 +95,7 @@ func TestNothingIsADeadLetterWhileTheTableRejectsEveryMessage(t *testing.T) {
 
 	// An engine that is started anew waits too, and goes on once the table is repaired.
 	engine, stop = scenario.start(scenario.store, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 60 })
-	waitUntil(t, "refused blocks", func() bool { return engine.metrics.refusedBlocks.Load() > 1 })
+	waitUntil(t, "refused blocks", func() bool { return engine.metrics.rejectedBlocks.Load() > 1 })
 	execute(t, scenario.store, "ALTER TABLE events DROP CONSTRAINT wrong")
 	scenario.waitClosed(1, 11)
 	stop()
@@ -124,7 +124,7 @@ func TestRejectedMessageWaitsForOneThatIsAccepted(t *testing.T) {
 	}
 	harness.send(0, 2, 10)
 	engine, stop := harness.start(store, testBundle, nil)
-	waitUntil(t, "refused blocks", func() bool { return engine.metrics.refusedBlocks.Load() > 1 })
+	waitUntil(t, "refused blocks", func() bool { return engine.metrics.rejectedBlocks.Load() > 1 })
 	harness.send(0, 1, 10)
 	harness.waitClosed(1, 3)
 	stop()

@@ -12,13 +12,13 @@ import (
 
 // A startPoint is where a worker begins, and what the store holds of the partition.
 type startPoint struct {
-	offset    int64 // of the first message to process
-	isLost    bool  // the group has no committed offset
-	open      intent
-	hasIntent bool  // open is the intent of a block that must be replayed first
-	first     int64 // offset of the first message of the log
-	isOther   bool  // the log is another one than the stored rows were read from
-	isReset   bool  // the log is read from its beginning: the committed offset is none of this log
+	offset        int64 // of the first message to process
+	uncommitted   bool  // the group has no committed offset
+	open          intent
+	hasIntent     bool  // open is the intent of a block that must be replayed first
+	first         int64 // offset of the first message of the log
+	logDiffers    bool  // the log is another one than the stored rows were read from
+	fromBeginning bool  // the log is read from its beginning: the committed offset is none of this log
 
 	// The messages of an unfinished block that were deleted with their log.
 	lostStart, lostEnd int64
@@ -46,12 +46,12 @@ func (s startPoint) lastBlockIsOpen() bool {
 		// are stored cannot be replayed when messages of it are deleted: their verdicts would be missing in
 		// its alerts.
 		return s.open.time == s.stored.LastTime && s.offset < s.first
-	case s.isLost || s.isOther:
+	case s.uncommitted || s.logDiffers:
 		return true
 	}
 	// The offset behind a block is committed when the block is complete.
-	isKnown := s.stored.HasKnown && s.stored.KnownTime == s.stored.LastTime
-	return !isKnown || s.stored.Known >= s.offset
+	isKnown := s.stored.HasInLog && s.stored.InLog.BlockTime == s.stored.LastTime
+	return !isKnown || s.stored.InLog.Offset >= s.offset
 }
 
 // resume determines the offset to start at and restores the worker's state as of that offset. found reports
@@ -95,7 +95,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 // compares the committed offset with the bounds of the log and with the stored rows.
 func (w *worker) findStart(ctx context.Context, committed int64, open intent, found bool) (startPoint, error) {
 	first, end, err := w.partition.Bounds(ctx)
-	start := startPoint{offset: committed, isLost: committed < 0, open: open, hasIntent: found, first: first}
+	start := startPoint{offset: committed, uncommitted: committed < 0, open: open, hasIntent: found, first: first}
 	if err != nil {
 		return start, err
 	}
@@ -108,28 +108,28 @@ func (w *worker) findStart(ctx context.Context, committed int64, open intent, fo
 	}); err != nil {
 		return start, err
 	}
-	if start.isOther, err = w.isOtherLog(ctx, start); err != nil {
+	if start.logDiffers, err = w.isOtherLog(ctx, start); err != nil {
 		return start, err
 	}
 
 	// The log is another one than the rows were read from, or it is shorter than what is stored: the topic
 	// was deleted and created again, or the log was truncated. So offsets do not identify the messages of all
 	// rows.
-	w.topicRecreated = start.isOther || start.hasRows && start.stored.Highest >= end
+	w.offsetsAmbiguous = start.logDiffers || start.hasRows && start.stored.Highest >= end
 
 	switch {
-	case start.isOther || committed > end:
+	case start.logDiffers || committed > end:
 		// The log is read from its beginning, and the duplicate filter drops the batches that were processed.
 		w.log.Error("log is not the one that was read before, reading it from its beginning; the topic was recreated "+
 			"or the end of the log was lost; duplicate batches are dropped",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
-		w.topicRecreated = true
+		w.offsetsAmbiguous = true
 		start.lostEnd = w.endOfLostBlock(start, end)
-		start.lostStart, start.offset, start.hasIntent, start.isReset = start.offset, first, false, true
-	case committed < 0 && start.stored.HasKnown:
+		start.lostStart, start.offset, start.hasIntent, start.fromBeginning = start.offset, first, false, true
+	case committed < 0 && start.stored.HasInLog:
 		// A group without a committed offset (a new group, or an offset that Kafka has expired) continues
 		// after the rows that were stored last of this log.
-		start.offset = start.stored.Known + 1
+		start.offset = start.stored.InLog.Offset + 1
 	case committed < 0:
 		start.offset = first
 	}
@@ -179,7 +179,7 @@ func (w *worker) endOfLostBlock(start startPoint, end int64) int64 {
 // for one of this log. It comes when the last block of the other log is complete, since an offset without an intent
 // says that all blocks before it are.
 func (w *worker) beginReset(ctx context.Context, start startPoint) error {
-	if !start.isReset {
+	if !start.fromBeginning {
 		return nil
 	}
 	if err := w.partition.Commit(ctx, start.offset, ""); err != nil {
@@ -202,8 +202,8 @@ func (w *worker) skipDeleted(start *startPoint) {
 		return
 	}
 	unread := start.offset
-	if start.stored.HasKnown {
-		unread = max(unread, start.stored.Known+1)
+	if start.stored.HasInLog {
+		unread = max(unread, start.stored.InLog.Offset+1)
 	}
 	if lost := start.first - unread; lost > 0 {
 		w.recordLost(lost)
@@ -218,17 +218,17 @@ func (w *worker) isOtherLog(ctx context.Context, start startPoint) (bool, error)
 	if w.logReplaced {
 		return true, nil
 	}
-	if !start.hasRows || start.stored.HasKnown && start.stored.Known < start.first {
+	if !start.hasRows || start.stored.HasInLog && start.stored.InLog.Offset < start.first {
 		return false, nil
 	}
-	if !start.stored.HasKnown {
+	if !start.stored.HasInLog {
 		return true, nil
 	}
-	record, found, err := w.partition.ReadRecord(ctx, start.stored.Known)
+	record, found, err := w.partition.ReadRecord(ctx, start.stored.InLog.Offset)
 	if err != nil || !found {
 		return false, err
 	}
-	return readBatchID(record.Value) != start.stored.KnownID, nil
+	return readBatchID(record.Value) != start.stored.InLog.BatchID, nil
 }
 
 // completeLastBlock completes the last stored block of the partition where the committed offset does not say
@@ -240,7 +240,7 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 	if !start.lastBlockIsOpen() {
 		return nil
 	}
-	if !start.isOther {
+	if !start.logDiffers {
 		w.log.Warn("committed offset is lost or before the stored rows; stored messages are not stored again",
 			"topic", w.source.Topic, "offset", start.offset, "highest_stored", start.stored.Highest)
 		start.hasIntent, w.intentClosed = false, false
@@ -252,7 +252,7 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 	}); err != nil {
 		return err
 	}
-	if start.isLost && !start.isOther {
+	if start.uncommitted && !start.logDiffers {
 		// The block may have dead letters, which are written last. Its messages that are stored are
 		// duplicates.
 		start.offset = min(start.offset, stored.Start, stored.EarlierEnd)
@@ -325,7 +325,7 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 	behind.From, behind.Before = start.offset, math.MaxInt64
 	hasBehind := start.hasRowsBehind()
 	switch {
-	case w.topicRecreated: // the rows of the earlier log may have any offset
+	case w.offsetsAmbiguous: // the rows of the earlier log may have any offset
 		behind.From, hasBehind = 0, start.hasRows
 	case hasBehind:
 		// Messages that are read again may be older than the lookback.
@@ -340,7 +340,7 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 
 	return w.withRetry(ctx, "restore the state of the partition", func() error {
 		var stored []pipeline.StoredBatches
-		if !w.topicRecreated {
+		if !w.offsetsAmbiguous {
 			var err error
 			if stored, err = w.deps.Store.StoredBatches(ctx, before); err != nil {
 				return err

@@ -491,11 +491,11 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 	from := pipeline.TopicPartition{Topic: "tidegate.events"}
 	newest, ok, err := store.NewestRows(ctx, from, 3)
 	if id := (pipeline.BatchID{Collector: testCollector, Epoch: 7, Sequence: 3}); !ok || err != nil ||
-		newest.Highest != 3 || newest.LastTime != newest.KnownTime ||
-		!newest.HasKnown || newest.Known != 2 || newest.KnownID != id {
+		newest.Highest != 3 || newest.LastTime != newest.InLog.BlockTime ||
+		!newest.HasInLog || newest.InLog.Offset != 2 || newest.InLog.BatchID != id {
 		t.Errorf("newest rows %+v %v %v", newest, ok, err)
 	}
-	if newest, ok, err := store.NewestRows(ctx, from, 0); !ok || err != nil || newest.Highest != 3 || newest.HasKnown {
+	if newest, ok, err := store.NewestRows(ctx, from, 0); !ok || err != nil || newest.Highest != 3 || newest.HasInLog {
 		t.Errorf("newest rows behind the end of the log %+v %v %v", newest, ok, err)
 	}
 

@@ -43,9 +43,9 @@ type worker struct {
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent
 
-	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the
-	// stored rows.
-	topicRecreated bool
+	// offsetsAmbiguous is set when offsets of stored rows may belong to an earlier log: the topic was deleted and created
+	// again, or the log was truncated.
+	offsetsAmbiguous bool
 	// logReplaced is set when the fetcher has found that the partition has another log than before, until the
 	// worker has started again.
 	logReplaced bool
@@ -189,6 +189,12 @@ func ignoreCancel(ctx context.Context, err error) error {
 // replayBlock gathers exactly the block of an intent and processes it with the same block time and, if it is
 // still loaded, the same bundle.
 func (w *worker) replayBlock(ctx context.Context, open intent) error {
+	// The token and the rows of the block exist only on the shard of the intent.
+	if open.shard != w.cfg.Shard {
+		return fmt.Errorf("block [%d,%d) was started on shard %s, this engine writes to %s: "+
+			"start an engine with engine.shard: %s to finish it",
+			w.nextOffset, open.end, open.shard, w.cfg.Shard, open.shard)
+	}
 	w.memory.setReplay(true)
 	err := w.gatherReplay(ctx, open.end)
 	w.memory.setReplay(false)
@@ -206,12 +212,6 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 		w.metrics.reevaluated.Add(1)
 		w.log.Warn("replayed block is evaluated by newer rules, the rules of the first run are not loaded",
 			"from", block.from, "end", block.end, "before", open.bundle, "now", bundle.Version)
-	}
-	// The token and the rows of the block exist only on the shard of the intent.
-	if open.shard != w.cfg.Shard {
-		return fmt.Errorf("block [%d,%d) was started on shard %s, this engine writes to %s: "+
-			"start an engine with engine.shard: %s to finish it",
-			block.from, block.end, open.shard, w.cfg.Shard, open.shard)
 	}
 	if err := w.processBlock(ctx, block); err != nil {
 		return err
@@ -300,7 +300,7 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	w.inserters.putInserter(w.rows)
 	w.rows = nil
 	if err != nil {
-		if errors.Is(err, errBlockRefused) {
+		if errors.Is(err, errBlockRejected) {
 			return w.withdrawBlock(ctx, block, err)
 		}
 		return err
