@@ -72,8 +72,9 @@ func (r *deliveredRing) runAt(number uint64) *deliveredRun {
 	return &r.runs[(number-1)%uint64(len(r.runs))]
 }
 
-// jumpOf returns depth and jump of the run behind the one with a number, plus one: previous. A jump goes over as many
-// runs as that before it, if that is as long as the one before that, so that runBefore takes logarithmic time.
+// jumpOf returns depth and jump of the run that follows the one numbered previous-1. The runs of a direction form a list with
+// skew-binary jump pointers (Myers, 1983): a jump is twice as long as two equal ones before it, so that runBefore takes
+// logarithmic time.
 func (r *deliveredRing) jumpOf(previous uint64) (depth int32, jump uint64) {
 	last := r.runAt(previous)
 	if last == nil {

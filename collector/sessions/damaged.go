@@ -4,7 +4,7 @@ import "tidegate/collector/reassembly"
 
 // A packet whose headers are damaged, cut or nested too deep is not read. Between containers that is no accident of a
 // network: the sender has made them so, and the receiver may read further than the decoder. So such packets on a bridge
-// are told, as a session of no transport for each pair of addresses, which has the tag undecoded.
+// are reported, as a session of no transport for each pair of addresses, which has the tag undecoded.
 
 // protoDamaged is the protocol of the flows of such packets. The number is reserved (IANA).
 const protoDamaged = 255

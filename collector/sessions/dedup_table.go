@@ -23,7 +23,7 @@ import (
 //
 // A claim holds only while its flow sees the packets of the connection. A flow publishes in its activity when
 // it has seen the last packet of each side, and every Table how far it has come. A duplicate compares its own
-// packets with that and takes the claim when the primary has seen none of them for silentAfter (dedup.go).
+// packets with that and takes the claim when the primary has seen none of them for silentAfter (takeover.go).
 //
 // Locks: each shard has a lock, and mu guards the writing of names. No code holds two locks at once.
 type DedupTable struct {

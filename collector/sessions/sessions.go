@@ -8,7 +8,8 @@
 //
 // The way of a packet:
 //
-//	decode.go, decode_ip.go   frame → addresses, ports, TCP header, payload
+//	decode.go, decode_*.go    frame → addresses, ports, TCP header, payload
+//	checksum.go, damaged.go   packets that are not valid; undecoded.go counts what is not decoded
 //	sender.go                 whether a frame on a bridge has the address of its sender
 //	tunnel.go                 which tunnels are opened, and the tunnel of a flow
 //	defrag.go                 fragments of IPv4 and IPv6 → datagrams
@@ -24,6 +25,7 @@
 //	nat.go                    the addresses of a connection behind NAT
 //	outbox.go                 events that wait until deduplication is decided
 //	enrich.go                 events that wait until their containers are known
+//	receiver.go, marks.go     what the receiver has acknowledged; tags of doubt
 //	event.go, history.go      the event of the session
 //
 // # States of a flow

@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"encoding/base64"
+	"strings"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/authority"
@@ -47,19 +48,8 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		body.UrlDomain = p.hostOf(exchange.event, []byte(rest[slashes:end]))
 		rest = rest[end:]
 	}
-	for slashes := range len(rest) {
-		if rest[slashes] == '#' {
-			rest = rest[:slashes]
-			break
-		}
-	}
-	body.UrlPath = rest
-	for slashes := range len(rest) {
-		if rest[slashes] == '?' {
-			body.UrlPath, body.UrlQuery = rest[:slashes], rest[slashes+1:]
-			break
-		}
-	}
+	rest, _, _ = strings.Cut(rest, "#")
+	body.UrlPath, body.UrlQuery, _ = strings.Cut(rest, "?")
 }
 
 // schemeEnd returns the offset of the authority of an absolute URL, or 0.
