@@ -45,7 +45,7 @@ type Conn struct {
 	candidates   [2]uint64 // per direction, the protocols that still match, as bits by index
 	searched     int       // bytes that were searched in mid-stream
 	refuted      uint64    // protocols whose servers do not send what this one sent first
-	shown        uint64    // protocols that the first answer of this server may be of, unless it was too short to show any
+	answeredAs   uint64    // protocols that match the first answer of the server; 0 if it was too short to tell them apart
 	left         uint64    // protocols that an answer has refuted
 	unrecognised [2]int64  // datagrams that matched no protocol
 
@@ -172,7 +172,7 @@ func (c *Conn) Restart(at int64) {
 	c.flips = 0
 	c.midStream, c.info.MidStream = true, true
 	c.switching, c.resuming, c.muted, c.undetected = false, false, false, false
-	c.errorScore, c.redetects, c.refuted, c.shown = 0, 0, 0, 0
+	c.errorScore, c.redetects, c.refuted, c.answeredAs = 0, 0, 0, 0
 	c.startDetection()
 	c.chargeHeld(at)
 }

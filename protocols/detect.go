@@ -141,7 +141,7 @@ func (c *Conn) checkCandidates(dir Dir) {
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
 		if server := Server ^ c.flip; !c.midStream && dir != server {
-			left |= c.candidates[server] & c.shown
+			left |= c.candidates[server] & c.answeredAs
 		}
 	}
 	server := Server ^ c.flip
@@ -517,7 +517,7 @@ func (c *Conn) refuteByAnswer(server Dir) {
 	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
 		c.refuted = ^c.candidates[server]
 		if len(c.streams[server].tail) >= minTruncated {
-			c.shown = c.candidates[server]
+			c.answeredAs = c.candidates[server]
 		}
 	}
 }
@@ -531,7 +531,7 @@ func (c *Conn) selectBySync(client Dir) bool {
 		return false
 	}
 	proto := c.syncedProtocol(client, true)
-	if proto == noProtocol && !c.midStream && (len(c.streams[client.Other()].tail) > 0 || c.shown != 0) {
+	if proto == noProtocol && !c.midStream && (len(c.streams[client.Other()].tail) > 0 || c.answeredAs != 0) {
 		proto = c.syncedProtocol(client, false)
 	}
 	if proto == noProtocol {
@@ -571,12 +571,12 @@ func (c *Conn) hasAnsweredAs(server Dir, proto int) bool {
 	if len(c.streams[server].tail) > 0 {
 		return c.candidates[server]&(1<<proto) != 0
 	}
-	return c.shown&(1<<proto) != 0
+	return c.answeredAs&(1<<proto) != 0
 }
 
-// lineBegins reports whether the last of the client's bytes are the front of a line that may be a message of a protocol
-// that the server's answer may be of: the server has answered the lines before it.
-func (c *Conn) lineBegins(client Dir) bool {
+// endsWithinLine reports whether the client's bytes end within a line. The server has answered the lines before it, and the
+// line may be a message of a protocol that the answer matches.
+func (c *Conn) endsWithinLine(client Dir) bool {
 	data := c.streams[client].tail
 	start := bytes.LastIndexByte(data, '\n') + 1
 	if start == 0 || start == len(data) || len(data)-start > maxUnfinished || len(c.streams[client.Other()].tail) < minTruncated {
@@ -604,7 +604,7 @@ func (c *Conn) matchTurn(client Dir, at int64) {
 	switch {
 	case c.selectBySync(client):
 		c.applyRequests(at)
-	case c.lineBegins(client):
+	case c.endsWithinLine(client):
 	case asked == 0, answered != 0 && asked&answered == 0 && !c.anyHasPort(answered):
 		c.stopBuffering(at)
 	}

@@ -217,13 +217,13 @@ func (c *Conn) leaveProtocol(at int64) {
 	c.Count("answer_of_another_protocol")
 	c.left |= 1 << c.proto
 	answer := c.proof.bytes[Server]
-	c.refuted, c.shown = 0, 0
+	c.refuted, c.answeredAs = 0, 0
 	for i := range c.set.list {
 		switch match := c.set.list[i].Detect(Server, answer); {
 		case match == No:
 			c.refuted |= 1 << i
 		case len(answer) >= minTruncated:
-			c.shown |= 1 << i
+			c.answeredAs |= 1 << i
 		}
 	}
 	c.parser.Close(at)

@@ -41,14 +41,15 @@ var lineNumber = regexp.MustCompile(`\.go:\d+: `)
 func keepNamed(packages []*mutablePackage, file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return err
+		return fmt.Errorf("read the mutants to test: %w", err)
 	}
-	named := lineNumber.ReplaceAllString(string(text), ".go: ")
+	named := lineNumber.ReplaceAllString(string(text), ".go: ") + "\n"
 	count := 0
 	for _, pkg := range packages {
 		for _, fn := range pkg.functions {
 			fn.mutants = slices.DeleteFunc(fn.mutants, func(m *mutant) bool {
-				return !strings.Contains(named, lineNumber.ReplaceAllString(m.describe(), ".go: "))
+				description := lineNumber.ReplaceAllString(m.describe(), ".go: ") // ends the line, or what killed it follows
+				return !strings.Contains(named, description+"\n") && !strings.Contains(named, description+"  (")
 			})
 			count += len(fn.mutants)
 		}

@@ -384,6 +384,9 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 	return err
 }
 
+// maxReloadWait bounds how long a stop waits for a reload, which reads files.
+const maxReloadWait = time.Second
+
 // showStatusUntilDone redraws the status line every second until ctx ends, a component fails or the terminal is
 // closed. Any other SIGHUP reloads the configuration.
 func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal, terminal controllingTerminal) error {
@@ -398,6 +401,12 @@ func (p *process) showStatusUntilDone(ctx context.Context, hup <-chan os.Signal,
 	for again := false; ; {
 		select {
 		case <-ctx.Done():
+			if reloading {
+				select {
+				case <-reloaded:
+				case <-time.After(maxReloadWait):
+				}
+			}
 			if p.terminal != nil {
 				p.terminal.endStatus()
 				p.terminal.printLine("stopping …")

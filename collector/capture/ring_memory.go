@@ -14,7 +14,7 @@ type ringMemory struct {
 	limit   int64 // 0: none
 	held    int64
 	account *memory.Account
-	changed func(held int64) // nil: nobody is told
+	changed func(held int64) // nil: not called
 }
 
 // charge adds size bytes. m.mu is held.

@@ -99,7 +99,7 @@ func (d *Document) parse() {
 		}
 	}()
 	tokens := lexer.Tokenize(string(d.data))
-	if !d.checkNesting(tokens) {
+	if !d.checkTokens(tokens) {
 		return
 	}
 	file, err := parser.Parse(tokens, 0)
@@ -149,16 +149,20 @@ func (r *aliasResolver) Visit(node ast.Node) ast.Visitor {
 	return r
 }
 
-// checkNesting reports whether the tokens nest no deeper, and mappings have no more keys, than the parser can handle. It
+// checkTokens reports whether the tokens nest no deeper, and mappings have no more keys, than the parser can handle. It
 // records the positions of aliases.
-func (d *Document) checkNesting(tokens token.Tokens) bool {
+func (d *Document) checkTokens(tokens token.Tokens) bool {
 	// flow is the depth of brackets and braces; entries counts the nesting tokens of the current line.
 	flow, entries, line := 0, 0, 0
+	start := 0 // column of the first token of the line that is not the dash of an item
 	var mappings openMappings
-	for i, tok := range tokens {
+	for _, tok := range tokens {
 		at := Position{tok.Position.Line, tok.Position.Column}
 		if at.Line != line {
-			line, entries = at.Line, 0
+			line, entries, start = at.Line, 0, 0
+		}
+		if start == 0 && tok.Type != token.SequenceEntryType {
+			start = at.Column
 		}
 		switch tok.Type {
 		case token.SequenceStartType, token.MappingStartType:
@@ -171,7 +175,7 @@ func (d *Document) checkNesting(tokens token.Tokens) bool {
 				mappings.closeRightOf(at.Column)
 			}
 		case token.MappingValueType:
-			if flow == 0 && i > 0 && mappings.addKey(tokens[i-1].Position.Column) > maxKeys {
+			if flow == 0 && mappings.addKey(start) > maxKeys {
 				d.AddError(at, "", "a mapping has more than %d keys", maxKeys)
 				return false
 			}

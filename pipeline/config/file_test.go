@@ -63,7 +63,7 @@ func TestKeysOfAMappingAreBounded(t *testing.T) {
 		{"items that are not indented", "a:\n" + strings.Repeat("- k: 1\n  l:\n    m: 2\n", maxKeys), false},
 	} {
 		document := &Document{File: "f", data: []byte(test.text)}
-		if accepted := document.checkNesting(lexer.Tokenize(test.text)); accepted == test.refused {
+		if accepted := document.checkTokens(lexer.Tokenize(test.text)); accepted == test.refused {
 			t.Errorf("%s: accepted %v, %v", test.name, accepted, document.Err())
 		}
 	}

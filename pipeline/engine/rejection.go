@@ -95,7 +95,7 @@ func (w *worker) writeRejected(ctx context.Context, block *block) error {
 // at fault. Nothing of the block is stored, so it needs neither its bounds nor its time any more.
 func (w *worker) withdrawBlock(ctx context.Context, block *block, cause error) error {
 	w.metrics.rejectedBlocks.Add(1)
-	if suppressed, ok := w.throttles.refused.Allow(); ok {
+	if suppressed, ok := w.throttles.rejected.Allow(); ok {
 		w.log.Error("store rejects every message, so its table is taken for the cause; "+
 			"nothing is stored until the table accepts a row",
 			"from", block.from, "end", block.end, "messages", len(block.messages), "suppressed", suppressed, "err", cause)

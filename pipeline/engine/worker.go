@@ -58,7 +58,7 @@ type worker struct {
 }
 
 // throttles limit how often the warnings of a worker are logged.
-type throttles struct{ insert, bisect, view, refused, deadLetter, panic *logging.Throttle }
+type throttles struct{ insert, bisect, view, rejected, deadLetter, panic *logging.Throttle }
 
 // warnInterval is the shortest time between two warnings of one throttle.
 const warnInterval = 10 * time.Second

@@ -185,15 +185,15 @@ func detectInline(data []byte) protocols.Match {
 		return protocols.No
 	}
 	end := bytes.IndexByte(data, '\n')
-	if end >= 0 && (stopsReplies(line) || isCertain(data[end+1:])) {
+	if end >= 0 && (getsNoReply(line) || hasCertainCommand(data[end+1:])) {
 		return protocols.Yes
 	}
 	return protocols.More
 }
 
-// isCertain reports whether data, which follows a line with the name of a command, has a command in a form that only
+// hasCertainCommand reports whether data, which follows a line with the name of a command, has a command in a form that only
 // Redis has, behind no more than some lines with such names: the server need not answer them.
-func isCertain(data []byte) bool {
+func hasCertainCommand(data []byte) bool {
 	const most = 16
 	for range most {
 		if data = skipNothing(data); len(data) == 0 {
@@ -214,9 +214,9 @@ func isCertain(data []byte) bool {
 	return false
 }
 
-// stopsReplies reports whether line is CLIENT REPLY OFF or SKIP, SYNC, or PSYNC with its two words: the server may never
-// answer, and no other protocol has such a line.
-func stopsReplies(line []byte) bool {
+// getsNoReply reports whether line is CLIENT REPLY OFF or SKIP, SYNC, or PSYNC with its two words: the server may never
+// answer, and hardly any other protocol begins with such a line.
+func getsNoReply(line []byte) bool {
 	var words [4][]byte
 	var buf [4][16]byte
 	count := 0

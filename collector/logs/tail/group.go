@@ -42,7 +42,7 @@ type Group struct {
 	short   atomic.Int64 // logs of which a file waits for a descriptor
 
 	panicThrottle *logging.Throttle
-	oddFiles      *logging.Throttle // of warnings of files that are not regular
+	notRegular    *logging.Throttle // of the warnings of files that are not regular
 
 	// The rest belongs to the goroutine of Run.
 	ship    collector.Shipper
@@ -68,7 +68,7 @@ type Group struct {
 func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	group := &Group{
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
-		panicThrottle: logging.NewThrottle(10 * time.Second), oddFiles: logging.NewThrottle(time.Minute),
+		panicThrottle: logging.NewThrottle(10 * time.Second), notRegular: logging.NewThrottle(time.Minute),
 		events: make(chan []inotifyEvent), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
 	group.budget.maxFiles, group.budget.maxMemory = int64(cfg.MaxOpen), int64(cfg.Memory)

@@ -290,7 +290,7 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
 		if errors.Is(err, errNotRegular) || errors.Is(err, unix.ELOOP) {
 			// A pipe or a symbolic link has no lines, and trying again changes nothing.
-			if suppressed, ok := t.group.oddFiles.Allow(); ok {
+			if suppressed, ok := t.group.notRegular.Allow(); ok {
 				t.group.log.Warn("log file is not read, it is no regular file", "log", t.log.ID, "file", joinPath(t.log.Dir, name.name),
 					"suppressed", suppressed)
 			}
