@@ -8,24 +8,24 @@ import (
 )
 
 // Bounds of what is kept of commands within the data of stores.
-const maxInner = 256 // commands that are held, and as many that wait for a reply
+const maxInner = 256 // commands that are withheld, and as many that wait for a reply
 
 // A dataReader reads the data blocks of stores, line by line, as if they were commands: a server that refuses a store
-// may read its data as commands (memcached does so behind some malformed flags of ms). Commands that are found are held
-// until the reply to the store. Behind CLIENT_ERROR or ERROR they are told, with the tag ambiguous: what is read of the
-// data depends on the server and its version. Behind SERVER_ERROR the data are skipped; the commands are told if a reply
+// may read its data as commands (memcached does so behind some malformed flags of ms). Commands that are found are withheld
+// until the reply to the store. Behind CLIENT_ERROR or ERROR they are reported, with the tag ambiguous: what is read of the
+// data depends on the server and its version. Behind SERVER_ERROR the data are skipped; the commands are reported if a reply
 // comes for which no command waits. Behind any other reply they are dropped.
 type dataReader struct {
-	left   uint64 // bytes of the block that are still to come
-	number uint64 // of the store, see parser.commands
-	at     uint64 // offset in the stream of the line that is read
-	line   []byte // the front of that line, if it can be one of a command
-	dead   bool   // the line is none of a command
-	tells  bool   // the commands of this block are told, not held
+	left    uint64 // bytes of the block that are still to come
+	number  uint64 // of the store, see parser.commands
+	at      uint64 // offset in the stream of the line that is read
+	line    []byte // the front of that line, if it can be one of a command
+	dead    bool   // the line is none of a command
+	reports bool   // the commands of this block are reported, not withheld
 
-	held []inner // found, and not told
-	lost bool    // more were found than are held
-	told []inner // told, and waiting for a reply for which no other command waits
+	withheld   []inner // found, and not reported
+	incomplete bool    // more were found than are withheld
+	unanswered []inner // reported, and waiting for a reply for which no other command waits
 }
 
 // An inner is a command within the data of the store of a number.
@@ -52,7 +52,7 @@ func mayBeCommand(data []byte) bool {
 // beginData begins the data block of a store.
 func (p *parser) beginData(size uint64) {
 	p.data.left, p.data.number, p.data.at = size, p.commands, 0
-	p.data.line, p.data.dead, p.data.tells = p.data.line[:0], false, false
+	p.data.line, p.data.dead, p.data.reports = p.data.line[:0], false, false
 }
 
 // readData reads the available part of the data block and returns its length.
@@ -108,7 +108,7 @@ func (p *parser) endLine(rest []byte) {
 	d.line, d.dead = d.line[:0], false
 }
 
-// readInner holds or tells the command of a line within data, if it is one.
+// readInner withholds or reports the command of a line within data, if it is one.
 func (p *parser) readInner(data []byte) {
 	d := &p.data
 	line, length := protocols.CutLine(data, maxLine)
@@ -122,35 +122,35 @@ func (p *parser) readInner(data []byte) {
 	switch {
 	case !ok || !printable(line):
 		return
-	case !d.tells && len(d.held) >= maxInner:
+	case !d.reports && len(d.withheld) >= maxInner:
 		p.conn.Count("inner_commands_dropped")
-		d.lost = true
+		d.incomplete = true
 		return
 	}
 	found := inner{pending: p.newPending(&cmd, p.conn.EventAt(protocols.Client, d.at), length), store: d.number}
 	found.event.Partial = true
 	found.event.AddTag(pipeline.TagAmbiguous)
-	if d.tells {
-		p.tellInner(found)
+	if d.reports {
+		p.reportInner(found)
 		return
 	}
 	p.keysBytes += found.keysBytes
-	d.held = append(d.held, found)
+	d.withheld = append(d.withheld, found)
 }
 
-// tellInner tells a command within data: at once if it has no reply, else with a reply for which no other command waits.
-func (p *parser) tellInner(found inner) {
+// reportInner reports a command within data: at once if it has no reply, else with a reply for which no other command waits.
+func (p *parser) reportInner(found inner) {
 	d := &p.data
 	if found.flags&(noReply|quiet) != 0 {
 		p.emit(found.event, 0)
 		return
 	}
 	p.keysBytes += found.keysBytes
-	d.told = append(d.told, found)
-	if len(d.told) > maxInner {
-		p.keysBytes -= d.told[0].keysBytes
-		p.emit(d.told[0].event, 0)
-		d.told = d.told[:copy(d.told, d.told[1:])]
+	d.unanswered = append(d.unanswered, found)
+	if len(d.unanswered) > maxInner {
+		p.keysBytes -= d.unanswered[0].keysBytes
+		p.emit(d.unanswered[0].event, 0)
+		d.unanswered = d.unanswered[:copy(d.unanswered, d.unanswered[1:])]
 	}
 }
 
@@ -158,28 +158,28 @@ func (p *parser) tellInner(found inner) {
 func (p *parser) joinLine(rest []byte) {
 	if d := &p.data; len(d.line) > 0 {
 		p.endLine(rest)
-		d.tells = false
+		d.reports = false
 	}
 }
 
-// settleData is called with the reply to the command of a number: it tells or drops what was found in the data of that
+// decideData is called with the reply to the command of a number: it reports or drops what was found in the data of that
 // store. The data of earlier ones are those of stores without a reply.
-func (p *parser) settleData(number uint64, line replyLine) {
+func (p *parser) decideData(number uint64, line replyLine) {
 	d := &p.data
 	p.flushTold(number)
 	isRefused := line.isError && string(line.status) != "SERVER_ERROR"
 	if isRefused && d.number == number && (d.left > 0 || len(d.line) > 0) {
-		d.tells = true
+		d.reports = true
 	}
-	if len(d.held) == 0 || line.isError && !isRefused {
+	if len(d.withheld) == 0 || line.isError && !isRefused {
 		return
 	}
-	kept := d.held[:0]
-	for _, found := range d.held {
+	kept := d.withheld[:0]
+	for _, found := range d.withheld {
 		switch {
 		case found.store == number && isRefused:
 			p.keysBytes -= found.keysBytes
-			p.tellInner(found)
+			p.reportInner(found)
 		case found.store <= number:
 			p.keysBytes -= found.keysBytes
 			pipeline.ReleaseEvent(found.event)
@@ -187,34 +187,34 @@ func (p *parser) settleData(number uint64, line replyLine) {
 			kept = append(kept, found)
 		}
 	}
-	d.held = kept
+	d.withheld = kept
 }
 
-// revealData tells what is held: a reply came for which no command waits.
-func (p *parser) revealData() {
+// reportWithheld reports what is withheld: a reply came for which no command waits.
+func (p *parser) reportWithheld() {
 	d := &p.data
-	if d.lost && len(d.held) > 0 {
-		d.held[len(d.held)-1].event.AddTag(pipeline.TagTruncated)
-		d.lost = false
+	if d.incomplete && len(d.withheld) > 0 {
+		d.withheld[len(d.withheld)-1].event.AddTag(pipeline.TagTruncated)
+		d.incomplete = false
 	}
-	for _, found := range d.held {
+	for _, found := range d.withheld {
 		p.keysBytes -= found.keysBytes
-		p.tellInner(found)
+		p.reportInner(found)
 	}
-	d.held = d.held[:0]
-	d.tells = d.tells || d.left > 0
+	d.withheld = d.withheld[:0]
+	d.reports = d.reports || d.left > 0
 }
 
 // takeTold returns the command within data that a reply answers for which no other command waits; ok is false if there
 // is none.
 func (p *parser) takeTold() (first pending, ok bool) {
-	p.revealData()
+	p.reportWithheld()
 	d := &p.data
-	if len(d.told) == 0 {
+	if len(d.unanswered) == 0 {
 		return first, false
 	}
-	first = d.told[0].pending
-	d.told = d.told[:copy(d.told, d.told[1:])]
+	first = d.unanswered[0].pending
+	d.unanswered = d.unanswered[:copy(d.unanswered, d.unanswered[1:])]
 	return first, true
 }
 
@@ -222,20 +222,20 @@ func (p *parser) takeTold() (first pending, ok bool) {
 func (p *parser) flushTold(number uint64) {
 	d := &p.data
 	done := 0
-	for done < len(d.told) && d.told[done].store < number {
-		p.keysBytes -= d.told[done].keysBytes
-		p.emit(d.told[done].event, 0)
+	for done < len(d.unanswered) && d.unanswered[done].store < number {
+		p.keysBytes -= d.unanswered[done].keysBytes
+		p.emit(d.unanswered[done].event, 0)
 		done++
 	}
-	d.told = d.told[:copy(d.told, d.told[done:])]
+	d.unanswered = d.unanswered[:copy(d.unanswered, d.unanswered[done:])]
 }
 
-// closeData emits the commands that were told, and drops those that are held.
+// closeData emits the commands that were reported, and drops those that are withheld.
 func (p *parser) closeData() {
-	for _, found := range p.data.told {
+	for _, found := range p.data.unanswered {
 		p.emit(found.event, 0)
 	}
-	for _, found := range p.data.held {
+	for _, found := range p.data.withheld {
 		pipeline.ReleaseEvent(found.event)
 	}
 	p.data = dataReader{}

@@ -243,7 +243,7 @@ func (p *parser) finishReply(line replyLine, at int64) {
 	p.reply = reply{}
 	if p.answersQuiet(line) {
 		if line.isError {
-			p.revealData()
+			p.reportWithheld()
 		}
 		return
 	}
@@ -254,7 +254,7 @@ func (p *parser) finishReply(line replyLine, at int64) {
 	var done pending
 	if request != nil {
 		done = p.pairing.Pop()
-		p.settleData(done.number, line)
+		p.decideData(done.number, line)
 	} else if inner, ok := p.takeTold(); ok {
 		done = inner
 	} else {
@@ -348,6 +348,6 @@ func (p *parser) Close(int64) {
 
 // Held returns the size of the commands that wait for their reply.
 func (p *parser) Held() int {
-	events := p.pairing.Len() + len(p.data.held) + len(p.data.told)
+	events := p.pairing.Len() + len(p.data.withheld) + len(p.data.unanswered)
 	return events*protocols.EventBytes + p.keysBytes + cap(p.data.line)
 }

@@ -17,12 +17,12 @@ func TestReplyToAStoreSettlesItsData(t *testing.T) {
 		p.Reset(set.Open(protocols.Info{}, func(*pipeline.Event) {}))
 		for i, store := range []uint64{4, 5, 6} {
 			event := &pipeline.Event{Dataset: pipeline.Dataset_MEMCACHED}
-			p.data.held = append(p.data.held, inner{pending: pending{event: event, keysBytes: 1 << i}, store: store})
+			p.data.withheld = append(p.data.withheld, inner{pending: pending{event: event, keysBytes: 1 << i}, store: store})
 			p.keysBytes += 1 << i
 		}
-		p.settleData(5, line)
-		if len(p.data.held) != held || len(p.data.told) != told || p.keysBytes != keys {
-			t.Errorf("%s: %d are held, %d told, %d bytes; want %d, %d, %d", what, len(p.data.held), len(p.data.told), p.keysBytes, held, told, keys)
+		p.decideData(5, line)
+		if len(p.data.withheld) != held || len(p.data.unanswered) != told || p.keysBytes != keys {
+			t.Errorf("%s: %d are held, %d told, %d bytes; want %d, %d, %d", what, len(p.data.withheld), len(p.data.unanswered), p.keysBytes, held, told, keys)
 		}
 		if got, want := p.Held(), (held+told)*protocols.EventBytes+keys; got != want {
 			t.Errorf("%s: the parser holds %d bytes, want %d", what, got, want)
