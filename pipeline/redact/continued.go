@@ -23,7 +23,7 @@ const (
 	argumentValue                  // - --password, then - X
 	wordValue                      // --password \, then X
 	partValue                      // form-data; name="password", a blank line, then X up to the boundary
-	tableValue                     // the heading of a table, a rule, then rows with X in a column
+	tableValue                     // the heading of a table, a separator line, then rows with X in a column
 )
 
 // An expectation is a secret that is expected in the next lines of a log.
@@ -37,9 +37,8 @@ type expectation struct {
 	sign   byte  // that mark
 	isJSON bool  // the name is in quotes: a number is replaced by a string
 
-	columns uint64 // those of a table that hold secrets; of another kind, if the line may be the heading of one, too
-	cells   uint8  // the number of all columns
-	ruled   bool   // the rule below the heading was read
+	heading   tableHeading // of a table with secrets; of another kind, if the line may be the heading of one, too
+	separated bool         // the separator line below the heading was read
 }
 
 // The number of lines in which a secret is expected: beside its name, and in a text or a list.
@@ -87,8 +86,8 @@ func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 // or a bracket behind it, or that has it in a heading.
 func expectedBehind(data []byte) expectation {
 	next := expectedBehindEnd(data)
-	if columns, cells := secretColumns(data); columns != 0 {
-		next.columns, next.cells = columns, cells
+	if heading := headingOf(data); heading.secretCells != 0 {
+		next.heading = heading
 		if next.kind == nothing {
 			next.kind, next.lines = tableValue, 2
 		}
@@ -220,15 +219,15 @@ func (r *Redactor) readExpected(data []byte, next *expectation) {
 	if next.lines--; next.lines == 0 {
 		defer func() { *next = expectation{} }()
 	}
-	if next.columns != 0 {
+	if next.heading.secretCells != 0 {
 		switch {
-		case isRule(data): // there may be one behind each row
+		case isSeparatorLine(data): // there may be one behind each row
 			*next = expectation{
-				kind: tableValue, class: prose, lines: maxValueLines, columns: next.columns, cells: next.cells, ruled: true,
+				kind: tableValue, class: prose, lines: maxValueLines, heading: next.heading, separated: true,
 			}
 			return
-		case next.ruled:
-			if next.lines = maxValueLines; r.hideRow(data, next) {
+		case next.separated:
+			if r.hideRow(data, next) {
 				*next = expectation{}
 			}
 			return
@@ -236,7 +235,7 @@ func (r *Redactor) readExpected(data []byte, next *expectation) {
 			*next = expectation{}
 			return
 		}
-		next.columns = 0
+		next.heading = tableHeading{}
 	}
 	indent := skipBlanks(data, 0)
 	if next.kind == partValue {

@@ -13,6 +13,9 @@ var tables = []string{
 	"| name | api_token |\n|:-----|----------:|\n| ci | %s |",
 	" user | authentication_string | plugin\n------+---+---\n root | %s | mysql_native_password",
 	"   ┏━━━━┳━━━━━━━━┳━━━━━━┓\n   ┃ id ┃ secret ┃ note ┃\n   ┡━━━━╇━━━━━━━━╇━━━━━━┩\n1. │  7 │ %s │ a │\n   ├────┼────────┼──────┤\n2. │  8 │ %s │ b │\n   └────┴────────┴──────┘",
+	" id | name | password\n----+-------+----------\n  1 | eve   | \n  2 | guest | \n  3 | bob   | %s\n(3 rows)",
+	" note | name | password\n------+------+----------\n      | eve  | %s\n a    | bob  | %s",
+	"| note | password | name |\n|------|----------|------|\n|      | %s | bob |\n| a | %s |  |\n| b |  | |\n|  | %s |  |",
 }
 
 // tableProse are texts with tables that have no secret, or none that is meant.
@@ -23,6 +26,7 @@ var tableProse = []string{
 	"INFO | auth | token\nINFO | auth | monkeys",
 	" name | password\n------+----------\n bob  | ********\n eve  | \n joe | NULL\n(3 rows)\nthe | usual | word\nyet another | monkeys",
 	"| token | meaning\n| monkeys | words",
+	"+----+----------+\n| id | password |\n+----+----------+\n|  1 | NULL     |\n+----+----------+\nINFO | auth | monkeys",
 }
 
 // TestColumnsOfTablesAreHidden: of a table, the cells below the names of secrets are hidden, and no others.
@@ -42,6 +46,28 @@ func TestColumnsOfTablesAreHidden(t *testing.T) {
 			t.Errorf("%s\n    became\n%s", text, out)
 		}
 	}
+}
+
+// TestBarInValueDoesNotEndTable: of a row with more or fewer cells than the heading has, all from the first secret column
+// on is hidden, and the rows below it are still read.
+func TestBarInValueDoesNotEndTable(t *testing.T) {
+	const heading = " name | password | note\n------+----------+------\n"
+	const framed = "+------+----------+\n| name | password |\n+------+----------+\n"
+	check := func(heading, rows, want string) {
+		t.Helper()
+		if out := strings.Join(nextLines(heading+rows), "\n"); out != heading+want {
+			t.Errorf("%s%s\n    became\n%s", heading, rows, out)
+		}
+		if again := strings.Join(nextLines(heading+want), "\n"); again != heading+want {
+			t.Errorf("not idempotent:\n%s", again)
+		}
+	}
+	check(heading, " bob | a|hunter2 | x\n joe | hunter2 | y", " bob | REDACTED\n joe | REDACTED | y")
+	check(heading, " b|b | hunter2 | x\n joe | hunter2 | y", " b|REDACTED\n joe | REDACTED | y")
+	check(heading, " bob | hunter2\n joe | hunter2 | y", " bob | REDACTED\n joe | REDACTED | y")
+	check(framed, "| bob  | a|hunter2 |\n| joe  | hunter2  |", "| bob  | REDACTED |\n| joe  | REDACTED  |")
+	check(framed, "INFO | auth | monkeys\n| joe | monkeys |", "INFO | auth | monkeys\n| joe | monkeys |")
+	check(heading, "(2 rows)\nINFO | auth | monkeys", "(2 rows)\nINFO | auth | monkeys")
 }
 
 // TestCodesAndSeedsAreHidden: a code of digits, and the words of a seed, behind their names.
