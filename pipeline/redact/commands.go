@@ -188,12 +188,13 @@ const netUse = "net use"
 
 // A positionalSecret is a secret among the arguments of a command that are no options.
 type positionalSecret struct {
-	command string
-	word    string   // an argument somewhere in front of it; "": there is none
-	before  int      // the number of arguments before it, behind that word
-	count   int      // the number of secrets, if there are several
-	behind  []string // the argument behind them is one of these
-	prose   bool     // sentences have the words, too: the argument must look generated
+	command       string
+	afterArgument string   // an argument somewhere in front of it; "": there is none
+	before        int      // the number of arguments before it, behind that argument
+	count         int      // the number of secrets, if there are several
+	followedBy    []string // the argument behind them is one of these
+	prose         bool     // sentences have the words, too: the argument must look generated
+	encoded       bool     // a digit in front of it may say how it is encoded
 }
 
 var positionalSecrets = [...]positionalSecret{
@@ -233,12 +234,12 @@ var positionalSecrets = [...]positionalSecret{
 	{command: "bw unlock", prose: true},
 	{command: "cargo login", prose: true},
 	{command: "snyk auth", prose: true},
-	{command: "snmp-server community"},
-	{command: "tacacs-server key"},
-	{command: "radius-server key"},
-	{command: "iwconfig", word: "key"},
-	{command: "iwconfig", word: "enc"},
-	{command: "qpdf", word: "--encrypt", count: 2, behind: []string{"40", "128", "256"}},
+	{command: "snmp-server community", encoded: true},
+	{command: "tacacs-server key", encoded: true},
+	{command: "radius-server key", encoded: true},
+	{command: "iwconfig", afterArgument: "key"},
+	{command: "iwconfig", afterArgument: "enc"},
+	{command: "qpdf", afterArgument: "--encrypt", count: 2, followedBy: []string{"40", "128", "256"}},
 	{command: netUse, prose: true},
 	{command: "ConvertTo-SecureString"},
 }
@@ -261,18 +262,19 @@ func positionalAt(text []byte, pos int) (found *positionalSecret, arguments int)
 		if end == len(text) || text[end] != ' ' {
 			continue
 		}
-		if known.word == "" {
+		if known.afterArgument == "" {
 			return known, end
 		}
-		if behind := behindWord(text, end, known.word); behind > 0 {
-			return known, behind
+		if offset := offsetAfterArgument(text, end, known.afterArgument); offset > 0 {
+			return known, offset
 		}
 	}
 	return nil, 0
 }
 
-// behindWord returns the offset behind an argument of a command whose arguments begin at pos; 0: it has no such one.
-func behindWord(text []byte, pos int, argument string) int {
+// offsetAfterArgument returns the offset behind an argument of a command whose arguments begin at pos; 0: it has no such
+// one.
+func offsetAfterArgument(text []byte, pos int, argument string) int {
 	rest := text[pos:min(len(text), pos+maxPhrase)]
 	i := bytes.Index(rest, []byte(" "+argument+" "))
 	if i < 0 {
@@ -289,21 +291,24 @@ func (r *Redactor) hidePositional(v view, pos int) int {
 	if known == nil {
 		return pos + 1
 	}
-	share := false // a share, or the letter of a drive, was read
+	share := false    // a share, or the letter of a drive, was read
+	isOption := false // the last argument is an option
 	for n, limit := 0, end+maxPhrase; end < min(len(text), limit); {
 		value := readArgument(text, end)
 		end = max(value.next, value.from+1)
 		word := value.of(text)
-		if len(word) == 0 || text[value.from] == '|' {
+		if len(word) == 0 && !value.quoted || len(word) > 0 && word[0] == '|' {
 			break
 		}
-		if word[0] == '-' || isSetting(word) ||
-			known.command == netUse && (word[0] == '/' || word[0] == '\\' || word[len(word)-1] == ':') {
+		wasOption := isOption
+		isOption = len(word) > 1 && word[0] == '-' && string(word) != "--"
+		if len(word) > 0 && (word[0] == '-' || isSetting(word) ||
+			known.command == netUse && (word[0] == '/' || word[0] == '\\' || word[len(word)-1] == ':')) {
 			share = share || known.command == netUse && word[0] != '/'
 			continue
 		}
-		if len(word) == 1 && isDigitAt(word, 0) {
-			continue // how the key is encoded
+		if (known.encoded || wasOption) && len(word) == 1 && isDigitAt(word, 0) {
+			continue // how the key is encoded, or the value of the option
 		}
 		if n == known.before && known.count > 1 {
 			return r.hideArguments(v, value, known)
@@ -330,7 +335,7 @@ func (r *Redactor) hideArguments(v view, value valueRange, known *positionalSecr
 		}
 		value = readArgument(text, value.next)
 	}
-	if !isOneOf(value.of(text), known.behind) {
+	if !isOneOf(value.of(text), known.followedBy) {
 		r.spans = r.spans[:first]
 	}
 	return max(value.from, 1)

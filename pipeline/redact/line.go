@@ -557,12 +557,33 @@ func endOfField(text []byte, pos int, inString bool) int {
 // of returns the bytes of the value.
 func (v valueRange) of(text []byte) []byte { return text[v.from:v.to] }
 
-// isObjectReference reports whether text begins with the name and the namespace of an object of Kubernetes, such as a
-// Secret.
+// referenceMembers are the members of a reference to an object of Kubernetes.
+var referenceMembers = [...]string{
+	"name", "namespace", "kind", "apiVersion", "apiGroup", "uid", "resourceVersion", "fieldPath", "key", "optional",
+}
+
+// isObjectReference reports whether the object at the begin of text is a reference to an object of Kubernetes, such as a
+// Secret: it has a name, a namespace and no member that may hold a value.
 func isObjectReference(text []byte) bool {
-	front := text[:min(len(text), maxPhrase)]
-	name, namespace := bytes.Index(front, []byte(`name`)), bytes.Index(front, []byte(`namespace`))
-	return name > 0 && namespace > name && len(bytes.Trim(front[:name], `{"\`)) == 0
+	front := text[:min(len(text), 2*maxPhrase)]
+	end := bytes.IndexByte(front, '}')
+	if end < 0 || front[0] != '{' {
+		return false
+	}
+	hasName, hasNamespace := false, false
+	for member := range bytes.SplitSeq(front[1:end], []byte(",")) {
+		i := bytes.IndexAny(member, ":=")
+		if i < 0 {
+			return false
+		}
+		name := bytes.Trim(member[:i], " \t\n\r\"'\\")
+		if !isOneOf(name, referenceMembers[:]) {
+			return false
+		}
+		hasName = hasName || string(name) == "name"
+		hasNamespace = hasNamespace || string(name) == "namespace"
+	}
+	return hasName && hasNamespace
 }
 
 // hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it.
