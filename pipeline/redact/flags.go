@@ -109,12 +109,11 @@ func (r *Redactor) hideOption(v view, pos int, by *command) int {
 	switch {
 	case end < len(text) && (text[end] == '=' || text[end] == ':'):
 		return end // hideNamed reads it
-	case long && (SecretName(name) || isPinOption(name)), by != nil && by.long != "" && string(name) == by.long:
+	case long && (SecretName(name) || isPinOption(name)), by != nil && by.long != "" && string(name) == by.long,
+		string(name) == hashesOption:
 		return r.hideArgument(v, end, false, false)
 	case isOneOf(name, userOptions[:]) || by != nil && by.name == "curl" && isOneOf(name, certificateOptions[:]):
 		return r.hideArgument(v, end, true, false)
-	case string(name) == hashesOption:
-		return r.hideArgument(v, end, false, false)
 	case isOneOf(name, passwordSources[:]):
 		return r.hidePasswordSource(v, end)
 	}

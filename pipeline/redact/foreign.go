@@ -79,8 +79,8 @@ func hasForeignName(text []byte) bool {
 	return false
 }
 
-// isForeignAround reports whether one of foreignNames is in text, with its first byte beyond ASCII at pos.
-func isForeignAround(text []byte, pos int) bool {
+// hasForeignNameAround reports whether one of foreignNames is in text, with its first byte beyond ASCII at pos.
+func hasForeignNameAround(text []byte, pos int) bool {
 	for _, name := range foreignByHigh[text[pos]] {
 		if from := pos - highByte(name); from >= 0 && len(text)-from >= len(name) && string(text[from:from+len(name)]) == name {
 			return true

@@ -70,7 +70,7 @@ var keyOwners = [...]string{
 	"master", "client", "consumer", "encryption", "encrypt", "signing", "sign", "shared", "storage", "service",
 	"hmac", "aes", "ssh", "deploy", "webhook", "admin", "server", "jwt", "crypto", "stripe", "sendgrid", "openai",
 	"google", "aws", "azure", "subscription", "functions", "host", "tls", "rsa", "ssl", "security", "cipher",
-	"root", "des", "rsa",
+	"root", "des",
 }
 
 // everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
@@ -107,7 +107,7 @@ var harmless = [...]string{
 	"fd", "rate", "ratio", "name", "names", "grant", "mode", "method", "lifetime", "window", "budget", "per", "ms",
 	"seconds", "aging", "cache", "bucket", "source", "issuer", "scope", "scopes", "through", "percent", "time",
 	"date", "reason", "field", "namespace", "arn", "id", "ids", "owner", "role", "user", "username", "host", "port",
-	"length", "exists", "validator", "reset", "exception", "exceptions", "java", "go", "py", "js", "ts",
+	"exists", "validator", "reset", "exception", "exceptions", "java", "go", "py", "js", "ts",
 	"rb", "php", "cs",
 }
 

@@ -203,7 +203,7 @@ func (p *phrasePass) readName(name secretName) int {
 		return end
 	}
 	if len(word) == 1 && isDigitAt(word, 0) {
-		return p.hideOfRouter(name, skipBlanks(text, start+1))
+		return p.hideRouterPassword(name, skipBlanks(text, start+1))
 	}
 	if next := p.hideCandidate(name, start, name.minimum()); next > start {
 		return next
@@ -217,9 +217,9 @@ func (p *phrasePass) readName(name secretName) int {
 // routerCommands are the commands of routers with a password, its encoding in front of it.
 var routerCommands = [...]string{"username ", "enable ", "ppp ", "neighbor "}
 
-// hideOfRouter hides the word at pos, which stands behind a name and a digit in the configuration of a router: username
+// hideRouterPassword hides the word at pos, which stands behind a name and a digit in the configuration of a router: username
 // bob password 7 X. It returns the offset at which to continue.
-func (p *phrasePass) hideOfRouter(name secretName, pos int) int {
+func (p *phrasePass) hideRouterPassword(name secretName, pos int) int {
 	front, word := p.text[max(0, name.from-maxName):name.from], wordAt(p.text, pos)
 	isSetting := slices.ContainsFunc(routerCommands[:], func(command string) bool { return bytes.Contains(front, []byte(command)) })
 	if len(word) == 0 || !p.isLastWord(pos) || !isSetting && !looksGenerated(word, len("secrets!")) {
@@ -280,8 +280,8 @@ func (p *phrasePass) hideCell(name secretName, pos int) int {
 	return to
 }
 
-// hideRest hides the word at pos, with all its punctuation, and returns the offset behind it.
-func (p *phrasePass) hideRest(pos int) int {
+// hideWholeWord hides the word at pos, with all its punctuation, and returns the offset behind it.
+func (p *phrasePass) hideWholeWord(pos int) int {
 	end := pos
 	for end < len(p.text) && p.text[end] > ' ' && p.text[end] != '"' && !beginsEndTag(p.text, end) {
 		end++
@@ -398,7 +398,7 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 			break // signature algorithm: …
 		}
 		if colon && name.password && isGenerated && p.isLastWord(pos) {
-			return p.hideRest(pos)
+			return p.hideWholeWord(pos)
 		}
 		if next := p.hideStated(name, pos, colon); next > pos {
 			return next

@@ -44,7 +44,7 @@ func (c *lineChecks) isForeign() bool {
 		if c.data[i] < utf8.RuneSelf {
 			continue
 		}
-		if isForeignAround(c.data, i) {
+		if hasForeignNameAround(c.data, i) {
 			return true
 		}
 		if c.data[i] >= 0xe2 && !c.wide {

@@ -3,6 +3,7 @@ package redact
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,5 +70,23 @@ func TestFewWordsOfDocumentsAreHidden(t *testing.T) {
 	}
 	if lines < 1000 || marks*500 > lines {
 		t.Errorf("%d of %d lines changed", marks, lines)
+	}
+}
+
+// TestListsOfWordsHaveNoWordTwice: a repeated word is a slip: another one may be missing.
+func TestListsOfWordsHaveNoWordTwice(t *testing.T) {
+	for name, list := range map[string][]string{
+		"contained": contained[:], "parts": parts[:], "ambiguousWords": ambiguousWords[:], "suffixes": suffixes[:],
+		"passOwners": passOwners[:], "keyOwners": keyOwners[:], "everydayWords": everydayWords[:], "doubtfulWords": doubtfulWords[:],
+		"wholeWords": wholeWords[:], "codeOwners": codeOwners[:], "harmless": harmless[:], "harmlessNames": harmlessNames[:],
+		"headers": headers[:], "valueWords": valueWords[:], "settings": settings[:], "placeholders": placeholders[:],
+		"proseWords": proseWords[:], "memberNames": memberNames[:], "technicalWords": technicalWords[:],
+	} {
+		sorted := slices.Sorted(slices.Values(list))
+		for i, word := range sorted {
+			if i > 0 && word == sorted[i-1] {
+				t.Errorf("%s has %q twice", name, word)
+			}
+		}
 	}
 }

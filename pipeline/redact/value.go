@@ -28,7 +28,7 @@ var proseWords = [...]string{
 	// Of other languages, behind their names of passwords.
 	"incorrecta", "incorrecto", "inválida", "invalida", "inválido", "requerida", "obligatoria", "cambiada", "vacía",
 	"falsch", "ungültig", "geändert", "erforderlich", "abgelaufen", "nicht", "wurde", "zu", "muss", "darf",
-	"incorrect", "invalide", "requis", "obligatoire", "modifié", "expiré", "oublié", "incorreta", "alterada",
+	"invalide", "requis", "obligatoire", "modifié", "expiré", "oublié", "incorreta", "alterada",
 	"obrigatória", "errata", "richiesta", "scaduta", "cambiata", "onjuist", "vereist", "gewijzigd", "felaktigt",
 	"wymagane", "wymagana",
 }
