@@ -41,7 +41,7 @@ var Tags = []Tag{
 	{TagTooManyErrors, "the bytes of the connection were not of its protocol too often"},
 	{TagParserPanic, "the parser failed, or the text of a log line could not be handled and is left out"},
 	{TagUnsupported, "the two sides use a variant of the protocol that is not read, such as compression"},
-	{TagOverlapConflict, "bytes were sent twice with different values, or so far apart that the first ones were not kept, and the receiver may have others; both messages are events, unless the receiver had acknowledged the first or they overtook each other"},
+	{TagOverlapConflict, "bytes were sent twice with different values, or the first ones were no longer kept, and the receiver may have others; both messages are events, unless the receiver had acknowledged the first or they overtook each other"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
 	{TagBadChecksum, "packets of the connection had wrong checksums and were left out, as the receiver leaves them out"},
 	{TagRefusedHeaders, "packets had headers for which Linux drops a packet (options or extension headers of IP, signatures of TCP, the Ethernet address of another); the receiver may not have taken them"},

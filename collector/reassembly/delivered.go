@@ -23,7 +23,7 @@ const (
 	bytesPerRun = 256
 	// maxRun bounds the length of a run.
 	maxRun = 64 << 10
-	// maxPinned bounds the bytes of a direction that are kept beyond the ring, besides a quarter of Config.ConnBuffer.
+	// maxPinned bounds the bytes of a direction that are kept beyond the ring; Config.ConnBuffer/4 is a second bound.
 	// A sender that is far away and fast has a megabyte on the way.
 	maxPinned = 1 << 20
 	// The bytes that are delivered a second time before bytes that differ are bounded by those that their sender has
@@ -212,8 +212,11 @@ func pinnedCost(pinned *waitingSegment) int {
 	return BufferCost(cap(pinned.b))
 }
 
-// addUncopied adds the bytes of dir from from to to to those that have no copy.
+// addUncopied records that the range [from, to) of dir has no copy.
 func (c *Conn) addUncopied(dir Dir, from, to int64) {
+	if from >= to {
+		return
+	}
 	half := &c.half[dir]
 	c.handler.Observe(dir, CopyDropped, c.now)
 	if half.uncopied.size() <= 0 {
@@ -276,7 +279,7 @@ func (c *Conn) dropPinned(half *halfStream) {
 // are none.
 func (c *Conn) giveUpPinned() (dropped bool) {
 	for dir := range c.half {
-		if pinned := c.half[dir].pinned; pinned != nil {
+		if pinned := c.half[dir].pinned; pinned != nil && len(pinned.b) > 0 {
 			c.addUncopied(Dir(dir), pinned.off, pinned.endOffset())
 			c.dropPinned(&c.half[dir])
 			dropped = true
@@ -401,23 +404,29 @@ func (c *Conn) Delivered(dir Dir, seq uint32, n int) (b []byte, known bool) {
 	return c.deliveredBytes(dir, off, off+int64(n))
 }
 
-// deliveredBytes appends to b the bytes of dir that were delivered from off to end. ok is false if they are not known.
+// deliveredBytes returns a copy of the bytes of dir from off to end; ok is false if one is missing.
 func (c *Conn) deliveredBytes(dir Dir, off, end int64) (b []byte, ok bool) {
 	half, ring := &c.half[dir], &c.pool.delivered
-	b = make([]byte, end-off)
+	last, first := ring.runBefore(half.delivered, end-half.shift), off-half.shift
 	known := int64(0)
 	take := func(from int64, bytes []byte) {
-		if low, high := max(off, from), min(end, from+int64(len(bytes))); low < high {
-			known += int64(copy(b[low-off:], bytes[low-from:high-from]))
+		low, high := max(off, from), min(end, from+int64(len(bytes)))
+		if known += max(high-low, 0); b != nil && low < high {
+			copy(b[low-off:], bytes[low-from:high-from])
 		}
 	}
-	first := off - half.shift
-	for run := ring.runBefore(half.delivered, end-half.shift); run != nil && run.endOffset() > first; {
-		take(run.off+half.shift, ring.bytesOf(run))
-		run = ring.runAt(run.previous)
+	takeAll := func() {
+		for run := last; run != nil && run.endOffset() > first; run = ring.runAt(run.previous) {
+			take(run.off+half.shift, ring.bytesOf(run))
+		}
+		if half.pinned != nil {
+			take(half.pinned.off, half.pinned.b)
+		}
 	}
-	if half.pinned != nil {
-		take(half.pinned.off, half.pinned.b)
+	if takeAll(); known != end-off { // nothing is allocated for bytes that are not all kept
+		return nil, false
 	}
-	return b, known == end-off
+	b = make([]byte, end-off)
+	takeAll()
+	return b, true
 }

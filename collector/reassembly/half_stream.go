@@ -51,7 +51,9 @@ type halfStream struct {
 
 	delivered uint64          // the number, plus one, of the newest run in the Pool's deliveredRing
 	pinned    *waitingSegment // delivered bytes that the ring has lost before they were acknowledged; nil: none
-	uncopied  offsetRange     // holds all delivered bytes without a copy that are not acknowledged; from ≥ to: none
+
+	// uncopied covers every unacknowledged delivered byte without a copy; it may cover others. from ≥ to: none.
+	uncopied offsetRange
 }
 
 // A waitingSegment is a segment, or a part of one, that cannot be delivered yet.

@@ -37,7 +37,7 @@ const (
 	nearStart = 64 << 10
 )
 
-// An offsetRange holds the offsets from from on that are before to.
+// An offsetRange is the half-open range [from, to) of offsets.
 type offsetRange struct{ from, to int64 }
 
 // size returns the number of offsets, 0 or less if there is none.

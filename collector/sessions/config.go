@@ -12,7 +12,8 @@ type Config struct {
 	// Maximum number of connections in the session table of a worker. Beyond it the least valuable of a few
 	// candidates is evicted.
 	MaxSessions int `yaml:"max_sessions"`
-	// Maximum number of out-of-order bytes that wait in one session.
+	// Maximum number of out-of-order bytes that wait in one session. It also bounds the copies of bytes that their
+	// receiver has not acknowledged: a quarter of it for each direction. They are given up first.
 	ReassemblyBytesPerSession config.Size `yaml:"reassembly_bytes_per_session"`
 	// Maximum number of out-of-order bytes that wait in all sessions of a worker.
 	ReassemblyBytes config.Size `yaml:"reassembly_bytes"`

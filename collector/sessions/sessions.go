@@ -9,7 +9,9 @@
 // The way of a packet:
 //
 //	decode.go, decode_*.go    frame → addresses, ports, TCP header, payload
-//	checksum.go, damaged.go   packets that are not valid; undecoded.go counts what is not decoded
+//	checksum.go               whether a packet is valid
+//	damaged.go                packets whose headers are damaged
+//	undecoded.go              packets that are not decoded
 //	sender.go                 whether a frame on a bridge has the address of its sender
 //	tunnel.go                 which tunnels are opened, and the tunnel of a flow
 //	defrag.go                 fragments of IPv4 and IPv6 → datagrams

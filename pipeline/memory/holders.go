@@ -53,7 +53,7 @@ func (h *Holders[T]) Charge(holding *Holding[T], owner T, bytes int) {
 }
 
 // Enforce has up to most owners give up what they hold, until neither the limit nor the budget is exceeded. giveUp reduces
-// the holding of the owner to Least or less.
+// the holding of the owner. It may take two calls until that is Least or less.
 func (h *Holders[T]) Enforce(most int, giveUp func(T)) {
 	for range most {
 		excess := h.Account.Excess()
