@@ -1,5 +1,10 @@
 package reassembly
 
+import (
+	"bytes"
+	"slices"
+)
+
 // This file has the end of a connection. One segment of an observed party may show an end that the other
 // party ignores: a RST or a FIN that it never got or did not accept. So every end can be taken back. Two
 // kinds of segments show that the connection lives, since neither party sends them after its end: new bytes,
@@ -159,10 +164,11 @@ func (h *halfStream) repeatLimit(peer *halfStream) int64 {
 	return min(h.sendLimit(peer), unknownWindow) + 64<<10
 }
 
-// CopyFollowed keeps a copy of the payload of a segment for Delivered, before Follow handles the segment.
+// CopyFollowed keeps a copy of the payload of a segment for Delivered, before Follow handles the segment. Of bytes that
+// come twice the first ones are kept.
 func (c *Conn) CopyFollowed(dir Dir, segment *Segment) {
 	half := &c.half[dir]
-	if segment.Size == 0 || len(segment.Payload) < segment.Size || segment.Doubtful || segment.hasFlag(SYN) {
+	if segment.Size == 0 || len(segment.Payload) < segment.Size || segment.Doubtful || segment.Flags&(SYN|RST) != 0 {
 		return
 	}
 	if c.follows = true; !half.based {
@@ -170,9 +176,62 @@ func (c *Conn) CopyFollowed(dir Dir, segment *Segment) {
 	}
 	off := half.offsetOf(segment.Seq)
 	passed := max(half.next-off, 0)
+	if passed > 0 && passed <= maxWindow {
+		c.fillFollowed(dir, off, segment.Payload[:min(passed, int64(segment.Size))])
+	}
 	if passed < int64(segment.Size) && off-half.next <= maxWindow {
 		c.recordDelivered(dir, off+passed, segment.Payload[passed:])
 		c.half[dir^1].turn = c.half[dir^1].next
+	}
+}
+
+// maxRefilled bounds the bytes that fillFollowed writes for a late segment.
+const maxRefilled = 64 << 10
+
+// fillFollowed keeps a copy of the bytes of data, late ones at the offset off, that have none. The runs are in the order
+// of their offsets, so those behind off are written again.
+func (c *Conn) fillFollowed(dir Dir, off int64, data []byte) {
+	half, ring := &c.half[dir], &c.pool.delivered
+	whole, known, behind := offsetRange{off, off + int64(len(data))}, int64(0), int64(len(data))
+	var runs []*deliveredRun // the last one first
+	for run := ring.runAt(half.delivered); run != nil && run.endOffset()+half.shift > off; run = ring.runAt(run.previous) {
+		kept := offsetRange{max(run.off+half.shift, off), run.endOffset() + half.shift}
+		known += max(kept.overlap(whole).size(), 0)
+		if behind += kept.size(); behind > maxRefilled {
+			return
+		}
+		runs = append(runs, run)
+	}
+	if known == whole.size() {
+		return
+	}
+
+	// The bytes of the ring are overwritten meanwhile.
+	type part struct {
+		off int64
+		b   []byte
+	}
+	var parts []part
+	next := off // every byte of data before it is in parts
+	add := func(to int64) {
+		if to = min(to, whole.to); next < to {
+			parts = append(parts, part{next, data[next-off : to-off]})
+			next = to
+		}
+	}
+	for _, run := range slices.Backward(runs) {
+		from, b := run.off+half.shift, ring.bytesOf(run)
+		if from < off {
+			from, b = off, b[off-from:]
+		}
+		add(from)
+		parts = append(parts, part{from, bytes.Clone(b)})
+		next = max(next, from+int64(len(b)))
+	}
+	add(whole.to)
+	c.forgetFrom(dir, off)
+	for _, part := range parts {
+		c.recordDelivered(dir, part.off, part.b)
 	}
 }
 

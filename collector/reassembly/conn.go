@@ -74,6 +74,17 @@ func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 	}
 }
 
+// Replay handles a segment that was captured earlier, and of whose header only Seq is known.
+func (c *Conn) Replay(dir Dir, segment *Segment, now int64) {
+	c.now = now
+	half := &c.half[dir]
+	half.packets++
+	if !half.based {
+		half.setBase(segment.Seq)
+	}
+	c.handleData(dir, segment, half.offsetOf(segment.Seq), 0)
+}
+
 // Follow handles a segment of a connection whose bytes another Conn delivers. It only updates what Closing,
 // Established, Ended and Packets return.
 func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {

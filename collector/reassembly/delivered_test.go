@@ -255,15 +255,65 @@ func TestCopiesOfAFollowedConnection(t *testing.T) {
 	follow(2000, 1000)
 	check(true, 2000, 1000)
 	check(false, 1400, 700)
-	follow(1500, 500) // too late
-	check(false, 1500, 500)
-	for off := 3000; off+1448 < len(stream); off += 1448 {
+	follow(3200, 100)
+	follow(1400, 700) // late
+	check(true, 0, 3000)
+	check(false, 2900, 400)
+	follow(3100, 50)
+	follow(2900, 1000)
+	check(true, 0, 3900)
+	follow(100, 200)
+	check(true, 0, 3900)
+	for off := 3900; off+1448 < len(stream); off += 1448 {
 		follow(off, 1448)
 	}
 	check(false, 2000, 1000)
-	check(true, 3000+1400*1448, 40*1448+7)
+	check(true, 3900+1400*1448, 40*1448+7)
+	last := len(stream) - 600
+	follow(last, 600)
+	follow(last-100, 100) // far from the kept bytes before it
+	check(true, last-100, 700)
 	if conn.observed[Data] > 0 || conn.observed[CopyDropped] > 0 {
 		t.Errorf("observed %v", conn.observed)
 	}
 	conn.checkEmpty()
+}
+
+// TestReplayedBytesHaveNoWindow: of bytes without a header no window is known, so none has closed.
+func TestReplayedBytesHaveNoWindow(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	const text = "request"
+	window := conn.half[0].window
+	conn.Replay(0, &Segment{Seq: conn.isn[0] + 1, Payload: []byte(text), Size: len(text), Time: conn.now}, conn.now)
+	if string(conn.bytes[0]) != text || conn.observed[ZeroWindow] > 0 || conn.half[0].window != window {
+		t.Errorf("delivered %q, observed %v, window %d", conn.bytes[0], conn.observed, conn.half[0].window)
+	}
+}
+
+// TestBytesThatAreNotAllKeptTakeNoMemory: the last bytes are kept, the first ones are not.
+func TestBytesThatAreNotAllKeptTakeNoMemory(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	conn.hostile = true
+	conn.segment(0, "A", 100, 0, strings.Repeat("x", 50_000))
+	conn.Release(conn.now + 10e9) // gives the first 100 bytes up
+	if _, known := conn.Delivered(0, conn.isn[0]+1+100, 50_000); !known {
+		t.Fatal("the last bytes are not kept")
+	}
+	if n := testing.AllocsPerRun(10, func() { conn.Delivered(0, conn.isn[0]+1, 50_100) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestEmptyRangesChangeNothing: an empty range without a copy adds no others, and empty copies cannot be given up.
+func TestEmptyRangesChangeNothing(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	conn.addUncopied(0, 1000, 2000)
+	conn.addUncopied(0, 10, 10)
+	if want := (offsetRange{1000, 2000}); conn.half[0].uncopied != want || conn.observed[CopyDropped] != 1 {
+		t.Errorf("uncopied is %v, want %v", conn.half[0].uncopied, want)
+	}
+	conn.half[0].pinned = &waitingSegment{off: 5}
+	if conn.giveUpPinned() {
+		t.Error("empty copies were given up")
+	}
 }

@@ -38,6 +38,11 @@ func (p payloadPrint) length() int { return int(uint16(p >> 16)) }
 // end returns the sequence number behind the payload.
 func (p payloadPrint) end() uint32 { return p.position() + uint32(p.length()) }
 
+// overlaps reports whether the prints have a byte in common.
+func (p payloadPrint) overlaps(other payloadPrint) bool {
+	return int32(p.position()-other.end()) < 0 && int32(other.position()-p.end()) < 0
+}
+
 // maxPrinted is the largest length of a payload that has a print. Of a longer one, the front has.
 const maxPrinted = 1<<16 - 1
 
@@ -275,18 +280,19 @@ func (f *flow) hasOpenPrint(reporter reporter, end uint8) bool {
 	if f.key.proto != protoTCP || published == nil || f.dedup.numPrints[end][0] == 0 {
 		return false
 	}
+	top := f.stream.TopSeq(f.dirOf(end))
 	for i := range published.list {
-		if other := payloadPrint(published.list[i].Load()); other != 0 && f.isOpen(end, other) {
+		if other := payloadPrint(published.list[i].Load()); other != 0 && other.isOpen(top) {
 			return true
 		}
 	}
 	return false
 }
 
-// isOpen reports whether a print begins within what f has seen of an end, and ends behind it.
-func (f *flow) isOpen(end uint8, other payloadPrint) bool {
-	top := f.stream.TopSeq(f.dirOf(end))
-	return int32(other.position()-top) < 0 && int32(other.end()-top) > 0
+// isOpen reports whether the print begins before top, the sequence number behind what another flow has seen, and ends
+// behind it.
+func (p payloadPrint) isOpen(top uint32) bool {
+	return int32(p.position()-top) < 0 && int32(p.end()-top) > 0
 }
 
 // awaitCopy makes f a candidate: its events wait until it is known whether it is a duplicate of reporter.
@@ -330,40 +336,62 @@ func (p *packet) dataSeq() uint32 {
 
 // findContradiction reports whether the reporter of f, a duplicate, has seen other bytes of an end than f, now that the
 // end sender has sent p, and the sequence number from which on. It compares the last prints: the sequence numbers of the
-// first ones come again. A print that ends behind what f has seen is compared when f has seen more, and differs if f does
-// not: f has seen the end of the connection, or nothing for copyDelay.
+// first ones come again. A print that was compared is compared again only with a p that repeats its bytes, or fills a
+// hole in what f has seen. A print that ends behind what f has seen is compared when f has seen more, and differs if
+// that is not so: f has seen the end of the connection, or copyDelay has passed.
 func (f *flow) findContradiction(p *packet, sender, end uint8) (from uint32, found bool) {
-	published := f.dedup.reporter.printsOf(end)
-	if f.key.proto != protoTCP || published == nil {
+	published, dir := f.dedup.reporter.printsOf(end), f.dirOf(end)
+	if _, based := f.stream.FirstSeq(dir); f.key.proto != protoTCP || published == nil || !based {
 		return 0, false
 	}
 	last := published.list[:keptPrints]
 	if published.list[keptPrints].Load() != 0 {
 		last = published.list[keptPrints : 2*keptPrints]
 	}
-	dedup := &f.dedup
-	for i := range last {
-		other := payloadPrint(last[i].Load())
-		if compared := dedup.comparedTop[end]; other == 0 || compared != 0 && int32(other.end()-uint32(compared)) <= 0 {
-			continue
+
+	// From here on top is behind what f has seen with p, and own is the print of p if p begins before what came last.
+	dedup, top, own := &f.dedup, f.stream.TopSeq(dir), payloadPrint(0)
+	if sender == end && len(p.Payload) > 0 && !p.Doubtful && p.Flags&(reassembly.SYN|reassembly.RST) == 0 {
+		first, behind := p.dataSeq(), p.dataSeq()+uint32(len(p.Payload))
+		isKeepAlive := p.Size == 1 && behind == top
+		if int32(first-top) < 0 && !isKeepAlive {
+			own = f.printOf(p)
 		}
-		payload, known := f.stream.Delivered(f.dirOf(end), other.position(), other.length())
-		switch {
-		case known && newPrint(other.position(), len(payload), xxh3.Hash(payload)) != other:
-			return other.position(), true
-		case known:
-			dedup.comparedTop[end] = knownTop | uint64(other.end())
-		case !f.isOpen(end, other):
-		case dedup.openPrint[end] != other:
-			dedup.openPrint[end], dedup.openSince[end] = other, p.Time
-			fallthrough
-		default:
-			if p.Flags&reassembly.FIN != 0 && sender == end || p.Time-dedup.openSince[end] > copyDelay {
-				return other.position(), true
-			}
+		if int32(behind-top) > 0 {
+			top = behind
 		}
 	}
-	return 0, false
+	if sender == end && p.Flags&reassembly.FIN != 0 {
+		dedup.finAt[end] = knownTop | uint64(p.dataSeq()+uint32(p.Size))
+	}
+	compared := dedup.comparedTop[end]
+	if !dedup.openPrint[end].isOpen(top) {
+		dedup.openPrint[end] = 0
+	}
+	for i := range last {
+		other := payloadPrint(last[i].Load())
+		isCompared := compared != 0 && int32(other.end()-uint32(compared)) <= 0
+		if other == 0 || other == own || isCompared && !other.overlaps(own) {
+			continue
+		}
+		if other>>16 == own>>16 && !published.hasPrint(own) {
+			return other.position(), true
+		}
+		payload, known := f.stream.Delivered(dir, other.position(), other.length())
+		switch highest := dedup.comparedTop[end]; {
+		case known && newPrint(other.position(), len(payload), xxh3.Hash(payload)) != other:
+			return other.position(), true
+		case known && (highest == 0 || int32(other.end()-uint32(highest)) > 0):
+			dedup.comparedTop[end] = knownTop | uint64(other.end())
+		case dedup.openPrint[end] == 0 && other.isOpen(top):
+			dedup.openPrint[end], dedup.openSince[end] = other, p.Time
+		}
+	}
+
+	// Neither a FIN elsewhere nor a RST with another number than its receiver expects ends the stream.
+	open, isReset := dedup.openPrint[end], p.Flags&reassembly.RST != 0 && p.Seq == f.stream.TopSeq(f.dirOf(sender))
+	isOver := dedup.finAt[end] == knownTop|uint64(top) || isReset || p.Time-dedup.openSince[end] > copyDelay
+	return open.position(), open != 0 && isOver
 }
 
 // A separation holds the reason, copyDiffers or copyHalf, why a flow is reported although reporter reports a connection

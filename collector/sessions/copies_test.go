@@ -392,6 +392,111 @@ func TestOtherBytesInTheSamePlaceAreBothTold(t *testing.T) {
 	}
 }
 
+// TestNoOrderHidesOtherBytes: an end of the connection helps the forger. Whatever the order and the bounds of the segments
+// are in which eth0 shows the true bytes, and the end of the connection, they are told.
+func TestNoOrderHidesOtherBytes(t *testing.T) {
+	const attack, benign, next = "GET /attack/abcdefgh\r\n", "GET /benign/abcdefgh\r\n", "GET /next\r\n"
+	const longer = benign + "and a rest that never comes on eth0\r\n"
+	many := "" // more segments than there are prints of the first ones
+	for i := range 13 {
+		many += fmt.Sprintf("%02d", i)
+	}
+	for name, run := range map[string]func(g *helpedForger, off int){
+		"forged first, true halves in reverse": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, benign[:11])
+			g.send("docker0", "A", off+11, benign[11:])
+			g.send("eth0", "A", off+11, attack[11:])
+			g.send("eth0", "A", off, attack[:11])
+		},
+		"forged first, true parts in reverse": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, benign[:11])
+			g.send("docker0", "A", off+11, benign[11:])
+			for _, at := range []int{14, 7, 0} {
+				g.send("eth0", "A", off+at, attack[at:min(at+7, 21)])
+			}
+			g.send("eth0", "A", off+21, attack[21:])
+		},
+		"true parts in reverse, then forged": func(g *helpedForger, off int) {
+			for _, at := range []int{14, 7, 0} {
+				g.send("eth0", "A", off+at, attack[at:min(at+7, 21)])
+			}
+			g.send("eth0", "A", off+21, attack[21:])
+			g.send("docker0", "A", off, benign)
+		},
+		"both in the same place on eth0": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, benign)
+			g.send("eth0", "A", off, benign)
+			g.send("eth0", "A", off, attack)
+		},
+		"a RST": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, longer)
+			g.send("eth0", "A", off, attack)
+			g.send("eth0", "RA", off+len(attack), "")
+		},
+		"nothing more": func(g *helpedForger, off int) {
+			for range 10 { // so that the connection counts as established on docker0, and is kept longer
+				g.send("docker0", "A", off, "")
+			}
+			g.send("docker0", "A", off, longer)
+			g.send("eth0", "A", off, attack)
+			for range 20 {
+				g.send("docker0", "A", off+len(longer), "")
+				g.advance(time.Duration(Default().TCPIdleTimeout) / 10)
+			}
+		},
+		"a FIN with the data": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, longer)
+			g.send("eth0", "FA", off, attack)
+		},
+		"two longer ones": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, longer)
+			g.send("docker0", "A", off+5, "x"+longer[6:])
+			g.send("eth0", "A", off, attack)
+			for range 8 {
+				g.advance(50 * time.Millisecond)
+				g.send("eth0", "A", off+len(attack), "")
+			}
+		},
+		"a keep-alive": func(g *helpedForger, off int) {
+			g.send("docker0", "A", off, longer)
+			g.send("eth0", "A", off, attack)
+			g.advance(300 * time.Millisecond)
+			g.send("eth0", "A", off+len(attack)-1, "\n")
+		},
+		"after many segments": func(g *helpedForger, off int) { // the newest print is not the last one of the ring
+			for at := 0; at < len(many); at += 2 {
+				g.send("docker0", "A", off+at, many[at:at+2])
+				g.send("eth0", "A", off+at, many[at:at+2])
+			}
+			off += len(many)
+			for at := 0; at < len(benign); at += 6 {
+				g.send("docker0", "A", off+at, benign[at:min(at+6, len(benign))])
+			}
+			g.send("eth0", "A", off, attack)
+		},
+	} {
+		for _, oneTable := range []bool{true, false} {
+			g := &helpedForger{newHost(t, nil), "203.0.113.9:5551", "192.0.2.1:80"}
+			g.texts = true
+			if oneTable {
+				g.shareTable("docker0", "eth0")
+			}
+			g.send("docker0", "S", -1, "")
+			g.send("eth0", "S", -1, "")
+			g.send("docker0", "A", 0, next)
+			g.send("eth0", "A", 0, next)
+			g.advance(300 * time.Millisecond)
+			run(g, len(next))
+			g.advance(20 * time.Millisecond)
+			g.send("eth0", "A", 5000, next)
+			g.advance(3 * time.Second)
+			if text, differs := g.told(); !strings.Contains(text, attack) || !differs {
+				t.Errorf("%s, one table %t: told %q, tagged %t", name, oneTable, text, differs)
+			}
+		}
+	}
+}
+
 // TestSegmentsCutOnTheWayAreNoDifference: the kernel has cut the segments of a copy, or merged them. The connection is
 // reported once, whatever Table is ahead, and by how much.
 func TestSegmentsCutOnTheWayAreNoDifference(t *testing.T) {

@@ -34,7 +34,8 @@ type dedup struct {
 	lastFrom     [2]int64
 	comparedTop  [2]uint64       // the sequence number behind the last print that was compared, from knownTop on; 0: none
 	openPrint    [2]payloadPrint // of the reporter, that ends behind what the duplicate has seen; 0: none
-	openSince    [2]int64        // packet time since which there is openPrint
+	openSince    [2]int64        // packet time when openPrint was found
+	finAt        [2]uint64       // the sequence number of the last FIN, from knownTop on; 0: none
 
 	// candidate is set while f is pending and reporter may report the same connection, see copies.go.
 	candidate    bool

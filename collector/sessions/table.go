@@ -457,7 +457,11 @@ func (t *Table) runTimers(f *flow) {
 		}
 	}
 	if t.clock.now >= f.endTime() {
-		t.finishFlow(f, f.closedState())
+		state := f.closedState()
+		if f.dedup.state == duplicate && f.key.proto == protoTCP {
+			f = t.separateEnded(f)
+		}
+		t.finishFlow(f, state)
 		return
 	}
 

@@ -32,9 +32,12 @@ func (t *Table) checkCopies(f *flow, p *packet, sender uint8, isNew bool) (*flow
 				return t.separateCopy(f, p, sender, end, from), false
 			}
 		}
-		if f.reporterMisses(p, sender) {
+		if p.Flags&reassembly.RST == 0 && f.reporterMisses(p, sender) {
 			return t.takeOver(f, p, sender), true
 		}
+		return f, isNew
+	}
+	if p.Flags&reassembly.RST != 0 { // which begins no flow
 		return f, isNew
 	}
 	superseded := isDue(p.Time, f.dedup.published[sender]) && !f.publishActivity(p, sender)
@@ -76,10 +79,8 @@ const maxReplayed = 2 << 10
 // returns a new flow that reports the connection from p on, which the end sender has sent, as its reporter does. What
 // the end has sent before p is delivered from the copies of f.
 func (t *Table) separateCopy(f *flow, p *packet, sender, end uint8, from uint32) *flow {
-	reporter, dir, top := f.dedup.reporter, f.dirOf(end), p.dataSeq()
-	if end != sender {
-		top = f.stream.TopSeq(dir)
-	}
+	reporter, dir := f.dedup.reporter, f.dirOf(end)
+	top := f.stream.TopSeq(dir)                                  // without p, which may be a repetition
 	if turn := f.stream.TurnSeq(dir); from-turn <= maxReplayed { // the message begins there
 		if _, known := f.stream.Delivered(dir, turn, int(int32(top-turn))); known {
 			from = turn
@@ -92,11 +93,27 @@ func (t *Table) separateCopy(f *flow, p *packet, sender, end uint8, from uint32)
 	next.separate(separation{reporter, copyDiffers})
 	next.openProtocol(p.startSeq())
 	if len(held) > 0 {
-		segment := reassembly.Segment{Seq: from, Payload: held, Size: len(held), Window: p.Window, Time: p.Time}
-		next.stream.Segment(next.dirOf(end), &segment, t.clock.now)
+		segment := reassembly.Segment{Seq: from, Payload: held, Size: len(held), Time: p.Time}
+		next.stream.Replay(next.dirOf(end), &segment, t.clock.now)
 	}
 	next.schedule()
 	return next
+}
+
+// separateEnded returns f, a duplicate of TCP that ends, or a new flow in its place if a print of its reporter ends behind
+// what f has seen: f sees no more.
+func (t *Table) separateEnded(f *flow) *flow {
+	for end := range uint8(2) {
+		p := packet{clock: t.clock.now, iface: f.key.iface, vlan: f.vlan, src: f.sender.ip, mac: f.sender.mac, origin: f.sender.origin}
+		if f.tunnel != nil {
+			p.tunnel = *f.tunnel
+		}
+		p.Time, p.Seq, p.Flags = f.last, f.stream.TopSeq(f.dirOf(end)), reassembly.FIN
+		if from, found := f.findContradiction(&p, end, end); found {
+			return t.separateCopy(f, &p, end, end, from)
+		}
+	}
+	return f
 }
 
 // replaceSuperseded ends f and returns a new flow for the rest of its connection. Another flow reports the

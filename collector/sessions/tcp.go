@@ -34,9 +34,7 @@ func (t *Table) handleTCP(p *packet) {
 		}
 		isNew = true
 	}
-	if p.Flags&reassembly.RST == 0 { // a RST never begins a session
-		flow, isNew = t.checkCopies(flow, p, sender, isNew)
-	}
+	flow, isNew = t.checkCopies(flow, p, sender, isNew)
 
 	// The flow is open and p belongs to it.
 	dir := reassembly.Dir(sender ^ flow.clientSide)
