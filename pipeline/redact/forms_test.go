@@ -8,6 +8,7 @@ import (
 
 // secretLines are lines of logs with a secret, %s.
 var secretLines = []string{
+	`C: A0042 LOGIN "bob@shop.example" "%s"`, `b'KEJN1 LOGIN bob "%s"'`,
 	// Names, marks and quotes.
 	"DB_PASS=%s", "smtp_pass=%s", "SMTP_PASS: %s", `{"pass":"%s"}`, "MYSQL_PWD=%s", "SECRET_KEY_BASE=%s", `{"credentials":"%s"}`,
 	"password:\t%s", "password:\t\"%s\"", "password\t=\t%s", "password = %s", "password : %s", "password => %s", "password := %s", "password==%s",

@@ -582,10 +582,57 @@ func (p *phrasePass) hideLogin(pos int) int {
 	return to
 }
 
+// imapLogin is a command of IMAP, RFC 9051 §6.2.3: a1 LOGIN bob X.
+var imapLogin = []byte(" LOGIN ")
+
+// isImapLogin reports whether the word that ends at pos is the LOGIN of an IMAP command. Its tag has few letters and then
+// digits.
+func isImapLogin(text []byte, pos int) bool {
+	front := pos - len(imapLogin) + 1
+	if front < 0 || !bytes.HasPrefix(text[front:], imapLogin) {
+		return false
+	}
+	number := front
+	for number > 0 && isDigitAt(text, number-1) {
+		number--
+	}
+	tag := number
+	for tag > 0 && number-tag <= 4 && isLetter(text[tag-1]) {
+		tag--
+	}
+	before := byteBefore(text, tag)
+	return number < front && tag < number && number-tag <= 4 && (before <= ' ' || isQuote(before))
+}
+
+// imapSecret returns the password of an IMAP command whose word LOGIN ends at pos, which ends the text; to is 0 if it is
+// none.
+func imapSecret(text []byte, pos int) (from, to int) {
+	if !isImapLogin(text, pos) {
+		return 0, 0
+	}
+	user := readArgument(text, pos)
+	if isProseWord(user.of(text)) || user.next >= len(text) || text[user.next] != ' ' {
+		return 0, 0
+	}
+	password := readArgument(text, user.next)
+	word := password.of(text)
+	isAddress := bytes.ContainsAny(word, ".:") && len(bytes.Trim(word, "0123456789.:")) == 0
+	if len(word) < minSecret || isPlaceholder(word) || isProseWord(word) || isAddress {
+		return 0, 0
+	}
+	if rest := text[password.next:]; len(rest) > 0 && rest[0] > '\r' && !isQuote(rest[0]) && rest[0] != '\\' {
+		return 0, 0
+	}
+	return password.from, password.to
+}
+
 // loginSecret returns the password of user/password behind pos; to is 0 if there is none. A host may be behind it.
 func loginSecret(text []byte, pos int) (from, to int) {
 	if bytes.HasPrefix(text[pos:], loginAttempt) {
 		return attemptedSecret(text, pos+len(loginAttempt))
+	}
+	if from, to = imapSecret(text, pos); to > 0 {
+		return from, to
 	}
 	start := skipBlanks(text, pos)
 	from = start

@@ -298,7 +298,10 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 			return true
 		}
 		_, to := loginSecret(data, end)
-		c.escaped = c.escaped || end < len(data) && data[end] == '\\'
+		c.escaped = c.escaped || end < len(data) && data[end] == '\\' || data[pos] == 'L'
+		if isImapLogin(data, end) {
+			return true // where the password ends depends on the text around the command
+		}
 		return to > 0
 	}
 	return false
