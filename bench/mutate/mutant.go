@@ -15,6 +15,7 @@ type mutant struct {
 	number     int // of the mutant in its test binary
 	function   *function
 	line       int
+	executed   int    // a line that is executed whenever the mutant is, as coverage counts lines
 	kind       string // negate, boundary, operator, constant, delete, return
 	begin, end int    // bytes in the file
 	before     string
@@ -46,7 +47,12 @@ type finder struct {
 	source   []byte
 	files    *token.FileSet
 	mutants  []*mutant
+	cases    []caseRange
 }
+
+// A caseRange is an expression of a case. Coverage counts it with no line of its own: the line of the switch is that of the
+// block that evaluates it.
+type caseRange struct{ begin, end, switchLine int }
 
 // findMutants returns every mutant of a function body, in source order.
 func findMutants(fn *function, body *ast.BlockStmt, source []byte, files *token.FileSet) []*mutant {
@@ -61,6 +67,14 @@ func (f *finder) visit(node ast.Node) bool {
 	switch node := node.(type) {
 	case *ast.CallExpr:
 		return !f.isTextOnly(node)
+	case *ast.SwitchStmt:
+		for _, clause := range node.Body.List {
+			for _, expr := range clause.(*ast.CaseClause).List {
+				f.cases = append(f.cases, caseRange{
+					f.files.Position(expr.Pos()).Offset, f.files.Position(expr.End()).Offset, f.files.Position(node.Pos()).Line,
+				})
+			}
+		}
 	case *ast.IfStmt:
 		f.negate(node.Cond)
 	case *ast.ForStmt:
@@ -189,9 +203,16 @@ func (f *finder) add(node ast.Node, kind, text string) {
 }
 
 func (f *finder) addRange(begin, end int, kind, text string) {
+	line := 1 + strings.Count(string(f.source[:begin]), "\n")
+	executed := line
+	for _, each := range f.cases { // the innermost switch comes last
+		if each.begin <= begin && end <= each.end {
+			executed = each.switchLine
+		}
+	}
 	f.mutants = append(f.mutants, &mutant{
 		function: f.function, kind: kind, begin: begin, end: end, text: text,
-		line: 1 + strings.Count(string(f.source[:begin]), "\n"), before: string(f.source[begin:end]),
+		line: line, executed: executed, before: string(f.source[begin:end]),
 	})
 }
 

@@ -233,3 +233,48 @@ func TestNamedMutantsAreTestedAlone(t *testing.T) {
 		t.Error("no error although the report names no mutant of the package")
 	}
 }
+
+// TestMutantOfACaseIsTestedByTheTestsOfItsSwitch: coverage has no block for the expression of a case.
+func TestMutantOfACaseIsTestedByTheTestsOfItsSwitch(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"go.mod": "module example\n\ngo 1.24\n",
+		"size.go": `package size
+
+func isFew(n int) bool {
+	switch {
+	case n > 0 && n < 5:
+		return true
+	}
+	return false
+}
+`,
+		"size_test.go": "package size\n\nimport \"testing\"\n\nfunc TestMany(t *testing.T) {\n\tif isFew(9) {\n\t\tt.Fatal()\n\t}\n}\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	packages, err := loadPackages(t.Context(), []string{"."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRunner(t.Context(), packages, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	r.rest = false
+	result, err := r.testAll(t.Context(), newSampler(packages, 1), 100, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range result.survived {
+		if m.before == "n > 0 && n < 5" || m.text == "||" {
+			t.Errorf("survived: %s", m.describe())
+		}
+	}
+	if counts := result.counts["example"]; counts[killed] == 0 {
+		t.Errorf("counts %v: no mutant of the case was killed", counts)
+	}
+}

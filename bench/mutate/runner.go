@@ -189,7 +189,7 @@ func (r *runner) testPackage(ctx context.Context, m *mutant, path string) (outco
 	}
 	var parts []part
 	if measured := r.coverage[path]; measured != nil {
-		quick, slow := measured.testsOf(m.profileName(), m.line)
+		quick, slow := measured.testsOf(m.profileName(), m.executed)
 		for _, names := range [][]string{quick, slow} {
 			if len(names) > 0 {
 				parts = append(parts, part{"-test.run=" + exactly(names), measured.durationOf(names)})
