@@ -185,8 +185,11 @@ func (c *Conn) CopyFollowed(dir Dir, segment *Segment) {
 	}
 }
 
-// maxRefilled bounds the bytes that fillFollowed writes for a late segment.
-const maxRefilled = 64 << 10
+// Bounds of fillFollowed for a late segment, so that one byte does not cost as much as a ring.
+const (
+	maxRefilled     = 64 << 10 // bytes that are written
+	maxRefilledRuns = 128      // runs that lie behind it
+)
 
 // fillFollowed keeps a copy of the bytes of data, late ones at the offset off, that have none. The runs are in the order
 // of their offsets, so those behind off are written again.
@@ -197,7 +200,7 @@ func (c *Conn) fillFollowed(dir Dir, off int64, data []byte) {
 	for run := ring.runAt(half.delivered); run != nil && run.endOffset()+half.shift > off; run = ring.runAt(run.previous) {
 		kept := offsetRange{max(run.off+half.shift, off), run.endOffset() + half.shift}
 		known += max(kept.overlap(whole).size(), 0)
-		if behind += kept.size(); behind > maxRefilled {
+		if behind += kept.size(); behind > maxRefilled || len(runs) == maxRefilledRuns {
 			return
 		}
 		runs = append(runs, run)

@@ -332,8 +332,8 @@ type comparison struct {
 	at        int64 // the first offset where they do
 }
 
-// add records a conflict at the offset at.
-func (r *comparison) add(at int64) {
+// addConflict records a conflict at the offset at.
+func (r *comparison) addConflict(at int64) {
 	if !r.conflicts || at < r.at {
 		r.conflicts, r.at = true, at
 	}
@@ -360,7 +360,7 @@ func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result compari
 		for newBytes[same] == oldBytes[same] {
 			same++
 		}
-		result.add(common.from + same)
+		result.addConflict(common.from + same)
 	}
 
 	// The runs are in the order of their offsets, the last one first.
@@ -378,7 +378,7 @@ func (c *Conn) compareDelivered(dir Dir, off int64, data []byte) (result compari
 		}
 	}
 	if unknown > 0 {
-		result.add(uncopied.from)
+		result.addConflict(uncopied.from)
 	}
 	return result
 }

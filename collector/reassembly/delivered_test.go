@@ -279,6 +279,30 @@ func TestCopiesOfAFollowedConnection(t *testing.T) {
 	conn.checkEmpty()
 }
 
+// TestLateBytesMoveFewRuns: a late byte has a copy as long as few pieces lie behind it, so that a sender of single bytes
+// does not have the whole ring written again for each.
+func TestLateBytesMoveFewRuns(t *testing.T) {
+	for _, test := range []struct {
+		behind int
+		want   bool
+	}{{maxRefilledRuns - 1, true}, {maxRefilledRuns + 1, false}} {
+		conn := newTestConn(t, testConfig(), defaultISN).handshake()
+		follow := func(off int) {
+			segment := Segment{Seq: conn.isn[0] + 1 + uint32(off), Flags: ACK, Payload: []byte{byte(off)}, Size: 1, Time: conn.now}
+			conn.CopyFollowed(0, &segment)
+			conn.Follow(0, &segment, conn.now)
+		}
+		for i := range test.behind + 1 {
+			follow(2 * i) // every other byte, each a run of its own
+		}
+		follow(1)
+		if _, known := conn.Delivered(0, conn.isn[0]+1, 3); known != test.want {
+			t.Errorf("%d runs behind: known %t, want %t", test.behind, known, test.want)
+		}
+		conn.checkEmpty()
+	}
+}
+
 // TestReplayedBytesHaveNoWindow: of bytes without a header no window is known, so none has closed.
 func TestReplayedBytesHaveNoWindow(t *testing.T) {
 	conn := newTestConn(t, testConfig(), defaultISN).handshake()
