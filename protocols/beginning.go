@@ -58,14 +58,31 @@ func (c *Conn) replayBeginning() {
 
 	stream.offset, stream.lost, stream.partial = held.from, false, false
 	c.parseData(client, held.bytes, held.at)
-	if lost > 0 && c.state == parsing && !c.switching {
-		c.parseGap(client, int(lost))
-		c.emitStop(pipeline.TagTruncated)
-	}
+	c.skipUnheld(client, int(lost))
 	if c.state == dropped {
 		stream.offset = next
 	}
 	c.set.releaseTail(held.bytes)
+}
+
+// skipUnheld skips lost bytes of the client, behind those that were held for the parser, and an event says so. If the
+// parser hands the connection on, the next one begins behind them, in mid-stream: the bytes on both sides of them are
+// no text that the client has sent.
+func (c *Conn) skipUnheld(client Dir, lost int) {
+	if lost == 0 || c.state != parsing {
+		return
+	}
+	if !c.switching {
+		c.parseGap(client, lost)
+	} else {
+		stream := &c.streams[client]
+		unread := len(stream.tail)
+		c.countDropped("gap", unread)
+		stream.releaseTail(c.set)
+		stream.offset += uint64(unread + lost)
+		stream.partial, c.resuming = true, true
+	}
+	c.emitStop(pipeline.TagTruncated)
 }
 
 // releaseBeginning drops the bytes that are held.

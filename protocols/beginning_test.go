@@ -10,7 +10,8 @@ import (
 )
 
 // TestHeldBeginningIsReadBeforeWhatDecided: the client's first bytes match no protocol, later ones do. Bytes that were
-// not held are a gap, of which an event says so. A parser that has dropped the connection, or passed it on, sees no gap.
+// not held are a gap, of which an event says so. A parser that has dropped the connection sees no gap. The one that it is
+// passed on to begins behind the gap, in mid-stream.
 func TestHeldBeginningIsReadBeforeWhatDecided(t *testing.T) {
 	check := func(first string, size int, stopped bool, want ...string) {
 		t.Helper()
@@ -41,5 +42,8 @@ func TestHeldBeginningIsReadBeforeWhatDecided(t *testing.T) {
 	check("b\n", maxProof, true, ">b@0", ">n@0", ">gap 8192", ">gap 3", ">#a@3", "close")
 	check("drop\n", maxProof, false, ">drop@0", "close")
 	check("become other\n", 0, false, ">become other@0", "close", ">n@0", ">hi@2", ">#a@3", "close")
-	check("become nobody\n", maxProof, false, ">become nobody@0", "close")
+	check("become other\n", maxProof, true, ">become other@0", "close", ">gap 1", ">gap 3", ">#a@3", "close")
+	check("become \n", maxProof, true, ">become @0", "close", ">gap 1", ">hi@2", ">#a@3", "close")
+	check("!#\n!#\n!", maxProof, true, ">gap 1", ">#@0", ">gap 1", ">#@0", ">gap 1", "close", ">gap 1", ">hi@2", ">#a@3", "close")
+	check("become nobody\n", maxProof, true, ">become nobody@0", "close")
 }

@@ -265,6 +265,10 @@ func (c *Conn) switchProtocol(at int64) {
 
 	// The new parser reads the unread bytes, the client's first, then the ends that have already come.
 	c.startParser(proto)
+	if c.midStream { // bytes before the unread ones were lost
+		c.streams[0].lost, c.streams[1].lost = true, true
+		c.parser.Gap(Client, 1)
+	}
 	for _, dir := range [...]Dir{client, client.Other()} {
 		c.parseTail(dir, at)
 	}

@@ -300,13 +300,8 @@ func (c *Conn) changeProtocol(proto int, server Dir, at int64) {
 	c.streams[client].offset, c.streams[server].offset = held.from, 0
 	c.startParser(proto)
 	c.parseData(client, held.bytes[Client], held.at)
-	if held.lost > 0 && c.state == parsing && !c.switching {
-		c.parseGap(client, held.lost)
-		c.emitStop(pipeline.TagTruncated) // what the other parser has read beyond the proof is in no event
-	}
-	if c.state == parsing && !c.switching {
-		c.parseData(server, held.bytes[Server], at)
-	}
+	c.skipUnheld(client, held.lost) // what the other parser has read beyond the proof is in no event
+	c.parseRest(server, held.bytes[Server], at)
 	for role := range held.bytes {
 		c.set.releaseTail(held.bytes[role])
 	}
