@@ -66,7 +66,7 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 // isDatagram reports whether data is one well-formed message and nothing else. It is strict enough for any
 // port.
 func isDatagram(data []byte) bool {
-	if !isPlausibleHeader(data, true) {
+	if !isPlausibleHeader(data) {
 		return false
 	}
 	off, err := skipQuestion(data, headerSize)
@@ -103,7 +103,7 @@ func isReadableStream(data []byte) bool {
 		return false
 	}
 	length, message := int(binary.BigEndian.Uint16(data)), data[2:]
-	if len(message) < length && !isPlausibleHeader(message, false) {
+	if len(message) < length && !isPlausibleHeader(message) {
 		return false
 	}
 	questions, records := int(binary.BigEndian.Uint16(message[4:])), recordCount(message)
@@ -131,7 +131,7 @@ func matchStream(data []byte) protocols.Match {
 	}
 	length := int(binary.BigEndian.Uint16(data))
 	message := data[2:]
-	if length < headerSize+5 || !isPlausibleHeader(message, false) {
+	if length < headerSize+minQuestion || !isPlausibleHeader(message) {
 		return protocols.No
 	}
 	if len(message) < headerSize {
@@ -162,12 +162,8 @@ func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 }
 
 // isPlausibleHeader reports whether the available part of a header is plausible: exactly one question, flags
-// that a query or an answer can have, and no more records than fit. whole reports that data is a whole
-// message.
-func isPlausibleHeader(data []byte, whole bool) bool {
-	if whole && len(data) < headerSize+5 {
-		return false
-	}
+// that a query or an answer can have, and no more records than fit.
+func isPlausibleHeader(data []byte) bool {
 	if len(data) < 4 {
 		return true
 	}

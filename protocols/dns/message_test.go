@@ -120,10 +120,11 @@ func TestCompressionPointersAreBounded(t *testing.T) {
 func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check := func(typ uint16, data, want string) {
 		t.Helper()
-		wire := unhex(t, data)
-		parsed := message{data: wire}
-		parsed.appendData(record{typ: typ, end: len(wire)})
-		if got := string(parsed.text); got != want {
+		// The record stands behind 200 bytes of the message, and its text behind other text.
+		wire, before := append(make([]byte, 200), unhex(t, data)...), strings.Repeat("t", 2*maxData)
+		parsed := message{data: wire, text: []byte(before)}
+		parsed.appendData(record{typ: typ, data: 200, end: len(wire)})
+		if got, cut := strings.TrimPrefix(string(parsed.text), before), strings.Contains(want, "…"); got != want || parsed.cut != cut {
 			t.Errorf("%s %s:\n got %s\nwant %s", typeName(typ), data, got, want)
 		}
 	}
@@ -185,7 +186,21 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check(50, "01 00 000a 02 abcd 05 0000000000", "1 0 10 abcd 00000000")
 	check(10, "0102", `\# 2 0102`)
 	check(65280, "", `\# 0`)
-	check(5, "c000", `\# 2 c000`) // a pointer to itself
+	check(5, "c0c8", `\# 2 c0c8`) // a pointer to itself
+	check(257, "00 01 7e 61", `0 ~ "a"`)
+	for _, blankOrDEL := range []string{"20", "7f"} { // a tag has letters and digits, RFC 8659 section 4.1
+		check(257, "00 02 61"+blankOrDEL+" 61", `\# 5 000261`+blankOrDEL+"61")
+	}
+	check(16, "04 20 7e 7f 80", `" ~\127\128"`)
+	check(16, "02 c2a0 02 c29f 03 efbfbd", "\"\u00a0\" \"\\194\\159\" \"\\239\\191\\189\"") // C1 controls and U+FFFD are escaped
+	check(47, name+"0120 "+strings.Repeat("00", 31)+"01", "ns.example TYPE511")
+	check(47, name+"0021 "+strings.Repeat("00", 33), `\# 47 026e73076578616d706c65000021`+strings.Repeat("00", 33)) // windows have 32 bytes
+	check(65, "0001 00 0008 0000 0009 0000", "1 . ohttp key9")
+	check(65, "0001 00 0005 0003 0102ff", "1 . ech=AQL/")
+	check(49, strings.Repeat("00", 768), strings.Repeat("A", maxData))
+	check(49, strings.Repeat("00", 769), strings.Repeat("A", maxData-maxData/4)+"…"+strings.Repeat("A", maxData/4-2)+"==")
+	check(10, strings.Repeat("61", 505), `\# 505 `+strings.Repeat("61", 505))
+	check(10, strings.Repeat("61", 1024), `\# 1024 `+strings.Repeat("61", 380)+"…"+strings.Repeat("61", 128))
 	long := strings.TrimSpace(strings.Repeat(`"`+strings.Repeat("a", 255)+`" `, 8))
 	check(99, strings.Repeat("ff"+strings.Repeat("61", 255), 8), long[:maxData-maxData/4]+"…"+long[len(long)-maxData/4:])
 }

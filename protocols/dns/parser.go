@@ -178,9 +178,8 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 }
 
 // transferContinues reports whether waiting is a zone transfer whose end, a second SOA record, has not
-// arrived. An incremental transfer may have several SOA records and no recognisable end: its event is emitted
-// by the time-out or at the end of the connection. One SOA record alone is the whole answer if the zone has
-// not changed.
+// arrived. An incremental transfer may have several SOA records, or one alone in its first message, and no
+// recognisable end: its event is emitted by the time-out or at the end of the connection.
 func (p *parser) transferContinues(waiting *query, at int64) bool {
 	transfer := waiting.qtype == typeAXFR || waiting.qtype == typeIXFR
 	if p.udp || !transfer || p.message.rcode != 0 || p.message.an == 0 {
@@ -188,10 +187,7 @@ func (p *parser) transferContinues(waiting *query, at int64) bool {
 	}
 	waiting.soaRecords += p.message.soaRecords
 	waiting.transfer, waiting.lastAt = true, at
-	if waiting.soaRecords < 2 || !p.message.lastSOA {
-		return true
-	}
-	return waiting.qtype == typeIXFR && !(p.message.an == 1 && waiting.soaRecords == 1)
+	return waiting.qtype == typeIXFR || waiting.soaRecords < 2 || !p.message.lastSOA
 }
 
 // findQuery returns the oldest query of dir with the id and the question of the message, or nil. A message
