@@ -142,7 +142,7 @@ func repeatable() []exchange {
 
 // conversation returns the exchange with n units.
 func (x *exchange) conversation(n int) protocoltest.Conversation {
-	conversation := dialogue(x.port, x.before...)
+	conversation := protocoltest.Dialogue(x.port, x.before...)
 	units := [2]strings.Builder{}
 	add := func(dir protocols.Dir, unit string, i int) {
 		if x.count && strings.Contains(unit, "%") {
@@ -166,7 +166,7 @@ func (x *exchange) conversation(n int) protocoltest.Conversation {
 		}
 	}
 	flush()
-	conversation.Steps = append(conversation.Steps, dialogue(x.port, x.after...).Steps...)
+	conversation.Steps = append(conversation.Steps, protocoltest.Dialogue(x.port, x.after...).Steps...)
 	return conversation
 }
 
@@ -202,4 +202,10 @@ func playAndRelease(t *testing.T, conversation protocoltest.Conversation) {
 		t.Errorf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}
 	conversation.Emit(set, func(event *pipeline.Event) { event.ReturnToVTPool() })
+}
+
+// packet returns a packet of MySQL.
+func packet(sequence byte, payload string) string {
+	size := len(payload)
+	return string([]byte{byte(size), byte(size >> 8), byte(size >> 16), sequence}) + payload
 }

@@ -2,12 +2,14 @@ package all
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/memory"
 	"tidegate/protocols"
+	"tidegate/protocols/protocoltest"
 )
 
 // TestFinishedTransactionsReleaseTheirMemory: what a transaction was charged is charged no more when its event was
@@ -24,7 +26,7 @@ func TestFinishedTransactionsReleaseTheirMemory(t *testing.T) {
 			set := protocols.NewSet(Protocols, protocols.Default(), nil)
 			set.SetMemory(budget.Open("parsers"))
 			events := 0
-			conversation := dialogue(port, repeated(1000, lines[:]...)...)
+			conversation := protocoltest.Dialogue(port, slices.Repeat(lines[:], 1000)...)
 			most := int64(0)
 			conversation.Emit(set, func(event *pipeline.Event) {
 				events++

@@ -18,6 +18,11 @@ import (
 // TestTranscriptsMatchTheirGoldens compares the events of each recorded connection with its golden.
 func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "memcached") }
 
+// TestTranscriptsHoldTheirProperties: cuts change nothing, and what is not partial is true, whatever was lost.
+func TestTranscriptsHoldTheirProperties(t *testing.T) {
+	protocoltest.CheckTranscripts(t, list, "../testdata", "memcached")
+}
+
 // TestRealServerYieldsTheRecordedEvents sends the commands of the transcript "classic" to the installed
 // memcached. The events must be those of the recording.
 func TestRealServerYieldsTheRecordedEvents(t *testing.T) {

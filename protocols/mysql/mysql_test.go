@@ -651,3 +651,8 @@ func BenchmarkQuery(b *testing.B) {
 
 // TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
 func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "mysql") }
+
+// TestTranscriptsHoldTheirProperties: cuts change nothing, and what is not partial is true, whatever was lost.
+func TestTranscriptsHoldTheirProperties(t *testing.T) {
+	protocoltest.CheckTranscripts(t, list, "../testdata", "mysql")
+}

@@ -41,6 +41,20 @@ func Client(data string) Step { return Step{Dir: protocols.Client, Data: []byte(
 // Server returns a step of the server.
 func Server(data string) Step { return Step{Dir: protocols.Server, Data: []byte(data)} }
 
+// Dialogue returns a conversation with port of the server. A line that begins with > is sent by the client, one that
+// begins with < by the server.
+func Dialogue(port uint16, lines ...string) Conversation {
+	conversation := Conversation{Port: port}
+	for _, line := range lines {
+		step := Client(line[1:])
+		if line[0] == '<' {
+			step = Server(line[1:])
+		}
+		conversation.Steps = append(conversation.Steps, step)
+	}
+	return conversation
+}
+
 // ReadTranscript reads a transcript. The forms of its lines are
 //
 //	# a comment

@@ -3,6 +3,7 @@ package protocoltest
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,12 +19,41 @@ func CheckProperties(t *testing.T, list []protocols.Protocol, conversation Conve
 	whole := conversation.mustPlay(t, list)
 	t.Run("recognised", func(t *testing.T) { conversation.checkRecognised(t, list, whole, want) })
 	t.Run("any split gives the same events", func(t *testing.T) { conversation.checkAnySplit(t, list, whole) })
-	t.Run("what is not partial is true behind a gap", func(t *testing.T) { conversation.checkAnyGap(t, list, whole) })
+	t.Run("what is not partial is true behind a gap", func(t *testing.T) { conversation.checkAnyGap(t, list, whole, 40) })
 	t.Run("from the middle", func(t *testing.T) { conversation.checkMidStream(t, list, whole) })
 	t.Run("roles flipped", func(t *testing.T) { conversation.checkFlipped(t, list) })
 	t.Run("one side only", func(t *testing.T) { conversation.checkOneSide(t, list, whole) })
 	t.Run("the server's packet first", func(t *testing.T) { conversation.checkServerFirst(t, list, whole) })
 	t.Run("state without replies is bounded", func(t *testing.T) { conversation.checkMemory(t, list) })
+}
+
+// CheckTranscripts plays every transcript of a protocol in a few of the ways of CheckProperties. It is quick.
+func CheckTranscripts(t *testing.T, list []protocols.Protocol, folder, protocol string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, protocol, "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts")
+	}
+	for _, path := range files {
+		conversation, err := ReadTranscript(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			conversation.Steps = conversation.timed()
+			whole := conversation.mustPlay(t, list)
+			for _, size := range []int{1, 7} {
+				if got := conversation.Cut(size).mustPlay(t, list); !conversation.UDP && !slices.Equal(got, whole) {
+					t.Errorf("pieces of %d bytes:\n%s\nwhole:\n%s", size, lines(got), lines(whole))
+				}
+			}
+			conversation.checkAnyGap(t, list, whole, 4)
+			conversation.checkMidStream(t, list, whole)
+			conversation.checkFlipped(t, list)
+			conversation.checkOneSide(t, list, whole)
+			conversation.checkServerFirst(t, list, whole)
+		})
+	}
 }
 
 // checkRecognised checks the protocol, that event IDs are unique, and that a second play yields the same
@@ -107,11 +137,11 @@ func (c Conversation) checkAnySplit(t *testing.T, list []protocols.Protocol, who
 // at each byte, a long one at 300 positions.
 func stride(size int) int { return 1 + size/300 }
 
-// checkAnyGap plays c with bytes lost at many positions. Fewer events may result, but an event that is not
+// checkAnyGap plays c with bytes lost at so many positions of each step. Fewer events may result, but an event that is not
 // partial must be one of the events without losses.
-func (c Conversation) checkAnyGap(t *testing.T, list []protocols.Protocol, whole []string) {
+func (c Conversation) checkAnyGap(t *testing.T, list []protocols.Protocol, whole []string, positions int) {
 	for i, step := range c.Steps {
-		for from := 0; from < len(step.Data); from += 1 + len(step.Data)/40 {
+		for from := 0; from < len(step.Data); from += 1 + len(step.Data)/positions {
 			for _, size := range []int{1, 9, len(step.Data)} {
 				if size = min(size, len(step.Data)-from); size == 0 {
 					continue

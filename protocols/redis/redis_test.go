@@ -399,6 +399,11 @@ func FuzzParse(f *testing.F) {
 // TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
 func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "redis") }
 
+// TestTranscriptsHoldTheirProperties: cuts change nothing, and what is not partial is true, whatever was lost.
+func TestTranscriptsHoldTheirProperties(t *testing.T) {
+	protocoltest.CheckTranscripts(t, list, "../testdata", "redis")
+}
+
 // TestInlineCommandCutByAGapIsToldUpToIt: the words before the gap are those of a partial event, if the name is whole.
 // The rest of an array is told by the array itself, and a server sends no commands.
 func TestInlineCommandCutByAGapIsToldUpToIt(t *testing.T) {

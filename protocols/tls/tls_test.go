@@ -629,3 +629,8 @@ func TestNamesOfACertificateHaveOneSpelling(t *testing.T) {
 
 // TestTranscriptsMatchTheirGoldens compares every field of the events of each transcript with its golden.
 func TestTranscriptsMatchTheirGoldens(t *testing.T) { protocoltest.CheckGoldens(t, list, "tls") }
+
+// TestTranscriptsHoldTheirProperties: cuts change nothing, and what is not partial is true, whatever was lost.
+func TestTranscriptsHoldTheirProperties(t *testing.T) {
+	protocoltest.CheckTranscripts(t, list, "../testdata", "tls")
+}

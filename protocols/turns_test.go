@@ -1,4 +1,4 @@
-package all
+package protocols_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
+	"tidegate/protocols/all"
 )
 
 // TestNoNumberOfTurnsHidesACommand: Redis and memcached answer each line of nonsense with an error and read on, on any
@@ -32,7 +33,7 @@ func TestNoNumberOfTurnsHidesACommand(t *testing.T) {
 // TestCommandsOnAPortOfAnotherProtocol: the bytes decide, also one byte a segment.
 func TestCommandsOnAPortOfAnotherProtocol(t *testing.T) {
 	const inline, store = ">CONFIG SET dbfilename evil\r\n", ">set evilkey 0 0 2\r\nhi\r\n"
-	for _, protocol := range Protocols {
+	for _, protocol := range all.Protocols {
 		for _, port := range protocol.Ports {
 			t.Run(fmt.Sprint(protocol.Name, port), func(t *testing.T) {
 				commands := map[string][]string{
@@ -66,7 +67,7 @@ func BenchmarkUnknownTurns(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			conversation := dialogue(5432, lines...)
-			conn := protocols.NewSet(Protocols, protocols.Default(), nil).Open(conversation.Info(), func(*pipeline.Event) {})
+			conn := protocols.NewSet(all.Protocols, protocols.Default(), nil).Open(conversation.Info(), func(*pipeline.Event) {})
 			b.ReportAllocs()
 			for b.Loop() {
 				for _, step := range conversation.Steps {

@@ -1,9 +1,11 @@
-package all
+package protocols_test
 
 import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"tidegate/protocols/all"
 )
 
 // TestAnswerToTheFrontOfALineHidesNoCommand: the server answers the lines that have arrived while the next one is still
@@ -62,9 +64,9 @@ func TestJunkMessagesHideNoQuery(t *testing.T) {
 	}
 	// Behind a short message, 17 questions.
 	odd := query[:4] + "\x00\x11" + query[6:] + strings.Repeat("\x01a\x00\x00\x01\x00\x01", 16)
-	events, _ := dialogue(53, ">"+framed(header[:11])+framed(odd), "<"+framed(odd[:2]+"\x81\x85"+odd[4:])).Play(Protocols)
-	if all := strings.Join(events, "\n"); !strings.Contains(all, `source.bytes=`) || !strings.Contains(all, `dns.question.name="evil.example"`) {
-		t.Errorf("17 questions: %s", all)
+	events, _ := dialogue(53, ">"+framed(header[:11])+framed(odd), "<"+framed(odd[:2]+"\x81\x85"+odd[4:])).Play(all.Protocols)
+	if text := strings.Join(events, "\n"); !strings.Contains(text, `source.bytes=`) || !strings.Contains(text, `dns.question.name="evil.example"`) {
+		t.Errorf("17 questions: %s", text)
 	}
 }
 
@@ -84,7 +86,7 @@ func TestOddHTTPIsTold(t *testing.T) {
 // TestErrorsOfRedisDecide: the texts are those of Redis only; POP3 has similar ones.
 func TestErrorsOfRedisDecide(t *testing.T) {
 	conversation := dialogue(110, "<+OK ready\r\n", ">xyz\r\n", "<-ERR Unknown command.\r\n", ">QUIT\r\n", "<+OK bye\r\n")
-	if events, _ := conversation.Play(Protocols); len(events) > 0 {
+	if events, _ := conversation.Play(all.Protocols); len(events) > 0 {
 		t.Errorf("POP3: %q", events)
 	}
 }

@@ -1,4 +1,4 @@
-package all
+package protocols_test
 
 import (
 	"strings"

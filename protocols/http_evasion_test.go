@@ -1,9 +1,10 @@
-package all
+package protocols_test
 
 import (
 	"strings"
 	"testing"
 
+	"tidegate/protocols/all"
 	"tidegate/protocols/protocoltest"
 )
 
@@ -36,10 +37,10 @@ func TestLongMethodIsCut(t *testing.T) {
 		}
 		for _, port := range ports {
 			conversation := dialogue(port, ">"+strings.Repeat("a", size)+"END /evil HTTP/1.1\r\nHost: a\r\n\r\n", fourBytes)
-			events, _ := conversation.Cut(977).Play(Protocols)
-			all := strings.Join(events, "\n")
-			if len(events) != 1 || !strings.Contains(all, `END" url.original="/evil"`) || !strings.Contains(all, `tags=["truncated"]`) {
-				t.Errorf("%d bytes to port %d: %s", size, port, shortened(all))
+			events, _ := conversation.Cut(977).Play(all.Protocols)
+			text := strings.Join(events, "\n")
+			if len(events) != 1 || !strings.Contains(text, `END" url.original="/evil"`) || !strings.Contains(text, `tags=["truncated"]`) {
+				t.Errorf("%d bytes to port %d: %s", size, port, shortened(text))
 			}
 		}
 	}

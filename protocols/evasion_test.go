@@ -1,4 +1,4 @@
-package all
+package protocols_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
+	"tidegate/protocols/all"
 	"tidegate/protocols/protocoltest"
 )
 
@@ -18,11 +19,11 @@ func told(t *testing.T, conversation protocoltest.Conversation, wants ...string)
 		variants["cut by 7"], variants["cut by 1"] = conversation.Cut(7), conversation.Cut(1)
 	}
 	for name, variant := range variants {
-		events, _ := variant.Play(Protocols)
-		all := strings.Join(events, "\n")
+		events, _ := variant.Play(all.Protocols)
+		text := strings.Join(events, "\n")
 		for _, want := range wants {
-			if !strings.Contains(all, want) {
-				t.Errorf("%s: no event has %s; the events are\n%s", name, want, shortened(all))
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no event has %s; the events are\n%s", name, want, shortened(text))
 				return
 			}
 		}
@@ -37,17 +38,7 @@ func shortened(text string) string {
 	return text
 }
 
-func dialogue(port uint16, lines ...string) protocoltest.Conversation {
-	conversation := protocoltest.Conversation{Port: port}
-	for _, line := range lines {
-		step := protocoltest.Client(line[1:])
-		if line[0] == '<' {
-			step = protocoltest.Server(line[1:])
-		}
-		conversation.Steps = append(conversation.Steps, step)
-	}
-	return conversation
-}
+var dialogue = protocoltest.Dialogue
 
 // repeated returns n times the lines.
 func repeated(n int, lines ...string) (all []string) {
@@ -187,7 +178,7 @@ func TestRedisIsRecognisedWithoutAnAnswer(t *testing.T) {
 
 // TestPanicEndsNoConnection: what follows a panic of the parser is read, and the panic is told.
 func TestPanicEndsNoConnection(t *testing.T) {
-	list := append([]protocols.Protocol{}, Protocols...)
+	list := append([]protocols.Protocol{}, all.Protocols...)
 	for i := range list {
 		if list[i].Name == "redis" {
 			create := list[i].New
@@ -195,16 +186,16 @@ func TestPanicEndsNoConnection(t *testing.T) {
 		}
 	}
 	conversation := dialogue(6379, append(repeated(50, ">PANIC\r\n", "<+OK\r\n"), cronWrite, "<+OK\r\n")...)
-	var all string
+	var text string
 	for _, event := range conversation.Events(list) {
-		all += protocoltest.Text(event) + "\n"
+		text += protocoltest.Text(event) + "\n"
 	}
 	for _, want := range []string{cronWriteEvent, cronWriteArgs, `tags=["parsing_stopped" "parser_panic"]`} {
-		if !strings.Contains(all, want) {
-			t.Errorf("no event has %s; the events are\n%s", want, shortened(all))
+		if !strings.Contains(text, want) {
+			t.Errorf("no event has %s; the events are\n%s", want, shortened(text))
 		}
 	}
-	if events := strings.Count(all, pipeline.TagParserPanic); events > 8 {
+	if events := strings.Count(text, pipeline.TagParserPanic); events > 8 {
 		t.Errorf("%d events tell of the panics of one connection", events)
 	}
 }
@@ -295,7 +286,7 @@ func TestPaddingHidesNothing(t *testing.T) {
 	for size := 5900; size < 8400; size += 97 {
 		conversation := dialogue(80, ">GET /?p="+strings.Repeat("a", size)+"&token="+strings.Repeat("hunter2", 400)+"&z HTTP/1.1\r\nHost: x\r\n\r\n",
 			"<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
-		if events, _ := conversation.Play(Protocols); len(events) != 1 || strings.Contains(events[0], "unter") {
+		if events, _ := conversation.Play(all.Protocols); len(events) != 1 || strings.Contains(events[0], "unter") {
 			t.Fatalf("%d: %s", size, shortened(strings.Join(events, "\n")))
 		}
 	}
@@ -333,7 +324,7 @@ func TestRedactionHidesNoAttack(t *testing.T) {
 		t.Helper()
 		conversation := dialogue(80, ">GET "+target+" HTTP/1.1\r\nHost: x\r\n"+header+"\r\n", "<HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n")
 		told(t, conversation, wants...)
-		events, _ := conversation.Play(Protocols)
+		events, _ := conversation.Play(all.Protocols)
 		if strings.Contains(strings.Join(events, ""), "hunter2") {
 			t.Errorf("a secret is in %s", events)
 		}
