@@ -165,10 +165,7 @@ func (c *Conn) Restart(at int64) {
 		stream.offset++ // so that the ids of the events behind differ from those before
 		stream.skip, stream.need, stream.reparse, stream.lost, stream.ended = 0, 0, false, false, false
 	}
-	if c.flip == 1 { // the bytes before may have exchanged the roles
-		c.flip = 0
-		c.info.Client, c.info.Server = c.info.Server, c.info.Client
-	}
+	c.restoreRoles(0) // the bytes before may have exchanged the roles
 	c.flips = 0
 	c.midStream, c.info.MidStream = true, true
 	c.switching, c.resuming, c.muted, c.undetected = false, false, false, false
@@ -382,6 +379,14 @@ func (c *Conn) Flip() {
 	c.flips++
 	c.flip ^= 1
 	c.info.Client, c.info.Server = c.info.Server, c.info.Client
+}
+
+// restoreRoles exchanges client and server if flip is not that of the connection.
+func (c *Conn) restoreRoles(flip Dir) {
+	if c.flip != flip {
+		c.flip = flip
+		c.info.Client, c.info.Server = c.info.Server, c.info.Client
+	}
 }
 
 // Drop makes the framework ignore the rest of the connection. When Parse returns, the parser is closed, which

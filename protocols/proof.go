@@ -15,8 +15,9 @@ const maxProof = 8 << 10
 // connection: Redis and memcached answer "GET / HTTP/1.1" with an error and go on.
 type proof struct {
 	open     bool
+	flip     Dir       // that of the connection when the proof was opened: the parser may exchange the roles later
 	at       int64     // time of the client's first bytes
-	bytes    [2][]byte // by the role that sent them, in buffers of the set
+	bytes    [2][]byte // by the role that the sender had when the proof was opened, in buffers of the set
 	lost     int       // bytes of the client beyond maxProof
 	from     uint64    // offset of the client's first byte
 	answerAt int64     // time of the server's last bytes that are held
@@ -30,7 +31,7 @@ func (c *Conn) openProof(dir Dir, data []byte, at int64) {
 		c.info.Transport == pipeline.Transport_UDP {
 		return
 	}
-	c.proof = proof{open: true, at: at, from: c.streams[dir].offset}
+	c.proof = proof{open: true, flip: c.flip, at: at, from: c.streams[dir].offset}
 	c.keepProof(Client, data)
 }
 
@@ -67,7 +68,7 @@ const maxAnswer = 512
 // checkProof passes data to the parser, or, if the server's answer contradicts the choice of the protocol, to
 // another one. The bytes of an answer that decides nothing yet are held in the proof.
 func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
-	if dir^c.flip == Client {
+	if dir^c.proof.flip == Client {
 		if len(c.proof.bytes[Server]) > 0 { // the client goes on: more of the answer will not come
 			c.goOnBehindProof(dir, data, at)
 			return
@@ -85,7 +86,7 @@ func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
 		answer = c.proof.bytes[Server]
 		rest = data[len(answer)-held:]
 	}
-	match, other := c.set.list[c.proto].Detect(Server, answer), noProtocol
+	match, other := c.matchAnswer(answer), noProtocol
 	if match == No {
 		other, match = c.protocolOfAnswer(answer)
 	}
@@ -124,7 +125,7 @@ func (c *Conn) parseRest(dir Dir, rest []byte, at int64) {
 
 // goOnBehindProof passes data to a parser: the client's bytes behind an answer that decides nothing.
 func (c *Conn) goOnBehindProof(dir Dir, data []byte, at int64) {
-	if c.set.list[c.proto].Detect(Server, c.proof.bytes[Server]) == No {
+	if c.matchAnswer(c.proof.bytes[Server]) == No {
 		c.goOnBehindRefusal(dir, data, at)
 		return
 	}
@@ -186,7 +187,7 @@ func (c *Conn) mayDecideLater(data []byte) bool {
 // endProof ends the proof at the end of the answer or of what is kept of it.
 func (c *Conn) endProof() {
 	if other := c.protocolBySync(); other != noProtocol {
-		c.changeProtocol(other, Server^c.flip, c.proof.answerAt)
+		c.changeProtocol(other, Server^c.proof.flip, c.proof.answerAt)
 		return
 	}
 	c.settleProof()
@@ -196,7 +197,7 @@ func (c *Conn) endProof() {
 // message of the other starts within the client's bytes. Else it returns noProtocol.
 func (c *Conn) protocolBySync() int {
 	answer := c.proof.bytes[Server]
-	if len(answer) == 0 || c.set.list[c.proto].Detect(Server, answer) != No {
+	if len(answer) == 0 || c.matchAnswer(answer) != No {
 		return noProtocol
 	}
 	for i := range c.set.list {
@@ -232,7 +233,8 @@ func (c *Conn) leaveProtocol(at int64) {
 		stream := &c.streams[side]
 		stream.skip, stream.need, stream.reparse, stream.lost, stream.partial = 0, 0, false, false, false
 	}
-	c.streams[Server^c.flip].offset += uint64(len(answer))
+	c.streams[Server^c.proof.flip].offset += uint64(len(answer))
+	c.restoreRoles(c.proof.flip)
 	c.releaseBuffers()
 	c.state, c.undetected = dropped, true
 }
@@ -240,17 +242,22 @@ func (c *Conn) leaveProtocol(at int64) {
 // settleProof keeps the protocol, and passes the server's bytes that were held to its parser.
 func (c *Conn) settleProof() {
 	if withheld := len(c.proof.bytes[Client]) - c.proof.answered; c.proof.answered > 0 {
-		c.streams[Client^c.flip].offset += uint64(withheld)
+		c.streams[Client^c.proof.flip].offset += uint64(withheld)
 		c.leaveProtocol(c.proof.answerAt)
 		return
 	}
-	held, at := c.proof.bytes[Server], c.proof.answerAt
+	held, server, at := c.proof.bytes[Server], Server^c.proof.flip, c.proof.answerAt
 	c.proof.bytes[Server] = nil
 	c.closeProof()
 	if len(held) > 0 && c.state == parsing {
-		c.parseData(Server^c.flip, held, at)
+		c.parseData(server, held, at)
 	}
 	c.set.releaseTail(held)
+}
+
+// matchAnswer matches answer with the chosen protocol, whose parser may have exchanged the roles.
+func (c *Conn) matchAnswer(answer []byte) Match {
+	return c.set.list[c.proto].Detect(Server^c.proof.flip^c.flip, answer)
 }
 
 // protocolOfAnswer returns another protocol whose server sends answer, or noProtocol; more reports that
@@ -291,6 +298,7 @@ func (c *Conn) changeProtocol(proto int, server Dir, at int64) {
 	// Both directions go back to their first byte.
 	held := c.proof
 	c.proof = proof{}
+	c.restoreRoles(held.flip)
 	for side := range c.streams {
 		stream := &c.streams[side]
 		stream.releaseTail(c.set)

@@ -154,7 +154,8 @@ func TestHeaderIsReadableIfItsNumbersFit(t *testing.T) {
 	}
 }
 
-// TestFrontOfAStreamIsReadableByItsHeader: of an incomplete message the header must be an ordinary one.
+// TestFrontOfAStreamIsReadableByItsHeader: of an incomplete message the header must be an ordinary one, and what has come
+// of its questions well formed.
 func TestFrontOfAStreamIsReadableByItsHeader(t *testing.T) {
 	check := func(what string, data []byte, want bool) {
 		t.Helper()
@@ -164,7 +165,21 @@ func TestFrontOfAStreamIsReadableByItsHeader(t *testing.T) {
 	}
 	whole := inStream(append(packHeader(0, 1), questionA...))
 	check("header", whole[:14], true)
-	check("part of a header", whole[:13], false)
+	check("part of a header", whole[:13], true)
+	for size := 2; size < len(whole); size++ {
+		check("front of one question", whole[:size], true)
+	}
+	three := inStream(append(packHeader(flagQR|5, 3, 1), strings.Repeat(questionA, 3)+"\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00"...))
+	for size := 2; size < len(three); size++ {
+		check("front of three questions and a record", three[:size], true)
+	}
+	check("no question", inStream(append(packHeader(flagQR, 0, 1), make([]byte, 40)...))[:8], false)
+	check("too many questions", inStream(append(packHeader(0, 4), make([]byte, 19)...))[:8], false)
+	check("as many as fit", inStream(append(packHeader(0, 4), make([]byte, 20)...))[:8], true)
+	check("too many records", inStream(append(packHeader(flagQR, 1, 2), make([]byte, 26)...))[:14], false)
+	check("as many records as fit", inStream(append(packHeader(flagQR, 1, 2), make([]byte, 27)...))[:14], true)
+	check("too short for a question", []byte{0, headerSize + minQuestion - 1, 0, 7}, false)
+	check("a bad name", inStream(append(packHeader(0, 2), "\x01a\x00\x00\x01\x00\x01\x80a\x00\x00\x01\x00\x01"...))[:24], false)
 	strange := inStream(append(packHeader(flagZ, 1), questionA...))
 	check("header with a reserved bit", strange[:14], false)
 	check("message with a reserved bit", strange, true)

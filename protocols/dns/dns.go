@@ -94,20 +94,46 @@ func isReadable(data []byte) bool {
 }
 
 // isReadableStream reports whether data begins with a length and a message of that length that is readable by its
-// header, or with the front of one with an ordinary header.
+// header, or with the front of one. data has the length.
 func isReadableStream(data []byte) bool {
-	if len(data) >= 2 && binary.BigEndian.Uint16(data) == headerSize {
-		return isRefusalFront(data[2:min(len(data), 2+headerSize)])
-	}
-	if len(data) < 2+headerSize {
-		return false
-	}
 	length, message := int(binary.BigEndian.Uint16(data)), data[2:]
-	if len(message) < length && !isPlausibleHeader(message) {
+	switch {
+	case length == headerSize:
+		return isRefusalFront(message[:min(len(message), headerSize)])
+	case len(message) < length:
+		return isMessageFront(message, length)
+	}
+	if length < headerSize {
 		return false
 	}
 	questions, records := int(binary.BigEndian.Uint16(message[4:])), recordCount(message)
 	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= length
+}
+
+// isMessageFront reports whether data can be the front of a message of length bytes: ordinary flags, one or more
+// questions, no more records than fit, and questions that are well formed as far as they have come.
+func isMessageFront(data []byte, length int) bool {
+	if length < headerSize+minQuestion || len(data) >= 4 && !isPlausibleFlags(binary.BigEndian.Uint16(data[2:])) {
+		return false
+	}
+	if len(data) < 6 {
+		return true
+	}
+	questions := int(binary.BigEndian.Uint16(data[4:]))
+	if questions == 0 || headerSize+questions*minQuestion > length {
+		return false
+	}
+	if len(data) < headerSize {
+		return true
+	}
+	if headerSize+questions*minQuestion+recordCount(data)*minRecord > length {
+		return false
+	}
+	off, err := headerSize, error(nil)
+	for i := 0; i < questions && err == nil; i++ {
+		off, err = skipQuestion(data, off)
+	}
+	return err == nil || errors.Is(err, errShort)
 }
 
 // isRefusal reports whether data is the bare header of an answer with an error code: a server that cannot or
@@ -168,10 +194,8 @@ func isPlausibleHeader(data []byte) bool {
 		return true
 	}
 
-	// Flags that a query or an answer of a known operation can have.
 	flags := binary.BigEndian.Uint16(data[2:])
-	response, op, rcode := flags&flagQR != 0, flags>>11&15, flags&15
-	if flags&flagZ != 0 || op > maxOpCode || op == 3 || !response && (rcode != 0 || flags&(flagRA|flagTC) != 0) {
+	if !isPlausibleFlags(flags) {
 		return false
 	}
 	if len(data) < 6 {
@@ -188,10 +212,16 @@ func isPlausibleHeader(data []byte) bool {
 	// A query has no answers, and few records of other sections; an answer has no more records than fit.
 	an, ns := binary.BigEndian.Uint16(data[6:]), binary.BigEndian.Uint16(data[8:])
 	ar := binary.BigEndian.Uint16(data[10:])
-	if !response && op == 0 {
+	if flags&flagQR == 0 && flags>>11&15 == 0 {
 		return an == 0 && ns <= 1 && ar <= 4
 	}
 	return recordCount(data)*minRecord <= maxMessage
+}
+
+// isPlausibleFlags reports whether a query or an answer of a known operation can have flags.
+func isPlausibleFlags(flags uint16) bool {
+	response, op, rcode := flags&flagQR != 0, flags>>11&15, flags&15
+	return flags&flagZ == 0 && op <= maxOpCode && op != 3 && (response || rcode == 0 && flags&(flagRA|flagTC) == 0)
 }
 
 // isPlausibleQuestion reports whether data, the bytes after the name of a question, are a type and a class in

@@ -1,0 +1,87 @@
+package protocols_test
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+	"tidegate/protocols/all"
+	"tidegate/protocols/protocoltest"
+)
+
+// TestAnsweredQueryOfAStreamIsAnEvent, whatever stands before it, and however the bytes of both sides are cut: the client
+// chooses the segments of its own bytes, and by its window those of the server's.
+func TestAnsweredQueryOfAStreamIsAnEvent(t *testing.T) {
+	framed := func(message string) string {
+		return string(binary.BigEndian.AppendUint16(nil, uint16(len(message)))) + message
+	}
+	const question = "\x03abc\x07example\x00\x00\x01\x00\x01"
+	header := func(flags, questions string) string {
+		return "\x00\x07" + flags + "\x00" + questions + "\x00\x00\x00\x00\x00\x00"
+	}
+	rests := map[string]string{ // behind the id and the flags
+		"one question": header("", "\x01")[2:] + question,
+		"17 questions": header("", "\x11")[2:] + question + strings.Repeat("\x01a\x00\x00\x01\x00\x01", 16),
+		"a tail":       header("", "\x01")[2:] + question + "\x00\x00",
+	}
+	replies := map[string]func(message string) []string{
+		"whole":  func(m string) []string { return []string{m} },
+		"length": func(m string) []string { return []string{m[:2], m[2:]} },
+		"eight":  func(m string) []string { return []string{m[:8], m[8:]} },
+		"bytes":  func(m string) []string { return strings.Split(m, "") },
+	}
+	fronts := map[string]string{
+		"nothing": "", "a short message": framed("x"), "short messages": strings.Repeat(framed("x"), 40), "a header": framed(header("\x01\x00", "\x01")),
+		"text": framed("hello"), "a bad name": framed(header("\x01\x00", "\x01") + "\x80a\x00\x00\x01\x00\x01"),
+		"an answer": framed(header("\x81\x80", "\x01") + "\x01a\x00\x00\x01\x00\x01"),
+	}
+	for frontName, front := range fronts {
+		for restName, rest := range rests {
+			for replyName, cut := range replies {
+				query, reply := front+framed("\x00\x07\x01\x00"+rest), framed("\x00\x07\x81\x85"+rest)
+				check := func(pieces ...string) {
+					t.Helper()
+					var steps []protocoltest.Step
+					for _, piece := range pieces {
+						steps = append(steps, protocoltest.Client(piece))
+					}
+					for _, piece := range cut(reply) {
+						steps = append(steps, protocoltest.Server(piece))
+					}
+					events := protocoltest.Conversation{Port: 53, Steps: steps}.Events(all.Protocols)
+					isAnswer := func(e *pipeline.Event) bool {
+						return e.Dns != nil && e.Dns.QuestionName == "abc.example" && e.Dns.ResponseCode == "REFUSED" && e.Source.Port != 53
+					}
+					if !slices.ContainsFunc(events, isAnswer) {
+						t.Errorf("%s behind %s in %d pieces, the first of %d bytes, answered in %s: %d events, none of it",
+							restName, frontName, len(pieces), len(pieces[0]), replyName, len(events))
+					}
+				}
+				check(query)
+				check(strings.Split(query, "")...)
+				for at := max(1, len(front)-20); at < len(query); at += 1 + at/50 {
+					check(query[:at], query[at:])
+				}
+			}
+		}
+	}
+}
+
+// TestAnswerOfTheClientHidesNoOtherProtocol: an answer of DNS in front exchanges the roles. The server's answer to what
+// follows is not of DNS: the protocol that it is of reads the bytes of both sides in their own roles.
+func TestAnswerOfTheClientHidesNoOtherProtocol(t *testing.T) {
+	answer := "\x00\x13\x00\x07\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\r\n"
+	conversation := protocoltest.Conversation{Port: 6379, Steps: []protocoltest.Step{
+		protocoltest.Client(answer), protocoltest.Client("SET key value\r\n"),
+		protocoltest.Server("-ERR unknown command\r\n+OK\r\n"),
+	}}
+	events := conversation.Events(all.Protocols)
+	isSet := func(e *pipeline.Event) bool {
+		return e.Redis != nil && e.Redis.Command == "SET" && e.Source.Port != 6379
+	}
+	if !slices.ContainsFunc(events, isSet) {
+		t.Errorf("%d events, none of SET: %v", len(events), events)
+	}
+}
