@@ -105,7 +105,8 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 	group, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
 		ID: cfg.Group, Brokers: cfg.Client.Brokers(), Dialer: cfg.Client.Dialer(), Topics: []string{cfg.Topic},
 		StartOffset: kafkago.FirstOffset, JoinGroupBackoff: 300 * time.Millisecond, WatchPartitionChanges: true,
-		SessionTimeout: session, HeartbeatInterval: session / 5, RebalanceTimeout: 30 * time.Second,
+		PartitionWatchInterval: watchInterval,
+		SessionTimeout:         session, HeartbeatInterval: session / 5, RebalanceTimeout: 30 * time.Second,
 	})
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", cfg.Group, err)

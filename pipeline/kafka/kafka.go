@@ -92,19 +92,6 @@ func (c *Client) Brokers() []string { return c.cfg.Brokers }
 // Kafka returns the library's client, for requests that have no method here.
 func (c *Client) Kafka() *kafka.Client { return c.kafka }
 
-// Dialer returns a dialer for the parts of the library that do not use a transport: NewReader and
-// NewConsumerGroup.
-func (c *Client) Dialer() *kafka.Dialer {
-	return &kafka.Dialer{
-		ClientID:      "tidegate",
-		Timeout:       c.dialTimeout(),
-		KeepAlive:     15 * time.Second,
-		DualStack:     true,
-		TLS:           c.tls,
-		SASLMechanism: c.sasl,
-	}
-}
-
 // Topic returns the full name of one of our topics: "tidegate.events" for "events".
 func (c *Client) Topic(name string) string { return c.cfg.TopicPrefix + "." + name }
 
