@@ -44,13 +44,10 @@ func newIndex(slots *slotTable, prefilters []prefilter) *index {
 	bySlot := map[int]*lookup{}
 	for rule, filter := range prefilters {
 		// Without keys the rule is a candidate for every event of its datasets.
-		if filter.keys == nil {
-			for dataset := range built.always {
-				if filter.datasets&(1<<dataset) != 0 {
-					built.always[dataset] = append(built.always[dataset], int32(rule))
-				}
+		for dataset := range built.always {
+			if filter.keys == nil && filter.datasets&(1<<dataset) != 0 {
+				built.always[dataset] = append(built.always[dataset], int32(rule))
 			}
-			continue
 		}
 		for _, key := range filter.keys {
 			keys := bySlot[key.slot]
