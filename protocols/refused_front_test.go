@@ -42,6 +42,38 @@ func TestRedisWithoutAnAnswer(t *testing.T) {
 	told(t, dialogue(53, ">GET /x\r\n\r\n"+inline, "<$-1\r\n+OK\r\n"), event)
 }
 
+// TestOneWordIsNoRedis: SYNC may be the first line of any text protocol. The port decides, the answer, or what follows.
+func TestOneWordIsNoRedis(t *testing.T) {
+	const event, id = `redis.command="SYNC"`, "8de1787ba490483314a4d30f1c628bc5025eb761"
+	for _, lines := range [][]string{
+		{">SYNC\r\n"},
+		{">sync\n"},
+		{">SYNC\r\n", "<200 OK\r\n"},
+		{">SYNC\r\n", "<\r\nOK\r\n", ">GET a\r\n", "<a\r\n"},
+		{">SYNC\r\nQUIT\r\n", "<bye\r\n"},
+		{">SYNC\r\nSYNC\r\n"},
+		{">PSYNC a b\r\n"},
+		{">PSYNC ? x\r\n"},
+		{">PSYNC " + id[1:] + " 1\r\n"},
+	} {
+		if events, name := dialogue(7000, lines...).Play(all.Protocols); len(events) > 0 || name != "" {
+			t.Errorf("%q is %s: %q", lines, name, events)
+		}
+	}
+	told(t, dialogue(6379, ">SYNC\r\n"), event)
+	told(t, dialogue(6379, ">SYNC\r\n", "<\n", "<\n"), event)
+	told(t, dialogue(7000, ">PSYNC ? -1\r\n"), `redis.command="PSYNC"`)
+	told(t, dialogue(7000, ">psync "+id+" 1\r\n"), `redis.command="PSYNC"`)
+	told(t, dialogue(7000, ">PSYNC a b\r\n", cronWrite), `redis.command="PSYNC"`, cronWriteEvent, cronWriteArgs)
+	told(t, dialogue(7000, ">SYNC\r\n", "<-NOMASTERLINK Can't SYNC while not connected with my master\r\n"), event, `redis.reply_type="error"`)
+	for _, snapshot := range []string{"$EOF:" + id + "\r\nREDIS0011\xff" + id, "$10\r\nREDIS0011\xff"} {
+		for _, begin := range []string{"", "\n", "\n\n\n"} {
+			told(t, dialogue(7000, ">SYNC\r\n", "<"+begin+snapshot, cronWrite), event+` redis.reply_type="bulk_string"`, cronWriteEvent, cronWriteArgs)
+			told(t, dialogue(7000, ">SYNC\r\n", "<"+begin+snapshot[:1], "<"+snapshot[1:], "<*1\r\n$4\r\nPING\r\n", cronWrite), event, cronWriteEvent)
+		}
+	}
+}
+
 // TestJunkMessagesHideNoQuery: dnsmasq skips short messages, and refuses those without a question by a bare header.
 func TestJunkMessagesHideNoQuery(t *testing.T) {
 	framed := func(message string) string {

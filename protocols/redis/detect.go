@@ -185,7 +185,7 @@ func detectInline(data []byte) protocols.Match {
 		return protocols.No
 	}
 	end := bytes.IndexByte(data, '\n')
-	if end >= 0 && (getsNoReply(line) || hasCertainCommand(data[end+1:])) {
+	if end >= 0 && (getsNoReply(line, data[end+1:]) || hasCertainCommand(data[end+1:])) {
 		return protocols.Yes
 	}
 	return protocols.More
@@ -214,11 +214,12 @@ func hasCertainCommand(data []byte) bool {
 	return false
 }
 
-// getsNoReply reports whether line is CLIENT REPLY OFF or SKIP, SYNC, or PSYNC with its two words: the server may never
-// answer, and hardly any other protocol begins with such a line.
-func getsNoReply(line []byte) bool {
+// getsNoReply reports whether line, in front of rest, begins a conversation that only Redis has, although the server may
+// never answer: CLIENT REPLY OFF or SKIP, PSYNC with the id of a stream and an offset, or another SYNC or PSYNC in front of
+// a further command. One word may be the first line of another text protocol: the answer, or the port, decides.
+func getsNoReply(line, rest []byte) bool {
 	var words [4][]byte
-	var buf [4][16]byte
+	var buf [4][48]byte // the id of a stream has 40 digits
 	count := 0
 	for ; count < len(words) && len(line) > 0; count++ {
 		if words[count], line = nextWord(line, buf[count][:0]); words[count] == nil {
@@ -226,18 +227,56 @@ func getsNoReply(line []byte) bool {
 		}
 	}
 	is := func(i int, want string) bool { return bytes.EqualFold(words[i], []byte(want)) }
-	switch count {
-	case 1:
-		return is(0, "SYNC")
-	case 3:
-		return is(0, "PSYNC") || is(0, "CLIENT") && is(1, "REPLY") && (is(2, "OFF") || is(2, "SKIP"))
+	switch {
+	case count == 3 && is(0, "CLIENT"):
+		return is(1, "REPLY") && (is(2, "OFF") || is(2, "SKIP"))
+	case count == 3 && is(0, "PSYNC"):
+		_, isOffset := integer(words[2])
+		return isOffset && (is(1, "?") || isStreamID(words[1])) || beginsWithCommand(rest)
+	case count == 1 && is(0, "SYNC"):
+		return beginsWithCommand(rest)
 	}
 	return false
 }
 
+// isStreamID reports whether word is the id of a replication stream: 40 hexadecimal digits.
+func isStreamID(word []byte) bool {
+	isOther := func(r rune) bool { return (r < '0' || r > '9') && (r < 'a' || r > 'f') && (r < 'A' || r > 'F') }
+	return len(word) == 40 && bytes.IndexFunc(word, isOther) < 0
+}
+
+// beginsWithCommand reports whether data begins with a whole line with the name of a command, but for those that many
+// text protocols have, and that change nothing.
+func beginsWithCommand(data []byte) bool {
+	data = skipNothing(data)
+	match, length := matchInline(data)
+	if match != protocols.Yes || length == 0 || data[length-1] != '\n' {
+		return false
+	}
+	var buf [64]byte
+	word, _ := nextWord(data[:min(length, 64)], buf[:0])
+	switch string(bytes.ToUpper(word)) {
+	case "SYNC", "PSYNC", "QUIT", "PING", "RESET", "AUTH", "HELLO", "INFO", "TIME", "ECHO", "GET", "TYPE", "EXISTS":
+		return false
+	}
+	return true
+}
+
+// snapshotMark begins the answer to SYNC of a server that does not know the size of its snapshot.
+const snapshotMark = "$EOF:"
+
 // detectReply matches up to eight lines of replies. It returns Yes at the first line that no other protocol
 // has.
 func detectReply(data []byte) protocols.Match {
+	if data = bytes.TrimLeft(data, "\n"); len(data) == 0 {
+		return protocols.More // the server keeps a client that waits for its snapshot alive with line feeds
+	}
+	if bytes.HasPrefix(data, []byte(snapshotMark)) || bytes.HasPrefix([]byte(snapshotMark), data) {
+		if len(data) > len(snapshotMark) {
+			return protocols.Yes
+		}
+		return protocols.More
+	}
 	for range 8 {
 		if !isReply(data) {
 			return protocols.No
@@ -289,7 +328,7 @@ func detectReply(data []byte) protocols.Match {
 
 // isRedisError reports whether an error has a text that only Redis sends, for what is no command of it.
 func isRedisError(text []byte) bool {
-	for _, begin := range [...]string{"ERR unknown command '", "ERR unknown command `", "ERR wrong number of arguments for '", "ERR Protocol error: "} {
+	for _, begin := range [...]string{"ERR unknown command '", "ERR unknown command `", "ERR wrong number of arguments for '", "ERR Protocol error: ", "ERR Can't SYNC "} {
 		if bytes.HasPrefix(text, []byte(begin)) {
 			return true
 		}
@@ -302,7 +341,7 @@ func errorWord(word []byte) bool {
 	switch string(word) {
 	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT",
 		"MASTERDOWN", "NOSCRIPT", "CLUSTERDOWN", "OOM", "MISCONF", "DENIED", "NOPROTO", "BUSYGROUP", "NOGROUP",
-		"UNKILLABLE", "CROSSSLOT", "TRYAGAIN":
+		"UNKILLABLE", "CROSSSLOT", "TRYAGAIN", "NOMASTERLINK":
 		return true
 	}
 	return false

@@ -205,6 +205,10 @@ func (p *parser) readBulkHead(kind byte, rest []byte, outermost bool) (bool, err
 		return false, nil
 	}
 	size, ok := integer(rest)
+	if waiting := p.pairing.First(); outermost && kind == '$' && waiting != nil && waiting.flags&replicates != 0 {
+		reply.data = uint64(max(size, 0)) // SYNC: a snapshot follows, without CR LF, and then the stream
+		return reply.endElement(), nil
+	}
 	if !ok || size < -1 || size > maxBulk {
 		return false, errReply
 	}

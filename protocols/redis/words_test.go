@@ -112,6 +112,16 @@ func TestFrontsOfCommandsAreRecognised(t *testing.T) {
 	check(client, strings.Repeat("A", 20), more)
 	check(client, strings.Repeat("A", 21), no)
 	check(client, "GET "+strings.Repeat("a", 1<<10), more)
+	for _, line := range []string{"SYNC\r\n", "SYNC\n\n", "SYNC\r\nQUIT\r\n", "SYNC\r\nGET a\r\n", "SYNC\r\nSAVE", "PSYNC a b\r\n", "PSYNC ? b\r\n", "PSYNC ?\r\n"} {
+		check(client, line, more)
+	}
+	stream := strings.Repeat("0123456789abcdefABCDEF", 2)[:40]
+	for _, line := range []string{"SYNC\r\nSAVE\r\n", "sync\n\nSAVE\n", "PSYNC ? -1\r\n", "PSYNC " + stream + " 1\r\n", "PSYNC a b\r\nSAVE\r\n"} {
+		check(client, line, yes)
+	}
+	for _, id := range []string{stream[1:], stream + "0", "g" + stream[1:], "/" + stream[1:], ":" + stream[1:], "G" + stream[1:]} {
+		check(client, "PSYNC "+id+" 1\r\n", more)
+	}
 	check(client, `"GET" a`, yes)
 	check(client, `"get"`+"\n", yes)
 	check(client, `"ge`, more)
@@ -122,15 +132,15 @@ func TestFrontsOfCommandsAreRecognised(t *testing.T) {
 	server := protocols.Server
 	for _, text := range []string{
 		"+PONG\r\n", "+QUEUED\r\n", "+FULLRESYNC x 1\r\n", "-NOAUTH x\r\n", "-WRONGTYPE x\r\n", "-NOGROUP x\r\n", ":1\r\n", "$3\r\nabc\r\n", "*1\r\n",
-		"%1\r\n", "~1\r\n", ">2\r\n", "$-1\r\n", "+OK\r\n:1\r\n", "_\r\n:1\r\n", "#t\r\n+PONG\r\n", "-ERR x\r\n:1\r\n",
+		"%1\r\n", "~1\r\n", ">2\r\n", "$-1\r\n", "$EOF:0", "\n$EOF:0", "\n\n$9\r\n", "-NOMASTERLINK x\r\n", "+OK\r\n:1\r\n", "_\r\n:1\r\n", "#t\r\n+PONG\r\n", "-ERR x\r\n:1\r\n",
 	} {
 		check(server, text, yes)
 	}
-	for _, text := range []string{"+OK\r\n", "+OK", "-ERR x\r\n", "-ERR\r\n", "_\r\n", "#f\r\n", ",1.5\r\n", "(123\r\n", strings.Repeat("+OK\r\n", 9)} {
+	for _, text := range []string{"\n", "\n\n", "$EOF:", "\n$E", "$", "+OK\r\n", "+OK", "-ERR x\r\n", "-ERR\r\n", "_\r\n", "#f\r\n", ",1.5\r\n", "(123\r\n", strings.Repeat("+OK\r\n", 9)} {
 		check(server, text, more)
 	}
 	for _, text := range []string{
-		"+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
+		"+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "$EOx", "\nx\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
 	} {
 		check(server, text, no)
 	}
