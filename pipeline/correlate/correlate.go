@@ -1,0 +1,140 @@
+// Package correlate evaluates rules over several events: ten failed logins within a minute, a scan and then a call back,
+// a request that nothing answers.
+//
+// A rule over several events has steps. An event that matches a step is a Signal. A Fold takes the signals of some
+// groups, keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule is
+// fulfilled. detectors/rules makes the Rules and the signals; replay, the cases of rules and the engine own a Fold each.
+//
+// # Time
+//
+// A signal has the time at which its event began and the time at which it ended. A Fold takes signals in the order in
+// which their events ended: an event is only known when it is over, and events of one group that ended at about the
+// same time may come from several collectors and partitions in any order. So signals wait until the watermark has
+// passed their end. The owner of the Fold moves the watermark (Advance), and says with it that all signals before it
+// have been added. A signal that comes later all the same is taken at once, as if it had ended at the watermark, and
+// its match is marked Late.
+//
+// Everything that a Fold returns follows from the signals, their order by end, and the watermarks at which late ones
+// came. It reads no clock.
+//
+// # State
+//
+// What a group needs is bounded, and nothing lives longer than twice the window of its rule, except what first_seen
+// remembers. A Fold that begins empty at any place of the signals returns the same matches as one that has seen all of
+// them, from Rule.Memory behind that place on.
+//
+//	window.go      count, distinct and sum over a sliding window; counts below a bound, in windows that follow each other
+//	sequence.go    steps one after the other, or in any order
+//	absent.go      a step that is not followed by another
+//	interval.go    regular contacts
+//	first_seen.go  combinations of values that were not there before
+//	fold.go        order, groups, deadlines, bounds
+package correlate
+
+import (
+	"time"
+
+	"tidegate/pipeline"
+)
+
+// A Kind says what a rule looks for in the signals of a group.
+type Kind int
+
+// The kinds of rules.
+const (
+	Count     Kind = iota // the number of signals
+	Distinct              // the number of different values of a field
+	Sum                   // the sum of a field
+	Sequence              // signals of several steps
+	Absent                // a signal of the first step without one of the second behind it
+	FirstSeen             // a value that the group did not have before
+	Interval              // signals at regular distances
+)
+
+// A Rule is what a Fold needs of a rule over several events. It is immutable.
+type Rule struct {
+	ID, Version string
+	Kind        Kind
+	Within      time.Duration // the window; 0 for FirstSeen and Interval
+
+	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at most Max. With
+	// a Max windows follow each other, at multiples of Within, and each is judged at its end. Without one (NoMax) the
+	// window is the one that ends with each signal.
+	Min, Max int64
+
+	Steps   []Step // two or more for Sequence, two for Absent, else one
+	Ordered bool   // the steps of a Sequence follow each other in the order of Steps
+
+	// Of FirstSeen: Learn is how long the values of a group are only learned, from its first signal; Remember is how long a value is
+	// known that does not come again.
+	Learn, Remember time.Duration
+
+	// Of Interval: how many contacts there must be, the bounds of the median distance between two of them, and how far a
+	// distance may differ from the median, as a part of it.
+	Contacts    int
+	MinInterval time.Duration
+	MaxInterval time.Duration
+	Jitter      float64 // 0.2: a fifth
+}
+
+// NoMax is Rule.Max of a rule that has no upper bound.
+const NoMax = int64(1)<<62 - 1
+
+// A Step is one kind of event that a rule looks for.
+type Step struct {
+	Name   string
+	Within time.Duration // longest time since the step before; 0: as long as the window
+	// Not: the rule matches only if no event of this step lies between the steps around it.
+	Not bool
+	// Until: an event of this step ends every sequence that has begun. It stands behind all others.
+	Until bool
+}
+
+// Memory returns how long a signal may matter: a Fold that lacks older ones returns the same matches.
+func (r *Rule) Memory() time.Duration {
+	switch r.Kind {
+	case FirstSeen:
+		return max(r.Learn, r.Remember)
+	case Interval:
+		return time.Duration(r.Contacts+1) * r.MaxInterval * 2
+	}
+	return 2 * r.Within
+}
+
+// A Signal is an event that matches a step of a rule.
+type Signal struct {
+	Rule, Version string
+	Step          int    // index in Rule.Steps
+	Group         string // of the event for this step; groups with equal texts are one
+	Start, End    int64  // when the event began and ended, ns since 1970
+	// Value is what is counted: for Distinct and FirstSeen the hash of a value, for Sum a number.
+	Value int64
+	Event pipeline.ID
+	Text  string // the text of the alert, with the values of this event
+	// Position of the event, which orders signals that ended at the same time.
+	Partition int32
+	Offset    int64
+	Index     uint32
+}
+
+// A Match is a rule that is fulfilled in a group.
+type Match struct {
+	Rule        *Rule
+	Group       string
+	At          int64   // the end of the signal, or the deadline, that fulfilled it; ns since 1970
+	First, Last int64   // begin of the earliest and the latest event that belongs to it
+	Count       int64   // events that belong to it and to no match of the group before
+	Events      []Event // up to maxEvents of them, in the order of their steps and times
+	Text        string  // of the signal that fulfilled it
+	Late        bool    // a signal of it came behind the watermark
+}
+
+// An Event names an event that belongs to a match.
+type Event struct {
+	Step  int
+	Start int64
+	ID    pipeline.ID
+}
+
+// maxEvents bounds the events that a match names.
+const maxEvents = 20

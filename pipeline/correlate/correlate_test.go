@@ -1,0 +1,423 @@
+package correlate_test
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
+)
+
+const second = int64(time.Second)
+
+// begin is the time of the tests, a multiple of all their windows.
+var begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+
+// signal returns a signal of the rule "r" in group "g" that lasts no time.
+func signal(step int, at float64) correlate.Signal {
+	end := begin + int64(at*float64(second))
+	s := correlate.Signal{Rule: "r", Version: "1", Step: step, Group: "g", Start: end, End: end}
+	binary.BigEndian.PutUint64(s.Event[:], uint64(end))
+	return s
+}
+
+// rule returns a rule with a number of steps.
+func rule(kind correlate.Kind, within time.Duration, steps int) *correlate.Rule {
+	r := &correlate.Rule{
+		ID: "r", Version: "1", Kind: kind, Within: within, Steps: make([]correlate.Step, steps), Ordered: true,
+		Min: 1, Max: correlate.NoMax,
+	}
+	return r
+}
+
+// fold returns the matches of signals, as "at count [first-last] events…" in seconds from begin.
+func fold(r *correlate.Rule, signals ...correlate.Signal) []string {
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	for _, s := range signals {
+		f.Add(s)
+	}
+	return render(f.Close())
+}
+
+func render(matches []correlate.Match) (out []string) {
+	seconds := func(at int64) string { return fmt.Sprint(float64(at-begin) / float64(second)) }
+	for _, m := range matches {
+		text := fmt.Sprintf("%s %d [%s-%s]", seconds(m.At), m.Count, seconds(m.First), seconds(m.Last))
+		for _, e := range m.Events {
+			text += fmt.Sprintf(" %d:%s", e.Step, seconds(e.Start))
+		}
+		if m.Late {
+			text += " late"
+		}
+		if m.Group != "g" {
+			text = m.Group + ": " + text
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func check(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+func TestCountMatchesInTheWindowThatEndsWithASignal(t *testing.T) {
+	r := rule(correlate.Count, 10*time.Second, 1)
+	r.Min = 3
+	check(t, fold(r, signal(0, 1), signal(0, 5), signal(0, 10)), "10 3 [1-10] 0:1 0:5 0:10")
+	check(t, fold(r, signal(0, 1), signal(0, 5), signal(0, 11)))
+	// Each further signal belongs to a match of its own, and each is counted once.
+	check(t, fold(r, signal(0, 1), signal(0, 2), signal(0, 3), signal(0, 4), signal(0, 30), signal(0, 31), signal(0, 32)),
+		"3 3 [1-3] 0:1 0:2 0:3", "4 1 [4-4] 0:4", "32 3 [30-32] 0:30 0:31 0:32")
+}
+
+func TestDistinctCountsValues(t *testing.T) {
+	r := rule(correlate.Distinct, 10*time.Second, 1)
+	r.Min = 3
+	value := func(v int64, at float64) correlate.Signal {
+		s := signal(0, at)
+		s.Value = v
+		return s
+	}
+	check(t, fold(r, value(1, 1), value(2, 2), value(1, 3), value(2, 4), value(3, 5)), "5 5 [1-5] 0:1 0:2 0:3 0:4 0:5")
+	check(t, fold(r, value(1, 1), value(2, 8), value(3, 11)))
+	check(t, fold(r, value(1, 1), value(2, 8), value(1, 9), value(3, 11)), "11 3 [8-11] 0:8 0:9 0:11")
+}
+
+func TestSumAddsValues(t *testing.T) {
+	r := rule(correlate.Sum, 10*time.Second, 1)
+	r.Min = 100
+	value := func(v int64, at float64) correlate.Signal {
+		s := signal(0, at)
+		s.Value = v
+		return s
+	}
+	check(t, fold(r, value(60, 1), value(39, 2), value(1, 3)), "3 3 [1-3] 0:1 0:2 0:3")
+	check(t, fold(r, value(60, 1), value(60, 11)))
+	check(t, fold(r, value(correlate.NoMax, 1), value(1<<62, 2), value(-5, 3), value(99, 30)),
+		"1 1 [1-1] 0:1", "2 1 [2-2] 0:2", "3 1 [3-3] 0:3")
+}
+
+func TestCountBelowABoundIsJudgedAtTheEndOfItsWindow(t *testing.T) {
+	r := rule(correlate.Count, 10*time.Second, 1)
+	r.Min, r.Max = 0, 1
+	check(t, fold(r, signal(0, 1), signal(0, 2), signal(0, 11)), "20 1 [11-11] 0:11", "30 0 [11-11]")
+	r.Min, r.Max = 2, 3
+	check(t, fold(r, signal(0, 1), signal(0, 2), signal(0, 10), signal(0, 21), signal(0, 22), signal(0, 23), signal(0, 24)),
+		"10 2 [1-2] 0:1 0:2")
+}
+
+func TestSequenceFollowsTheBeginOfEvents(t *testing.T) {
+	r := rule(correlate.Sequence, 10*time.Second, 3)
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(2, 11)), "11 3 [1-11] 0:1 1:2 2:11")
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(2, 11.1)))
+	check(t, fold(r, signal(1, 1), signal(0, 2), signal(2, 3)))
+	// The nearest events are taken: the first of step 0 is too old.
+	check(t, fold(r, signal(0, 1), signal(0, 4), signal(1, 5), signal(2, 14)), "14 3 [4-14] 0:4 1:5 2:14")
+	// A request that ends after the connection which it caused comes first all the same.
+	long := signal(0, 1)
+	long.End += 8 * second
+	check(t, fold(r, signal(1, 2), signal(2, 3), long), "9 3 [1-3] 0:1 1:2 2:3")
+	// One event is one step.
+	check(t, fold(r, signal(0, 1), signal(1, 1), signal(2, 1)))
+	// An event that completes another sequence is counted once.
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(2, 3), signal(2, 4)), "3 3 [1-3] 0:1 1:2 2:3", "4 1 [1-4] 0:1 1:2 2:4")
+}
+
+func TestStepsOfASequenceMayHaveAWindow(t *testing.T) {
+	r := rule(correlate.Sequence, 100*time.Second, 3)
+	r.Steps[2].Within = 5 * time.Second
+	check(t, fold(r, signal(0, 1), signal(1, 50), signal(2, 55)), "55 3 [1-55] 0:1 1:50 2:55")
+	check(t, fold(r, signal(0, 1), signal(1, 50), signal(2, 56)))
+	check(t, fold(r, signal(0, 1), signal(1, 20), signal(1, 50), signal(2, 54)), "54 3 [1-54] 0:1 1:50 2:54")
+}
+
+func TestStepThatMustNotOccur(t *testing.T) {
+	r := rule(correlate.Sequence, 10*time.Second, 3)
+	r.Steps[1].Not = true
+	check(t, fold(r, signal(0, 1), signal(2, 3)), "3 2 [1-3] 0:1 2:3")
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(2, 3)))
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(0, 2.5), signal(2, 3)), "3 2 [2.5-3] 0:2.5 2:3")
+	check(t, fold(r, signal(1, 0.5), signal(0, 1), signal(2, 3), signal(1, 4)), "3 2 [1-3] 0:1 2:3")
+}
+
+func TestUntilEndsWhatHasBegun(t *testing.T) {
+	r := rule(correlate.Sequence, 10*time.Second, 4)
+	r.Steps[3].Until = true
+	check(t, fold(r, signal(0, 1), signal(1, 2), signal(3, 3), signal(2, 4)))
+	check(t, fold(r, signal(0, 1), signal(3, 1.5), signal(1, 2), signal(2, 4)))
+	check(t, fold(r, signal(0, 1), signal(3, 3), signal(0, 4), signal(1, 5), signal(2, 6)), "6 3 [4-6] 0:4 1:5 2:6")
+	r.Ordered = false
+	check(t, fold(r, signal(2, 1), signal(0, 2), signal(3, 3), signal(1, 4)))
+	check(t, fold(r, signal(2, 1), signal(0, 2), signal(1, 3), signal(3, 4)), "3 3 [1-3] 0:2 1:3 2:1")
+}
+
+func TestStepsInAnyOrder(t *testing.T) {
+	r := rule(correlate.Sequence, 10*time.Second, 3)
+	r.Ordered = false
+	check(t, fold(r, signal(2, 1), signal(0, 2), signal(1, 11)), "11 3 [1-11] 0:2 1:11 2:1")
+	check(t, fold(r, signal(2, 1), signal(0, 2), signal(1, 11.5)))
+	// One event that is of two steps is only one of them.
+	check(t, fold(r, signal(0, 1), signal(1, 1), signal(2, 3)))
+	check(t, fold(r, signal(0, 1), signal(1, 1), signal(2, 3), signal(1, 4)), "4 3 [1-4] 0:1 1:4 2:3")
+}
+
+func TestAbsenceIsKnownWhenItsTimeIsOver(t *testing.T) {
+	r := rule(correlate.Absent, 10*time.Second, 2)
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	f.Add(signal(0, 1))
+	if m := f.Advance(begin + 11*second); len(m) != 0 {
+		t.Errorf("before the window is over: %v", render(m))
+	}
+	check(t, render(f.Advance(begin+11*second+1)), "11.000000001 1 [1-1] 0:1")
+	check(t, fold(r, signal(0, 1), signal(1, 11)))
+	check(t, fold(r, signal(0, 1), signal(0, 2), signal(1, 11.5)), "11.000000001 1 [1-1] 0:1")
+	check(t, fold(r, signal(1, 0.5), signal(0, 1)), "11.000000001 1 [1-1] 0:1")
+}
+
+func TestRegularContactsMatch(t *testing.T) {
+	r := rule(correlate.Interval, 0, 1)
+	r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 5, 10*time.Second, time.Minute, 0.2
+	check(t, fold(r, signal(0, 0), signal(0, 30), signal(0, 60), signal(0, 92), signal(0, 118)),
+		"118 5 [0-118] 0:0 0:30 0:60 0:92 0:118")
+	// Several requests at once are one contact.
+	check(t, fold(r, signal(0, 0), signal(0, 1), signal(0, 30), signal(0, 31), signal(0, 60), signal(0, 92), signal(0, 118)),
+		"118 5 [0-118] 0:0 0:30 0:60 0:92 0:118")
+	check(t, fold(r, signal(0, 0), signal(0, 30), signal(0, 45), signal(0, 92), signal(0, 118)))
+	check(t, fold(r, signal(0, 0), signal(0, 6), signal(0, 12), signal(0, 18), signal(0, 24)))
+	check(t, fold(r, signal(0, 0), signal(0, 100), signal(0, 200), signal(0, 300), signal(0, 400)))
+}
+
+func TestNewValuesOfAGroupMatchOnceItIsKnown(t *testing.T) {
+	r := rule(correlate.FirstSeen, 0, 1)
+	r.Learn, r.Remember = 10*time.Second, 100*time.Second
+	value := func(group string, v int64, at float64) correlate.Signal {
+		s := signal(0, at)
+		s.Group, s.Value = group, v
+		return s
+	}
+	check(t, fold(r, value("g", 1, 1), value("g", 2, 5), value("g", 3, 11), value("g", 3, 12), value("g", 1, 13)), "11 1 [11-11] 0:11")
+	// A new group learns first, and a value that was not there for long is new again.
+	check(t, fold(r, value("g", 1, 1), value("g", 2, 60), value("h", 1, 61), value("h", 3, 72), value("g", 1, 120)),
+		"60 1 [60-60] 0:60", "h: 72 1 [72-72] 0:72", "120 1 [120-120] 0:120")
+}
+
+// TestLateSignalsAreTakenAtTheWatermark: they match, and the match says so.
+func TestLateSignalsAreTakenAtTheWatermark(t *testing.T) {
+	r := rule(correlate.Count, 10*time.Second, 1)
+	r.Min = 2
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	f.Add(signal(0, 1))
+	check(t, render(f.Advance(begin+5*second)))
+	f.Add(signal(0, 2))
+	check(t, render(f.Advance(begin+6*second)), "5 2 [1-2] 0:1 0:2 late")
+	if c := f.Counts(); c.Late != 1 || c.Signals != 2 {
+		t.Errorf("counts %+v", c)
+	}
+}
+
+// TestRulesThatStayKeepTheirWindows: a rule with another version begins anew.
+func TestRulesThatStayKeepTheirWindows(t *testing.T) {
+	first, other := rule(correlate.Count, time.Minute, 1), rule(correlate.Count, time.Minute, 1)
+	first.Min, other.Min, other.ID = 2, 2, "other"
+	f := correlate.New([]*correlate.Rule{first, other}, correlate.DefaultLimits)
+	add := func(id, version string, at float64) {
+		s := signal(0, at)
+		s.Rule, s.Version = id, version
+		f.Add(s)
+	}
+	add("r", "1", 1)
+	add("other", "1", 1)
+	f.Advance(begin + 2*second)
+	changed := *other
+	changed.Version = "2"
+	f.SetRules([]*correlate.Rule{first, &changed})
+	add("r", "1", 3)
+	add("other", "2", 3)
+	add("other", "1", 3)
+	check(t, render(f.Advance(begin+4*second)), "3 2 [1-3] 0:1 0:3")
+	if c := f.Counts(); c.Unknown != 1 {
+		t.Errorf("counts %+v", c)
+	}
+	f.SetRules(nil)
+	if n := f.Groups(); n != 0 {
+		t.Errorf("%d groups without a rule", n)
+	}
+}
+
+// TestGroupsAreBounded: the group whose last signal is the longest ago is given up, first one of the rule that has too many.
+func TestGroupsAreBounded(t *testing.T) {
+	first, other := rule(correlate.Count, time.Hour, 1), rule(correlate.Count, time.Hour, 1)
+	first.Min, other.Min, other.ID = 2, 2, "other"
+	f := correlate.New([]*correlate.Rule{first, other}, correlate.Limits{Groups: 5, GroupsPerRule: 3, Waiting: 100})
+	at := 0.0
+	add := func(id, group string) {
+		s := signal(0, at)
+		s.Rule, s.Group = id, group
+		at++
+		f.Add(s)
+		f.Advance(begin + int64(at)*second)
+	}
+	for _, group := range []string{"a", "b", "c", "d"} {
+		add("other", "x")
+		add("r", group)
+	}
+	if n := f.Groups(); n != 4 {
+		t.Errorf("%d groups, want 3 of r and 1 of other", n)
+	}
+	if c := f.Counts(); c.Evicted != 1 {
+		t.Errorf("counts %+v", c)
+	}
+	add("r", "a") // evicts b
+	f.Add(correlate.Signal{Rule: "r", Version: "1", Group: "c", Start: begin + 20*second, End: begin + 20*second})
+	if m := f.Advance(begin + 21*second); len(m) != 1 {
+		t.Errorf("the group c has lost its window: %v", m)
+	}
+	for _, group := range []string{"x", "y", "z"} {
+		add("other", group)
+	}
+	if n := f.Groups(); n != 5 {
+		t.Errorf("%d groups", n)
+	}
+}
+
+// TestWaitingSignalsAreBounded: the earliest are taken before the watermark has come to them.
+func TestWaitingSignalsAreBounded(t *testing.T) {
+	r := rule(correlate.Count, time.Hour, 1)
+	f := correlate.New([]*correlate.Rule{r}, correlate.Limits{Groups: 5, GroupsPerRule: 3, Waiting: 2})
+	for at := range 5 {
+		f.Add(signal(0, float64(at)))
+	}
+	if m := f.Advance(begin); len(m) != 3 || f.Counts().Overtaken != 3 {
+		t.Errorf("%v, counts %+v", render(m), f.Counts())
+	}
+}
+
+// TestFoldHoldsNothingOfGroupsThatAreOver: a group without a signal for the memory of its rule is gone.
+func TestFoldHoldsNothingOfGroupsThatAreOver(t *testing.T) {
+	for kind := range correlate.Interval + 1 {
+		r := rule(kind, 10*time.Second, 2)
+		r.Contacts, r.MinInterval, r.MaxInterval, r.Learn, r.Remember = 3, time.Second, time.Minute, time.Second, time.Minute
+		for _, r.Max = range []int64{5, correlate.NoMax} {
+			f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+			f.Add(signal(0, 1))
+			f.Advance(begin + 2*second)
+			if f.Groups() != 1 {
+				t.Errorf("kind %d: %d groups", kind, f.Groups())
+			}
+			f.Advance(begin + 2*second + int64(r.Memory()) + second)
+			if f.Groups() != 0 {
+				t.Errorf("kind %d: %d groups that are over", kind, f.Groups())
+			}
+		}
+	}
+}
+
+// TestFloodHidesNoSequence: thousands of events of one step leave the sequence that began before them.
+func TestFloodHidesNoSequence(t *testing.T) {
+	r := rule(correlate.Sequence, time.Hour, 3)
+	r.Steps[1].Within = 10 * time.Second
+	signals := []correlate.Signal{signal(0, 1), signal(1, 5)}
+	for i := range 5000 {
+		signals = append(signals, signal(1, 20+float64(i)/10))
+	}
+	check(t, fold(r, append(signals, signal(2, 600))...), "600 3 [1-600] 0:1 1:5 2:600")
+}
+
+// TestOrderOfArrivalDoesNotMatter: signals that come in any order before the watermark passes them have the same matches.
+func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		r, signals := randomCase(random)
+		want := fold(r, signals...)
+
+		shuffled := slices.Clone(signals)
+		f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+		// Each signal arrives up to 20 s after its end, and the watermark is 20 s behind the arrival.
+		arrival := map[pipeline.ID]int64{}
+		for _, s := range shuffled {
+			arrival[s.Event] = s.End + random.Int64N(20*second)
+		}
+		slices.SortFunc(shuffled, func(a, b correlate.Signal) int { return cmp.Compare(arrival[a.Event], arrival[b.Event]) })
+		var matches []correlate.Match
+		for _, s := range shuffled {
+			matches = append(matches, f.Advance(arrival[s.Event]-20*second)...)
+			f.Add(s)
+		}
+		matches = append(matches, f.Close()...)
+		if got := render(matches); !slices.Equal(got, want) {
+			t.Fatalf("seed %d: rule %+v:\n%s\nwant\n%s", seed, r, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// TestFoldThatBeginsLaterAgrees: a fold that lacks what is older than Rule.Memory has the same matches from there on.
+func TestFoldThatBeginsLaterAgrees(t *testing.T) {
+	for seed := range uint64(300) {
+		r, signals := randomCase(rand.New(rand.NewPCG(seed, 2)))
+		if r.Kind == correlate.FirstSeen {
+			continue // its values are kept elsewhere
+		}
+		from := begin + 200*second
+		after := func(matches []correlate.Match) []string {
+			return render(slices.DeleteFunc(matches, func(m correlate.Match) bool { return m.At < from }))
+		}
+		whole := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+		part := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+		for _, s := range signals {
+			whole.Add(s)
+			if s.End >= from-int64(r.Memory()) {
+				part.Add(s)
+			}
+		}
+		want, got := after(whole.Close()), after(part.Close())
+		if !slices.Equal(got, want) {
+			t.Fatalf("seed %d: rule %+v:\n%s\nwant\n%s", seed, r, strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+// randomCase returns a rule and signals within 300 seconds.
+func randomCase(random *rand.Rand) (*correlate.Rule, []correlate.Signal) {
+	r := rule(correlate.Kind(random.IntN(7)), time.Duration(1+random.IntN(30))*time.Second, 1)
+	r.Min, r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 1+random.Int64N(4), 3, 2*time.Second, 20*time.Second, 0.4
+	r.Learn, r.Remember = 5*time.Second, 40*time.Second
+	switch r.Kind {
+	case correlate.Sequence:
+		r.Steps, r.Ordered = make([]correlate.Step, 2+random.IntN(3)), random.IntN(2) == 0
+		if r.Ordered && len(r.Steps) > 2 {
+			r.Steps[1].Not = random.IntN(2) == 0
+			r.Steps[2].Within = time.Duration(random.IntN(10)) * time.Second
+		}
+		if random.IntN(3) == 0 {
+			r.Steps = append(r.Steps, correlate.Step{Until: true})
+		}
+	case correlate.Absent:
+		r.Steps = make([]correlate.Step, 2)
+	case correlate.Count, correlate.Distinct, correlate.Sum:
+		if random.IntN(2) == 0 {
+			r.Max = r.Min + random.Int64N(3)
+			r.Min = random.Int64N(r.Min)
+		}
+	}
+	var signals []correlate.Signal
+	for i := range 20 + random.IntN(80) {
+		s := signal(random.IntN(len(r.Steps)), random.Float64()*300)
+		s.Start -= random.Int64N(int64(r.Within)*2/3 + 1)
+		s.Value = random.Int64N(5)
+		s.Group = string(rune('a' + random.IntN(2)))
+		binary.BigEndian.PutUint64(s.Event[8:], uint64(i))
+		signals = append(signals, s)
+	}
+	slices.SortFunc(signals, func(a, b correlate.Signal) int { return cmp.Compare(a.End, b.End) })
+	return r, signals
+}
