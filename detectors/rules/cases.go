@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 )
 
 // A Result is the outcome of one test case of a rule.
@@ -65,8 +66,12 @@ func (r *Rule) missingCase() string {
 func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
 	out := Result{Rule: rule.ID, Case: ruleCase.Name, File: rule.File, Line: ruleCase.Line, Want: ruleCase.Fires}
 
+	if rule.Correlation != nil {
+		return s.runStatefulCase(rule, ruleCase, out)
+	}
+
 	// Evaluate a copy, because verdicts are appended to it and the case may run again.
-	event := proto.Clone(ruleCase.event).(*pipeline.Event)
+	event := proto.Clone(ruleCase.events[0]).(*pipeline.Event)
 	start := time.Now()
 	s.Evaluate([]*pipeline.Event{event})
 	out.Took = time.Since(start)
@@ -84,6 +89,39 @@ func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
 		out.Problem = "expected a match, but the rule did not match: "
 	}
 	out.Problem += s.explain(rule, event)
+	return out
+}
+
+// runStatefulCase evaluates the events of a case in the order in which they ended, and lets the clock run on until Case.end has
+// passed, or else until no window is open any more.
+func (s *Set) runStatefulCase(rule *Rule, ruleCase Case, out Result) Result {
+	events := make([]*pipeline.Event, len(ruleCase.events))
+	for i, event := range ruleCase.events {
+		events[i] = proto.Clone(event).(*pipeline.Event)
+	}
+	start := time.Now()
+	fold := correlate.New([]*correlate.Rule{rule.Correlation}, correlate.DefaultLimits)
+	var signals []correlate.Signal
+	for _, signal := range s.Signals(events) {
+		if signal.Rule == rule.ID {
+			signals = append(signals, signal)
+			fold.Add(signal)
+		}
+	}
+	var matches []correlate.Match
+	if ruleCase.end > 0 && len(events) > 0 {
+		matches = fold.Advance(endOf(events[len(events)-1]) + int64(ruleCase.end))
+	} else {
+		matches = fold.Close()
+	}
+	out.Got, out.Took = len(matches) > 0, time.Since(start)
+	if out.Passed = out.Got == out.Want; out.Passed {
+		return out
+	}
+	if out.Problem = "expected no match, but the rule matched: "; out.Want {
+		out.Problem = "expected a match, but the rule did not match: "
+	}
+	out.Problem += rule.describeSignals(signals)
 	return out
 }
 

@@ -164,7 +164,7 @@ func TestExpressionsMatchTheseEvents(t *testing.T) {
 // TestErrorsNameTheirPosition: each error of a bad file begins with its line and column. The errors are those
 // of the golden file; with GOLDEN set it is rewritten.
 func TestErrorsNameTheirPosition(t *testing.T) {
-	for _, file := range []string{"broken", "types", "hostile", "shape", "hints"} {
+	for _, file := range []string{"broken", "types", "hostile", "shape", "hints", "correlation"} {
 		data, err := os.ReadFile("testdata/" + file + ".bad.yml")
 		if err != nil {
 			t.Fatal(err)

@@ -38,6 +38,8 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 		}
 	}
 
+	compiler.resolveReferences()
+
 	// 3. Any error prevents the whole Set: a set that lacks some rules would look complete.
 	if err := errorsOf(files, compiler.configErrors); err != nil {
 		return nil, err
@@ -45,12 +47,10 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 
 	// 4. Disabled rules are compiled and checked like the others, and left out of the index.
 	rulesOfFile := map[string]int{}
-	for _, rule := range compiler.rules {
+	for _, rule := range compiler.parsed {
 		rulesOfFile[rule.File]++
 	}
-	compiler.rules = slices.DeleteFunc(compiler.rules, func(rule *compiledRule) bool {
-		return slices.Contains(cfg.Disable, rule.ID)
-	})
+	compiler.disableRules()
 	set := newSet(compiler, cfg, log, metrics)
 	set.warnings, set.rulesOfFile = compiler.checkIDs(), rulesOfFile
 	set.took = time.Since(start)
@@ -115,14 +115,29 @@ type compiler struct {
 	cfg    Config
 	slots  *slotTable
 	parsed map[string]*parsedRule // by id, also rules with errors
-	rules  []*compiledRule        // rules without errors
+	rules  []*compiledRule        // rules and steps without errors: what is evaluated
 	lints  []Lint
 	total  int // number of rules so far, with and without errors
 
+	correlations []*parsedRule // rules over several events, also those with errors
+	references   []reference
 	configErrors []*config.Error
 }
 
-// A compiledRule is a rule with its prefilter, from which the index is built.
+// disableRules removes the rules that the configuration disables, and the steps of such rules.
+func (c *compiler) disableRules() {
+	disabled := func(id string) bool { return slices.Contains(c.cfg.Disable, id) }
+	c.correlations = slices.DeleteFunc(c.correlations, func(parsed *parsedRule) bool { return disabled(parsed.ID) })
+	c.rules = slices.DeleteFunc(c.rules, func(rule *compiledRule) bool {
+		if !rule.isStep {
+			rule.signals = slices.DeleteFunc(rule.signals, func(s *step) bool { return disabled(s.rule.ID) })
+			return disabled(rule.ID)
+		}
+		return disabled(rule.signals[0].rule.ID)
+	})
+}
+
+// A compiledRule is a rule or a step with its prefilter, from which the index is built.
 type compiledRule struct {
 	*Rule
 	prefilter prefilter
@@ -142,6 +157,13 @@ func (c *compiler) checkIDs() (warnings []string) {
 	check("disable", c.cfg.Disable)
 	check("exceptions", slices.Sorted(maps.Keys(c.cfg.Exceptions)))
 	check("severity", slices.Sorted(maps.Keys(c.cfg.Severity)))
+	for _, parsed := range c.correlations {
+		for _, id := range parsed.references {
+			if slices.Contains(c.cfg.Disable, id) {
+				warnings = append(warnings, fmt.Sprintf("rules.disable: %s refers to %s, which is disabled", parsed.ID, id))
+			}
+		}
+	}
 	return warnings
 }
 
@@ -200,35 +222,50 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 
 	// 2. Compile every part, also after an error in another, so that all errors of the rule are reported.
 	rule := &parsed.Rule
-	if parsed.when.IsSet() {
-		rule.When, rule.when = parsed.when.Value, c.compileText(parsed, parsed.when)
-	}
 	for _, exception := range parsed.exceptions {
 		rule.Exceptions = append(rule.Exceptions, exception.Value)
 		rule.exceptions = append(rule.exceptions, c.compileText(parsed, exception))
 	}
 	c.applyConfig(parsed)
-	c.compileAlert(parsed)
-	if rule.when == nil {
+	c.parseAlert(parsed)
+	if parsed.correlation != nil {
+		c.compileCorrelation(parsed)
 		return
 	}
-	rule.exceptionSlots = slotsOfExceptions(rule)
-
-	// 3. The rule can match events that pass the prefilter of its condition and are of a dataset that the
-	// file lists. An empty intersection is a mistake of the author.
-	filter := c.slots.prefilterOf(rule.when.root, true, noElement)
-	if filter.datasets &= parsed.datasets; filter.datasets == 0 {
-		parsed.when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, parsed.datasets))
+	if !parsed.when.IsSet() || !c.compileCondition(parsed, rule, parsed.when) {
 		return
 	}
-	rule.datasets, rule.Datasets, rule.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
+	if rule.template == nil {
+		rule.template = c.defaultAlert(rule.when)
+	}
 
-	// 4. The hash is the version of a rule whose file has none.
+	// 3. The hash is the version of a rule whose file has none.
 	if rule.Hash = parsed.contentHash(); rule.Version == "" {
 		rule.Version = rule.Hash
 	}
-	c.lintRule(rule)
+	c.lintCondition(rule)
+	c.lintCases(rule)
+}
+
+// compileCondition compiles the condition of a rule or of a step and appends it to c.rules. It reports whether there was
+// no error; errors are added to the file.
+func (c *compiler) compileCondition(parsed *parsedRule, rule *Rule, when config.Text) bool {
+	rule.When, rule.when = when.Value, c.compileText(parsed, when)
+	if rule.when == nil {
+		return false
+	}
+	rule.exceptionSlots = slotsOfExceptions(rule)
+
+	// It can match events that pass the prefilter of its condition and are of a dataset that the file lists. An empty
+	// intersection is a mistake of the author.
+	filter := c.slots.prefilterOf(rule.when.root, true, noElement)
+	if filter.datasets &= parsed.datasets; filter.datasets == 0 {
+		when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, parsed.datasets))
+		return false
+	}
+	rule.datasets, rule.Datasets, rule.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
 	c.rules = append(c.rules, &compiledRule{rule, filter})
+	return true
 }
 
 // slotsOfExceptions returns the slots that the exceptions of a rule read and its condition does not.
@@ -253,36 +290,30 @@ func (c *compiler) compileText(parsed *parsedRule, text config.Text) *expression
 	return compiled
 }
 
-// compileAlert parses the template of a rule. The default template lists the first fields that the condition
-// reads.
-func (c *compiler) compileAlert(parsed *parsedRule) {
-	rule := &parsed.Rule
-	if parsed.alert.IsSet() {
-		var errs []syntaxError
-		rule.Alert = strings.TrimSpace(parsed.alert.Value)
-		rule.template, errs = parseTemplate(parsed.alert.Value)
-		addErrors(parsed.alert, errs)
+// parseAlert parses the template of a rule that has one.
+func (c *compiler) parseAlert(parsed *parsedRule) {
+	if !parsed.alert.IsSet() {
 		return
 	}
-	if rule.when == nil {
-		return
-	}
+	var errs []syntaxError
+	parsed.Alert = strings.TrimSpace(parsed.alert.Value)
+	parsed.template, errs = parseTemplate(parsed.alert.Value)
+	addErrors(parsed.alert, errs)
+}
 
-	// Collect the fields. Slots are sorted by their first use in the set; lower(field) and len(field) have
-	// the same field.
+// defaultAlert returns a template of the first fields that a condition reads, as "name=value name=value".
+func (c *compiler) defaultAlert(when *expression) (out template) {
+	// Slots are sorted by their first use in the set; lower(field) and len(field) have the same field.
 	const most = 5
 	var fields []*pipeline.Field
-	for _, slot := range rule.when.slots {
+	for _, slot := range when.slots {
 		field := c.slots.list[slot].field
 		if field != nil && !slices.Contains(fields, field) && len(fields) < most {
 			fields = append(fields, field)
+			out = append(out, templatePart{text: field.Name + "=", field: field})
 		}
 	}
-
-	// Write them as "name=value name=value".
-	for _, field := range fields {
-		rule.template = append(rule.template, templatePart{text: field.Name + "=", field: field})
-	}
+	return out
 }
 
 // contentHash returns a hash of everything that determines which events a rule matches and what its verdicts
@@ -334,8 +365,8 @@ func identifiers(text string) []string {
 	return slices.Compact(all)
 }
 
-// lintRule adds lints for a rule that the index cannot rule out, and for a missing test case.
-func (c *compiler) lintRule(rule *Rule) {
+// lintCondition adds lints for the conditions of a rule or a step, and one if the index cannot rule it out.
+func (c *compiler) lintCondition(rule *Rule) {
 	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
 	if !rule.Indexed {
 		lint.Message = "has no index key: it is evaluated for every event of " +
@@ -357,6 +388,11 @@ func (c *compiler) lintRule(rule *Rule) {
 			c.lints = append(c.lints, lint)
 		}
 	}
+}
+
+// lintCases adds lints for the group of a rule and for a missing test case.
+func (c *compiler) lintCases(rule *Rule) {
+	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
 	for _, message := range lintGroup(rule.Group) {
 		lint.Message = message
 		c.lints = append(c.lints, lint)

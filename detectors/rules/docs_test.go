@@ -68,10 +68,12 @@ func TestDocumentNamesEveryKeyAndFunction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, form := range []any{yamlRule{}, yamlFile{}, yamlCase{}} {
+	for _, form := range []any{
+		yamlRule{}, yamlCorrelation{}, yamlFile{}, yamlCase{}, yamlCaseEvent{}, yamlStep{}, yamlSequence{}, yamlDistinct{}, yamlSum{}, yamlFirstSeen{}, yamlInterval{},
+	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(form)) {
 			key := field.Tag.Get("yaml")
-			if key == "" {
+			if key == "" || key == ",inline" {
 				continue
 			}
 			if !strings.Contains(string(document), "`"+key+"`") && !strings.Contains(string(document), key+":") {

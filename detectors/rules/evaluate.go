@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 )
 
 var _ pipeline.Detector = (*Set)(nil)
 
 // A Set holds compiled rules and their index. It is immutable and safe for concurrent use.
 type Set struct {
-	rules       []*Rule // by id, which is the order of verdicts
+	rules       []*Rule // by id
+	evaluated   []*Rule // what the index finds: rules over one event and the steps of the others; by id, which is the order of verdicts
 	slots       *slotTable
 	index       *index
 	lints       []Lint
@@ -49,11 +51,20 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	for _, rule := range c.rules {
 		rule.stats = metrics.ruleStats(rule.ID)
 		rule.stats.suspended.Store(false) // A load ends every suspension.
-		set.rules = append(set.rules, rule.Rule)
+		set.evaluated = append(set.evaluated, rule.Rule)
+		if !rule.isStep {
+			set.rules = append(set.rules, rule.Rule)
+		}
 		prefilters = append(prefilters, rule.prefilter)
 		parts = append(parts, rule.ID+" "+rule.Version+" "+rule.Hash)
 		enabled[rule.ID] = true
 	}
+	for _, parsed := range c.correlations {
+		set.rules = append(set.rules, &parsed.Rule)
+		parts = append(parts, parsed.ID+" "+parsed.Version+" "+parsed.Hash)
+		enabled[parsed.ID] = true
+	}
+	slices.SortFunc(set.rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
 	set.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
 	set.index = newIndex(set.slots, prefilters)
 	set.version = shortHash(parts...)
@@ -93,11 +104,22 @@ func (s *Set) releaseWorker(w *worker) {
 	}
 }
 
-// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids.
-func (s *Set) Evaluate(block []*pipeline.Event) {
+// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids. Rules over several events
+// have no verdicts.
+func (s *Set) Evaluate(block []*pipeline.Event) { s.evaluate(block, nil) }
+
+// Signals does what Evaluate does, and returns the signals of the rules over several events. The index of a signal is that of
+// its event in block.
+func (s *Set) Signals(block []*pipeline.Event) []correlate.Signal {
+	signals := []correlate.Signal{}
+	s.evaluate(block, &signals)
+	return signals
+}
+
+func (s *Set) evaluate(block []*pipeline.Event, signals *[]correlate.Signal) {
 	worker := s.acquireWorker()
 	candidates, verdicts := 0, 0
-	for _, event := range block {
+	for index, event := range block {
 		worker.values.setEvent(event)
 
 		// Evaluate only the rules that the index finds. A slot is computed when the index or the first rule
@@ -105,9 +127,16 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		found := worker.finder.candidates(event.Dataset)
 		candidates += len(found)
 		for _, i := range found {
-			if r := s.rules[i]; s.evaluateRule(worker, r) {
+			rule := s.evaluated[i]
+			if rule.isStep && signals == nil || !s.evaluateRule(worker, rule) {
+				continue
+			}
+			if signals != nil {
+				*signals = rule.appendSignals(*signals, event, index)
+			}
+			if !rule.isStep {
 				verdicts++
-				event.Verdicts = append(event.Verdicts, r.verdict(event))
+				event.Verdicts = append(event.Verdicts, rule.verdict(event))
 			}
 		}
 	}
@@ -170,6 +199,17 @@ func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	return holds
 }
 
+// appendSignals appends the signals of an event that r matches. index is that of the event in its block.
+func (r *Rule) appendSignals(signals []correlate.Signal, event *pipeline.Event, index int) []correlate.Signal {
+	for _, step := range r.signals {
+		if signal, ok := step.signal(event, r.template); ok {
+			signal.Index = uint32(index)
+			signals = append(signals, signal)
+		}
+	}
+	return signals
+}
+
 // verdict returns the verdict of r on event. Nothing in it aliases the event.
 func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
 	verdict := pipeline.VerdictFromVTPool()
@@ -177,6 +217,6 @@ func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
 	verdict.Severity, verdict.Score = r.Severity, r.Score
 	verdict.Tags = append(verdict.Tags[:0], r.Tags...)
 	verdict.Evidence = r.template.render(event)
-	verdict.Group = groupOf(r.groupFields, event)
+	verdict.Group = groupOf(r.groupFields, r.Group, event)
 	return verdict
 }

@@ -485,7 +485,7 @@ func TestEveryFieldCanBeSetInACase(t *testing.T) {
 		}
 		document := config.Parse("x", fmt.Appendf(nil, `{"%s": %s%s}`, field.Name, value, extra))
 		root, _ := document.Root()
-		event := parseEvent(root)
+		event := parseEvent(root, 0)
 		if err := document.Err(); err != nil {
 			t.Errorf("%s: %v", field.Name, err)
 			continue

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"tidegate/pipeline"
@@ -12,16 +13,17 @@ import (
 
 // parseEvent parses the event of a test case: fields with nested or dotted names, as `tidegate replay -o
 // jsonl` prints them. If event.dataset is absent, it follows from the other fields. Fields that are computed
-// or written later are ignored, so that a printed event can be pasted unchanged.
-func parseEvent(node config.Node) *pipeline.Event {
+// or written later are ignored, so that a printed event can be pasted unchanged. number replaces {n} in texts; 0 replaces
+// nothing.
+func parseEvent(node config.Node, number int) *pipeline.Event {
 	if !node.IsMapping() {
 		node.Errorf("expected a mapping of fields, got %s", node.Kind())
 		return nil
 	}
 	if isStoredRow(node) {
-		return parseStoredRow(node)
+		return parseStoredRow(node, number)
 	}
-	fixture := fixture{nodes: map[*pipeline.Field]config.Node{}}
+	fixture := fixture{number: number, nodes: map[*pipeline.Field]config.Node{}}
 	fixture.setFields(node, node.Key(), "", 0)
 	event, err := fixture.builder.Event()
 	switch {
@@ -38,6 +40,7 @@ func parseEvent(node config.Node) *pipeline.Event {
 // A fixture is the event of a test case that is being parsed.
 type fixture struct {
 	builder pipeline.Builder
+	number  int                             // replaces {n} in texts
 	nodes   map[*pipeline.Field]config.Node // the values, for errors
 }
 
@@ -53,10 +56,10 @@ func isStoredRow(node config.Node) bool {
 }
 
 // parseStoredRow returns the event of a row.
-func parseStoredRow(node config.Node) *pipeline.Event {
+func parseStoredRow(node config.Node, number int) *pipeline.Event {
 	row := map[string]any{}
 	for _, entry := range node.Entries() {
-		row[entry.Key] = valueOf(entry.Value)
+		row[entry.Key] = valueOf(entry.Value, number)
 	}
 	fields, ok := pipeline.FieldsOfRow(row)
 	if !ok {
@@ -150,13 +153,19 @@ func (f *fixture) setFields(n config.Node, key, prefix string, depth int) {
 		case strings.HasPrefix(name, "verdict."):
 		default:
 			f.nodes[field] = value
-			setField(&f.builder, field, value)
+			setField(&f.builder, field, value, f.number)
 		}
 	}
 }
 
-func setField(b *pipeline.Builder, f *pipeline.Field, node config.Node) {
-	err := b.Set(f, valueOf(node))
+func setField(b *pipeline.Builder, f *pipeline.Field, node config.Node, number int) {
+	value := valueOf(node, number)
+	if text, ok := value.(string); ok && number > 0 && f.Num != nil { // {n} stands between quotes, also where it is a number
+		if parsed, err := strconv.ParseInt(text, 10, 64); err == nil {
+			value = parsed
+		}
+	}
+	err := b.Set(f, value)
 	// The node has the kind of the value as it was written: whether a number has no quotes.
 	var mismatch *pipeline.TypeError
 	switch {
@@ -168,12 +177,12 @@ func setField(b *pipeline.Builder, f *pipeline.Field, node config.Node) {
 	}
 }
 
-// valueOf returns a value of a file as pipeline.Field.Set takes it.
-func valueOf(node config.Node) any {
+// valueOf returns a value of a file as pipeline.Field.Set takes it, with number in place of {n} in texts.
+func valueOf(node config.Node, number int) any {
 	if node.IsList() {
 		var list []any
 		for _, item := range node.Items() {
-			list = append(list, valueOf(item))
+			list = append(list, valueOf(item, number))
 		}
 		return list
 	}
@@ -185,6 +194,9 @@ func valueOf(node config.Node) any {
 		return labels
 	}
 	if text, ok := node.Text(); ok {
+		if number > 0 {
+			text = strings.ReplaceAll(text, "{n}", strconv.Itoa(number))
+		}
 		return text
 	}
 	if number, ok := node.Int(); ok {

@@ -12,7 +12,7 @@ import (
 func caseEvent(text string) (*pipeline.Event, error) {
 	document := config.Parse("t.yaml", []byte(text))
 	root, _ := document.Root()
-	event := parseEvent(root)
+	event := parseEvent(root, 0)
 	return event, document.Err()
 }
 

@@ -211,17 +211,11 @@ func fieldNames() []string {
 
 // foreignKeys maps keys of other rule languages to hints.
 var foreignKeys = map[string]string{
-	"threshold": oneEventHint,
-	"count":     oneEventHint,
-	"timeframe": oneEventHint,
-	"window":    oneEventHint,
-	"within":    oneEventHint,
-	"sequence":  oneEventHint,
+	"threshold": "write count: \">= 10\"",
+	"timeframe": "write within: 5m",
+	"window":    "write within: 5m",
 	"detection": "this looks like a Sigma rule: write its condition as when: (docs/RULES.md)",
 	"logsource": "this looks like a Sigma rule: name the datasets as datasets:",
 	"level":     "use severity",
 	"condition": "use when",
 }
-
-// oneEventHint is the hint for keys of rules that correlate events.
-const oneEventHint = "rules over several events do not exist yet: a rule is evaluated on one event"

@@ -36,7 +36,7 @@ func TestMessagesOfTheCompilerSayWhatToWrite(t *testing.T) {
 
 	// A key of another rule language, and a case that fails.
 	_, err := compileText(t, ruleYAML("r", `url.path == "/x"`)+"  threshold: 5\n")
-	if err == nil || !strings.Contains(err.Error(), "t.yaml:5:3: r: threshold: unknown key: rules over several events do not exist yet") {
+	if err == nil || !strings.Contains(err.Error(), "t.yaml:5:3: r: threshold: unknown key: write count") {
 		t.Error(err)
 	}
 	set, err := compileText(t, ruleYAML("r", `dns.question.name endsWith ".duckdns.org"`)+

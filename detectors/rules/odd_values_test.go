@@ -16,12 +16,16 @@ func TestOddValuesAreErrors(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(err, "no files")
 	}
+	texts := blocks(t, "../../docs/RULES.md", "yaml")
 	for _, name := range append(files, "../../rules/containers.yaml", "../../rules/memcached.yaml") {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines := strings.Split(string(data), "\n")
+		texts = append(texts, string(data))
+	}
+	for _, text := range texts {
+		lines := strings.Split(text, "\n")
 		for i, line := range lines {
 			key := line[:len(line)-len(strings.TrimLeft(line, " -"))]
 			indent := len(key)

@@ -16,12 +16,15 @@ import (
 // the file, for errors.
 type parsedRule struct {
 	Rule
+	doc        *config.Document // of the file
 	node       config.Node
 	names      *names // lists and macros that the rule can use
 	when       config.Text
 	exceptions []config.Text
 	alert      config.Text
 	datasets   datasetMask // the datasets that the file lists; all if it lists none
+
+	correlation *parsedCorrelation // nil: a rule over one event
 }
 
 // yamlRule is the YAML form of a rule.
@@ -42,26 +45,12 @@ type yamlRule struct {
 	Group       yamlTexts   `yaml:"group"`
 	Alert       config.Text `yaml:"alert"`
 	Tests       []yamlCase  `yaml:"tests"`
+
+	Correlation yamlCorrelation `yaml:",inline"`
 }
 
 // UnknownKey returns a hint for a key of another rule language, or "".
 func (*yamlRule) UnknownKey(key string) string { return foreignKeys[key] }
-
-// yamlCase is the YAML form of a test case.
-type yamlCase struct {
-	Name  config.Text `yaml:"name"`
-	Fires *bool       `yaml:"fires"`
-	Event config.Node `yaml:"event"`
-
-	node config.Node // the whole case, for its line and for errors
-}
-
-// DecodeNode decodes a test case and keeps its node.
-func (c *yamlCase) DecodeNode(node config.Node) {
-	type plain yamlCase // without DecodeNode, which would call itself
-	node.Decode((*plain)(c))
-	c.node = node
-}
 
 // A yamlTexts is a list of texts, or one text.
 type yamlTexts []config.Text
@@ -107,11 +96,11 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	var form yamlRule
 	node.Decode(&form)
 	rule := &parsedRule{
-		node: node, names: &file.names, when: form.When, exceptions: form.Exceptions, alert: form.Alert,
+		doc: file.doc, node: node, names: &file.names, when: form.When, exceptions: form.Exceptions, alert: form.Alert,
 	}
 	rule.File, rule.Line = file.doc.File, node.Position().Line
 	for _, key := range []string{"id", "title", "severity", "when"} {
-		if !hasKey(node, key) {
+		if !hasKey(node, key) && (key != "when" || len(form.Correlation.kinds()) == 0) {
 			file.doc.AddError(node.Position(), node.Key()+key, "is missing")
 		}
 	}
@@ -128,7 +117,8 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	rule.parseSeverity(form.Severity)
 	rule.parseScore(form.Score)
 	rule.parseDatasets(append(form.Dataset, form.Datasets...))
-	rule.parseGroup(form.Group)
+	rule.Group, rule.groupFields = parseFields(form.Group)
+	rule.parseCorrelation(form.When, &form.Correlation)
 	rule.parseCases(form.Tests)
 	rule.checkLimits()
 	return rule
@@ -217,54 +207,6 @@ func (r *parsedRule) parseDatasets(list yamlTexts) {
 			name.Errorf("unknown dataset %q%s", name.Value, hint)
 		}
 		r.datasets |= maskOf(dataset)
-	}
-}
-
-// parseGroup sets Group and groupFields. The fields are those that a rule can read.
-func (r *parsedRule) parseGroup(list yamlTexts) {
-	for i, name := range list {
-		if i == maxGroup {
-			name.Errorf("more than %d fields", maxGroup)
-			return
-		}
-		field := pipeline.Lookup(name.Value)
-		if field == nil {
-			name.Errorf("%s", unknownName(name.Value, nil))
-			continue
-		}
-		if _, err := fieldKind(field); err != nil {
-			name.Errorf("%v", err)
-			continue
-		}
-		r.Group = append(r.Group, field.Name)
-		r.groupFields = append(r.groupFields, field)
-	}
-}
-
-// parseCases sets Tests.
-func (r *parsedRule) parseCases(list []yamlCase) {
-	for i, form := range list {
-		if i == maxTests {
-			form.node.Errorf("more than %d test cases", maxTests)
-			return
-		}
-		parsed := Case{Name: fmt.Sprintf("case %d", i+1), Line: form.node.Position().Line}
-		if form.Name.IsSet() {
-			parsed.Name = nonEmptyText(form.Name)
-		}
-
-		// Decode has reported a key of the wrong type, so only an absent key is reported as missing.
-		if form.Fires != nil {
-			parsed.Fires = *form.Fires
-		} else if !hasKey(form.node, "fires") {
-			form.node.Named(form.node.Key() + ".fires").Errorf("is missing")
-		}
-		if form.Event.IsSet() {
-			parsed.event = parseEvent(form.Event)
-		} else {
-			form.node.Named(form.node.Key() + ".event").Errorf("is missing")
-		}
-		r.Tests = append(r.Tests, parsed)
 	}
 }
 

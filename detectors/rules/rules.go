@@ -1,5 +1,5 @@
 // Package rules evaluates rules that people write: YAML files in which each rule is an expression over the
-// fields of one event.
+// fields of one event, or several of them over the events of a group.
 //
 // Load compiles rule files (those shipped in tidegate/rules and those of a folder) into a Set. A Set is a
 // pipeline.Detector: the engine passes it blocks of events, and it appends a Verdict for each rule that
@@ -17,6 +17,8 @@
 //	closures.go                   compiles the nodes to Go functions
 //	prefilter.go, datasets.go     derive conditions without which the rule cannot match
 //	compiler.go                   does all this for each rule of a set
+//	parsed_correlation.go, correlation.go
+//	                              do it for rules over several events
 //
 // The path of an event, at run time:
 //
@@ -33,11 +35,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	shipped "tidegate/rules"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
+	"tidegate/pipeline/correlate"
 )
 
 // A Rule is a compiled rule.
@@ -65,6 +69,10 @@ type Rule struct {
 	// its datasets.
 	Indexed bool
 
+	// Correlation is what the rule looks for in the events of a group, of a rule over several events; else nil. Such a rule has
+	// no condition of its own.
+	Correlation *correlate.Rule
+
 	// The compiled forms of Group, Alert, When, Exceptions and Datasets.
 	groupFields []*pipeline.Field
 	template    template
@@ -73,17 +81,22 @@ type Rule struct {
 	datasets    datasetMask
 
 	shipped        bool
-	exceptionSlots []int // slots that exceptions read and when does not
+	conditions     []*Rule  // of a rule over several events: those of its steps
+	references     []string // of a rule over several events: ids of the rules that its steps refer to
+	signals        []*step  // the steps that an event is a signal of if it matches
+	isStep         bool     // the condition of a step: its matches are signals only
+	exceptionSlots []int    // slots that exceptions read and when does not
 
 	stats *ruleStats // shared with the same rule of earlier sets
 }
 
-// A Case is a test case of a rule: an event that the rule must match, or must not match.
+// A Case is a test case of a rule: events that the rule must match, or must not match.
 type Case struct {
-	Name  string
-	Line  int
-	Fires bool // the rule must match
-	event *pipeline.Event
+	Name   string
+	Line   int
+	Fires  bool              // the rule must match
+	events []*pipeline.Event // one for a rule over one event
+	end    time.Duration     // how long the clock of a rule over several events runs on behind the last event
 }
 
 // A Lint is a hint about a rule that compiles and could be better.

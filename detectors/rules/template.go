@@ -117,14 +117,16 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 // groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
 // of the names and values of fields, or else it is the container or host. Different values have different groups. A group
 // that is too long is cut and ends with a hash of the whole.
-func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
+//
+// names are the names of the fields in the group: those of the first step where a step of a rule over several events has other fields.
+func groupOf(fields []*pipeline.Field, names []string, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return event.OwnerGroup()
 	}
 	var buf [maxGroupBytes]byte
 	group := buf[:0]
-	for _, field := range fields {
-		group = pipeline.AppendGroup(group, field.Name, field.Text(event))
+	for i, field := range fields {
+		group = pipeline.AppendGroup(group, names[i], field.Text(event))
 	}
 	if len(group) <= maxGroupBytes {
 		return string(group)

@@ -1,0 +1,192 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/config"
+	"tidegate/pipeline/correlate"
+)
+
+// A step makes the signals of one step of a rule over several events.
+type step struct {
+	rule   *Rule // over several events
+	index  int
+	group  []*pipeline.Field // in the order of rule.Group; none: the owner of the event
+	values []*pipeline.Field // what is counted
+}
+
+// A reference is a step whose events are those that another rule matches.
+type reference struct {
+	step *step
+	id   config.Text
+}
+
+// compileCorrelation compiles the conditions of the steps of a rule over several events. Each becomes a Rule that is
+// evaluated like the others, and whose matches are signals instead of verdicts.
+func (c *compiler) compileCorrelation(parsed *parsedRule) {
+	rule, fold := &parsed.Rule, parsed.correlation.fold
+	rule.Correlation, fold.ID = fold, rule.ID
+	hasAlert := rule.template != nil
+	for i, of := range parsed.correlation.steps {
+		target := &step{rule: rule, index: i, group: of.group}
+		if !fold.Steps[i].Not && !fold.Steps[i].Until {
+			target.values = parsed.correlation.values
+		}
+		for _, id := range of.rules {
+			c.references = append(c.references, reference{target, id})
+		}
+		if !of.when.IsSet() {
+			continue
+		}
+		condition := &Rule{
+			ID: rule.ID, Severity: rule.Severity, File: rule.File, Line: rule.Line, isStep: true, signals: []*step{target},
+			Exceptions: rule.Exceptions, exceptions: rule.exceptions,
+		}
+		if len(parsed.correlation.steps) > 1 {
+			condition.ID += "/" + fold.Steps[i].Name
+		}
+		if c.compileCondition(parsed, condition, of.when) {
+			c.lintCondition(condition)
+			if !hasAlert && !fold.Steps[i].Not && !fold.Steps[i].Until {
+				rule.template = c.defaultAlert(condition.when) // the text is that of the last step's event
+			}
+		}
+		rule.conditions = append(rule.conditions, condition)
+		rule.datasets |= condition.datasets
+	}
+	c.correlations = append(c.correlations, parsed)
+}
+
+// resolveReferences adds the steps that refer to a rule to the signals of that rule, and computes the hashes of the
+// rules over several events, which depend on the rules that they refer to.
+func (c *compiler) resolveReferences() {
+	compiled := map[string]*Rule{}
+	for _, rule := range c.rules {
+		if !rule.isStep {
+			compiled[rule.ID] = rule.Rule
+		}
+	}
+	referred := map[*Rule][]string{} // the hashes of the rules that a rule refers to
+	for _, ref := range c.references {
+		id := ref.id.Value
+		target, rule := compiled[id], ref.step.rule
+		switch {
+		case target != nil:
+			target.signals = append(target.signals, ref.step)
+			rule.datasets |= target.datasets
+			rule.references = append(rule.references, id)
+			referred[rule] = append(referred[rule], target.Hash)
+		case c.parsed[id] == nil:
+			ref.id.Errorf("no rule has the id %q%s", id, config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed))))
+		case c.parsed[id].correlation != nil:
+			ref.id.Errorf("%s is a rule over several events itself: a step looks for single events", id)
+		}
+	}
+	for _, parsed := range c.correlations {
+		rule := &parsed.Rule
+		rule.Datasets, rule.Indexed = rule.datasets.names(), true
+		for _, condition := range rule.conditions {
+			rule.Indexed = rule.Indexed && condition.Indexed
+		}
+		if rule.Hash = shortHash(append(parsed.correlationContent(), referred[rule]...)...); rule.Version == "" {
+			rule.Version = rule.Hash
+		}
+		rule.Correlation.Version = rule.Version
+		for _, condition := range rule.conditions {
+			condition.Hash, condition.Version = rule.Hash, rule.Version
+		}
+		c.lintCases(rule)
+	}
+}
+
+// correlationContent returns what determines the matches of a rule over several events, but for the rules that it refers to.
+func (p *parsedRule) correlationContent() []string {
+	content := []string{p.contentHash()}
+	parts := *p.correlation.fold
+	parts.Version = ""
+	content = append(content, fmt.Sprintf("%+v", parts))
+	for i, of := range p.correlation.steps {
+		content = append(content, fmt.Sprint("step", i))
+		if of.when.IsSet() {
+			content = append(content, of.when.Value, dependencies(of.when.Value, p.names, 0))
+		}
+		for _, field := range of.group {
+			content = append(content, field.Name)
+		}
+	}
+	for _, field := range p.correlation.values {
+		content = append(content, field.Name)
+	}
+	return content
+}
+
+// Correlations returns the rules over several events, for a correlate.Fold.
+func (s *Set) Correlations() (out []*correlate.Rule) {
+	for _, rule := range s.rules {
+		if rule.Correlation != nil {
+			out = append(out, rule.Correlation)
+		}
+	}
+	return out
+}
+
+// signal returns the signal of an event that matches the step. There is none if the event lacks a field that the rule groups
+// by or counts: it can belong to no group. alert is the text of the rule that the event matches, for a rule without one.
+func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.Signal, ok bool) {
+	for _, field := range s.group {
+		if !field.Has(event) {
+			return signal, false
+		}
+	}
+	for _, field := range s.values {
+		if !field.Has(event) {
+			return signal, false
+		}
+	}
+	if s.rule.template != nil {
+		alert = s.rule.template
+	}
+	signal = correlate.Signal{
+		Rule: s.rule.ID, Version: s.rule.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, event),
+		Start: event.Timestamp, End: endOf(event), Text: alert.render(event),
+	}
+	copy(signal.Event[:], event.Id)
+	switch s.rule.Correlation.Kind {
+	case correlate.Sum:
+		if len(s.values) > 0 {
+			signal.Value = s.values[0].Num(event)
+		}
+	case correlate.Distinct, correlate.FirstSeen:
+		var values []byte
+		for _, field := range s.values {
+			values = pipeline.AppendGroup(values, field.Name, field.Text(event))
+		}
+		signal.Value = int64(xxh3.Hash(values))
+	}
+	return signal, true
+}
+
+// describeSignals returns how many signals of each step there are, for the message of a case that failed.
+func (r *Rule) describeSignals(signals []correlate.Signal) string {
+	counts := make([]int, len(r.Correlation.Steps))
+	groups := map[string]bool{}
+	for _, signal := range signals {
+		counts[signal.Step]++
+		groups[signal.Group] = true
+	}
+	var parts []string
+	for i, of := range r.Correlation.Steps {
+		if name := of.Name; name != "" {
+			parts = append(parts, fmt.Sprintf("%d of %s", counts[i], name))
+		} else {
+			parts = append(parts, plural(counts[i], "event"))
+		}
+	}
+	return strings.Join(parts, ", ") + " in " + plural(len(groups), "group")
+}

@@ -1,0 +1,249 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
+)
+
+// guessing is a rule over several events, a sequence that refers to another rule, and that rule.
+const guessing = `
+- id: failed
+  title: t
+  severity: low
+  when: mysql.command == "LOGIN" and event.outcome == "failure"
+  alert: "{user.name} failed"
+- id: many
+  title: t
+  severity: high
+  rule: failed
+  count: 3
+  within: 1m
+  group: [source.ip]
+- id: then
+  title: t
+  severity: high
+  sequence:
+    - {name: from, when: 'mysql.command == "LOGIN"', group: [destination.ip]}
+    - {name: to, when: 'redis.command == "GET"'}
+  within: 1m
+  group: [source.ip]
+  exceptions: [redis.key == "allowed"]
+  alert: "{source.ip} reads {redis.key}"
+`
+
+func login(second int64, source, destination string) *pipeline.Event {
+	event := &pipeline.Event{
+		Dataset: pipeline.Dataset_MYSQL, Timestamp: second * 1e9, Outcome: pipeline.Outcome_FAILURE,
+		Source: endpoint(source), Destination: endpoint(destination),
+		Mysql: &pipeline.MySQLCommand{Command: "LOGIN", UserName: "root"},
+	}
+	event.Id = fmt.Appendf(nil, "%016d", second)
+	return event
+}
+
+func get(second int64, source, key string) *pipeline.Event {
+	return &pipeline.Event{
+		Dataset: pipeline.Dataset_REDIS, Timestamp: second * 1e9, Duration: 5e9, Source: endpoint(source),
+		Redis: &pipeline.RedisCommand{Command: "GET", Key: key}, Id: fmt.Appendf(nil, "%016d", second),
+	}
+}
+
+func endpoint(address string) *pipeline.Endpoint {
+	var ip [4]byte
+	if _, err := fmt.Sscanf(address, "%d.%d.%d.%d", &ip[0], &ip[1], &ip[2], &ip[3]); err != nil {
+		return nil
+	}
+	return &pipeline.Endpoint{Ip: ip[:]}
+}
+
+// describe writes signals as "rule/step group start-end text".
+func describe(signals []correlate.Signal) (out []string) {
+	for _, s := range signals {
+		out = append(out, fmt.Sprintf("%d: %s/%d [%s] %v-%v %s", s.Index, s.Rule, s.Step, s.Group, s.Start/1e9, s.End/1e9, s.Text))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestSignalsAreThoseOfTheStepsThatAnEventMatches(t *testing.T) {
+	set, err := compileText(t, guessing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := []*pipeline.Event{login(1, "10.0.0.1", "10.0.0.2"), get(2, "10.0.0.2", "k"), get(3, "10.0.0.2", "allowed"), login(4, "10.0.0.3", "")}
+	got := describe(set.Signals(block))
+	want := []string{
+		"0: many/0 [source.ip=10.0.0.1] 1-1 root failed", // the text of the rule that it refers to
+		"0: then/0 [source.ip=10.0.0.2] 1-1 10.0.0.1 reads ",
+		"1: then/1 [source.ip=10.0.0.2] 2-7 10.0.0.2 reads k",
+		"3: many/0 [source.ip=10.0.0.3] 4-4 root failed", // it has no destination.ip, so it is no signal of then
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for i, want := range []int{1, 0, 0, 1} {
+		if n := len(block[i].Verdicts); n != want {
+			t.Errorf("event %d: %d verdicts, want %d", i, n, want)
+		}
+	}
+
+	fold := correlate.New(set.Correlations(), correlate.DefaultLimits)
+	for _, signal := range set.Signals(block) {
+		fold.Add(signal)
+	}
+	matches := fold.Close()
+	if len(matches) != 1 || matches[0].Rule.ID != "then" || matches[0].Text != "10.0.0.2 reads k" || matches[0].Count != 2 {
+		t.Errorf("%+v", matches)
+	}
+	if counts := fold.Counts(); counts.Unknown != 0 {
+		t.Errorf("%+v", counts)
+	}
+}
+
+// TestSetListsRulesNotSteps: what people see are rules; the index evaluates conditions.
+func TestSetListsRulesNotSteps(t *testing.T) {
+	set, err := compileText(t, guessing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, rule := range set.Rules() {
+		ids = append(ids, rule.ID+" "+strings.Join(rule.Datasets, ","))
+	}
+	if got := strings.Join(ids, "; "); got != "failed mysql; many mysql; then mysql,redis" {
+		t.Error(got)
+	}
+	if len(set.evaluated) != 3 || len(set.Correlations()) != 2 {
+		t.Errorf("%d conditions, %d rules over several events", len(set.evaluated), len(set.Correlations()))
+	}
+	// Without a Fold nobody takes signals, and nothing is evaluated for them.
+	event := get(2, "10.0.0.2", "k")
+	set.Evaluate([]*pipeline.Event{event})
+	if len(event.Verdicts) != 0 {
+		t.Errorf("verdicts %v", event.Verdicts)
+	}
+}
+
+// TestVersionOfARuleOverSeveralEventsCoversAllOfIt: two rules with one version have the same matches.
+func TestVersionOfARuleOverSeveralEventsCoversAllOfIt(t *testing.T) {
+	version := func(old, replacement, id string) string {
+		t.Helper()
+		text := strings.Replace(guessing, old, replacement, 1)
+		if old != "" && text == guessing {
+			t.Fatalf("%q is not there", old)
+		}
+		set, err := compileText(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range set.Rules() {
+			if rule.ID == id {
+				if rule.Correlation.Version != rule.Version {
+					t.Errorf("%s: two versions", id)
+				}
+				return rule.Version
+			}
+		}
+		return ""
+	}
+	before := map[string]string{"many": version("", "", "many"), "then": version("", "", "then")}
+	for _, change := range []struct{ old, replacement, changes string }{
+		{"count: 3", "count: 4", "many"},
+		{"within: 1m\n  group: [source.ip]\n- id: then", "within: 2m\n  group: [source.ip]\n- id: then", "many"},
+		{`event.outcome == "failure"`, `event.outcome == "success"`, "many"}, // of the rule that it refers to
+		{`"GET"`, `"SET"`, "then"},
+		{"group: [destination.ip]", "group: [host.name]", "then"},
+		{"name: to", "within: 3s, name: to", "then"},
+		{`"allowed"`, `"other"`, "then"},
+		{"reads {redis.key}", "has {redis.key}", "then"},
+	} {
+		for id, unchanged := range before {
+			if got := version(change.old, change.replacement, id); (got != unchanged) != (id == change.changes) {
+				t.Errorf("%q -> %q: version of %s: %s, before %s", change.old, change.replacement, id, got, unchanged)
+			}
+		}
+	}
+}
+
+// TestDisabledRulesHaveNoSignals: neither a rule over several events nor what a step refers to.
+func TestDisabledRulesHaveNoSignals(t *testing.T) {
+	check := func(id string, want ...string) {
+		t.Helper()
+		cfg := Default()
+		cfg.Disable = []string{id}
+		set, err := Compile(cfg, []Source{{"t.yaml", []byte(guessing)}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := map[string]bool{}
+		for _, signal := range set.Signals([]*pipeline.Event{login(1, "10.0.0.1", "10.0.0.2"), get(2, "10.0.0.2", "k")}) {
+			rules[signal.Rule] = true
+		}
+		for _, rule := range want {
+			if !rules[rule] {
+				t.Errorf("without %s: no signal of %s", id, rule)
+			}
+		}
+		if len(rules) != len(want) {
+			t.Errorf("without %s: signals of %v, want %v", id, rules, want)
+		}
+		warned := slices.Contains(set.Warnings(), "rules.disable: many refers to failed, which is disabled")
+		if warned != (id == "failed") {
+			t.Errorf("without %s: warnings %v", id, set.Warnings())
+		}
+	}
+	check("many", "then")
+	check("then", "many")
+	check("failed", "then")
+}
+
+// TestCaseWithoutAMatchSaysWhatCame: the message has the events of each step.
+func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
+	set, err := compileText(t, guessing+`  tests:
+    - name: two hosts
+      events:
+        - {at: 2s, event: {mysql.command: LOGIN, source.ip: 10.0.0.1, destination.ip: "10.0.0.{n}"}, repeat: 2}
+        - {event: {redis.command: GET, source.ip: 10.0.0.9}}
+      fires: true
+    - events:
+        - {at: 0s, event: {mysql.command: LOGIN, destination.ip: 10.0.0.9}}
+        - {at: 1s, event: {redis.command: GET, source.ip: 10.0.0.9}}
+      fires: false
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	RunTests(&out, set, false)
+	for _, want := range []string{
+		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n",
+		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nwant %s", out.String(), want)
+		}
+	}
+}
+
+func TestLengthsOfTimeHaveDays(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"7d": 7 * 24 * time.Hour, "1d12h": 36 * time.Hour, "90s": 90 * time.Second, " 5m ": 5 * time.Minute,
+		"d": -1, "1.5d": -1, "-1d": -1, "1d2x": -1, "1dd": -1, "99999d": -1, "": -1,
+	} {
+		got, err := parseDuration(text)
+		if (err != nil) != (want < 0) || err == nil && got != want {
+			t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for length, want := range map[time.Duration]string{48 * time.Hour: "2d", 36 * time.Hour: "36h", time.Minute: "1m", 0: "0s"} {
+		if got := formatDuration(length); got != want {
+			t.Errorf("%v: %s, want %s", length, got, want)
+		}
+	}
+}
