@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -91,7 +92,21 @@ func (l *Loader) Warnings() []string {
 	for _, name := range l.guard.Held() {
 		warnings = append(warnings, name+" is held back: it looks like a failed update")
 	}
+	if ids := l.rulesNotEvaluated(); len(ids) > 0 {
+		warnings = append(warnings, notEvaluated+": "+strings.Join(ids, ", "))
+	}
 	return warnings
+}
+
+// notEvaluated is what a warning says of rules over several events.
+const notEvaluated = "rules over several events run in replay and rules test, not yet in the engine"
+
+// rulesNotEvaluated returns the ids of the rules over several events. l.mu must be held, except in NewLoader.
+func (l *Loader) rulesNotEvaluated() (ids []string) {
+	for _, rule := range l.rules.Correlations() {
+		ids = append(ids, rule.ID)
+	}
+	return ids
 }
 
 // Held returns the names of the feeds that are held back because their files look like failed updates, and
@@ -116,6 +131,9 @@ func (l *Loader) updateBundle() {
 	// Workers that evaluate a block keep the old bundle until the end of the block.
 	l.bundle.Store(&pipeline.Bundle{Version: version, Detectors: list})
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
+	if ids := l.rulesNotEvaluated(); len(ids) > 0 {
+		l.log.Warn(notEvaluated, "rules", ids)
+	}
 }
 
 // Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. After

@@ -25,6 +25,7 @@ import (
 	"tidegate/collector/sessions"
 	"tidegate/detectors/rules"
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )
@@ -39,7 +40,8 @@ func replayCommand() *cobra.Command {
 		Short: "read captures, logs and stored events",
 		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
 through the same code as live traffic, and events as replay and query print them (JSON, one object a line). It
-prints a table of counts, or every event as one nested ECS object a line.
+prints a table of counts, or every event as one nested ECS object a line. Rules over several events take the events of
+all files in the order in which they ended; their groups are in the table, or on standard error.
 
 A file does not say which tunnels ended on the host that captured it. So every tunnel is opened, and the events inside
 have the fields tunnel.*: whoever sent the outer packet chose all that is in them. --tunnels=false opens none, as the
@@ -89,9 +91,10 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 
 // A replay reads files and prints their events, or a table of their counts. It is used by one goroutine.
 type replay struct {
-	printEvents bool       // print each event instead of the table
-	skipTunnels bool       // do not read the packets inside tunnels
-	rules       *rules.Set // nil: none
+	printEvents bool            // print each event instead of the table
+	skipTunnels bool            // do not read the packets inside tunnels
+	rules       *rules.Set      // nil: none
+	fold        *correlate.Fold // of rules over several events; nil: there are none
 
 	out       *bufio.Writer
 	line      []byte            // buffer of one printed event
@@ -99,6 +102,7 @@ type replay struct {
 	writeErr  error             // nothing is read after it
 	events    map[string]int    // by dataset
 	matches   map[string]int    // verdicts by severity, rule and title, as cells of the table
+	groups    []matchedGroup    // what rules over several events matched
 	packets   int
 	undecoded undecodedPackets
 
@@ -116,6 +120,9 @@ const replayBlock = 256
 func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr io.Writer) error {
 	r.out = bufio.NewWriterSize(stdout, 1<<16)
 	r.events, r.matches, r.undecoded = map[string]int{}, map[string]int{}, undecodedPackets{}
+	if r.rules != nil && len(r.rules.Correlations()) > 0 {
+		r.fold = correlate.New(r.rules.Correlations(), correlate.DefaultLimits)
+	}
 
 	var errs []error
 	for _, name := range files {
@@ -127,6 +134,10 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 		if ctx.Err() != nil || r.writeErr != nil {
 			break
 		}
+	}
+
+	if r.fold != nil {
+		r.addMatches(r.fold.Close())
 	}
 
 	if r.progress != nil {
@@ -142,6 +153,7 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	}
 	if r.printEvents {
 		r.undecoded.printSummary(stderr)
+		r.printGroups(stderr)
 	}
 	if len(errs) > 0 && !slices.ContainsFunc(errs, isNotOpened) {
 		errs = append(errs, errFindings)
@@ -314,7 +326,12 @@ func (r *replay) addEvent(event *pipeline.Event) {
 // flushBlock evaluates the events of the block, counts them, prints them if they are to be printed, and
 // empties the block.
 func (r *replay) flushBlock() {
-	if r.rules != nil {
+	switch {
+	case r.fold != nil:
+		for _, signal := range r.rules.Signals(r.block) {
+			r.fold.Add(signal)
+		}
+	case r.rules != nil:
 		r.rules.Evaluate(r.block)
 	}
 	for _, event := range r.block {
@@ -367,4 +384,5 @@ func (r *replay) printTable() {
 		}
 	}
 	_ = writer.Flush()
+	r.printGroups(r.out)
 }
