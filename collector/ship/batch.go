@@ -63,6 +63,12 @@ type batchRange struct {
 // The file's lock must be held.
 func (r *batchRange) isRemovable() bool { return r.done && (r.replay == nil || r.replay.passed) }
 
+// touches reports whether r and next are finished ranges of this process, and next begins where r ends. The file's
+// lock must be held.
+func (r *batchRange) touches(next *batchRange) bool {
+	return r.done && next.done && r.replay == nil && next.replay == nil && r.end.End == next.after
+}
+
 // toJournal returns r as a range of the journal.
 func (r *batchRange) toJournal() journal.Range {
 	return journal.Range{File: r.file.id, After: r.after, End: r.end, Events: r.count}

@@ -11,9 +11,10 @@ import (
 // producer of files calls waitBelow before it adds an event, so the budget is exceeded by at most one event
 // of each producer.
 type byteBudget struct {
-	size    atomic.Int64
-	used    atomic.Int64
-	waiters atomic.Int64 // calls of waitBelow that are waiting
+	size      atomic.Int64
+	used      atomic.Int64
+	waiters   atomic.Int64 // calls of waitBelow that are waiting
+	abandoned atomic.Bool  // the partition is not in use: nobody waits for its memory
 
 	mu       sync.Mutex
 	refunded chan struct{} // closed and replaced by refund while waiters > 0
@@ -36,6 +37,17 @@ func (b *byteBudget) charge(n int) { b.used.Add(int64(n)) }
 // refund subtracts n bytes from the used ones and wakes the calls of waitBelow.
 func (b *byteBudget) refund(n int) {
 	b.used.Add(int64(-n))
+	b.wake()
+}
+
+// abandon ends the calls of waitBelow with errAbandoned.
+func (b *byteBudget) abandon() {
+	b.abandoned.Store(true)
+	b.wake()
+}
+
+// wake lets the calls of waitBelow look again.
+func (b *byteBudget) wake() {
 	if b.waiters.Load() > 0 {
 		b.mu.Lock()
 		close(b.refunded)
@@ -44,11 +56,14 @@ func (b *byteBudget) refund(n int) {
 	}
 }
 
-// errSourceGone is the error of waitBelow when the waiter should wait for another budget.
-var errSourceGone = errors.New("the file cannot be read again")
+// The errors of waitBelow after which the waiter waits for another budget.
+var (
+	errSourceGone = errors.New("the file cannot be read again")
+	errAbandoned  = errors.New("the partition is not in use")
+)
 
-// waitBelow returns nil when less than limit is used. It returns an error when ctx ends, or when stop or gone
-// is closed.
+// waitBelow returns nil when less than limit is used. It returns an error when ctx ends, when stop or gone is closed,
+// or when the budget is abandoned.
 func (b *byteBudget) waitBelow(ctx context.Context, stop, gone <-chan struct{}, limit int64) error {
 	if b.used.Load() < limit {
 		return nil
@@ -61,8 +76,11 @@ func (b *byteBudget) waitBelow(ctx context.Context, stop, gone <-chan struct{}, 
 		b.mu.Lock()
 		refunded := b.refunded
 		b.mu.Unlock()
-		if b.used.Load() < limit {
+		switch {
+		case b.used.Load() < limit:
 			return nil
+		case b.abandoned.Load():
+			return errAbandoned
 		}
 		select {
 		case <-refunded:

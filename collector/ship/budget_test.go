@@ -68,6 +68,13 @@ func TestWaitForABudgetEnds(t *testing.T) {
 			t.Errorf("%d waiters, %d bytes", budget.waiters.Load(), budget.used.Load())
 		}
 		budget.refund(49) // nobody waits
+
+		budget.charge(100)
+		moved := wait(t.Context(), nil, nil, 100)
+		budget.abandon()
+		if err := <-moved; !errors.Is(err, errAbandoned) {
+			t.Errorf("abandoned: %v", err)
+		}
 	})
 }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // Close rejects new events and sends the buffered ones until ctx ends. It does not wait if Kafka has been
-// unavailable for longer than SpoolAfter. The remaining packets, and lines that cannot be read again, go to
+// unavailable for longer than SpoolAfter, nor for partitions that the topic lacks. The remaining packets, and lines that cannot be read again, go to
 // the spool. The remaining lines of files are read again by the next process, as after a kill.
 func (s *Shipper) Close(ctx context.Context) error {
 	if s.closing.Swap(true) {
@@ -79,12 +79,9 @@ func (s *Shipper) isDrained() bool {
 	return true
 }
 
-// isUnreachable reports whether all remaining batches are for partitions of which Kafka has accepted no batch
-// for longer than SpoolAfter.
+// isUnreachable reports whether all remaining batches are for partitions that do not exist, or of which Kafka has
+// accepted no batch for longer than SpoolAfter.
 func (s *Shipper) isUnreachable() bool {
-	if !s.health.unavailable.Load() {
-		return false
-	}
 	for _, partition := range s.everyPartition() {
 		if partition.files.bufferedEvents() > 0 && !partition.files.sender.isUnreachable() {
 			return false

@@ -85,15 +85,14 @@ func (f *fileProducer) Wait(ctx context.Context, container *pipeline.Container, 
 	if f.shipper.closing.Load() || checkpoint.End <= f.lastEnd || f.unpassedRanges.Load() > 0 {
 		return nil
 	}
-	f.choosePartition(container)
-	_, err := f.waitForBatcher(ctx)
+	_, err := f.waitForBatcher(ctx, container)
 	return err
 }
 
-// choosePartition sets the partition of f by its first line. All lines of a file go to one partition: their order is
-// kept also when the number of partitions changes.
+// choosePartition sets the partition of f by its first line. All lines of a file go to one partition, so that their
+// order is kept also when partitions are added. Where the topic lost the partition, the next lines go to another one.
 func (f *fileProducer) choosePartition(container *pipeline.Container) {
-	if f.partition == nil {
+	if f.partition == nil || f.shipper.isMissing(f.partition.index) {
 		f.partition = f.router.partitionOf(container)
 	}
 }
@@ -117,8 +116,7 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 
 	// 2. Wait for memory without a lock, then add the event. Producers that stop waiting together exceed the
 	// budget by at most one event each.
-	f.choosePartition(event.Container)
-	target, err := f.waitForBatcher(ctx)
+	target, err := f.waitForBatcher(ctx, event.Container)
 	if err != nil {
 		pipeline.ReleaseEvent(event)
 		return err
@@ -131,12 +129,18 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 
 // waitForBatcher waits for memory and returns the batcher for the next line: the partition's batcher for
 // files or, if the file cannot be read again, the batcher for packets, whose batches may go to the spool.
-func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
-	if !f.inState(fileGone) {
+func (f *fileProducer) waitForBatcher(ctx context.Context, container *pipeline.Container) (*batcher, error) {
+	f.choosePartition(container)
+	for !f.inState(fileGone) {
 		files := &f.partition.files
-		if err := f.waitForBudget(ctx, files.budget, files.budget.limit(), f.gone); !errors.Is(err, errSourceGone) {
+		err := f.waitForBudget(ctx, files.budget, files.budget.limit(), f.gone)
+		if errors.Is(err, errSourceGone) {
+			break
+		}
+		if !errors.Is(err, errAbandoned) {
 			return files, err
 		}
+		f.choosePartition(container)
 	}
 	// Lines can wait and packets cannot, so lines use only the lower half of the packets' budget.
 	packets := &f.partition.packets
@@ -268,7 +272,32 @@ func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 	defer f.mu.Unlock()
 	r.done, r.batch = true, nil
 	f.advanceCheckpoint()
+	f.joinFinished(r)
 	return f.droppable()
+}
+
+// joinFinished replaces r and the finished ranges that touch it by one: behind a batch that waits for long, the list
+// would grow with every batch. f.mu must be held.
+func (f *fileProducer) joinFinished(r *batchRange) {
+	position := slices.Index(f.ranges, r)
+	if position < 0 || r.replay != nil {
+		return
+	}
+	first, behind := position, position+1
+	if first > 0 && f.ranges[first-1].touches(r) {
+		first--
+	}
+	if behind < len(f.ranges) && r.touches(f.ranges[behind]) {
+		behind++
+	}
+	if behind-first == 1 {
+		return
+	}
+	joined := &batchRange{file: f, after: f.ranges[first].after, end: f.ranges[behind-1].end, done: true}
+	for _, lines := range f.ranges[first:behind] {
+		joined.count += lines.count
+	}
+	f.ranges = slices.Replace(f.ranges, first, behind, joined)
 }
 
 // droppable reports whether f will not be read again and has no unfinished range; f.mu must be held.

@@ -14,7 +14,7 @@ var (
 	descriptors = []*prometheus.Desc{
 		descRead, descRecovered, descDelivered, descSafe, descSpooled, descReread, descDropped, descLost,
 		descUnconfirmed,
-		descBuffered, descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
+		descBuffered, descMissing, descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
 	}
 
 	descRead = describe("events_read_total", "Events that sources shipped to Kafka.", byDataset)
@@ -43,6 +43,9 @@ var (
 			"they are in Kafka or lost.", byDataset)
 
 	descBuffered = describe("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
+
+	descMissing = describe("missing_partitions",
+		"Partitions for which events wait and which the topic does not have.", nil)
 
 	descBuffer = describe("buffer_bytes",
 		"Bytes of encoded events in memory that wait for Kafka, by kind of source.", []string{"source"})
@@ -106,6 +109,8 @@ func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
 	}
 
 	gauge(descBuffered, float64(s.bufferedEvents()))
+	missing, _ := s.missingPartitions()
+	gauge(descMissing, float64(len(missing)))
 	gauge(descBuffer, float64(s.packetBudget.used.Load()), "packets")
 	gauge(descBuffer, float64(s.fileBytes()), "files")
 	gauge(descSpool, float64(s.spool.Bytes()))

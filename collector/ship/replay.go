@@ -354,7 +354,7 @@ func (s *Shipper) stalledPartitions() partitionSet {
 	stalled := partitionSet{}
 	known := s.health.topicKnown.Load()
 	for _, sender := range s.everySender() {
-		if !known || sender.isFailing() {
+		if !known || sender.isFailing() || s.isMissing(int(sender.partition)) {
 			stalled[sender.partition] = true
 		}
 	}

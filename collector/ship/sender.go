@@ -133,7 +133,7 @@ func (s *sender) windowOpen() bool {
 // dispatch starts the requests that may be sent now; s.mu must be held. After a failure it sends one batch at
 // a time until a request succeeds.
 func (s *sender) dispatch() {
-	if s.shipper.ctx.Err() != nil || len(s.pending) == 0 {
+	if s.shipper.ctx.Err() != nil || len(s.pending) == 0 || s.shipper.isMissing(int(s.partition)) {
 		return
 	}
 
@@ -194,6 +194,9 @@ func (s *sender) produceBatch(pending *pendingBatch) {
 		cancel()
 		if err == nil {
 			failpoint(shipper.failpoints.afterProduce, pending.id(s))
+		}
+		if errors.Is(err, kafkago.UnknownTopicOrPartition) {
+			shipper.health.topicDoubtful.Store(true)
 		}
 		shipper.recordProduceResult(err)
 	}
@@ -408,12 +411,15 @@ func (s *sender) isFailing() bool {
 	return s.backoff.Attempts() > 0
 }
 
-// isUnreachable reports whether Kafka has accepted no batch of s for longer than SpoolAfter: Close then does
-// not wait for it.
+// isUnreachable reports whether the topic lacks the partition of s, or Kafka is unavailable and has accepted no batch
+// of s for longer than SpoolAfter: Close then does not wait for it.
 func (s *sender) isUnreachable() bool {
+	if s.shipper.isMissing(int(s.partition)) {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.backoff.Attempts() > 0 && s.producing == 0 && time.Since(s.failingSince) > s.shipper.cfg.SpoolAfter
+	return s.shipper.health.unavailable.Load() && s.backoff.Attempts() > 0 && s.producing == 0 && time.Since(s.failingSince) > s.shipper.cfg.SpoolAfter
 }
 
 // isDrained reports whether all batches are done, except those that wait for lines of an earlier process.

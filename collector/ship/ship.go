@@ -34,6 +34,9 @@ const (
 	topicInterval    = time.Minute // between two checks of the number of partitions
 )
 
+// missingInterval is topicInterval while events wait for partitions that do not exist.
+var missingInterval = 5 * time.Second
+
 // A Shipper sends the events of one collector. Its methods may be called by any goroutine.
 type Shipper struct {
 	// Set before the first goroutine starts.
@@ -171,7 +174,7 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 	// Read the number of partitions from Kafka before the first event is routed, but do not wait long for a
 	// broker that is unavailable.
 	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
-	s.refreshTopic(ctx)
+	s.refreshTopic(ctx, true)
 	cancel()
 
 	s.dispatchRecovered()
@@ -252,8 +255,8 @@ func (s *Shipper) batchHeader(epoch uint64, partition uint32, sequence uint64) *
 }
 
 // setPartitions routes new events to the first count partitions, and makes batchers for those that are new.
-// Partitions are never removed: when the topic has fewer than before, the others send their remaining batches
-// and receive no new events.
+// Partitions are never removed: when the topic has fewer than before, the others keep their batches, which wait, and
+// receive no new events.
 func (s *Shipper) setPartitions(count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,13 +268,24 @@ func (s *Shipper) setPartitions(count int) {
 		s.workers.Go(added.files.journalBatches)
 	}
 
-	// The partitions in use share the memory of files equally. The published slice is never modified: its
-	// capacity is count, so that a later append to allPartitions copies or writes behind it.
-	for _, existing := range s.allPartitions[:count] {
-		existing.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(count))
+	// The partitions in use share equally what the others leave of the memory of files, and at least a quarter.
+	memory := int64(s.cfg.BufferBytes) / 2
+	free := memory
+	for _, unused := range s.allPartitions[count:] {
+		free -= unused.files.budget.used.Load()
 	}
+	for _, existing := range s.allPartitions[:count] {
+		existing.files.budget.size.Store(max(free, memory/4) / int64(count))
+		existing.files.budget.abandoned.Store(false)
+	}
+
+	// The published slice is never modified: its capacity is count, so that a later append to allPartitions copies or
+	// writes behind it. Owners of files that wait for memory of an unused partition choose another one after it.
 	current := s.allPartitions[:count:count]
 	s.partitions.Store(&current)
+	for _, unused := range s.allPartitions[count:] {
+		unused.files.budget.abandon()
+	}
 }
 
 // initBatcher prepares a batcher of target and connects it with its sender; s.mu must be held.
