@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,30 +12,62 @@ import (
 	"tidegate/collector/links"
 )
 
-// TestCutFrameKeepsItsSizes: whatever was captured of a frame, a segment that is decoded has the size that it had on the
-// wire and a front of its bytes; what was cut within the headers is truncated, and nothing else.
-func TestCutFrameKeepsItsSizes(t *testing.T) {
+// cutResults returns the results of the frames that begin with the first bytes of frame: each with the number of bytes
+// from which on it holds.
+func cutResults(t *testing.T, frame wrappedFrame) string {
+	t.Helper()
+	table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
+	last, out := numResults, ""
+	for size := range len(frame.data) + 1 {
+		var cut packet
+		result := table.decoder.decodeFrame(&cut, frame.link, slices.Clone(frame.data[:size]), len(frame.data))
+		if result == resTCP && (cut.Size != 3 || !strings.HasPrefix("abc", string(cut.Payload)) || cut.sport != 4000 || cut.dport != 80) {
+			t.Errorf("%s, %d bytes of it: %d bytes, %q, ports %d and %d", frame.name, size, cut.Size, cut.Payload, cut.sport, cut.dport)
+		}
+		if result != last {
+			out += fmt.Sprintf("%s %d ", resultNames[result], size)
+			last = result
+		}
+	}
+	return strings.TrimSpace(out)
+}
+
+// TestCutFrameIsTruncated up to the last byte of its TCP header. From there on it is a segment of the size on the wire, with
+// a front of its bytes. What no header announces is recognised once its own header is there: the frame of a
+// pseudowire, the attribute of a log, a tunnel in UDP.
+func TestCutFrameIsTruncated(t *testing.T) {
+	// Results before the segment, where there are others than a truncated one.
+	const (
+		pseudowire = "truncated 0 not_ip 19 truncated 22" // 14 of Ethernet, 4 of the label, then one byte that decides
+		unusual    = "truncated 0 not_ip 19 truncated 35" // 17 bytes of the inner header show what it is
+		vxlan      = "truncated 0 udp 42 truncated 64"    // 8 and 14 bytes behind UDP
+		inUDP      = "truncated 0 udp 42 truncated 51"    // one byte behind a header of 8
+		teredo     = "truncated 0 udp 42"                 // its length is that of the datagram
+	)
+	special := map[string]string{
+		"pseudowire with a control word": "truncated 0 not_ip 23 truncated 26", "pseudowire without one": pseudowire,
+		"pseudowire of a vlan without one": pseudowire, "pseudowire 00 without a control word": pseudowire,
+		"pseudowire 00 with a control word": pseudowire, "pseudowire 10 without a control word": unusual,
+		"pseudowire 10 with a control word": pseudowire, "pseudowire 40 with a control word": pseudowire,
+		"pseudowire 45 with a control word": pseudowire, "pseudowire 60 with a control word": pseudowire,
+		"pseudowire fe without a control word": unusual, "pseudowire fe with a control word": pseudowire,
+		"VXLAN": vxlan, "VXLAN of Linux": vxlan, "VXLAN with reserved bits": vxlan, "MPLS in VXLAN": vxlan,
+		"VXLAN in VXLAN": vxlan + " udp 92 truncated 114", "VXLAN-GPE": inUDP, "Ethernet in VXLAN-GPE": inUDP, "NSH in VXLAN-GPE": inUDP,
+		"VXLAN at the port of VXLAN-GPE": inUDP, "GTP": inUDP, "Geneve": "truncated 0 udp 42 truncated 54",
+		"MPLS in UDP": "truncated 0 udp 42 truncated 47", "Teredo": teredo, "Teredo with origin": teredo,
+		"Teredo with authentication": teredo, "NFLOG": "truncated 0 not_ip 4 truncated 16",
+	}
 	inner := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")
 	for _, frame := range encapsulations(t, inner) {
-		table := New(Default(), Deps{Tunnels: EveryTunnel}, nil)
-		segments := 0
-		for size := range len(frame.data) + 1 {
-			var cut packet
-			result := table.decoder.decodeFrame(&cut, frame.link, slices.Clone(frame.data[:size]), len(frame.data))
-			if result != resTCP {
-				continue
-			}
-			segments++
-			if cut.Size != 3 || !strings.HasPrefix("abc", string(cut.Payload)) || cut.sport != 4000 || cut.dport != 80 {
-				t.Errorf("%s, %d bytes of it: %d bytes, %q, ports %d and %d", frame.name, size, cut.Size, cut.Payload, cut.sport, cut.dport)
-			}
+		before, begin := special[frame.name], bytes.LastIndex(frame.data, []byte("abc"))
+		switch before {
+		case "":
+			before = "truncated 0"
+		case teredo:
+			begin = len(frame.data)
 		}
-		want := 4 // with 0 to 3 bytes of payload
-		if strings.HasPrefix(frame.name, "Teredo") {
-			want = 1 // it is recognised by its length
-		}
-		if segments < want {
-			t.Errorf("%s: %d cut frames are segments", frame.name, segments)
+		if got, want := cutResults(t, frame), fmt.Sprintf("%s tcp %d", before, begin); got != want {
+			t.Errorf("%s: %s, want %s", frame.name, got, want)
 		}
 	}
 }
