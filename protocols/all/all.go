@@ -19,5 +19,6 @@ var Protocols = []protocols.Protocol{
 	mysql.Protocol,
 	redis.Protocol,
 	memcached.Protocol,
+	memcached.Datagrams,
 	dns.Protocol,
 }

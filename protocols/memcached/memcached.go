@@ -9,13 +9,16 @@
 // Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not
 // gathered.
 //
-// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read. An event with the tag
-// unsupported says that a connection has the binary protocol. The server chooses by the first byte of the
+// The binary protocol (first byte 0x80 or 0x81) is not read. An event with the tag unsupported says that a
+// connection, or a datagram, has the binary protocol. The server chooses by the first byte of the
 // client, for good, unless it was started for one of the two (-B ascii): so its first reply decides, and the
 // bytes of the client are kept until then.
 //
+// Over UDP each request is one datagram, and a reply one or more: Datagrams, in udp.go.
+//
 // The files: memcached.go pairs commands with replies, lines.go parses lines, data.go finds commands in the data
-// of stores that the server refuses, binary.go waits for the server's choice, detect.go recognises the protocol.
+// of stores that the server refuses, binary.go waits for the server's choice, detect.go recognises the protocol,
+// udp.go reads datagrams.
 //
 // Specification: github.com/memcached/memcached, doc/protocol.txt.
 package memcached
@@ -261,7 +264,15 @@ func (p *parser) finishReply(line replyLine, at int64) {
 		return
 	}
 	p.keysBytes -= done.keysBytes
+	p.setReply(done, line, values)
+	p.emit(done.event, at)
+	if done.flags&endsDialogue != 0 && !line.isError {
+		p.conn.Drop() // log lines follow
+	}
+}
 
+// setReply fills in the reply to a command. line is its last line.
+func (p *parser) setReply(done pending, line replyLine, values reply) {
 	event, body := done.event, done.event.Memcached
 	body.Status = p.conn.Intern(line.status)
 	event.Outcome = pipeline.Outcome_SUCCESS
@@ -278,10 +289,6 @@ func (p *parser) finishReply(line replyLine, at int64) {
 	}
 	event.Destination.Bytes = values.size
 	event.Partial = event.Partial || values.partial
-	p.emit(event, at)
-	if done.flags&endsDialogue != 0 && !line.isError {
-		p.conn.Drop() // log lines follow
-	}
 }
 
 // emit emits event; at is the time of its last byte, or 0.

@@ -10,7 +10,7 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-var list = []protocols.Protocol{Protocol}
+var list = []protocols.Protocol{Protocol, Datagrams}
 
 // short returns the fields that most tests compare: command, keys, status or error, hits, bytes, partial.
 func short(event *pipeline.Event) string {
