@@ -17,6 +17,10 @@ const (
 	containerKey = 9<<3 | 2
 )
 
+// maxShared bounds the metadata of containers, once for each of their events, in a batch: an engine has it in each row,
+// and refuses a batch that takes more than 64 MiB there.
+const maxShared = 48 << 20
+
 // maxContainer is the encoded size above which a container's metadata is reduced to its ids and names.
 const maxContainer = 16 << 10
 
@@ -35,6 +39,8 @@ type batch struct {
 	eventCount int
 	counts     datasetCounts
 	containers map[*pipeline.Container]uint32 // index + 1 of each container in buf
+	sizes      []int                          // of the containers, encoded, in the order of their indices
+	shared     int                            // sizes of the containers that own the events, once for each event
 	ranges     []*batchRange
 	openedAt   int64       // when the first event was added, in ns
 	charged    int         // bytes that were charged to the budget
@@ -103,7 +109,7 @@ func (b *batch) recycle() {
 	if b.bufferShared {
 		buf = nil
 	}
-	*b = batch{buf: buf, containers: b.containers, ranges: b.ranges[:0]}
+	*b = batch{buf: buf, containers: b.containers, sizes: b.sizes[:0], ranges: b.ranges[:0]}
 	batchPool.Put(b)
 }
 
@@ -141,6 +147,9 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	}
 	b.eventCount++
 	b.counts[datasetIndex(event)]++
+	if index := event.ContainerIndex; index > 0 {
+		b.shared += b.sizes[index-1]
+	}
 	return nil
 }
 
@@ -184,6 +193,7 @@ func (b *batch) internContainer(container *pipeline.Container, limit int) uint32
 		}
 		size = metadata.SizeVT()
 	}
+	b.sizes = append(b.sizes, size)
 	b.buf = appendKeyAndSize(b.buf, containerKey, size)
 	at := len(b.buf)
 	b.buf = extend(b.buf, size, limit)
@@ -206,6 +216,7 @@ func (b *batch) truncate(length, containers int) {
 			delete(b.containers, container)
 		}
 	}
+	b.sizes = b.sizes[:containers]
 }
 
 // appendHeader appends the header of the batch. A reader uses the last header if there are several.

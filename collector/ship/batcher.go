@@ -132,7 +132,7 @@ func (b *batcher) openBatch() *batch {
 // closeIfFull closes the open batch when it has reached a limit. b.mu must be held.
 func (b *batcher) closeIfFull() {
 	cfg := &b.shipper.cfg
-	if b.open.eventCount >= cfg.BatchEvents || len(b.open.buf) >= int(cfg.BatchBytes) {
+	if b.open.eventCount >= cfg.BatchEvents || len(b.open.buf) >= int(cfg.BatchBytes) || b.open.shared >= maxShared {
 		b.closeBatch()
 	}
 }

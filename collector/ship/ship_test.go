@@ -707,6 +707,33 @@ func TestContainerWithTooMuchMetadata(t *testing.T) {
 	}
 }
 
+// TestBatchIsBoundedWithTheMetadataOfEachEvent: an engine has the labels of the container in the row of each event.
+func TestBatchIsBoundedWithTheMetadataOfEachEvent(t *testing.T) {
+	harness := newHarness(t)
+	harness.cfg.BatchEvents, harness.cfg.BatchBytes, harness.cfg.Linger = maxBatchEvents, maxBatchBytes, time.Minute
+	harness.startBroker()
+	shipper := harness.startShipper(failpoints{})
+	container := &pipeline.Container{Id: "c", Labels: []*pipeline.Label{{Key: "k", Value: strings.Repeat("v", 12<<10)}}}
+	packets := shipper.Packets("packets")
+	const sent = 10_000
+	for i := range sent {
+		if !packets.TryShip(dnsEvent(i, container)) {
+			t.Fatal("shed")
+		}
+	}
+	harness.closeShipper(shipper)
+	events := 0
+	for _, message := range harness.messages() {
+		events += len(message.batch.Events)
+		if most := maxShared/container.SizeVT() + 1; len(message.batch.Events) > most {
+			t.Errorf("a batch of %d events, more than %d", len(message.batch.Events), most)
+		}
+	}
+	if events != sent {
+		t.Errorf("%d events", events)
+	}
+}
+
 // TestSecondCollectorIsRejected: two collectors cannot use one state folder.
 func TestSecondCollectorIsRejected(t *testing.T) {
 	harness := newHarness(t)

@@ -33,8 +33,8 @@ func (w *worker) decodeBatch(record consumer.Record) (batch *pipeline.Batch, rea
 	if size.events > maxEventsPerBatch {
 		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", size.events, maxEventsPerBatch)
 	}
-	if size.bytes > maxBatchBytes {
-		return nil, "too_large", fmt.Errorf("the batch takes %d bytes once decoded, %d are allowed", size.bytes, maxBatchBytes)
+	if total := size.bytes + size.shared; total > maxBatchBytes {
+		return nil, "too_large", fmt.Errorf("the batch takes %d bytes once decoded, %d are allowed", total, maxBatchBytes)
 	}
 
 	batch = pipeline.BatchFromVTPool()

@@ -89,7 +89,7 @@ func TestListsCostWhatTheirElementsTake(t *testing.T) {
 	for _, desc := range messagesOf(desc) {
 		shape := newMessageShape(desc)
 		measure := func(data []byte) int {
-			size, err := shape.measure(data, &batchSize{})
+			size, err := shape.measure(data, &measuring{shared: &sharedSize{}})
 			if err != nil {
 				t.Errorf("%s: %v", desc.Name(), err)
 			}

@@ -24,6 +24,8 @@ type batchSize struct {
 	events       int // number of events
 	bytes        int // of all structs, pointers and lists
 	largestEvent int // bytes of the largest event
+	shared       int // of the containers and the host, once for each event that refers to them
+	labels       int // of the labels in it, as columns
 }
 
 // A measurement is the result of measureBatch that stays with a record, as its Note.
@@ -38,6 +40,7 @@ type measurement struct {
 const (
 	columnBytesPerEvent = 700
 	columnBytesPerByte  = 1
+	columnBytesPerLabel = 2 // for each byte of the labels of shared containers
 )
 
 // measureRecord measures a record, keeps the measurement as its Note, and returns the memory that the record
@@ -49,7 +52,8 @@ func measureRecord(record *consumer.Record) int64 {
 		return result.memory
 	}
 	if result.batchSize, result.err = measureBatch(record.Value); result.err == nil && !result.isTooLarge() {
-		result.memory += int64(result.bytes + result.events*columnBytesPerEvent + len(record.Value)*columnBytesPerByte)
+		result.memory += int64(result.bytes + result.events*columnBytesPerEvent + len(record.Value)*columnBytesPerByte +
+			result.labels*columnBytesPerLabel)
 	}
 	return result.memory
 }
@@ -58,22 +62,32 @@ func measureRecord(record *consumer.Record) int64 {
 func measurementOf(record consumer.Record) *measurement { return record.Note.(*measurement) }
 
 // isTooLarge reports whether a batch is refused instead of decoded.
-func (s batchSize) isTooLarge() bool { return s.events > maxEventsPerBatch || s.bytes > maxBatchBytes }
+func (s batchSize) isTooLarge() bool {
+	return s.events > maxEventsPerBatch || s.bytes+s.shared > maxBatchBytes
+}
 
 // measureBatch returns the decoded size of an encoded Batch. It walks over all fields of all messages once,
 // without allocation. Its depth is that of the schema, which is not recursive. An error means that the
 // decoder fails, too.
 func measureBatch(data []byte) (size batchSize, err error) {
-	size.bytes, err = batchShape.measure(data, &size)
-	return size, err
+	walk := measuring{shared: sharedSizes.Get().(*sharedSize)}
+	walk.bytes, err = batchShape.measure(data, &walk)
+	walk.shared.release(&walk.batchSize)
+	return walk.batchSize, err
+}
+
+// measuring is the state of measureBatch.
+type measuring struct {
+	batchSize
+	shared *sharedSize
 }
 
 // A messageShape holds what the fields of a message type cost once decoded.
 type messageShape struct {
 	size  int         // of the Go struct
 	costs []fieldCost // by tag: field number and wire type
-	// firstBytes holds the bytes with which the tags of lists and messages can begin. A message in which none
-	// of them occurs has only fields that lie in the struct, and unknown ones.
+	// firstBytes holds the bytes with which the tags of lists, messages and references can begin. A message in which
+	// none of them occurs has only fields that lie in the struct, and unknown ones.
 	firstBytes []byte
 }
 
@@ -83,7 +97,7 @@ type fieldCost struct {
 	message *messageShape // of a message, whose content is measured
 	fixed   uint16        // bytes of an element of a list
 	perByte uint8         // bytes for each encoded byte of the content
-	isEvent bool
+	role    fieldRole
 	isKnown bool
 }
 
@@ -125,7 +139,7 @@ func newMessageShape(desc protoreflect.MessageDescriptor) *messageShape {
 		if field.IsMap() || field.Kind() == protoreflect.GroupKind {
 			panic(fmt.Sprintf("event.proto: %s cannot be measured", field.FullName()))
 		}
-		cost := fieldCost{isKnown: true, isEvent: desc.FullName() == "tidegate.v1.Batch" && field.Name() == "events"}
+		cost := fieldCost{isKnown: true, role: fieldRoles[string(field.FullName())]}
 		if field.Message() != nil {
 			cost.message = newMessageShape(field.Message())
 		}
@@ -148,7 +162,7 @@ func (s *messageShape) setCost(number protoreflect.FieldNumber, wireType int, co
 		s.costs = append(s.costs, unknownField)
 	}
 	s.costs[tag] = cost
-	if cost.fixed > 0 || cost.perByte > 0 || cost.message != nil {
+	if cost.fixed > 0 || cost.perByte > 0 || cost.message != nil || cost.role != roleNone {
 		if tag < 0x80 {
 			s.firstBytes = append(s.firstBytes, byte(tag))
 		}
@@ -197,7 +211,7 @@ func wireTypeOf(kind protoreflect.Kind) int {
 var errTruncated = errors.New("the batch ends within a field")
 
 // measure returns the decoded size of one message and adds its events to sum.
-func (s *messageShape) measure(data []byte, sum *batchSize) (size int, err error) {
+func (s *messageShape) measure(data []byte, sum *measuring) (size int, err error) {
 	size = s.size
 	// Invariant: i is the position of the tag of a field, and size that of all fields before it.
 	for i := 0; i < len(data); {
@@ -244,10 +258,15 @@ func (s *messageShape) measure(data []byte, sum *batchSize) (size int, err error
 			}
 			continue
 		case wireVarint:
+			valueAt := i
 			for i < len(data) && data[i] >= 0x80 {
 				i++
 			}
 			i++
+			if cost.role != roleNone && i <= len(data) {
+				index, _ := binary.Uvarint(data[valueAt:i])
+				sum.shared.addReference(cost.role, uint64(uint32(index)))
+			}
 		case wireFixed64:
 			i += 8
 		case wireFixed32:
@@ -267,19 +286,25 @@ func (s *messageShape) measure(data []byte, sum *batchSize) (size int, err error
 }
 
 // measureMessage returns the decoded size of the content of a field that is a message.
-func (c *fieldCost) measureMessage(content []byte, sum *batchSize) (size int, err error) {
+func (c *fieldCost) measureMessage(content []byte, sum *measuring) (size int, err error) {
+	switch c.role {
+	case roleContainer:
+		sum.shared.addContainer(content)
+	case roleHost:
+		sum.shared.host += len(content)
+	}
 	if len(content) <= shortMessage && !c.message.mayHoldLists(content) {
 		return c.message.size, nil
 	}
 	size, err = c.message.measure(content, sum)
-	if c.isEvent {
+	if c.role == roleEvent {
 		sum.events++
 		sum.largestEvent = max(sum.largestEvent, size)
 	}
 	return size, err
 }
 
-// mayHoldLists reports whether content may hold a field that is a list or a message. To search for the first
+// mayHoldLists reports whether content may hold a field that is a list, a message or a reference. To search for the first
 // bytes of their tags is several times faster than to walk over the fields of an HTTP exchange. It is not in
 // a message of a few bytes, such as an endpoint, or for many fields.
 func (s *messageShape) mayHoldLists(content []byte) bool {

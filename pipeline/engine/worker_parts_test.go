@@ -184,9 +184,9 @@ func TestReasonOfADeadLetterIsThatOfTheMessage(t *testing.T) {
 		}
 		measureRecord(&record)
 		if size, ok := record.Key, record.Key != nil; ok && string(size) == "large" {
-			measurementOf(record).bytes = maxBatchBytes + 1
+			measurementOf(record).bytes = maxBatchBytes + 1 - measurementOf(record).shared
 		} else if ok && string(size) == "exact" {
-			measurementOf(record).bytes = maxBatchBytes
+			measurementOf(record).bytes = maxBatchBytes - measurementOf(record).shared
 		} else if ok && string(size) == "many" {
 			measurementOf(record).events = maxEventsPerBatch + 1
 		} else if ok && string(size) == "most" {
