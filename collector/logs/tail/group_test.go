@@ -731,6 +731,20 @@ func TestLogsAreReadUntilTheGroupEnds(t *testing.T) {
 	docker := dockerDiscovery{discover.Docker{Root: root}}
 	first := logstest.NewDockerd(t, root, 1)
 	first.WriteLog("stdout", "one\n")
+	reg := prometheus.NewPedanticRegistry()
+	g.reg = reg
+	openFiles := func() float64 {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range families {
+			if family.GetName() == "tidegate_logs_open_files" {
+				return family.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return -1
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -748,6 +762,9 @@ func TestLogsAreReadUntilTheGroupEnds(t *testing.T) {
 	g.ship.Wait(t, 4)
 	for g.tailed.Load() != 1 {
 		time.Sleep(time.Millisecond)
+	}
+	if got := openFiles(); got != 1 {
+		t.Errorf("%v open files are exported, want 1", got)
 	}
 	cancel()
 	<-ended

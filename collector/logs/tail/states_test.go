@@ -80,8 +80,11 @@ func TestIdentityIsThatOfTheFirstRecord(t *testing.T) {
 // TestFileWithoutAHandleIsKnownByItsBirth: the file system has no handles.
 func TestFileWithoutAHandleIsKnownByItsBirth(t *testing.T) {
 	one, err := handleAt(unix.AT_FDCWD, "/proc/self/status")
-	if err != nil || len(one) != 41 || one[0] != 'x' {
+	if err != nil || one[0] != 'x' {
 		t.Skipf("/proc has handles: %q, %v", one, err)
+	}
+	if len(one) != 41 {
+		t.Errorf("%d bytes, want five numbers", len(one))
 	}
 	if other, err := handleAt(unix.AT_FDCWD, "/proc/self/stat"); err != nil || other == one {
 		t.Errorf("two files have the handle %q, %v", other, err)
@@ -922,6 +925,7 @@ func TestDescriptorLimitIsThatOfTheProcess(t *testing.T) {
 // TestBuffersAreUsedAgain, those that were enlarged excepted.
 func TestBuffersAreUsedAgain(t *testing.T) {
 	b := &budget{maxMemory: 1 << 30, overdraft: make(chan struct{}, maxOverdrafts)}
+	missed := 0
 	buffer := b.getBuffer()
 	if err := b.enlarge(t.Context(), &buffer); err != nil || len(buffer.b) != 2*bufferSizes[0] || b.bufferBytes.Load() != int64(len(buffer.b)) {
 		t.Errorf("%d bytes, %d charged, %v", len(buffer.b), b.bufferBytes.Load(), err)
@@ -931,6 +935,16 @@ func TestBuffersAreUsedAgain(t *testing.T) {
 		if kept := b.pools[class].Get(); kept != nil {
 			t.Errorf("an enlarged buffer is kept as one of %d bytes", size)
 		}
+	}
+	for range 100 { // a goroutine that moves to another processor does not find what it has put
+		buffer := b.getBuffer()
+		if b.putBuffer(&buffer); b.pools[0].Get() != nil {
+			break
+		}
+		missed++
+	}
+	if missed == 100 {
+		t.Error("a buffer is not kept")
 	}
 	odd := readBuffer{b: make([]byte, bufferSizes[1], bufferSizes[1]+1)}
 	b.putBuffer(&odd)
