@@ -34,6 +34,9 @@ type Shipper interface {
 	// Packets returns a producer for events that cannot be read again. The name is for diagnostics.
 	Packets(name string) PacketProducer
 
+	// Files returns the names of files without an open producer that have a stored checkpoint and begin with prefix.
+	Files(prefix string) []string
+
 	// Prune drops the state of files that do not exist any more. A file counts as gone when no producer has
 	// it open and exists returns false for its name. A source of files calls Prune once, after its first
 	// complete listing.
@@ -49,6 +52,16 @@ type Checkpoint struct {
 	// smaller than End while a line of another stream of the same file has begun and is not complete. Lines
 	// that end at or before End have been shipped.
 	ReadFrom int64
+
+	// Sample is of bytes that were read from the file by then, which need not end at End. With Size 0 it is not known.
+	Sample Sample
+}
+
+// A Sample is a hash of some bytes of a file. A file that has other bytes there is another one.
+type Sample struct {
+	Start int64  // offset of the first of the bytes
+	Size  int    // number of bytes
+	Hash  uint64 // XXH3 of the bytes
 }
 
 // A FileProducer ships the events of one file in the order of their checkpoints. One goroutine uses it;
@@ -64,7 +77,8 @@ type FileProducer interface {
 	Ship(ctx context.Context, e *pipeline.Event, c Checkpoint) error
 
 	// Resume returns the last checkpoint up to which everything is in Kafka, in the spool, or dropped and
-	// counted. It reports false for a file without a stored checkpoint.
+	// counted. It reports false for a file without a stored checkpoint. Its Sample is that of the last line that was
+	// shipped at all, which may be behind the checkpoint.
 	Resume() (Checkpoint, bool)
 
 	// SourceGone reports to the Shipper that the file was deleted and cannot be read again after a restart.

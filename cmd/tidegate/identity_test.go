@@ -47,6 +47,7 @@ func (c *hostCapture) TryShip(event *pipeline.Event) bool {
 func (c *hostCapture) Close()                                  {}
 func (c *hostCapture) Packets(string) collector.PacketProducer { return c }
 func (c *hostCapture) File(string) collector.FileProducer      { return nil }
+func (c *hostCapture) Files(string) []string                   { return nil }
 func (c *hostCapture) Prune(func(string) bool)                 {}
 
 // startCapture starts the capture of a Docker host.

@@ -81,6 +81,7 @@ func (discardShipper) TryShip(*pipeline.Event) bool            { return true }
 func (discardShipper) Close()                                  {}
 func (discardShipper) Packets(string) collector.PacketProducer { return discardShipper{} }
 func (discardShipper) File(string) collector.FileProducer      { return nil }
+func (discardShipper) Files(string) []string                   { return nil }
 func (discardShipper) Prune(func(string) bool)                 {}
 
 func ip(t *testing.T, args string) { t.Helper(); netnstest.Run(t, "ip", strings.Fields(args)...) }

@@ -223,6 +223,7 @@ type fakeProducer struct {
 
 func (l *fakeProducer) Packets(string) collector.PacketProducer { return l }
 func (l *fakeProducer) File(string) collector.FileProducer      { return nil }
+func (l *fakeProducer) Files(string) []string                   { return nil }
 func (l *fakeProducer) Prune(func(string) bool)                 {}
 
 func (l *fakeProducer) TryShip(event *pipeline.Event) bool {

@@ -88,6 +88,7 @@ func (shipper) TryShip(*pipeline.Event) bool            { return true }
 func (shipper) Close()                                  {}
 func (shipper) Packets(string) collector.PacketProducer { return shipper{} }
 func (shipper) File(string) collector.FileProducer      { return nil }
+func (shipper) Files(string) []string                   { return nil }
 func (shipper) Prune(func(string) bool)                 {}
 
 // containersOf names the containers of 172.17.0.0/16 and 10.7.0.0/24.

@@ -44,6 +44,9 @@ func (s callbackShipper) File(string) collector.FileProducer { return s }
 // Packets implements collector.Shipper: a reader of files does not call it.
 func (callbackShipper) Packets(string) collector.PacketProducer { return nil }
 
+// Files implements collector.Shipper: nothing is stored.
+func (callbackShipper) Files(string) []string { return nil }
+
 // Prune implements collector.Shipper: nothing is kept.
 func (callbackShipper) Prune(func(string) bool) {}
 

@@ -239,13 +239,15 @@ func wantLines(t testing.TB, ship *logstest.Shipper, log *textLog) {
 	ship.Check(t)
 }
 
-// TestTextFilesAreResumedAfterAKill kills the reader at random checkpoints and rotates while no reader runs.
+// TestTextFilesAreResumedAfterAKill kills the reader at random checkpoints and rotates while no reader runs. In every other
+// run all files begin with the same line.
 func TestTextFilesAreResumedAfterAKill(t *testing.T) {
-	for seed := range uint64(8) {
-		rng := rand.New(rand.NewPCG(seed, 2))
+	for seed := range uint64(16) {
+		rng := rand.New(rand.NewPCG(seed/2, 2))
 		cfg, dir := textConfig(t, "*.log")
 		ship := logstest.NewShipper()
-		log := newTextLog(t, filepath.Join(dir, "a.log"))
+		log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: []string{"", "#separator \\x09\n"}[seed%2]}
+		log.reopen()
 		for i := range 5 {
 			stop := start(t, cfg, nil, ship)
 			log.writeLines(1 + rng.IntN(100))
@@ -274,6 +276,87 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
+	}
+}
+
+// TestFileThatReplacedAnotherIsReadFromItsBeginning: it begins with the same line as the one before, and is longer than what was
+// read of that one.
+func TestFileThatReplacedAnotherIsReadFromItsBeginning(t *testing.T) {
+	for name, replace := range map[string]func(log *textLog){
+		"removed":   func(log *textLog) { log.must(os.Remove(log.path)); log.must(log.file.Close()); log.reopen() },
+		"truncated": func(log *textLog) { log.must(os.Truncate(log.path, 0)); log.writeRaw(log.banner) },
+	} {
+		for _, acked := range []bool{true, false} {
+			cfg, dir := textConfig(t, "*.log")
+			ship := logstest.NewShipper()
+			log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: "#separator \\x09\n"}
+			log.reopen()
+			stop := start(t, cfg, nil, ship)
+			log.writeLines(100)
+			ship.Wait(t, log.shipped(0))
+			stop()
+			ship.Crash(func(n int) int { return n })
+			if !acked { // nothing is known to be in Kafka
+				ship.Crash(func(n int) int { return min(n, 1) })
+			}
+			replace(log)
+			log.writeLines(300)
+			want := 300 + 1
+			if acked {
+				want += log.shipped(0) - 300
+			} else {
+				want++ // the one that was kept
+			}
+			start(t, cfg, nil, ship)
+			ship.Wait(t, want)
+			count := map[string]int{}
+			for _, shipped := range ship.All() {
+				count[shipped.Message]++
+			}
+			for i := 100; i < 400; i++ {
+				if n := count[fmt.Sprintf("line %d", i)]; n != 1 {
+					t.Errorf("%s, acknowledged %t: line %d came %d times", name, acked, i, n)
+				}
+			}
+		}
+	}
+}
+
+// TestRotatedFilesAreNotReadAgain: files that begin with the same line were read, rotated and compressed; at the next start
+// none of their lines comes again.
+func TestRotatedFilesAreNotReadAgain(t *testing.T) {
+	for name, rotate := range map[string]func(log *textLog, name string){
+		"compressed":         func(log *textLog, name string) { log.renameTo(name); log.compress(name) },
+		"copytruncate":       func(log *textLog, name string) { log.copyTruncateTo(name) },
+		"copied, compressed": func(log *textLog, name string) { log.copyTruncateTo(name); log.compress(name) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, dir := textConfig(t, "*.log")
+			ship := logstest.NewShipper()
+			stop := start(t, cfg, nil, ship)
+			log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: "#separator \\x09\n"}
+			log.reopen()
+			for i := range 5 {
+				log.writeLines(50)
+				ship.Wait(t, log.shipped(i))
+				rotate(log, fmt.Sprintf("a.log-202611%02d", i+1))
+				ship.Wait(t, log.shipped(i+1))
+			}
+			for range 3 {
+				stop()
+				stop = start(t, cfg, nil, ship)
+				log.writeLines(10)
+				ship.Wait(t, log.shipped(5))
+			}
+			time.Sleep(50 * time.Millisecond) // for lines that should not be shipped
+			if n := ship.Count(); n != log.shipped(5) {
+				t.Errorf("%d events, want %d", n, log.shipped(5))
+			}
+			wantLines(t, ship, log)
+			if dropped := ship.Dropped(); len(dropped) > 0 {
+				t.Errorf("checkpoints of files that are there were dropped: %v", dropped)
+			}
+		})
 	}
 }
 

@@ -286,6 +286,7 @@ func (discardShipper) TryShip(*pipeline.Event) bool            { return true }
 func (discardShipper) Close()                                  {}
 func (discardShipper) Packets(string) collector.PacketProducer { return discardShipper{} }
 func (discardShipper) File(string) collector.FileProducer      { return nil }
+func (discardShipper) Files(string) []string                   { return nil }
 func (discardShipper) Prune(func(string) bool)                 {}
 
 // A loadConn is a connection that is kept alive, on which one goroutine sends numbered requests.

@@ -165,11 +165,18 @@ func (f *fileProducer) dropReread(event *pipeline.Event) {
 	pipeline.ReleaseEvent(event)
 }
 
-// Resume returns the checkpoint up to which all lines are safe; false: f has none.
+// Resume returns the checkpoint up to which all lines are safe, with the sample of the last line that was shipped; false:
+// f has none.
 func (f *fileProducer) Resume() (collector.Checkpoint, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.checkpoint, f.hasCheckpoint
+	checkpoint := f.checkpoint
+	for _, lines := range f.ranges {
+		if lines.end.Sample.Size > 0 {
+			checkpoint.Sample = lines.end.Sample
+		}
+	}
+	return checkpoint, f.hasCheckpoint
 }
 
 // SourceGone records that the file cannot be read again. Batches with its lines may go to the spool from now

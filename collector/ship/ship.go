@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,6 +201,21 @@ func (s *Shipper) File(name string) collector.FileProducer {
 // Packets returns a producer of events that cannot be read again.
 func (s *Shipper) Packets(string) collector.PacketProducer {
 	return &packetProducer{shipper: s, router: partitionCache{shipper: s}}
+}
+
+// Files returns the names of files that are not open, have a checkpoint and begin with prefix.
+func (s *Shipper) Files(prefix string) (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, file := range s.files {
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		if _, ok := file.Resume(); ok && file.inState(fileIdle) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Prune drops the checkpoints of files that are not open and for which exists returns false. A file with

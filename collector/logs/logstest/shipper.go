@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,18 @@ func (s *Shipper) Pruned() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pruned
+}
+
+// Files implements collector.Shipper.
+func (s *Shipper) Files(prefix string) (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, file := range s.files {
+		if !file.open && !file.dropped && len(file.list) > 0 && strings.HasPrefix(name, prefix) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Packets implements collector.Shipper; it is not used.
@@ -159,7 +172,11 @@ func (p *producer) Resume() (collector.Checkpoint, bool) {
 	if len(p.list) == 0 {
 		return collector.Checkpoint{}, false
 	}
-	return p.list[len(p.list)-1].Checkpoint, true
+	checkpoint := p.list[len(p.list)-1].Checkpoint
+	if n := len(p.replayed); n > 0 {
+		checkpoint.Sample = p.replayed[n-1].Checkpoint.Sample
+	}
+	return checkpoint, true
 }
 
 // SourceGone implements collector.FileProducer.

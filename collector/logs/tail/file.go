@@ -44,8 +44,9 @@ type file struct {
 	gzipReader *gzip.Reader
 	gzipOffset int64 // uncompressed bytes that gzipReader has returned
 	readErr    error // error that ended reading before the end of the file
-	sample     sample
-	skipped    bool // a compressed file that is not read, because of Config.NotBefore
+	sample     collector.Sample
+	sampled    []byte // the bytes of sample
+	skipped    bool   // a compressed file that is not read, because of Config.NotBefore
 
 	// Guarded by Tailer.mu. A released file has no descriptor, because descriptors are short (descriptors.go).
 	released bool
@@ -84,6 +85,7 @@ func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resu
 func (f *file) continueCopy(other *file, budget *budget) {
 	f.id, f.producer, f.sourceGone = other.id, other.producer, other.sourceGone
 	f.resumeEnd, f.lastTime, f.pending = other.resumeEnd, other.lastTime, other.pending
+	f.sample, f.sampled = other.sample, other.sampled
 	f.offset = other.offset
 	f.readOffset.Store(f.offset)
 
@@ -109,21 +111,34 @@ func (f *file) closeProducer(keep bool) {
 	}
 }
 
-// A sample is a hash of some bytes that were read from a file. If the bytes differ later, the file was
-// truncated in place.
-type sample struct {
-	start int64
-	size  int
-	hash  uint64
-}
-
+// maxSample is the number of bytes in a sample of a file, where it has so many. If the bytes differ later, the file was
+// truncated in place, or is another one.
 const maxSample = 256
 
-// setSample sets the sample to the last bytes of b, which ends at offset end. An empty b changes nothing.
-func (f *file) setSample(b []byte, end int64) {
-	if b = b[max(0, len(b)-maxSample):]; len(b) > 0 {
-		f.sample = sample{start: end - int64(len(b)), size: len(b), hash: xxh3.Hash(b)}
+// extendSample moves the sample to the last bytes before end. b has been read, and ends there; the bytes before it are those of
+// the sample so far, if that ends where b begins. An empty b changes nothing.
+func (f *file) extendSample(b []byte, end int64) {
+	if len(b) == 0 {
+		return
 	}
+	begin := end - int64(len(b))
+	b = b[max(0, len(b)-maxSample):]
+	if f.sample.Start+int64(f.sample.Size) != begin {
+		f.sampled = f.sampled[:0]
+	}
+	kept := f.sampled[max(0, len(f.sampled)+len(b)-maxSample):]
+	f.sampled = append(f.sampled[:copy(f.sampled, kept)], b...)
+	f.sample = collector.Sample{Start: end - int64(len(f.sampled)), Size: len(f.sampled), Hash: xxh3.Hash(f.sampled)}
+}
+
+// hasSample reports whether f has the bytes of a sample. A file has a sample of no bytes.
+func (f *file) hasSample(sample collector.Sample) bool {
+	var buf [maxSample]byte
+	if sample.Size == 0 || sample.Size > maxSample {
+		return sample.Size == 0
+	}
+	n, _ := f.readAt(buf[:sample.Size], sample.Start)
+	return n == sample.Size && xxh3.Hash(buf[:n]) == sample.Hash
 }
 
 // resample reads the bytes before the offset again and sets the sample to them.
@@ -131,8 +146,9 @@ func (f *file) resample() {
 	var buf [maxSample]byte
 	data := buf[:min(maxSample, f.offset)]
 	// If f was truncated since the present sample was taken, the present sample shows it and must stay.
-	if n, _ := f.file.ReadAt(data, f.offset-int64(len(data))); !f.gz && n == len(data) && !f.isTruncated() {
-		f.setSample(data, f.offset)
+	if n, _ := f.file.ReadAt(data, f.offset-int64(len(data))); n > 0 && n == len(data) && !f.gz && !f.isTruncated() {
+		f.sample, f.sampled = collector.Sample{}, f.sampled[:0]
+		f.extendSample(data, f.offset)
 	}
 }
 
@@ -146,12 +162,12 @@ func (f *file) isTruncated() bool {
 		return true
 	}
 	var buf [maxSample]byte
-	data := buf[:f.sample.size]
-	size, err := f.file.ReadAt(data, f.sample.start)
+	data := buf[:f.sample.Size]
+	size, err := f.file.ReadAt(data, f.sample.Start)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return xxh3.Hash(data[:size]) != f.sample.hash && f.sample.size > 0
+	return xxh3.Hash(data[:size]) != f.sample.Hash && f.sample.Size > 0
 }
 
 // isCopyOf reports whether f, which may be compressed, is a copy of original: it begins with the same record
@@ -162,12 +178,7 @@ func (f *file) isCopyOf(original *file) bool {
 		return false
 	}
 	sample := original.sample
-	if !f.gz && f.size() < sample.start+int64(sample.size) {
-		return true
-	}
-	var buf [maxSample]byte
-	size, _ := f.readAt(buf[:sample.size], sample.start)
-	return size == sample.size && xxh3.Hash(buf[:size]) == sample.hash || sample.size == 0
+	return !f.gz && f.size() < sample.Start+int64(sample.Size) || f.hasSample(sample)
 }
 
 // readAt reads into data from the uncompressed offset at. A compressed file is read forwards. It is

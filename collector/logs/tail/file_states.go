@@ -97,58 +97,90 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 
 // openProducer returns the producer of f and sets f.id, which is part of the producer's name. t.mu is held.
 //
-// If the first record is not unique, f may have one of several identities (candidateIDs). openProducer
-// chooses the first of them whose checkpoint is within f. If there is none, f is new and gets the last of
-// them that is free: no open file has it, and it has no checkpoint.
+// If the first record is not unique, f may have one of several identities: those of candidateIDs, and any other of the log, since
+// its handle has changed if it was compressed or copied. openProducer chooses one whose checkpoint is of f (storedIdentity). If
+// there is none, f is new and gets the last of candidateIDs that is free: no open file has it, and it has no checkpoint.
 //
 // Example: three text files of a log begin with the same line, whose identity is H. H+a is H with the handle
-// of file a. Files a and b existed when an earlier process ran; c is new.
+// of file a. Files a and b existed when an earlier process ran; c is new, and b was compressed meanwhile.
 //
 //	earlier process  a: H+a+a, H+a and H are free             H, the last one
 //	                 b: H is taken; H+b+b and H+b are free    H+b
 //	this process     a: H+a+a and H+a are free; H has a       H, resumed
-//	                    checkpoint within a
-//	                 b: H+b+b is free; H+b has a checkpoint   H+b, resumed
-//	                    within b
+//	                    checkpoint of a
+//	                 b: H is taken; its handle is d now, and  H+b, resumed
+//	                    H+d has no checkpoint; H+b has one of b
 //	                 c: H is taken; H+c+c and H+c are free    H+c, read from its beginning
 func (t *Tailer) openProducer(f *file) collector.FileProducer {
 	if f.unique {
 		return t.group.ship.File(t.producerName(f.id))
 	}
 
-	isTaken := func(id Identity) bool {
-		return slices.ContainsFunc(t.files, func(other *file) bool {
-			return other.producer != nil && other.id == id
-		})
+	id, stored := t.storedIdentity(f)
+	if !stored {
+		id = t.freeIdentity(f)
 	}
+	f.id = id
+	return t.group.ship.File(t.producerName(id))
+}
 
-	// free is the identity for f if no checkpoint is within f. It begins as an identity behind all
-	// candidates, for the case that none of them is free.
+// isTaken reports whether an open file has an identity.
+func (t *Tailer) isTaken(id Identity) bool {
+	return slices.ContainsFunc(t.files, func(other *file) bool { return other.producer != nil && other.id == id })
+}
+
+// storedIdentity returns the identity under which f has a checkpoint: that of the last one whose bytes f has. A file of which
+// only the first record was read has a sample that all of them have. f is open, and its first record is not unique. t.mu is held.
+func (t *Tailer) storedIdentity(f *file) (id Identity, stored bool) {
+	last := int64(-1)
+	prefix := producerPrefix + t.log.ID + "/"
+	for _, name := range t.group.ship.Files(prefix) {
+		candidate, ok := parseIdentity(name[len(prefix):])
+		if !ok || t.isTaken(candidate) {
+			continue
+		}
+		if end, ok := t.checkpointOf(f, candidate); ok && end > last {
+			id, last, stored = candidate, end, true
+		}
+	}
+	return id, stored
+}
+
+// checkpointOf returns the end of the checkpoint under an identity that no open file has, if f has the bytes that were read by
+// then. A checkpoint of an earlier version has no sample of them: it is of f if it is within f, and f has the same first record.
+func (t *Tailer) checkpointOf(f *file, id Identity) (end int64, ok bool) {
+	producer := t.group.ship.File(t.producerName(id))
+	checkpoint, isStored := producer.Resume()
+	producer.Close(isStored)
+	if !isStored || checkpoint.End > f.size()+minPartRecord { // flushOpenLines numbers lines behind the end
+		return 0, false
+	}
+	if checkpoint.Sample.Size == 0 {
+		return checkpoint.End, slices.Contains(f.candidateIDs(), id)
+	}
+	return checkpoint.End, f.hasSample(checkpoint.Sample)
+}
+
+// freeIdentity returns the identity for f, of which there is no checkpoint.
+func (t *Tailer) freeIdentity(f *file) Identity {
 	candidates := f.candidateIDs()
-	free := candidates[0].withHandle(f.handle)
-	for isTaken(free) {
-		free = free.withHandle(f.handle)
-	}
-
-	// Look for a checkpoint within f, from the rarest candidate to the first record alone.
-	size := f.size()
-	for _, id := range candidates {
-		if isTaken(id) {
+	for _, id := range slices.Backward(candidates) {
+		if t.isTaken(id) {
 			continue
 		}
 		producer := t.group.ship.File(t.producerName(id))
-		checkpoint, ok := producer.Resume()
-		if ok && checkpoint.End <= size+minPartRecord { // flushOpenLines numbers lines behind the end
-			f.id = id
-			return producer
-		}
-		producer.Close(ok) // a checkpoint beyond the end is that of another file
-		if !ok {
-			free = id
+		_, isStored := producer.Resume()
+		producer.Close(isStored)
+		if !isStored {
+			return id
 		}
 	}
-	f.id = free
-	return t.group.ship.File(t.producerName(free))
+	// None of the candidates is free: an identity behind all of them.
+	free := candidates[0].withHandle(f.handle)
+	for t.isTaken(free) {
+		free = free.withHandle(f.handle)
+	}
+	return free
 }
 
 // producerPrefix begins the names of the producers of log files.
@@ -176,6 +208,15 @@ func (t *Tailer) addProducerNames(names map[string]bool) bool {
 			continue // without a first record it has no checkpoint
 		}
 		for _, id := range file.candidateIDs() {
+			names[t.producerName(id)] = true
+		}
+		if file.unique || file.producer != nil {
+			continue
+		}
+		if file.file == nil {
+			return false // it cannot be compared with the checkpoints of other names
+		}
+		if id, stored := t.storedIdentity(file); stored {
 			names[t.producerName(id)] = true
 		}
 	}

@@ -260,7 +260,7 @@ func TestUnreadBytesOfAFile(t *testing.T) {
 func TestCopyOfAFileHasTheSameBytes(t *testing.T) {
 	original := textFile(t, "one\ntwo\nthree\n", 8)
 	original.firstRecord = Identity{1}
-	original.setSample([]byte("two\n"), 8)
+	original.extendSample([]byte("two\n"), 8)
 	check := func(what string, f *file, want bool) {
 		t.Helper()
 		f.firstRecord = Identity{1}
@@ -279,7 +279,7 @@ func TestCopyOfAFileHasTheSameBytes(t *testing.T) {
 	if other.firstRecord = (Identity{2}); other.isCopyOf(original) {
 		t.Error("another first record")
 	}
-	original.sample = sample{}
+	original.sample = collector.Sample{}
 	check("nothing was read", textFile(t, "two\n", 0), true)
 }
 

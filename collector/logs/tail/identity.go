@@ -25,6 +25,12 @@ type Identity [16]byte
 // String returns the identity in hexadecimal digits.
 func (id Identity) String() string { return hex.EncodeToString(id[:]) }
 
+// parseIdentity returns the identity that String has written.
+func parseIdentity(text string) (id Identity, ok bool) {
+	digits, err := hex.DecodeString(text)
+	return id, err == nil && copy(id[:], digits) == len(id) && len(digits) == len(id)
+}
+
 // withHandle returns the identity of a file with that handle whose first record is that of id.
 func (id Identity) withHandle(handle string) Identity {
 	return xxh3.Hash128(append(id[:len(id):len(id)], handle...)).Bytes()
@@ -51,7 +57,7 @@ func (f *file) setIdentity(head fileHead, format decode.Format) {
 	f.firstRecord, f.identified = f.id, true
 	f.unique = format.Dated && head.isDated(format.New())
 	if head.start == 0 {
-		f.setSample(head.record[:min(len(head.record), maxSample)], int64(min(len(head.record), maxSample)))
+		f.extendSample(head.record[:min(len(head.record), maxSample)], int64(min(len(head.record), maxSample)))
 	}
 }
 

@@ -71,7 +71,7 @@ func TestOpenLinesAreNumberedWithinTheNextRecord(t *testing.T) {
 		if i == 0 {
 			readFrom /= 2 // the other line begins with the second record
 		}
-		if want := (collector.Checkpoint{End: file.offset + 1 + int64(stream), ReadFrom: readFrom}); !line.partial || line.checkpoint != want {
+		if want := (collector.Checkpoint{End: file.offset + 1 + int64(stream), ReadFrom: readFrom, Sample: file.sample}); !line.partial || line.checkpoint != want {
 			t.Errorf("line %d: partial %t, %+v, want %+v", i, line.partial, line.checkpoint, want)
 		}
 	}
@@ -149,30 +149,40 @@ func textFile(t *testing.T, content string, offset int64) *file {
 func TestSampleShowsATruncation(t *testing.T) {
 	content := strings.Repeat("0123456789", 60)
 	f := textFile(t, content, 600)
-	f.setSample([]byte(content), 600)
-	if f.sample.start != 600-maxSample || f.sample.size != maxSample {
+	f.extendSample([]byte(content), 600)
+	if f.sample.Start != 600-maxSample || f.sample.Size != maxSample {
 		t.Errorf("sample %+v", f.sample)
 	}
 	if f.isTruncated() {
 		t.Error("truncated without a change")
 	}
-	f.setSample(nil, 700)
-	if f.sample.start != 600-maxSample {
+	f.extendSample(nil, 700)
+	if f.sample.Start != 600-maxSample {
 		t.Errorf("no bytes have changed the sample: %+v", f.sample)
 	}
-	f.setSample([]byte("abc"), 10)
-	if f.sample.start != 7 || f.sample.size != 3 {
+	f.extendSample([]byte("abc"), 10)
+	if f.sample.Start != 7 || f.sample.Size != 3 {
 		t.Errorf("sample of 3 bytes %+v", f.sample)
+	}
+	// Bytes that follow extend it to maxSample bytes, however few are read at a time.
+	f = textFile(t, content, 600)
+	for end := 1; end <= 600; end++ {
+		f.extendSample([]byte(content[end-1:end]), int64(end))
+		whole := textFile(t, content, 600)
+		whole.extendSample([]byte(content[:end]), int64(end))
+		if f.sample != whole.sample || !f.hasSample(f.sample) || f.sample.Size != min(end, maxSample) {
+			t.Fatalf("sample of %d bytes %+v, at once %+v", end, f.sample, whole.sample)
+		}
 	}
 
 	f = textFile(t, content, 500)
 	f.resample()
-	if f.sample.start != 500-maxSample || f.sample.size != maxSample || f.isTruncated() {
+	if f.sample.Start != 500-maxSample || f.sample.Size != maxSample || f.isTruncated() {
 		t.Errorf("sample %+v before the offset", f.sample)
 	}
 	f = textFile(t, content, 20)
 	f.resample()
-	if f.sample.start != 0 || f.sample.size != 20 || f.isTruncated() {
+	if f.sample.Start != 0 || f.sample.Size != 20 || f.isTruncated() {
 		t.Errorf("sample %+v of the first bytes", f.sample)
 	}
 

@@ -178,7 +178,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 
 		// 3. Handle the complete records.
 		have += n
-		f.setSample(buffer.b[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
+		f.extendSample(buffer.b[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
 		used, err := t.splitRecords(ctx, f, buffer.b[:have])
 		f.advanceOffset(int64(used))
 		total += int64(used)

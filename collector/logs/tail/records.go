@@ -202,7 +202,7 @@ func (t *Tailer) shipLine(ctx context.Context, f *file, end, readFrom int64) err
 		t.tally.overCap += line.Bytes - uint64(len(line.Text)-len(CutMark))
 	}
 
-	checkpoint := collector.Checkpoint{End: end, ReadFrom: min(end, f.readFrom(readFrom))}
+	checkpoint := collector.Checkpoint{End: end, ReadFrom: min(end, f.readFrom(readFrom)), Sample: f.sample}
 	if err := t.handler.Ship(ctx, f.producer, line, checkpoint); err != nil {
 		return err
 	}

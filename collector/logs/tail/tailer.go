@@ -87,15 +87,14 @@ func (t *Tailer) hasNoFiles() bool {
 	return len(t.files) == 0 && !t.rescanNeeded
 }
 
-// closeFiles closes the remaining files after the tailer's goroutine has returned. Checkpoints of files that
-// still exist are kept.
+// closeFiles closes the remaining files after the tailer's goroutine has returned. Their checkpoints are kept while the folder
+// exists: a file without a name may have been compressed or moved a moment ago. The next process prunes those of which it finds no file.
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.countUnread()
 	for _, file := range t.files {
-		// A file without a name cannot be read again: its checkpoint is dropped.
-		file.closeProducer(file.name != "" && !t.folderGone.Load())
+		file.closeProducer(!t.folderGone.Load())
 		for i := range file.pending {
 			file.pending[i].discardLine(&t.group.budget)
 		}

@@ -457,6 +457,6 @@ func (j *Journal) reportWriteError(err error) {
 func appendRecord(buf []byte, r *record) []byte {
 	at := len(buf)
 	buf = r.appendPayload(frame.Reserve(buf))
-	frame.Seal(buf, at, r.kind)
+	frame.Seal(buf, at, r.frameKind())
 	return buf
 }

@@ -423,7 +423,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	check := func(want record) {
 		t.Helper()
 		var got record
-		if err := got.parsePayload(want.kind, want.appendPayload(nil)); err != nil {
+		if err := got.parsePayload(want.frameKind(), want.appendPayload(nil)); err != nil {
 			t.Error(err)
 		}
 		if len(got.ranges) == 0 {
@@ -440,6 +440,12 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	check(record{kind: recordBatch, batch: BatchID{1 << 63, 7, 9}, ranges: []Range{lines, lines}})
 	check(record{kind: recordAck, batch: BatchID{1 << 63, 7, 9}})
 	check(record{kind: recordShrink, batch: BatchID{1, 7, 9}, ranges: []Range{lines}})
+	sampled := lines
+	sampled.End.Sample = collector.Sample{Start: 44, Size: 256, Hash: 1<<64 - 1}
+	check(record{kind: recordCheckpoint, ranges: []Range{sampled}})
+	check(record{kind: recordDone, ranges: []Range{sampled}})
+	check(record{kind: recordBatch, batch: BatchID{1 << 63, 7, 9}, ranges: []Range{lines, sampled}})
+	check(record{kind: recordShrink, batch: BatchID{1, 7, 9}, ranges: []Range{sampled}})
 	check(record{kind: recordDrop, file: 9})
 	check(record{kind: recordPartitions, partitions: 12})
 }
@@ -447,6 +453,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 // FuzzState: the snapshot of any state, read again, is the same state.
 func FuzzState(f *testing.F) {
 	ranges := []Range{{File: 1, After: 0, End: collector.Checkpoint{End: 100, ReadFrom: 50}, Events: 3}}
+	ranges[0].End.Sample = collector.Sample{Start: 10, Size: 90, Hash: 7}
 	text := frame.AppendFileHeader(nil, magic, version)
 	for _, rec := range []record{
 		{kind: recordPartitions, partitions: 4},

@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"tidegate/collector"
 )
@@ -19,6 +20,9 @@ const (
 	recordPartitions = 'P' // the number of partitions of the topic
 )
 
+// sampled is added to the kind of a record whose ranges have samples: 'c' is a recordCheckpoint with one.
+const sampled = 'a' - 'A'
+
 // A record is one decoded record. The fields that are set depend on kind.
 type record struct {
 	kind       byte
@@ -29,8 +33,22 @@ type record struct {
 	partitions int
 }
 
+// hasSamples reports whether a range of r has a sample: all of them are then written with theirs.
+func (r *record) hasSamples() bool {
+	return slices.ContainsFunc(r.ranges, func(lines Range) bool { return lines.End.Sample.Size > 0 })
+}
+
+// frameKind returns the kind of the frame of r.
+func (r *record) frameKind() byte {
+	if r.hasSamples() {
+		return r.kind + sampled
+	}
+	return r.kind
+}
+
 // appendPayload appends the payload of r to data.
 func (r *record) appendPayload(data []byte) []byte {
+	samples := r.hasSamples()
 	switch r.kind {
 	case recordFile:
 		data = binary.AppendUvarint(data, uint64(r.file))
@@ -38,13 +56,13 @@ func (r *record) appendPayload(data []byte) []byte {
 	case recordDrop:
 		data = binary.AppendUvarint(data, uint64(r.file))
 	case recordCheckpoint, recordDone:
-		data = appendRange(data, &r.ranges[0])
+		data = appendRange(data, &r.ranges[0], samples)
 	case recordBatch, recordAck, recordShrink:
 		data = binary.LittleEndian.AppendUint64(data, r.batch.Epoch)
 		data = binary.AppendUvarint(data, uint64(r.batch.Partition))
 		data = binary.AppendUvarint(data, r.batch.Sequence)
 		for i := range r.ranges {
-			data = appendRange(data, &r.ranges[i])
+			data = appendRange(data, &r.ranges[i], samples)
 		}
 	case recordPartitions:
 		data = binary.AppendUvarint(data, uint64(r.partitions))
@@ -52,13 +70,20 @@ func (r *record) appendPayload(data []byte) []byte {
 	return data
 }
 
-// appendRange appends the five numbers of r.
-func appendRange(data []byte, r *Range) []byte {
+// appendRange appends the five numbers of r, and with a sample the three of that.
+func appendRange(data []byte, r *Range, withSample bool) []byte {
 	data = binary.AppendUvarint(data, uint64(r.File))
 	data = binary.AppendVarint(data, r.After)
 	data = binary.AppendVarint(data, r.End.End)
 	data = binary.AppendVarint(data, r.End.ReadFrom)
-	return binary.AppendUvarint(data, uint64(r.Events))
+	data = binary.AppendUvarint(data, uint64(r.Events))
+	if withSample {
+		sample := r.End.Sample
+		data = binary.AppendVarint(data, sample.Start)
+		data = binary.AppendUvarint(data, uint64(sample.Size))
+		data = binary.LittleEndian.AppendUint64(data, sample.Hash)
+	}
+	return data
 }
 
 var errRecord = errors.New("not a record of the journal")
@@ -66,6 +91,11 @@ var errRecord = errors.New("not a record of the journal")
 // parsePayload sets r to the record of that kind in payload. The memory of r.ranges is reused.
 func (r *record) parsePayload(kind byte, payload []byte) error {
 	decode := decoder{rest: payload}
+	samples := false
+	switch kind {
+	case recordCheckpoint + sampled, recordDone + sampled, recordBatch + sampled, recordShrink + sampled:
+		kind, samples = kind-sampled, true
+	}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
 	// Decode the fields of the kind. A malformed number is detected below.
 	switch kind {
@@ -76,11 +106,11 @@ func (r *record) parsePayload(kind byte, payload []byte) error {
 	case recordDrop:
 		r.file = FileID(decode.uint32())
 	case recordCheckpoint, recordDone:
-		r.ranges = append(r.ranges, decode.readRange())
+		r.ranges = append(r.ranges, decode.readRange(samples))
 	case recordBatch, recordAck, recordShrink:
 		r.batch = BatchID{Epoch: decode.fixed64(), Partition: decode.uint32(), Sequence: decode.unsigned()}
 		for len(decode.rest) > 0 && !decode.malformed {
-			r.ranges = append(r.ranges, decode.readRange())
+			r.ranges = append(r.ranges, decode.readRange(samples))
 		}
 	case recordPartitions:
 		r.partitions = int(decode.uint32())
@@ -102,8 +132,13 @@ func (r *record) parsePayload(kind byte, payload []byte) error {
 
 // isValid reports whether the offsets of r can be those of a file.
 func (r *Range) isValid() bool {
-	return r.After >= 0 && r.End.End >= r.After && r.End.ReadFrom >= 0 && r.End.ReadFrom <= r.End.End
+	sample := r.End.Sample
+	return r.After >= 0 && r.End.End >= r.After && r.End.ReadFrom >= 0 && r.End.ReadFrom <= r.End.End &&
+		sample.Start >= 0 && sample.Size <= maxSample
 }
+
+// maxSample bounds the bytes of a sample.
+const maxSample = 1 << 16
 
 // A decoder reads numbers from the front of rest. When a number is missing or invalid it sets malformed;
 // later results are then of no use.
@@ -155,9 +190,16 @@ func (d *decoder) fixed64() uint64 {
 }
 
 // readRange reads what appendRange has written.
-func (d *decoder) readRange() Range {
-	return Range{
+func (d *decoder) readRange(withSample bool) Range {
+	r := Range{
 		File: FileID(d.uint32()), After: d.signed(),
 		End: collector.Checkpoint{End: d.signed(), ReadFrom: d.signed()}, Events: d.uint32(),
 	}
+	if withSample {
+		r.End.Sample = collector.Sample{Start: d.signed(), Size: int(d.uint32()), Hash: d.fixed64()}
+		if r.End.Sample.Size == 0 { // another range of the record has one
+			r.End.Sample = collector.Sample{}
+		}
+	}
+	return r
 }

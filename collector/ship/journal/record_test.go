@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"testing"
+
+	"tidegate/collector"
 )
 
 // TestRecordThatIsCutOrLongerIsNone: each number of a payload is needed, and nothing may follow.
@@ -12,24 +14,29 @@ func TestRecordThatIsCutOrLongerIsNone(t *testing.T) {
 	span.File, span.After, span.Events = 3, 1000, 300
 	span.End.End, span.End.ReadFrom = 5000, 4000
 	id := BatchID{Epoch: 1 << 40, Partition: 300, Sequence: 300}
+	sampled := span
+	sampled.End.Sample = collector.Sample{Start: 4700, Size: 256, Hash: 1 << 60}
 	for _, c := range []record{
 		{kind: recordDrop, file: 300},
 		{kind: recordCheckpoint, ranges: []Range{span}},
 		{kind: recordDone, ranges: []Range{span}},
 		{kind: recordShrink, batch: id, ranges: []Range{span}},
+		{kind: recordCheckpoint, ranges: []Range{sampled}},
+		{kind: recordDone, ranges: []Range{sampled}},
+		{kind: recordShrink, batch: id, ranges: []Range{sampled}},
 		{kind: recordPartitions, partitions: 300},
 	} {
 		payload := c.appendPayload(nil)
 		var got record
-		if err := got.parsePayload(c.kind, payload); err != nil {
+		if err := got.parsePayload(c.frameKind(), payload); err != nil {
 			t.Errorf("%c: %v", c.kind, err)
 		}
 		for size := range payload {
-			if err := got.parsePayload(c.kind, payload[:size]); err == nil {
+			if err := got.parsePayload(c.frameKind(), payload[:size]); err == nil {
 				t.Errorf("%c: the first %d of %d bytes are a record", c.kind, size, len(payload))
 			}
 		}
-		if err := got.parsePayload(c.kind, append(payload, 0)); err == nil {
+		if err := got.parsePayload(c.frameKind(), append(payload, 0)); err == nil {
 			t.Errorf("%c: a record with a byte behind it", c.kind)
 		}
 	}
@@ -37,7 +44,7 @@ func TestRecordThatIsCutOrLongerIsNone(t *testing.T) {
 	// A batch has any number of ranges, and a cut within one is seen.
 	batch := record{kind: recordBatch, batch: id, ranges: []Range{span, span}}
 	payload := batch.appendPayload(nil)
-	one := len(appendRange(nil, &span))
+	one := len(appendRange(nil, &span, false))
 	var got record
 	for size := range len(payload) + 1 {
 		isWhole := size == len(payload) || size == len(payload)-one || size == len(payload)-2*one
@@ -65,7 +72,7 @@ func TestRecordThatIsCutOrLongerIsNone(t *testing.T) {
 		changed := span
 		change(&changed)
 		r := record{kind: recordCheckpoint, ranges: []Range{changed}}
-		if err := got.parsePayload(r.kind, r.appendPayload(nil)); (err == nil) != want {
+		if err := got.parsePayload(r.frameKind(), r.appendPayload(nil)); (err == nil) != want {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
