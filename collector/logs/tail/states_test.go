@@ -68,7 +68,7 @@ func TestIdentityIsThatOfTheFirstRecord(t *testing.T) {
 	for _, start := range []int64{0, 7} {
 		f := &file{}
 		f.setIdentity(fileHead{start: start, record: bytes.Repeat([]byte("x"), 300)}, decode.Text)
-		if want := (sample{size: maxSample, hash: xxh3.Hash(bytes.Repeat([]byte("x"), maxSample))}); start == 0 && f.sample != want || start > 0 && f.sample != (sample{}) {
+		if want := (collector.Sample{Size: maxSample, Hash: xxh3.Hash(bytes.Repeat([]byte("x"), maxSample))}); start == 0 && f.sample != want || start > 0 && f.sample != (collector.Sample{}) {
 			t.Errorf("sample %+v", f.sample)
 		}
 		if !f.identified || f.firstRecord != f.id || f.unique {
@@ -171,7 +171,7 @@ func TestFileThatIsReadIsSampled(t *testing.T) {
 	tailer.scanFolder()
 	readAll(t, tailer)
 	f := tailer.files[0]
-	want := sample{start: int64(len(content)) - maxSample, size: maxSample, hash: xxh3.HashString(content[len(content)-maxSample:])}
+	want := collector.Sample{Start: int64(len(content)) - maxSample, Size: maxSample, Hash: xxh3.HashString(content[len(content)-maxSample:])}
 	if f.sample != want || f.offset != int64(len(content)) || f.readOffset.Load() != f.offset || f.examined != f.offset {
 		t.Errorf("sample %+v, want %+v, offset %d", f.sample, want, f.offset)
 	}
@@ -438,9 +438,9 @@ func TestCompressedCopyIsKnownByItsRecordOrItsLength(t *testing.T) {
 	done.unique, done.gz = false, true
 	check("compressed too", done, text, false)
 	done.gz, done.released = false, true
-	done.setSample([]byte("two\n"), 8)
+	done.extendSample([]byte("two\n"), 8)
 	check("released, with the same bytes", done, text+"three\n", true)
-	done.setSample([]byte("TWO\n"), 8)
+	done.extendSample([]byte("TWO\n"), 8)
 	check("released, with other bytes", done, text, false)
 	closed := textFile(t, text, 0)
 	closed.readIdentity(decode.Text, false)
@@ -664,10 +664,15 @@ func TestWhatNoLaterProcessCanReadIsCounted(t *testing.T) {
 	}
 }
 
-// TestClosedLogKeepsTheCheckpointsOfItsFiles, of those that can be read again.
+// TestClosedLogKeepsTheCheckpointsOfItsFiles while its folder exists: one without a name may have been compressed a moment ago.
 func TestClosedLogKeepsTheCheckpointsOfItsFiles(t *testing.T) {
-	for what, set := range map[string]func(tailer *Tailer){
-		"": func(*Tailer) {}, "a": func(tailer *Tailer) { tailer.files[0].name = "" }, "a b": func(tailer *Tailer) { tailer.folderGone.Store(true) },
+	for _, c := range []struct {
+		dropped string
+		set     func(tailer *Tailer)
+	}{
+		{"", func(*Tailer) {}},
+		{"", func(tailer *Tailer) { tailer.files[0].name = "" }},
+		{"a b", func(tailer *Tailer) { tailer.folderGone.Store(true) }},
 	} {
 		tailer, ship := textTailer(t, nil)
 		for _, name := range []string{"a", "b"} {
@@ -681,17 +686,17 @@ func TestClosedLogKeepsTheCheckpointsOfItsFiles(t *testing.T) {
 			tailer.files = append(tailer.files, f)
 			tailer.group.budget.openFiles.Add(1)
 		}
-		set(tailer)
+		c.set(tailer)
 		tailer.closeFiles()
 		files, bytes := tailer.group.Held()
 		names := ship.Dropped()
 		slices.Sort(names)
-		if got := strings.Join(names, " "); got != what || files != 0 || bytes != 0 || len(tailer.files) != 0 {
-			t.Errorf("dropped %q, want %q; %d files and %d bytes are held", got, what, files, bytes)
+		if got := strings.Join(names, " "); got != c.dropped || files != 0 || bytes != 0 || len(tailer.files) != 0 {
+			t.Errorf("dropped %q, want %q; %d files and %d bytes are held", got, c.dropped, files, bytes)
 		}
 		ship.File("a") // it was closed
 		ship.File("b")
-		if what == "" {
+		if c.dropped == "" {
 			ship.Check(t)
 		}
 	}
