@@ -15,9 +15,10 @@ import (
 func TestCutLineIsTheSameHoweverItComes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	letters := []string{"a", "b", "é", "€", "😀"}
+	cuts := 0
 	for range 500 {
 		var text strings.Builder
-		for range rng.IntN(3000) {
+		for range rng.IntN(8000) {
 			text.WriteString(letters[rng.IntN(len(letters))])
 		}
 		limit := shortLine + rng.IntN(1000)
@@ -51,6 +52,7 @@ func TestCutLineIsTheSameHoweverItComes(t *testing.T) {
 		if !cut {
 			continue
 		}
+		cuts++
 		head, tail, _ := strings.Cut(whole, CutMark)
 		if !strings.HasPrefix(text.String(), head) || !strings.HasSuffix(text.String(), tail) || !utf8.ValidString(whole) {
 			t.Fatalf("%.20q … %.20q", head, tail)
@@ -58,6 +60,9 @@ func TestCutLineIsTheSameHoweverItComes(t *testing.T) {
 		if want := limit - limit/4 - len(CutMark); len(head) > want || len(head) < want-3 || len(tail) > limit/4 || len(tail) < limit/4-3 {
 			t.Fatalf("a limit of %d bytes: %d at the front, %d at the end", limit, len(head), len(tail))
 		}
+	}
+	if cuts < 100 {
+		t.Errorf("%d of 500 lines were cut", cuts)
 	}
 }
 

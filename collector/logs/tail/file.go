@@ -210,7 +210,7 @@ func (f *file) readAt(data []byte, at int64) (int, error) {
 
 	n, err := io.ReadFull(f.gzipReader, data)
 	f.gzipOffset += int64(n)
-	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(data) {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		// ReadFull returns this for a short end as well; a broken stream returns it again when it is read on.
 		if _, nextErr := f.gzipReader.Read(data[:0]); nextErr == nil || errors.Is(nextErr, io.EOF) {
 			err = io.EOF

@@ -403,6 +403,16 @@ func TestRescanFindsWhatInotifyHasNotReported(t *testing.T) {
 		t.Errorf("the folder is not watched, %d logs are polled", g.polled.Load())
 	}
 
+	excluded := g.tail("c.log")
+	excluded.handler = excludedHandler{excluded.handler}
+	ended := false
+	excluded.cancel = func() { ended = true }
+	g.rescan(t.Context(), g)
+	delete(g.tailers, excluded.log.ID)
+	if !ended {
+		t.Error("an excluded log has not ended")
+	}
+
 	// A log without unread bytes is not woken, and its folder not listed.
 	b.files[0].done = true
 	b.files = nil

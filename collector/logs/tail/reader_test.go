@@ -438,3 +438,86 @@ func TestListedLogOfATextFileIsFoundByItsName(t *testing.T) {
 		t.Error("numbers of booleans")
 	}
 }
+
+// TestOriginalOfACopyIsReadAndNewer.
+func TestOriginalOfACopyIsReadAndNewer(t *testing.T) {
+	check := func(what string, want bool, change func(original, copied *file)) {
+		t.Helper()
+		tailer, ship := textTailer(t, nil)
+		copied, original := textFile(t, "one\ntwo\n", 0), textFile(t, "one\ntwo\n", 0)
+		original.producer = ship.File("a")
+		original.setSample([]byte("two\n"), 8)
+		change(original, copied)
+		tailer.files = []*file{textFile(t, "", 0), copied, original}
+		if got := tailer.findOriginal(copied); (got == original) != want || got != nil && got != original {
+			t.Errorf("%s: found %t", what, got == original)
+		}
+		if got := tailer.findOriginal(original); got != nil {
+			t.Errorf("%s: a copy is the original", what)
+		}
+	}
+	check("a copy", true, func(_, _ *file) {})
+	check("not read yet", false, func(original, _ *file) { original.producer = nil })
+	check("done", false, func(original, _ *file) { original.done = true })
+	check("another record", false, func(original, _ *file) { original.firstRecord = Identity{1} })
+
+	// Two files have one record that occurs once: the one that is read is the other.
+	same := func(what string, want bool, change func(f, other *file)) {
+		t.Helper()
+		tailer, ship := textTailer(t, nil)
+		f, other := &file{unique: true, firstRecord: Identity{1}}, &file{firstRecord: Identity{1}, producer: ship.File("a")}
+		change(f, other)
+		tailer.files = []*file{f, other}
+		if got := tailer.findIdentical(f); (got == other) != want {
+			t.Errorf("%s: found %t", what, got == other)
+		}
+	}
+	same("the same", true, func(_, _ *file) {})
+	same("not unique", false, func(f, _ *file) { f.unique = false })
+	same("not read", false, func(_, other *file) { other.producer = nil })
+	same("another record", false, func(_, other *file) { other.firstRecord = Identity{2} })
+	same("itself", false, func(f, other *file) { f.producer, other.producer = other.producer, nil })
+}
+
+// TestFileThatWasCutWhileNobodyReadItGoesOnAtItsEnd: it begins with the same record, so its bytes were read before.
+func TestFileThatWasCutWhileNobodyReadItGoesOnAtItsEnd(t *testing.T) {
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", "one\n")
+	info, err := dockerd.File.Stat()
+	dockerd.Must(err)
+	dockerd.WriteLog("stdout", "two\n")
+	tailer := tailerOf(dockerd, ship)
+	tailer.scanFolder()
+	readAll(t, tailer)
+	tailer.group.closeTailer(tailer)
+	dockerd.Must(os.Truncate(dockerd.Path, info.Size()))
+	tailer = tailerOf(dockerd, ship)
+	tailer.scanFolder()
+	readAll(t, tailer)
+	if f := tailer.files[0]; f.offset != info.Size() || tailer.tally.truncated != 1 || f.resumeEnd <= info.Size() || f.sample.start+int64(f.sample.size) != f.offset {
+		t.Errorf("offset %d of %d, %d truncations, sample %+v", f.offset, info.Size(), tailer.tally.truncated, f.sample)
+	}
+	if ship.Count() != 2 {
+		t.Errorf("%d lines", ship.Count())
+	}
+	tailer.group.closeTailer(tailer)
+}
+
+// TestBufferIsEnlargedWithinTheBudgetWithoutAWait.
+func TestBufferIsEnlargedWithinTheBudgetWithoutAWait(t *testing.T) {
+	const size = 4 << 10
+	for memory, wantOverdrawn := range map[int64]bool{2 * size: false, 2*size - 1: true} {
+		b := &budget{maxMemory: memory, overdraft: make(chan struct{}, 1)}
+		buffer := readBuffer{b: make([]byte, size)}
+		b.bufferBytes.Store(size)
+		if err := b.enlarge(t.Context(), &buffer); err != nil || len(buffer.b) != 2*size || buffer.overdrawn != wantOverdrawn || len(b.overdraft) != btoi(wantOverdrawn) {
+			t.Errorf("%d bytes of memory: %v, %d bytes, overdrawn %t", memory, err, len(buffer.b), buffer.overdrawn)
+		}
+		if err := b.enlarge(t.Context(), &buffer); err != nil || !buffer.overdrawn || len(b.overdraft) != 1 || b.bufferBytes.Load() != 4*size {
+			t.Errorf("%d bytes of memory: %v, overdrawn %t, %d charged", memory, err, buffer.overdrawn, b.bufferBytes.Load())
+		}
+		if b.putBuffer(&buffer); len(b.overdraft) != 0 || b.bufferBytes.Load() != 0 {
+			t.Errorf("%d overdrafts, %d bytes", len(b.overdraft), b.bufferBytes.Load())
+		}
+	}
+}
