@@ -409,6 +409,7 @@ func TestRescanFindsWhatInotifyHasNotReported(t *testing.T) {
 	excluded.cancel = func() { ended = true }
 	g.rescan(t.Context(), g)
 	delete(g.tailers, excluded.log.ID)
+	isWoken(b)
 	if !ended {
 		t.Error("an excluded log has not ended")
 	}
