@@ -446,7 +446,7 @@ func TestOriginalOfACopyIsReadAndNewer(t *testing.T) {
 		tailer, ship := textTailer(t, nil)
 		copied, original := textFile(t, "one\ntwo\n", 0), textFile(t, "one\ntwo\n", 0)
 		original.producer = ship.File("a")
-		original.setSample([]byte("two\n"), 8)
+		original.extendSample([]byte("two\n"), 8)
 		change(original, copied)
 		tailer.files = []*file{textFile(t, "", 0), copied, original}
 		if got := tailer.findOriginal(copied); (got == original) != want || got != nil && got != original {
@@ -494,7 +494,7 @@ func TestFileThatWasCutWhileNobodyReadItGoesOnAtItsEnd(t *testing.T) {
 	tailer = tailerOf(dockerd, ship)
 	tailer.scanFolder()
 	readAll(t, tailer)
-	if f := tailer.files[0]; f.offset != info.Size() || tailer.tally.truncated != 1 || f.resumeEnd <= info.Size() || f.sample.start+int64(f.sample.size) != f.offset {
+	if f := tailer.files[0]; f.offset != info.Size() || tailer.tally.truncated != 1 || f.resumeEnd <= info.Size() || f.sample.Start+int64(f.sample.Size) != f.offset {
 		t.Errorf("offset %d of %d, %d truncations, sample %+v", f.offset, info.Size(), tailer.tally.truncated, f.sample)
 	}
 	if ship.Count() != 2 {
