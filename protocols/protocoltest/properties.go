@@ -47,12 +47,29 @@ func CheckTranscripts(t *testing.T, list []protocols.Protocol, folder, protocol 
 					t.Errorf("pieces of %d bytes:\n%s\nwhole:\n%s", size, lines(got), lines(whole))
 				}
 			}
+			conversation.checkReuse(t, list, whole)
 			conversation.checkAnyGap(t, list, whole, 4)
 			conversation.checkMidStream(t, list, whole)
 			conversation.checkFlipped(t, list)
 			conversation.checkOneSide(t, list, whole)
 			conversation.checkServerFirst(t, list, whole)
 		})
+	}
+}
+
+// checkReuse plays c behind a connection that ended at any of its steps, with the same pools: nothing of it is left.
+func (c Conversation) checkReuse(t *testing.T, list []protocols.Protocol, whole []string) {
+	for i := range c.Steps {
+		set := protocols.NewSet(list, protocols.Default(), nil)
+		before := c
+		last := c.Steps[i]
+		last.Data = last.Data[:len(last.Data)*3/4] // within a message
+		before.Steps = append(slices.Clone(c.Steps[:i]), last)
+		before.PlayOn(set)
+		if got, _ := c.PlayOn(set); !slices.Equal(got, whole) {
+			t.Errorf("behind a connection that ended at step %d:\n%s\nwhole:\n%s", i, lines(got), lines(whole))
+			return
+		}
 	}
 }
 
