@@ -262,20 +262,43 @@ func beginsWithCommand(data []byte) bool {
 	return true
 }
 
-// snapshotMark begins the answer to SYNC of a server that does not know the size of its snapshot.
-const snapshotMark = "$EOF:"
+// snapshotMark begins the answer to SYNC of a server that does not know the size of its snapshot, and snapshotMagic the
+// snapshot.
+const (
+	snapshotMark  = "$EOF:"
+	snapshotMagic = "REDIS"
+)
+
+// detectSnapshot matches the answer to SYNC behind line feeds, with which the server keeps a client alive that waits for its
+// snapshot. A client that goes on within its command may have sent any other bytes behind a line feed.
+func detectSnapshot(data []byte) protocols.Match {
+	if len(data) == 0 {
+		return protocols.More
+	}
+	rest, _, match := header(data, '$')
+	switch {
+	case match != protocols.Yes:
+		return match
+	case bytes.HasPrefix(rest, []byte(snapshotMagic)):
+		return protocols.Yes
+	case bytes.HasPrefix([]byte(snapshotMagic), rest):
+		return protocols.More
+	}
+	return protocols.No
+}
 
 // detectReply matches up to eight lines of replies. It returns Yes at the first line that no other protocol
 // has.
 func detectReply(data []byte) protocols.Match {
-	if data = bytes.TrimLeft(data, "\n"); len(data) == 0 {
-		return protocols.More // the server keeps a client that waits for its snapshot alive with line feeds
-	}
-	if bytes.HasPrefix(data, []byte(snapshotMark)) || bytes.HasPrefix([]byte(snapshotMark), data) {
-		if len(data) > len(snapshotMark) {
+	behind := bytes.TrimLeft(data, "\n")
+	if bytes.HasPrefix(behind, []byte(snapshotMark)) || len(behind) > 0 && bytes.HasPrefix([]byte(snapshotMark), behind) {
+		if len(behind) > len(snapshotMark) {
 			return protocols.Yes
 		}
 		return protocols.More
+	}
+	if len(behind) < len(data) {
+		return detectSnapshot(behind)
 	}
 	for range 8 {
 		if !isReply(data) {

@@ -132,15 +132,15 @@ func TestFrontsOfCommandsAreRecognised(t *testing.T) {
 	server := protocols.Server
 	for _, text := range []string{
 		"+PONG\r\n", "+QUEUED\r\n", "+FULLRESYNC x 1\r\n", "-NOAUTH x\r\n", "-WRONGTYPE x\r\n", "-NOGROUP x\r\n", ":1\r\n", "$3\r\nabc\r\n", "*1\r\n",
-		"%1\r\n", "~1\r\n", ">2\r\n", "$-1\r\n", "$EOF:0", "\n$EOF:0", "\n\n$9\r\n", "-NOMASTERLINK x\r\n", "+OK\r\n:1\r\n", "_\r\n:1\r\n", "#t\r\n+PONG\r\n", "-ERR x\r\n:1\r\n",
+		"%1\r\n", "~1\r\n", ">2\r\n", "$-1\r\n", "$EOF:0", "\n$EOF:0", "\n\n$9\r\nREDIS", "-NOMASTERLINK x\r\n", "+OK\r\n:1\r\n", "_\r\n:1\r\n", "#t\r\n+PONG\r\n", "-ERR x\r\n:1\r\n",
 	} {
 		check(server, text, yes)
 	}
-	for _, text := range []string{"\n", "\n\n", "$EOF:", "\n$E", "$", "+OK\r\n", "+OK", "-ERR x\r\n", "-ERR\r\n", "_\r\n", "#f\r\n", ",1.5\r\n", "(123\r\n", strings.Repeat("+OK\r\n", 9)} {
+	for _, text := range []string{"\n", "\n\n", "$EOF:", "\n$E", "\n\n$9\r\n", "\n$9\r\nRED", "$", "+OK\r\n", "+OK", "-ERR x\r\n", "-ERR\r\n", "_\r\n", "#f\r\n", ",1.5\r\n", "(123\r\n", strings.Repeat("+OK\r\n", 9)} {
 		check(server, text, more)
 	}
 	for _, text := range []string{
-		"+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "$EOx", "\nx\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
+		"+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "$EOx", "\nx\r\n", "\n*1\r\n", "\n$4\r\nPING\r\n", "\n:1\r\n", "\n+PONG\r\n", "\n$0\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
 	} {
 		check(server, text, no)
 	}
