@@ -224,7 +224,9 @@ func testRules(dir, output string, verbose, withShipped bool) error {
 		for _, text := range set.Warnings() {
 			fmt.Fprintln(&stripControlWriter{out: os.Stdout}, "warning:", text)
 		}
-		failed = rules.RunTests(&stripControlWriter{out: os.Stdout}, set, verbose)
+		if failed, err = rules.RunTests(&stripControlWriter{out: os.Stdout}, set, verbose); err != nil {
+			return fmt.Errorf("write results: %w", err)
+		}
 	}
 	if failed > 0 {
 		return errFindings

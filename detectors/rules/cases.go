@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -126,8 +127,9 @@ func (s *Set) runStatefulCase(rule *Rule, ruleCase Case, out Result) Result {
 }
 
 // RunTests tests a set and writes a line for each failure and lint, a table of all rules if verbose, and a
-// summary. It returns how many cases failed.
-func RunTests(out io.Writer, set *Set, verbose bool) (failed int) {
+// summary. It returns how many cases failed, and the error of w.
+func RunTests(w io.Writer, set *Set, verbose bool) (failed int, err error) {
+	out := bufio.NewWriter(w)
 	start := time.Now()
 	results := set.Test()
 	took := time.Since(start)
@@ -165,7 +167,7 @@ func RunTests(out io.Writer, set *Set, verbose bool) (failed int) {
 	fmt.Fprintf(out, "%s: %s, %s, %d failed, version %s, compiled in %s, tested in %s\n",
 		result, plural(len(set.Rules()), "rule"), plural(cases, "case"), failed, set.Version(),
 		set.Took().Round(100*time.Microsecond), took.Round(100*time.Microsecond))
-	return failed
+	return failed, out.Flush()
 }
 
 // writeTable writes a line for each rule.

@@ -59,7 +59,7 @@ func TestShippedRulesPassTheirTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if failed := RunTests(&out, set, true); failed > 0 || testing.Verbose() {
+	if failed, _ := RunTests(&out, set, true); failed > 0 || testing.Verbose() {
 		t.Log("\n" + out.String())
 		if failed > 0 {
 			t.Errorf("%d failed", failed)

@@ -220,7 +220,7 @@ func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	RunTests(&out, set, false)
+	_, _ = RunTests(&out, set, false)
 	for _, want := range []string{
 		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n",
 		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group\n",

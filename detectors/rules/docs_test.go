@@ -39,7 +39,7 @@ func TestRulesInDocumentsPassTheirTests(t *testing.T) {
 				continue
 			}
 			var out strings.Builder
-			if failed := RunTests(&out, set, false); failed > 0 || len(set.Lints()) > 0 {
+			if failed, _ := RunTests(&out, set, false); failed > 0 || len(set.Lints()) > 0 {
 				t.Errorf("%s:\n%s%s", name, text, out.String())
 			}
 		}

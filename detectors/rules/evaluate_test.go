@@ -36,7 +36,7 @@ func TestGoodFilePassesItsTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if RunTests(&out, set, false) != 0 {
+	if failed, err := RunTests(&out, set, false); failed != 0 || err != nil {
 		t.Error(out.String())
 	}
 	rule := set.Rules()[0]
@@ -517,7 +517,7 @@ func TestPrintedEventCanBePasted(t *testing.T) {
 		t.Fatalf("%v\n%s", err, printed)
 	}
 	var out strings.Builder
-	if RunTests(&out, set, false) != 0 {
+	if failed, err := RunTests(&out, set, false); failed != 0 || err != nil {
 		t.Error(out.String())
 	}
 }
@@ -531,7 +531,7 @@ func TestRunTestsReportsFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if failed := RunTests(&out, set, true); failed != 3 {
+	if failed, _ := RunTests(&out, set, true); failed != 3 {
 		t.Errorf("%d failed", failed)
 	}
 	for _, want := range []string{

@@ -45,7 +45,7 @@ func TestMessagesOfTheCompilerSayWhatToWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	RunTests(&out, set, false)
+	_, _ = RunTests(&out, set, false)
 	want := `FAIL t.yaml:7: r: case 2: expected no match, but the rule matched: dns.question.name endsWith ".duckdns.org" is true`
 	if !strings.Contains(out.String(), want) {
 		t.Errorf("got %s\nwant %s", out.String(), want)

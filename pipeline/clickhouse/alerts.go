@@ -102,23 +102,16 @@ func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any
 	for i, field := range alertFields {
 		names[i] = quoteName(field.column.name)
 	}
-	rows, err := s.driver.Query(ctx, with+" SELECT "+strings.Join(names, ", ")+" "+from, args...)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
-
 	var list []*pipeline.Alert
+	var alert pipeline.Alert
 	targets := make([]any, len(alertFields))
-	for rows.Next() {
-		alert := &pipeline.Alert{}
-		for i, field := range alertFields {
-			targets[i] = field.pointer(alert)
-		}
-		if err := rows.Scan(targets...); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
-		list = append(list, alert)
+	for i, field := range alertFields {
+		targets[i] = field.pointer(&alert)
 	}
-	return list, describeError(rows.Err(), s.cfg)
+	err := s.selectRows(ctx, with+" SELECT "+strings.Join(names, ", ")+" "+from, args, targets, func() {
+		selected := alert
+		selected.Tags = slices.Clone(alert.Tags)
+		list = append(list, &selected)
+	})
+	return list, err
 }

@@ -143,3 +143,19 @@ func loadTLS(t config.OptionalTLS) (*tls.Config, error) {
 	}
 	return cfg, nil
 }
+
+// selectRows runs a query, scans each of its rows into targets, and calls add behind each. add copies what it keeps.
+func (s *Store) selectRows(ctx context.Context, query string, args, targets []any, add func()) error {
+	rows, err := s.driver.Query(ctx, query, args...)
+	if err != nil {
+		return describeError(err, s.cfg)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return describeError(err, s.cfg)
+		}
+		add()
+	}
+	return describeError(rows.Err(), s.cfg)
+}

@@ -20,24 +20,14 @@ import (
 // server may have dropped the token of the block. Rows of another block time are left out: a topic that was
 // created anew has other messages at the same offsets.
 func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
-	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
+	existing := map[pipeline.RowID]struct{}{}
+	var row pipeline.RowID
+	err := s.selectRows(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
 		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?"+
 		" AND `event.ingested` = fromUnixTimestamp64Nano(?)",
-		block.Topic, block.Partition, block.Start, block.End, block.Time)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
-
-	existing := map[pipeline.RowID]struct{}{}
-	for rows.Next() {
-		var row pipeline.RowID
-		if err := rows.Scan(&row.Offset, &row.Index); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
-		existing[row] = struct{}{}
-	}
-	return existing, describeError(rows.Err(), s.cfg)
+		[]any{block.Topic, block.Partition, block.Start, block.End, block.Time},
+		[]any{&row.Offset, &row.Index}, func() { existing[row] = struct{}{} })
+	return existing, err
 }
 
 // NewestRows describes the newest rows of a partition whose log ends at end; ok is false where the table holds none.
@@ -102,7 +92,11 @@ func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) 
 	// The inner query reduces the rows to batches, the outer one the batches to the highest 64 of each
 	// producer.
 	where, args := batchCondition(filter)
-	rows, err := s.driver.Query(ctx, `
+	var list []pipeline.StoredBatches
+	var collector string
+	var complements []uint64
+	var stored pipeline.StoredBatches
+	err := s.selectRows(ctx, `
 		SELECT UUIDStringToNum(toString(c)), e, groupArraySorted(64)(18446744073709551615 - q)
 		FROM (
 			SELECT _collector AS c, _epoch AS e, _sequence AS q
@@ -110,25 +104,12 @@ func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) 
 			WHERE `+where+`
 			GROUP BY c, e, q
 		)
-		GROUP BY c, e`, args...)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
-
-	var list []pipeline.StoredBatches
-	for rows.Next() {
-		var collector string
-		var complements []uint64
-		var stored pipeline.StoredBatches
-		if err := rows.Scan(&collector, &stored.Epoch, &complements); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
+		GROUP BY c, e`, args, []any{&collector, &stored.Epoch, &complements}, func() {
 		copy(stored.Collector[:], collector)
 		stored.SequenceWindow = sequenceWindow(complements)
 		list = append(list, stored)
-	}
-	return list, describeError(rows.Err(), s.cfg)
+	})
+	return list, err
 }
 
 // maxSequenceRanges bounds the result of SequenceRanges. The batches of a producer are numbered without gaps, so a
@@ -139,7 +120,10 @@ const maxSequenceRanges = 1_000_000
 func (s *Store) SequenceRanges(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.SequenceRange, error) {
 	// Consecutive sequences of a producer have the same difference to their position.
 	where, args := batchCondition(filter)
-	rows, err := s.driver.Query(ctx, fmt.Sprintf(`
+	var list []pipeline.SequenceRange
+	var collector string
+	var stored pipeline.SequenceRange
+	err := s.selectRows(ctx, fmt.Sprintf(`
 		SELECT UUIDStringToNum(toString(c)), e, min(q), max(q)
 		FROM (
 			SELECT c, e, q, q - row_number() OVER (PARTITION BY c, e ORDER BY q) AS difference
@@ -152,27 +136,16 @@ func (s *Store) SequenceRanges(ctx context.Context, filter pipeline.BatchFilter)
 		)
 		GROUP BY c, e, difference
 		ORDER BY c, e, min(q)
-		LIMIT %d`, s.cfg.table("events"), where, maxSequenceRanges+1), args...)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
-
-	var list []pipeline.SequenceRange
-	for rows.Next() {
-		var collector string
-		var stored pipeline.SequenceRange
-		if err := rows.Scan(&collector, &stored.Epoch, &stored.First, &stored.Last); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
-		copy(stored.Collector[:], collector)
-		list = append(list, stored)
-	}
-	if len(list) > maxSequenceRanges {
+		LIMIT %d`, s.cfg.table("events"), where, maxSequenceRanges+1), args,
+		[]any{&collector, &stored.Epoch, &stored.First, &stored.Last}, func() {
+			copy(stored.Collector[:], collector)
+			list = append(list, stored)
+		})
+	if err == nil && len(list) > maxSequenceRanges {
 		return nil, fmt.Errorf("the rows of partition %d are of more than %d ranges of batches", filter.Partition,
 			maxSequenceRanges)
 	}
-	return list, describeError(rows.Err(), s.cfg)
+	return list, err
 }
 
 // batchCondition returns the WHERE clause for a filter and its arguments.

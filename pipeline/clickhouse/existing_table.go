@@ -96,18 +96,8 @@ func (s *Store) setSettings(ctx context.Context, wanted table) error {
 
 // selectPairs returns the rows of a query with two columns of strings, the second by the first.
 func (s *Store) selectPairs(ctx context.Context, query string, args ...any) (map[string]string, error) {
-	rows, err := s.driver.Query(ctx, query, args...)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
 	pairs := map[string]string{}
-	for rows.Next() {
-		var key, value string
-		if err := rows.Scan(&key, &value); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
-		pairs[key] = value
-	}
-	return pairs, describeError(rows.Err(), s.cfg)
+	var key, value string
+	err := s.selectRows(ctx, query, args, []any{&key, &value}, func() { pairs[key] = value })
+	return pairs, err
 }

@@ -264,18 +264,8 @@ func (s *Store) execStatement(ctx context.Context, query string) error {
 
 // selectNames returns the strings of a query with one column.
 func (s *Store) selectNames(ctx context.Context, query string, args ...any) (map[string]bool, error) {
-	rows, err := s.driver.Query(ctx, query, args...)
-	if err != nil {
-		return nil, describeError(err, s.cfg)
-	}
-	defer rows.Close()
-	out := map[string]bool{}
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			return nil, describeError(err, s.cfg)
-		}
-		out[name] = true
-	}
-	return out, describeError(rows.Err(), s.cfg)
+	names := map[string]bool{}
+	var name string
+	err := s.selectRows(ctx, query, args, []any{&name}, func() { names[name] = true })
+	return names, err
 }
