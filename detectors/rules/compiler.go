@@ -283,8 +283,11 @@ func slotsOfExceptions(rule *Rule) (slots []int) {
 	return slots
 }
 
-// compileText compiles the condition or an exception of a rule. It returns nil if the text has errors.
+// compileText compiles the condition or an exception of a rule. It returns nil if the text has errors or is too long.
 func (c *compiler) compileText(parsed *parsedRule, text config.Text) *expression {
+	if len(text.Value) > maxExpression {
+		return nil // reported when the file was parsed
+	}
 	compiled, errs := compileExpression(text.Value, parsed.names, c.slots)
 	addErrors(text, errs)
 	return compiled
@@ -292,7 +295,7 @@ func (c *compiler) compileText(parsed *parsedRule, text config.Text) *expression
 
 // parseAlert parses the template of a rule that has one.
 func (c *compiler) parseAlert(parsed *parsedRule) {
-	if !parsed.alert.IsSet() {
+	if !parsed.alert.IsSet() || len(parsed.alert.Value) > maxText { // the limit was reported when the file was parsed
 		return
 	}
 	var errs []syntaxError

@@ -164,6 +164,16 @@ func TestMistakesInFilesAreNamed(t *testing.T) {
 	check("expression", strings.Replace(rule, `message == "a"`, `'message == "a"`+more+`'`, 1), fmt.Sprintf("the limit is %d", maxExpression))
 	check("exception", rule+"  exceptions: ['message == \"b\""+more+"']\n", fmt.Sprintf("the limit is %d", maxExpression))
 	check("exception cut by a comment", rule+"  exceptions:\n    - message == \"b\" # and message == \"c\"\n", "YAML takes what follows")
+	// A text that is too long is not read: its mistakes, and the time to find them, are without bound.
+	for what, text := range map[string]string{
+		"alert":      rule + "  alert: '" + strings.Repeat("{nope} ", maxText) + "'\n",
+		"expression": strings.Replace(rule, `message == "a"`, `'message == "a"`+more+` or nope == "a"'`, 1),
+		"exception":  rule + "  exceptions: ['message == \"b\"" + more + " or nope == \"a\"']\n",
+	} {
+		if got := errorOf(t, text); !strings.Contains(got, "the limit is") || strings.Contains(got, "unknown field") {
+			t.Errorf("%s: %.200q", what, got)
+		}
+	}
 	check("tag", rule+"  tags: ["+long(maxText+1)+"]\n", "the limit is")
 	check("name", rule+"  tests:\n    - {name: '', fires: true, event: {event.dataset: log, message: a}}\n", "is empty")
 
