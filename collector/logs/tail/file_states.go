@@ -236,9 +236,7 @@ func (t *Tailer) finishFile(f *file) {
 			next.pending[i] = *line
 			next.pending[i].carried, next.pending[i].unshipped = true, 0
 			*line = pendingLine{}
-			continue
-		}
-		if line.active {
+		} else if line.active {
 			t.tally.cut += line.bytes
 		}
 		line.discardLine(&t.group.budget)

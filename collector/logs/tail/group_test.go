@@ -43,7 +43,6 @@ func newGroupTest(t *testing.T) *groupTest {
 	test.budget.maxFiles = 100
 	test.listTimer = time.NewTimer(time.Hour)
 	t.Cleanup(func() {
-		test.listTimer.Stop()
 		test.watch.closeWatcher()
 	})
 	return test
@@ -608,6 +607,9 @@ func TestInotifyEventsAreParsed(t *testing.T) {
 	if got := parseEvents(data); !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	if got := parseEvents(event(1, 2, "", 0)); !slices.Equal(got, want[:1]) {
+		t.Errorf("an event without a name: %v", got)
+	}
 	for cut := 1; cut < 32; cut++ {
 		if got := parseEvents(data[:len(data)-cut]); !slices.Equal(got, want[:2]) {
 			t.Errorf("without the last %d bytes: %v", cut, got)
@@ -744,6 +746,8 @@ func TestLogsAreReadUntilTheGroupEnds(t *testing.T) {
 	first.WriteLog("stdout", "one\n")
 	reg := prometheus.NewPedanticRegistry()
 	g.reg = reg
+	g.listTimer.Stop()
+	g.listTimer = nil // Run makes its own
 	openFiles := func() float64 {
 		families, err := reg.Gather()
 		if err != nil {

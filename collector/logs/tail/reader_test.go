@@ -521,3 +521,44 @@ func TestBufferIsEnlargedWithinTheBudgetWithoutAWait(t *testing.T) {
 		}
 	}
 }
+
+// TestFileThatIsShorterThanItWasReadIsTruncated, also if it still has the bytes of its sample.
+func TestFileThatIsShorterThanItWasReadIsTruncated(t *testing.T) {
+	f := textFile(t, "0123456789", 10)
+	f.extendSample([]byte("0123"), 4)
+	for size, want := range map[int64]bool{10: false, 9: true} {
+		if err := f.file.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if f.isTruncated() != want {
+			t.Errorf("%d of 10 bytes: truncated %t", size, !want)
+		}
+		if err := os.WriteFile(f.file.Name(), []byte("0123456789"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLineWithoutAnEndIsEndedAtItsLimit, as a partial one.
+func TestLineWithoutAnEndIsEndedAtItsLimit(t *testing.T) {
+	tailer, _ := textTailer(t, nil)
+	var state State
+	var failure error
+	var lines []shippedLine
+	tailer.handler = checkpointHandler{shippingHandler{tailer.log}, &state, &failure, &lines}
+	f := textFile(t, "", 0)
+	for bytes, want := range map[uint64]int{lineHardMax - 2: 0, lineHardMax - 1: 1} {
+		lines = nil
+		f.pending[0] = pendingLine{active: true, bytes: bytes}
+		tailer.record = decode.Record{Text: []byte("x"), Time: 1}
+		if err := tailer.joinRecord(t.Context(), f, 0, 10); err != nil || len(lines) != want || want > 0 && !lines[0].partial {
+			t.Errorf("%d bytes: %v, %v", bytes, lines, err)
+		}
+		f.pending[0].discardLine(&tailer.group.budget)
+	}
+	tailer.record = decode.Record{Text: []byte("x"), Time: 1, Ends: true}
+	f.pending[0] = pendingLine{active: true}
+	if err := tailer.joinRecord(t.Context(), f, 0, 10); err != nil || lines[len(lines)-1].partial {
+		t.Errorf("a line with an end is partial: %v", err)
+	}
+}

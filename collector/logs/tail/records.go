@@ -116,11 +116,7 @@ func (t *Tailer) decode(body []byte) (isRecord bool) {
 // decodeSafely calls Decode. After a panic of the decoder, which is a bug of this program, it returns its reason: no
 // record may end the collector.
 func decodeSafely(decoder decode.Decoder, data []byte, record *decode.Record) (isRecord bool, panicked any) {
-	defer func() {
-		if panicked = recover(); panicked != nil {
-			isRecord = false
-		}
-	}()
+	defer func() { panicked = recover() }() // isRecord is false then
 	return decoder.Decode(data, record), nil
 }
 

@@ -1,0 +1,221 @@
+package ship
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/collector"
+	"tidegate/pipeline/kafka"
+)
+
+// TestClosedShipperIsClosedOnce: it takes no event, exports nothing, and its state folder is free.
+func TestClosedShipperIsClosedOnce(t *testing.T) {
+	harness := newHarness(t)
+	registry := prometheus.NewRegistry()
+	harness.startBroker()
+	shipper, err := newShipper(harness.cfg, harness.kcfg, harness.id, testLog(), registry, failpoints{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := func() int {
+		t.Helper()
+		list, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	file, packets := shipper.File("a"), shipper.Packets("x")
+	if families() == 0 {
+		t.Error("an open shipper exports nothing")
+	}
+	harness.closeShipper(shipper)
+	if err := shipper.Close(t.Context()); err != nil {
+		t.Errorf("a second Close: %v", err)
+	}
+	if families() != 0 {
+		t.Error("a closed shipper exports metrics")
+	}
+	if packets.TryShip(dnsEvent(1, nil)) || shipper.counters.discarded[dropClosed].total() != 1 {
+		t.Error("a closed shipper takes a packet")
+	}
+	if err := file.Ship(t.Context(), dnsEvent(2, nil), collector.Checkpoint{End: 1}); !errors.Is(err, ErrClosed) {
+		t.Errorf("a closed shipper takes a line: %v", err)
+	}
+	if err := file.Wait(t.Context(), nil, collector.Checkpoint{End: 1}); err != nil {
+		t.Errorf("a line waits for a closed shipper: %v", err)
+	}
+	harness.closeShipper(harness.startShipper(failpoints{}))
+}
+
+// TestEndedWorkersStartNoRequest: the timers of pauses are stopped.
+func TestEndedWorkersStartNoRequest(t *testing.T) {
+	harness := newHarness(t)
+	harness.startBroker()
+	shipper := harness.startShipper(failpoints{})
+	for _, sender := range shipper.everySender() {
+		sender.mu.Lock()
+		sender.timer = time.AfterFunc(time.Hour, sender.dispatchAgain)
+		sender.mu.Unlock()
+	}
+	shipper.kill()
+	for _, sender := range shipper.everySender() {
+		if sender.timer.Stop() {
+			t.Error("the timer of a sender runs")
+		}
+	}
+	if shipper.ctx.Err() == nil {
+		t.Error("the workers are not ended")
+	}
+
+	// The states of a file. The goroutine that would take the requests for maintenance has ended.
+	isRequested := func() bool {
+		select {
+		case <-shipper.maintainNow:
+			return true
+		default:
+			return false
+		}
+	}
+	isRequested()
+	f := newFileProducer(shipper, "a", 1)
+	f.ranges = []*batchRange{{file: f}} // it is not dropped
+	check := func(what string, call func() bool, state fileState, result, requested bool) {
+		t.Helper()
+		activity := f.activity.Load()
+		if got := call(); got != result || !f.inState(state) || isRequested() != requested {
+			t.Errorf("%s: %t, state %d", what, got, f.state.Load())
+		}
+		if f.activity.Load() < activity {
+			t.Errorf("%s: the calls of the owner are counted backwards", what)
+		}
+	}
+	gone := func() bool {
+		select {
+		case <-f.gone:
+			return true
+		default:
+			return false
+		}
+	}
+	check("opened", f.reopen, fileOpen, true, false)
+	check("its name is gone", func() bool { f.SourceGone(); return gone() }, fileGone, true, true)
+	check("opened while it is gone", f.reopen, fileGone, true, false)
+	check("kept", func() bool { f.Close(true); return true }, fileIdle, true, false)
+	check("gone while it is not open", func() bool { f.SourceGone(); return gone() }, fileIdle, true, true)
+	check("opened again", func() bool { return f.reopen() && !gone() }, fileOpen, true, false)
+	before := f.activity.Load()
+	check("closed", func() bool { f.Close(false); return gone() }, fileClosed, true, true)
+	if f.activity.Load() != before+1 {
+		t.Error("Close is no call of the owner")
+	}
+	check("opened, but a newer file has its name", f.reopen, fileClosed, false, false)
+	if check("missing", func() bool { f.setState(fileMissing); return f.reopen() }, fileOpen, true, false); gone() {
+		t.Error("a file that was missing is gone")
+	}
+}
+
+// TestRangesOfAFileAreInOrder; those at the front that are done move the checkpoint.
+func TestRangesOfAFileAreInOrder(t *testing.T) {
+	f := newFileProducer(nil, "a", 1)
+	ranges := map[int64]*batchRange{}
+	for _, after := range []int64{0, 20, 10, 40, 30} {
+		ranges[after] = &batchRange{file: f, after: after, end: collector.Checkpoint{End: after + 10}, count: 1}
+		f.insertRange(ranges[after])
+	}
+	list := func() string {
+		var text []string
+		for _, lines := range f.ranges {
+			text = append(text, fmt.Sprintf("%d-%d", lines.after, lines.end.End))
+		}
+		return strings.Join(text, " ")
+	}
+	check := func(what, want string, checkpoint int64, droppable bool) {
+		t.Helper()
+		if got := list(); got != want || f.checkpoint.End != checkpoint || f.hasCheckpoint != (checkpoint > 0) || f.droppable() != droppable {
+			t.Errorf("%s: %s, checkpoint %d, droppable %t", what, got, f.checkpoint.End, f.droppable())
+		}
+	}
+	check("inserted", "0-10 10-20 20-30 30-40 40-50", 0, false)
+	f.finishRange(ranges[10])
+	check("in the middle", "0-10 10-20 20-30 30-40 40-50", 0, false)
+	f.finishRange(ranges[30])
+	check("another one", "0-10 10-20 20-30 30-40 40-50", 0, false)
+	if f.finishRange(ranges[20]); f.ranges[1].count != 3 || !f.ranges[1].done {
+		t.Errorf("the joined range has %d events", f.ranges[1].count)
+	}
+	check("between them", "0-10 10-40 40-50", 0, false)
+	f.finishRange(ranges[0])
+	check("at the front", "40-50", 40, false)
+	f.setState(fileClosed)
+	if f.finishRange(ranges[40]); !ranges[40].done || ranges[40].batch != nil {
+		t.Error("the range is not done")
+	}
+	check("the last", "", 50, true)
+	f.setState(fileOpen)
+	check("open", "", 50, false)
+	f.setState(fileMissing)
+	check("missing", "", 50, true)
+	f.insertRange(ranges[0])
+	f.removeRange(ranges[10])
+	check("another range is removed", "0-10", 50, false)
+	f.removeRange(ranges[0])
+	check("removed", "", 50, true)
+	f.skipTo(70)
+	if f.lastEnd != 70 || f.rangeEnd != 70 || f.currentRange != nil {
+		t.Errorf("skipped to %d, %d", f.lastEnd, f.rangeEnd)
+	}
+}
+
+// TestFailureOfKafkaIsLoggedByItsRemedy, the first one and then one of many; all are counted.
+func TestFailureOfKafkaIsLoggedByItsRemedy(t *testing.T) {
+	for cause, want := range map[error]string{
+		kafkago.TopicAuthorizationFailed: "level=ERROR msg=\"kafka denies access: buffering and retrying\"",
+		kafkago.MessageSizeTooLarge:      "level=ERROR msg=\"kafka rejected a batch; its events are lost\"",
+		kafkago.LeaderNotAvailable:       "level=WARN msg=\"kafka unavailable: buffering",
+	} {
+		var logged bytes.Buffer
+		shipper := &Shipper{log: slog.New(slog.NewTextHandler(&logged, nil)), health: newBrokerHealth()}
+		for range 3 {
+			shipper.recordProduceResult(cause)
+		}
+		if got := logged.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, want) {
+			t.Errorf("%v: logged %s", cause, got)
+		}
+		if count := shipper.counters.produceErrors[kafka.Classify(cause)].Load(); count != 3 {
+			t.Errorf("%v: %d are counted", cause, count)
+		}
+		if err := shipper.Unavailable(); !errors.Is(err, cause) || time.Since(shipper.health.unavailableSince) > time.Minute {
+			t.Errorf("unavailable because of %v since %s", err, shipper.health.unavailableSince)
+		}
+	}
+}
+
+// TestLedgerIsBalancedWhenEveryEventIsSomewhere.
+func TestLedgerIsBalancedWhenEveryEventIsSomewhere(t *testing.T) {
+	balanced := Ledger{Read: 100, Recovered: 23, Delivered: 60, Buffered: 31, Dropped: 17, Lost: 8, Unconfirmed: 7, Spooled: 5, Reread: 3}
+	if !balanced.IsBalanced() {
+		t.Error("a balanced ledger is not")
+	}
+	for i, change := range []func(*Ledger){
+		func(l *Ledger) { l.Read++ }, func(l *Ledger) { l.Recovered++ }, func(l *Ledger) { l.Delivered++ }, func(l *Ledger) { l.Buffered++ },
+		func(l *Ledger) { l.Dropped++ }, func(l *Ledger) { l.Lost++ }, func(l *Ledger) { l.Unconfirmed++ },
+	} {
+		changed := balanced
+		if change(&changed); changed.IsBalanced() {
+			t.Errorf("change %d leaves the ledger balanced", i)
+		}
+	}
+	if !slices.Equal(reasonNames[:], []string{"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged"}) {
+		t.Errorf("reasons %q", reasonNames)
+	}
+}
