@@ -139,14 +139,15 @@ func isClean(line []byte) bool {
 // line. Any token is a method where one word and a version follow: servers run what their handlers know.
 // Scanners write the version with missing spaces or digits, so it may be malformed after a known method, and
 // after one that looks like one. A line without a version may be a request of HTTP/0.9: an empty line after
-// it, the server's first bytes, or the port decide.
+// it, the server's first bytes, or the port decide. PHP's server reads any word as a version: the server's first bytes
+// decide.
 func detectLine(method, rest, next []byte) protocols.Match {
 	rest = trimSpace(rest)
 	usual := isUpper(method) && isWord(method)
 	switch {
 	case bytes.Contains(rest, []byte("HTTP/1.")) && (isKnownMethod(method) || usual && len(method) >= 3):
 		return protocols.Yes
-	case hasZeroVersion(rest) && isKnownMethod(method):
+	case hasOtherVersion(rest) && isKnownMethod(method):
 		return protocols.Yes
 	case hasVersion(rest):
 		target := trimSpace(rest[:len(rest)-len("HTTP/1.1")])
@@ -158,14 +159,23 @@ func detectLine(method, rest, next []byte) protocols.Match {
 			return protocols.Yes
 		}
 		return protocols.More
+	case hasUnknownVersion(method, rest):
+		return protocols.More
 	}
 	return protocols.No
 }
 
-// hasZeroVersion reports whether the last word of a line is HTTP/ and a number that begins with 0: Python's http.server
-// reads HTTP/0.9 and HTTP/01.1.
-func hasZeroVersion(line []byte) bool {
-	return bytes.HasPrefix(line[lastSpace(line)+1:], []byte("HTTP/0"))
+// hasOtherVersion reports whether the last word of a line is HTTP/ and a digit: Python's http.server reads HTTP/0.9 and
+// HTTP/01.1, and PHP's also HTTP/2.0 and HTTP/3.7, in the form of HTTP/1.
+func hasOtherVersion(line []byte) bool {
+	version, found := bytes.CutPrefix(line[lastSpace(line)+1:], []byte("HTTP/"))
+	return found && len(version) > 0 && isDigit(version[0])
+}
+
+// hasUnknownVersion reports whether a line is that of a request but for its last word: a known method, a path, and a word.
+func hasUnknownVersion(method, rest []byte) bool {
+	space := lastSpace(rest)
+	return space > 0 && rest[0] == '/' && lastSpace(trimSpace(rest[:space])) < 0 && isKnownMethod(method) && isUpper(method)
 }
 
 // isHTTP09 reports whether a line of method and rest has the form of a request of HTTP/0.9.
@@ -202,10 +212,11 @@ func hasVersion(line []byte) bool {
 		(length == 8 || isSpace(line[length-9]))
 }
 
-// detectResponse matches "HTTP/1.d ddd" and a space or the end of the line, where d is a digit.
+// detectResponse matches "HTTP/d.d ddd" and a space or the end of the line, where d is a digit. PHP's server answers with
+// the version of the request.
 func detectResponse(data []byte) protocols.Match {
 	data = data[emptyLines(data):]
-	const form = "HTTP/1.d ddd"
+	const form = "HTTP/d.d ddd"
 	for i := range min(len(data), len(form)) {
 		if form[i] == 'd' && isDigit(data[i]) || form[i] != 'd' && form[i] == data[i] {
 			continue

@@ -343,6 +343,8 @@ func requestLine(line []byte) (method, target, version []byte) {
 		}
 	} else if bytes.HasPrefix(target, []byte("HTTP/")) {
 		target, version = nil, target[len("HTTP/"):]
+	} else if len(target)-blank <= len(" HTTP/1.1") && hasUnknownVersion(method, target) { // a longer word belongs to the target
+		target, version = trimSpace(target[:blank]), target[blank+1:]
 	}
 	return method, target, capped(version, 8)
 }

@@ -346,6 +346,15 @@ func TestRequestOfHTTP09IsAnEvent(t *testing.T) {
 	same(t, play(false, long, in("GET /slow HTTP/1.1\nHost: x\n"), out("HTTP/1.1 408 Request Timeout\nContent-Length: 0\n\n")), "GET /slow 1.1 408 0/0 partial=true")
 }
 
+// TestRequestOfAnyVersionIsAnEvent: PHP's server executes it, and answers in the form of HTTP/1 (php -S of PHP 8.2).
+func TestRequestOfAnyVersionIsAnEvent(t *testing.T) {
+	const body = "Content-Length: 2\n\nok"
+	same(t, play(false, long, in("GET /a HTTP/2.0\nHost: x\n\n"), out("HTTP/2.0 200 OK\n"+body)), "GET /a 2.0 200 0/2 partial=false")
+	same(t, play(false, long, in("GET /a HTTP/3.7\nHost: x\n\n"), out("HTTP/3.7 200 OK\n"+body)), "GET /a 3.7 200 0/2 partial=false")
+	same(t, play(false, long, in("GET /a HTTQ/1.1\nHost: x\n\n"), out("HTTP/1.1 200 OK\n"+body)), "GET /a HTTQ/1.1 200 0/2 partial=false")
+	same(t, play(false, long, in("GET /a http/1.1\nHost: x\n\n"), out("HTTP/1.1 200 OK\n"+body)), "GET /a http/1.1 200 0/2 partial=false")
+}
+
 // long returns the fields of short and the version. It includes zero sizes and the absence of losses.
 func long(event *pipeline.Event) string {
 	exchange := event.Http

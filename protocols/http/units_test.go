@@ -128,7 +128,17 @@ func TestRequestLinesAreRecognised(t *testing.T) {
 	check("get /a HTTP/1.x\r\n", yes)
 	check("GET /a HTTP/0.9\r\n", yes)
 	check("BREW /a HTTP/0.9\r\n", no)
-	check("GET /a HTTP/2.0\r\n", no)
+	check("GET /a HTTP/2.0\r\n", yes)
+	check("GET /a HTTP/3.7\r\n", yes)
+	check("GET /a HTTP/x\r\n", more)
+	check("BREW /a HTTP/2.0\r\n", no)
+	check("PRI * HTTP/2.0\r\n", no)
+	check("GET /a HTTQ/1.1\r\n", more)
+	check("GET /a http/1.1\r\n", more)
+	check("GET /a b c\r\n", no)
+	check("GET a b\r\n", no)
+	check("get /a b\r\n", no)
+	check("BREW /a b\r\n", no)
 	check("OPTIONS sip:a SIP/2.0\r\n", no)
 	check("OPTIONS rtsp://a RTSP/1.0\r\n", no)
 	check("GET /\r\n", more)
@@ -178,17 +188,19 @@ func TestRequestLinesAreRecognised(t *testing.T) {
 	whole("GET\r\n", false)
 	whole(" /\r\n", false)
 
-	version := func(line string, one, zero bool) {
+	version := func(line string, one, other bool) {
 		t.Helper()
-		if hasVersion([]byte(line)) != one || hasZeroVersion([]byte(line)) != zero {
-			t.Errorf("%q has a version: %t, %t", line, hasVersion([]byte(line)), hasZeroVersion([]byte(line)))
+		if hasVersion([]byte(line)) != one || hasOtherVersion([]byte(line)) != other {
+			t.Errorf("%q has a version: %t, %t", line, hasVersion([]byte(line)), hasOtherVersion([]byte(line)))
 		}
 	}
-	version("HTTP/1.1", true, false)
+	version("HTTP/1.1", true, true)
 	version("/ HTTP/1.0 ", true, false)
 	version("/HTTP/1.1", false, false)
-	version("/ HTTP/1.x", false, false)
-	version("/ HTTP/2.0", false, false)
+	version("/ HTTP/1.x", false, true)
+	version("/ HTTP/2.0", false, true)
+	version("/ HTTP/x", false, false)
+	version("/ HTTP/", false, false)
 	version("TTP/1.1", false, false)
 	version("/ HTTP/0.9", false, true)
 	version("HTTP/01.1", false, true)
@@ -325,7 +337,10 @@ func TestHeadEndsWithAnEmptyLine(t *testing.T) {
 	request("GET HTTP/1.1", "GET", "", "1.1")
 	request("GET", "GET", "", "")
 	request("GET / HTTP/123456789", "GET", "/", "12345678")
-	request("GET /a HTTPS", "GET", "/a HTTPS", "")
+	request("GET /a HTTPS", "GET", "/a", "HTTPS")
+	request("GET /a HTTQ/1.1", "GET", "/a", "HTTQ/1.1")
+	request("GET /a HTTQ/1.10", "GET", "/a HTTQ/1.10", "")
+	request("BREW /a HTTPS", "BREW", "/a HTTPS", "")
 	request(" / HTTP/1.1", "", "/", "1.1")
 
 	cut := func(data, want string) {
