@@ -32,7 +32,7 @@ func (c *Conn) startDetection() {
 	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
-		if slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) {
+		if protocol.Exclude != nil && protocol.Exclude(c.info.Server) {
 			continue
 		}
 		if udp := c.info.Transport == pipeline.Transport_UDP; udp && protocol.UDP || !udp && protocol.TCP {

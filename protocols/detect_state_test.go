@@ -427,7 +427,7 @@ func TestCandidatesAreThoseOfTheTransportAndThePort(t *testing.T) {
 	check := func(port uint16, udp bool, left, want uint64) {
 		t.Helper()
 		set, _ := toys(new([]string), nil)
-		set.list = append(set.list, Protocol{UDP: true, ExcludePorts: []uint16{5, 6}})
+		set.list = append(set.list, Protocol{UDP: true, Exclude: func(server netip.AddrPort) bool { return server.Port() < 7 }})
 		conn := &Conn{set: set, left: left, searched: 9, proto: 1, state: dropped}
 		conn.info.Server = netip.AddrPortFrom(netip.Addr{}, port)
 		if conn.info.Transport = pipeline.Transport_TCP; udp {

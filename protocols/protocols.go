@@ -21,6 +21,8 @@
 package protocols
 
 import (
+	"net/netip"
+
 	"tidegate/pipeline"
 )
 
@@ -56,9 +58,9 @@ type Protocol struct {
 	Ports   []uint16         // of the server; a hint, the bytes decide
 	Nested  bool             // may begin in the middle of a connection of another protocol: behind SOCKS, STARTTLS
 
-	// ExcludePorts are the ports of protocols with the same message format. A connection to one of them is not matched
-	// against this protocol. The client's port decides nothing: the client chooses it.
-	ExcludePorts []uint16
+	// Exclude, unless nil, reports whether packets to server are of another protocol with the same message format. Ports
+	// alone decide nothing: client and server choose them.
+	Exclude func(server netip.AddrPort) bool
 
 	// Detect decides by the first bytes of a direction, or by one datagram.
 	Detect func(dir Dir, data []byte) Match

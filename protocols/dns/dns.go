@@ -29,6 +29,7 @@ package dns
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
@@ -36,16 +37,24 @@ import (
 
 // Protocol is DNS.
 var Protocol = protocols.Protocol{
-	Name:         "dns",
-	Dataset:      pipeline.Dataset_DNS,
-	UDP:          true,
-	TCP:          true,
-	Ports:        []uint16{53},
-	ExcludePorts: []uint16{5353, 5355, 137}, // mDNS, LLMNR, NetBIOS names
-	Detect:       detect,
-	Sync:         resync,
-	New:          func() protocols.Parser { return &parser{} },
+	Name:    "dns",
+	Dataset: pipeline.Dataset_DNS,
+	UDP:     true,
+	TCP:     true,
+	Ports:   []uint16{53},
+	Exclude: isMulticast,
+	Detect:  detect,
+	Sync:    resync,
+	New:     func() protocols.Parser { return &parser{} },
 }
+
+// multicastPorts are the ports of protocols that have the format of DNS and ask by multicast: mDNS (RFC 6762), LLMNR (RFC 4795),
+// NetBIOS names (RFC 1002).
+var multicastPorts = []uint16{5353, 5355, 137}
+
+// isMulticast reports whether packets to server are mDNS or LLMNR. A query to one host is DNS whatever the port: servers listen on
+// port 5353 too.
+func isMulticast(server netip.AddrPort) bool { return server.Addr().Unmap().IsMulticast() }
 
 // detect matches a datagram or the front of a stream. The two cannot be confused: the two bytes of length in
 // a stream move the flags to where a datagram has the number of questions. A number of questions (1) is not

@@ -259,28 +259,58 @@ func TestGapMarksWaitingQueries(t *testing.T) {
 	script.checkOver(pipeline.Transport_TCP, "answer b.example A NOERROR A=192.0.2.1 1ms", "query a.example A partial")
 }
 
-// TestMDNSAndLLMNRAndNetBIOSAreNotRecognised: they have the format of DNS and differ by their ports.
-func TestMDNSAndLLMNRAndNetBIOSAreNotRecognised(t *testing.T) {
+// TestQueriesByMulticastAreNotRecognised: mDNS and LLMNR have the format of DNS and are sent to a group. A query to one host is DNS
+// on every port, over UDP and TCP.
+func TestQueriesByMulticastAreNotRecognised(t *testing.T) {
 	script := newScript(t).query(1, "printer.local").reply(1, "printer.local", 0, a4(1))
-	check := func(port uint16, want int) {
+	check := func(address string, port uint16, want int) {
 		t.Helper()
-		conversation := protocoltest.Conversation{UDP: true, Port: port, Steps: script.steps}
+		conversation := protocoltest.Conversation{UDP: true, Port: port, ServerIP: address, Steps: script.steps}
 		if events := conversation.Events(list); len(events) != want {
-			t.Errorf("port %d: %v", port, lines(events))
+			t.Errorf("%s port %d: %v", address, port, lines(events))
 		}
 	}
-	check(53, 1)
-	check(5300, 1) // any port
-	check(5353, 0)
-	check(5355, 0)
-	check(137, 0)
+	for _, port := range []uint16{53, 5300, 5353, 5355, 137} {
+		check("10.0.0.2", port, 1)
+		check("2001:db8::2", port, 1)
+		check("224.0.0.251", port, 0)
+		check("::ffff:224.0.0.252", port, 0)
+		check("ff02::fb", port, 0)
+		for _, step := range script.steps[:1] {
+			framed := string([]byte{byte(len(step.Data) >> 8), byte(len(step.Data))}) + string(step.Data)
+			conversation := protocoltest.Conversation{Port: port, Steps: []protocoltest.Step{fromClient(framed)}}
+			if events := conversation.Events(list); len(events) != 1 {
+				t.Errorf("over TCP to port %d: %v", port, lines(events))
+			}
+		}
+	}
+}
+
+// TestBroadcastsOfNetBIOSNamesAreNoEvents: a query as Windows sends it, and what differs from it.
+func TestBroadcastsOfNetBIOSNamesAreNoEvents(t *testing.T) {
+	query := func(flags, qtype byte) protocoltest.Step {
+		name := "\x20" + strings.Repeat("CA", 16) + "\x00"
+		return fromClient("\x12\x34\x01" + string(rune(flags)) + "\x00\x01\x00\x00\x00\x00\x00\x00" + name + "\x00" + string(rune(qtype)) + "\x00\x01")
+	}
+	check := func(what string, clientPort, port uint16, step protocoltest.Step, want int) {
+		t.Helper()
+		conversation := protocoltest.Conversation{UDP: true, ClientPort: clientPort, Port: port, Steps: []protocoltest.Step{step}}
+		if events := conversation.Events(list); len(events) != want {
+			t.Errorf("%s: %v", what, lines(events))
+		}
+	}
+	check("broadcast", 137, 137, query(0x10, 32), 0)
+	check("to one host", 137, 137, query(0, 32), 1)
+	check("another type", 137, 137, query(0x10, 16), 1)
+	check("to DNS", 137, 53, query(0x10, 32), 1)
+	check("from another port", 50000, 137, query(0x10, 32), 1)
 }
 
 // TestClientsPortExcludesNoQuery: the client chooses its port. An answer from a port of mDNS to a query that
 // was sent by multicast is none of DNS.
 func TestClientsPortExcludesNoQuery(t *testing.T) {
 	script := newScript(t).query(1, "evil.example").reply(1, "evil.example", 0, a4(1))
-	for _, clientPort := range Protocol.ExcludePorts {
+	for _, clientPort := range multicastPorts {
 		for _, port := range []uint16{53, 5300} {
 			for _, udp := range []bool{true, false} {
 				steps := script.steps

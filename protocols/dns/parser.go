@@ -94,8 +94,12 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	p.Tick(at) // first, so that a query that has timed out is not paired with this message
 	response := p.message.flags&flagQR != 0
 	isUnasked := response && !p.rolesKnown && dir == protocols.Client
-	if isUnasked && slices.Contains(Protocol.ExcludePorts, p.conn.Info().Client.Port()) {
+	if isUnasked && slices.Contains(multicastPorts, p.conn.Info().Client.Port()) {
 		p.conn.Count("answer_of_mdns") // to a query by multicast
+		return size, nil
+	}
+	if p.isNetBIOS() {
+		p.conn.Count("netbios_broadcast")
 		return size, nil
 	}
 	if !p.rolesKnown && response == (dir == protocols.Client) {
@@ -110,6 +114,20 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	}
 	p.message.data = nil
 	return size, nil
+}
+
+// Of a query for a NetBIOS name (RFC 1002 section 4.2.1): its port on both sides, its type, and the flag of a broadcast.
+const (
+	netBIOSPort   = 137
+	netBIOSType   = 32
+	flagBroadcast = flagCD
+)
+
+// isNetBIOS reports whether the message is a broadcast of a NetBIOS name. No server of DNS answers on its port.
+func (p *parser) isNetBIOS() bool {
+	info := p.conn.Info()
+	return p.udp && info.Client.Port() == netBIOSPort && info.Server.Port() == netBIOSPort &&
+		p.message.qtype == netBIOSType && p.message.flags&flagBroadcast != 0
 }
 
 // onPort reports whether one of the sides has the port of DNS.

@@ -1,6 +1,7 @@
 package protocoltest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -29,6 +30,7 @@ type Conversation struct {
 	Flipped    bool   // opened with client and server the wrong way round
 	Port       uint16 // of the server
 	ClientPort uint16 // 0: 50000
+	ServerIP   string // "": 10.0.0.2
 	Steps      []Step
 }
 
@@ -162,7 +164,7 @@ func (c *Conversation) Info() protocols.Info {
 	info := protocols.Info{
 		Transport: transport,
 		Client:    netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), clientPort),
-		Server:    netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), port),
+		Server:    netip.AddrPortFrom(netip.MustParseAddr(cmp.Or(c.ServerIP, "10.0.0.2")), port),
 		MidStream: c.MidStream,
 	}
 	info.Session = pipeline.SessionID(pipeline.ID{}, transport, info.Client, info.Server, 1, Start)
