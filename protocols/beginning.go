@@ -2,6 +2,10 @@ package protocols
 
 import "tidegate/pipeline"
 
+// maxBeginning is the number of bytes of a beginning that are held: the longest inline command of Redis, 64 KiB, and as
+// much behind it. What is held is charged to the memory budget.
+const maxBeginning = 128 << 10
+
 // A beginning holds the first bytes of a client that match no protocol, until the server answers: the server may have
 // answered them with an error and read on. Without it, a first line of nonsense and a second one that is longer than
 // what a detection examines would hide the second one.
@@ -11,7 +15,7 @@ type beginning struct {
 	at    int64  // time of the first byte
 }
 
-// holdBeginning keeps the unread bytes of the client, of a connection that is about to be dropped, up to maxProof.
+// holdBeginning keeps the unread bytes of the client, of a connection that is about to be dropped, up to maxBeginning.
 // Nothing is held once the server has sent something that no protocol matches.
 func (c *Conn) holdBeginning() {
 	client := Client ^ c.flip
@@ -29,7 +33,7 @@ func (c *Conn) holdBeginning() {
 	case held.bytes == nil || held.from+uint64(len(held.bytes)) != stream.offset:
 		return // something before is not held
 	}
-	size := min(len(stream.tail), maxProof-len(held.bytes))
+	size := min(len(stream.tail), maxBeginning-len(held.bytes))
 	held.bytes = append(held.bytes, stream.tail[:size]...)
 }
 
@@ -40,7 +44,7 @@ func (c *Conn) extendBeginning(dir Dir, data []byte) {
 	if held.bytes == nil || dir != client || !silent || held.from+uint64(len(held.bytes)) != c.streams[dir].offset {
 		return
 	}
-	held.bytes = append(held.bytes, data[:min(len(data), maxProof-len(held.bytes))]...)
+	held.bytes = append(held.bytes, data[:min(len(data), maxBeginning-len(held.bytes))]...)
 }
 
 // replayBeginning passes the bytes that are held to the parser, which was started by what came later. What was not

@@ -1,6 +1,7 @@
 package protocols
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func TestHeldBeginningIsReadBeforeWhatDecided(t *testing.T) {
 		run(conn, ">"+first+line, ">"+strings.Repeat("x", size), ">hi\n", ">#a\n")
 		conn.Close(9)
 		got := strings.ReplaceAll(strings.Join(log, ", "), strings.TrimSpace(line), "n")
-		got = strings.ReplaceAll(got, strings.Repeat("x", maxProof-len(first)-len(line)), "x")
+		got = strings.ReplaceAll(got, strings.Repeat("x", maxBeginning-len(first)-len(line)), "x")
 		if got != strings.Join(want, ", ") {
 			t.Errorf("%q and %d bytes: %s, want %s", first, size, got, strings.Join(want, ", "))
 		}
@@ -38,12 +39,12 @@ func TestHeldBeginningIsReadBeforeWhatDecided(t *testing.T) {
 		}
 	}
 	check("b\n", 0, false, ">b@0", ">n@0", ">hi@2", ">#a@3", "close")
-	check("b\n", maxProof-73, false, ">b@0", ">n@0", ">xhi@0", ">#a@3", "close")
-	check("b\n", maxProof, true, ">b@0", ">n@0", ">gap 8192", ">gap 3", ">#a@3", "close")
-	check("drop\n", maxProof, false, ">drop@0", "close")
+	check("b\n", maxBeginning-73, false, ">b@0", ">n@0", ">xhi@0", ">#a@3", "close")
+	check("b\n", maxBeginning, true, ">b@0", ">n@0", fmt.Sprint(">gap ", maxBeginning), ">gap 3", ">#a@3", "close")
+	check("drop\n", maxBeginning, false, ">drop@0", "close")
 	check("become other\n", 0, false, ">become other@0", "close", ">n@0", ">hi@2", ">#a@3", "close")
-	check("become other\n", maxProof, true, ">become other@0", "close", ">gap 1", ">gap 3", ">#a@3", "close")
-	check("become \n", maxProof, true, ">become @0", "close", ">gap 1", ">hi@2", ">#a@3", "close")
-	check("!#\n!#\n!", maxProof, true, ">gap 1", ">#@0", ">gap 1", ">#@0", ">gap 1", "close", ">gap 1", ">hi@2", ">#a@3", "close")
-	check("become nobody\n", maxProof, true, ">become nobody@0", "close")
+	check("become other\n", maxBeginning, true, ">become other@0", "close", ">gap 1", ">gap 3", ">#a@3", "close")
+	check("become \n", maxBeginning, true, ">become @0", "close", ">gap 1", ">hi@2", ">#a@3", "close")
+	check("!#\n!#\n!", maxBeginning, true, ">gap 1", ">#@0", ">gap 1", ">#@0", ">gap 1", "close", ">gap 1", ">hi@2", ">#a@3", "close")
+	check("become nobody\n", maxBeginning, true, ">become nobody@0", "close")
 }

@@ -25,6 +25,6 @@ func TestHeldBeginningIsExtended(t *testing.T) {
 	check("behind an answer", func(c *Conn) { c.streams[Server].offset = 1 }, Client, "de", "abc")
 	check("behind a gap", func(c *Conn) { c.streams[Client].offset = 14 }, Client, "de", "abc")
 	check("nothing is held", func(c *Conn) { c.beginning = beginning{}; c.streams[Client].offset = 0 }, Client, "de", "")
-	check("too much", nothing, Client, strings.Repeat("x", maxProof), "abc"+strings.Repeat("x", maxProof-3))
+	check("too much", nothing, Client, strings.Repeat("x", maxBeginning), "abc"+strings.Repeat("x", maxBeginning-3))
 	check("the roles are exchanged", func(c *Conn) { c.flip, c.streams[Server].offset, c.streams[Client].offset = 1, 13, 0 }, Server, "de", "abcde")
 }

@@ -1,6 +1,7 @@
 package protocols_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -33,6 +34,19 @@ func TestLongInlineCommandsAreTold(t *testing.T) {
 					told(t, together.Cut(size), `redis.command="CONFIG SET"`)
 				}
 			}
+		}
+	}
+}
+
+// TestCommandsBehindALongLineAreTold: on a port that says nothing, the client's first line is as long as Redis takes it,
+// and it sends commands behind it before the server answers.
+func TestCommandsBehindALongLineAreTold(t *testing.T) {
+	for _, size := range []int{12_000, 60_000} {
+		value := strings.Repeat("v", size)
+		commands := ">PING " + value + "\r\nGET k\r\n" + strings.TrimPrefix(cronWrite, ">")
+		answers := fmt.Sprintf("<$%d\r\n%s\r\n$-1\r\n+OK\r\n", size, value)
+		for _, cut := range []int{1 << 20, 1000, 9000} {
+			told(t, dialogue(8379, commands, answers).Cut(cut), `redis.command="PING"`, `redis.args=["k"]`, cronWriteEvent, cronWriteArgs)
 		}
 	}
 }
