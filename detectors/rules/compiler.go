@@ -96,18 +96,9 @@ func importShared(files []*ruleFile) {
 
 // sorted returns the names of all lists and macros, sorted.
 func (n *names) sorted() []string {
-	return slices.Sorted(func(yield func(string) bool) {
-		for name := range maps.Keys(n.lists) {
-			if !yield(name) {
-				return
-			}
-		}
-		for name := range maps.Keys(n.macros) {
-			if !yield(name) {
-				return
-			}
-		}
-	})
+	all := slices.AppendSeq(slices.Collect(maps.Keys(n.lists)), maps.Keys(n.macros))
+	slices.Sort(all)
+	return all
 }
 
 // A compiler compiles the rules of a set one after the other. All rules share one slot table.
