@@ -2,6 +2,9 @@ package sessions
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket/layers"
@@ -122,6 +125,62 @@ func TestHopByHopOptionsAreFirst(t *testing.T) {
 		want := len(headers) == 2 && headers[1][0] == hop[0] && &headers[1][0] == &hop[0]
 		if result != resUDP || got.refused != want || got.Doubtful != want {
 			t.Errorf("%v: %s, refused %t, want %t", headers, resultNames[result], got.refused, want)
+		}
+	}
+}
+
+// TestConnectionOutsideOfItsBridgeIsForeign, if both of its ends are, and no tunnel is around it.
+func TestConnectionOutsideOfItsBridgeIsForeign(t *testing.T) {
+	outside := func(inside ...string) func(string, netip.Addr) bool {
+		return func(bridge string, ip netip.Addr) bool {
+			return bridge == "docker0" && !slices.Contains(inside, ip.String())
+		}
+	}
+	check := func(what, iface string, isOutside func(string, netip.Addr) bool, foreign, onBridge bool, state dedupState) {
+		t.Helper()
+		deps := Deps{Bridge: func(name string) bool { return name == "docker0" }, IsOutsideBridge: isOutside}
+		test := newTableTest(t, Default(), deps)
+		test.segmentOn(iface, "10.0.0.1:40000", "10.0.0.2:80", ">", "S", 0, 0, "")
+		f := test.timers[0]
+		if f.dedup.foreign != foreign || f.dedup.onBridge != onBridge || f.dedup.state != state {
+			t.Errorf("%s: foreign %t, on a bridge %t, state %d", what, f.dedup.foreign, f.dedup.onBridge, f.dedup.state)
+		}
+		around := tunnel{kind: 1}
+		f.releaseClaims()
+		f.tunnel, f.dedup = &around, dedup{}
+		if iface == "docker0" {
+			if f.claimFirst(); f.dedup.foreign || !f.dedup.onBridge {
+				t.Errorf("%s, in a tunnel: foreign %t", what, f.dedup.foreign)
+			}
+		}
+	}
+	check("both ends", "docker0", outside(), true, false, pending)
+	check("the server", "docker0", outside("10.0.0.1"), false, true, primary)
+	check("the client", "docker0", outside("10.0.0.2"), false, true, primary)
+	check("not known", "docker0", nil, false, true, primary)
+	check("no bridge", "eth0", outside(), false, false, pending)
+}
+
+// TestEndOfAParserIsNoted: the protocol, and whether it has exchanged the sides.
+func TestEndOfAParserIsNoted(t *testing.T) {
+	for _, flips := range []bool{false, true} {
+		test, f := openTCP(t, Default(), Deps{})
+		test.segment(">", "A", 0, 0, "ask")
+		if flips {
+			f.conn.Flip()
+		}
+		f.stats.protocol = ""
+		if f.closeProtocol(); f.stats.protocol != "tape" || f.stats.flipped != flips || f.conn != nil {
+			t.Errorf("protocol %q, exchanged %t", f.stats.protocol, f.stats.flipped)
+		}
+		f.closeProtocol()
+		for dir, letter := range []string{"C", "c"} {
+			before := testutil.ToFloat64(test.metrics.segmentsChecksum)
+			f.marks = 0
+			f.markChecksum(reassembly.Dir(dir))
+			if !strings.HasSuffix(f.stats.history.historyText(false), letter) || f.marks != markChecksum || testutil.ToFloat64(test.metrics.segmentsChecksum) != before+1 {
+				t.Errorf("a wrong checksum of side %d: %s, %b", dir, f.stats.history.historyText(false), f.marks)
+			}
 		}
 	}
 }

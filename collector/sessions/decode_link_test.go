@@ -236,8 +236,14 @@ func TestAggregatesAreReadWhole(t *testing.T) {
 		}
 	}
 	test.Packet("", linkWLAN, startTime, data, len(data))
-	if sessions := test.closeSessions(); len(sessions) != 3 {
+	sessions := test.closeSessions()
+	if len(sessions) != 3 {
 		t.Errorf("%d sessions", len(sessions))
+	}
+	for _, session := range sessions {
+		if session.Timestamp != startTime {
+			t.Errorf("a session begins at %d", session.Timestamp)
+		}
 	}
 }
 
