@@ -233,9 +233,15 @@ func (c *Config) check(roles role) []config.Problem {
 	return problems
 }
 
+// maxName bounds the names of the host and the cluster: an engine refuses messages that are too large with the names in
+// each of their events.
+const maxName = 255
+
 // checkCollector returns the problems of the sections of the collector.
 func (c *Config) checkCollector() []config.Problem {
 	problems := slices.Concat(
+		config.Require(len(c.Host) <= maxName, "host", "has %d bytes, at most %d are allowed", len(c.Host), maxName),
+		config.Require(len(c.Cluster) <= maxName, "cluster", "has %d bytes, at most %d are allowed", len(c.Cluster), maxName),
 		config.Under("capture", c.Capture.Check()),
 		config.Under("sessions", c.Sessions.Check()),
 		config.Under("protocols", c.Protocols.Check()),

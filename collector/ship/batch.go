@@ -18,8 +18,8 @@ const (
 )
 
 // maxShared bounds the metadata of containers, once for each of their events, in a batch: an engine has it in each row,
-// and refuses a batch that takes more than 64 MiB there.
-const maxShared = 48 << 20
+// and refuses a batch that takes more than 64 MiB with its decoded events.
+const maxShared = 32 << 20
 
 // maxContainer is the encoded size above which a container's metadata is reduced to its ids and names.
 const maxContainer = 16 << 10
