@@ -85,7 +85,6 @@ type pending struct {
 
 // A reply is the reply that is being read: zero or more items, each a line and perhaps data, and a last line.
 type reply struct {
-	started bool
 	partial bool   // bytes of it were lost
 	items   uint32 // VALUE lines
 	data    uint64 // bytes of their data
@@ -213,7 +212,6 @@ func (p *parser) readReplyLine(line []byte, length int, at int64) error {
 	if !ok {
 		return errReply
 	}
-	reply.started = true
 	reply.size += uint64(length)
 	if replyLine.hasData {
 		reply.items++

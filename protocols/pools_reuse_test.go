@@ -1,0 +1,111 @@
+package protocols
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/memory"
+)
+
+// TestWhatIsPooledIsUsedAgain, the last one too, and is charged no more.
+func TestWhatIsPooledIsUsedAgain(t *testing.T) {
+	set, parser := toys(new([]string), nil)
+	budget := memory.New(1<<30, nil)
+	set.SetMemory(budget.Open("parsers"))
+	conn := set.Open(Info{}, nil)
+	conn.Close(0)
+	if set.pooled != connBytes {
+		t.Errorf("%d bytes are pooled", set.pooled)
+	}
+	if again := set.Open(Info{}, nil); again != conn || set.pooled != 0 || len(set.freeConns) != 0 {
+		t.Errorf("%d bytes are pooled when the connection is used", set.pooled)
+	}
+	set.releaseParser(0, parser)
+	if set.takeParser(0) != parser || set.pooled != 0 {
+		t.Errorf("%d bytes are pooled when the parser is used", set.pooled)
+	}
+	tail := make([]byte, 0, maxFreeTail)
+	set.releaseTail(tail)
+	if got := set.takeTail(); &got[:1][0] != &tail[:1][0] || set.pooled != 0 {
+		t.Errorf("%d bytes are pooled when the buffer is used", set.pooled)
+	}
+	before := budget.Used()
+	for range 40 {
+		set.releaseTail(make([]byte, 0, maxFreeTail))
+	}
+	if got := budget.Used() - before; got < 30*maxFreeTail || got > 40*maxFreeTail+1<<16 {
+		t.Errorf("%d bytes are charged for 40 buffers", got)
+	}
+}
+
+// TestEvictedRequestIsSkipped once for each of its replies.
+func TestEvictedRequestIsSkipped(t *testing.T) {
+	var pairing Pairing[int]
+	check := func(what string, skipping bool, want int) {
+		t.Helper()
+		if pairing.Skipping() != skipping {
+			t.Errorf("%s: skipping %t", what, pairing.Skipping())
+		}
+		request, skipped := pairing.Reply()
+		if skipped != skipping || (request == nil) != (want == 0) || request != nil && *request != want {
+			t.Errorf("%s: skipped %t", what, skipped)
+		}
+	}
+	pairing.Expect(1)
+	pairing.Expect(2)
+	if pairing.Evict(2) != 1 {
+		t.Error("the oldest is not evicted")
+	}
+	check("the first reply", true, 0)
+	check("the second reply", true, 0)
+	check("the reply to the next one", false, 2)
+	pairing.Evict(1)
+	pairing.Flush(func(int) {})
+	check("behind a flush", false, 0)
+}
+
+// TestUnreadableDatagramIsCounted, and what follows is read.
+func TestUnreadableDatagramIsCounted(t *testing.T) {
+	var log []string
+	reg := prometheus.NewRegistry()
+	set, _ := toys(&log, reg)
+	set.list[0].UDP = true
+	conn := set.Open(Info{Transport: pipeline.Transport_UDP}, nil)
+	for i, data := range []string{"hi\n", "!", "a\n"} {
+		conn.Datagram(Client, []byte(data), int64(i))
+	}
+	if got := counted(t, reg, "tidegate_protocols_errors_total"); got != 1 || strings.Join(log, ", ") != ">hi@0, >a@2" {
+		t.Errorf("%v errors, %q", got, log)
+	}
+}
+
+// TestBufferingStopsWithWhatHasArrived: the bytes are released, or read if the port decides.
+func TestBufferingStopsWithWhatHasArrived(t *testing.T) {
+	conn := openOn(9, nil)
+	conn.bufferData(Client, []byte("x"), 1)
+	if conn.bothSent() {
+		t.Error("one side is both")
+	}
+	conn.bufferData(Server, []byte("x"), 1)
+	if !conn.bothSent() {
+		t.Error("both sides have sent")
+	}
+	conn.stopBuffering(2)
+	if conn.state != dropped || !conn.undetected || conn.streams[Client].tail != nil || conn.streams[Server].tail != nil || len(conn.pieces) != 0 || conn.streams[Client].offset != 1 {
+		t.Errorf("state %d, %d pieces", conn.state, len(conn.pieces))
+	}
+	conn = openOn(7, nil)
+	conn.bufferData(Client, []byte("h"), 1)
+	conn.stopBuffering(2)
+	if conn.state != parsing || string(conn.streams[Client].tail) != "h" {
+		t.Errorf("on the port of a protocol: state %d, %q is unread", conn.state, conn.streams[Client].tail)
+	}
+	server := openOn(9, nil)
+	server.bufferData(Server, []byte("x"), 1)
+	if server.bothSent() {
+		t.Error("the server is both")
+	}
+}
