@@ -5,8 +5,9 @@ import "bytes"
 // A LogState holds the private key and the name of a secret that the lines of a log so far have left open,
 // for its next line. Each stream of a log has one.
 type LogState struct {
-	key  keyBlock
-	next expectation
+	key            keyBlock
+	next           expectation
+	parameterLines uint8 // the number of lines in which the parameters of a statement with a secret are expected
 }
 
 // An expectationKind says where a secret stands whose name stands in a line before.
@@ -71,6 +72,7 @@ func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 	if state.next.kind != nothing {
 		r.readExpected(data, &state.next)
 	}
+	r.readParameters(data, state)
 	if r.nameEnds {
 		if next := expectedBehind(data); next.kind != nothing {
 			state.next = next
@@ -86,7 +88,11 @@ func (r *Redactor) NextLine(data []byte, state *LogState) ([]byte, bool) {
 // or a bracket behind it, or that has it in a heading.
 func expectedBehind(data []byte) expectation {
 	next := expectedBehindEnd(data)
-	if heading := headingOf(data); heading.secretCells != 0 {
+	heading := bareHeadingOf(data)
+	if heading.secretCells == 0 {
+		heading = headingOf(data)
+	}
+	if heading.secretCells != 0 {
 		next.heading = heading
 		if next.kind == nothing {
 			next.kind, next.lines = tableValue, 2
@@ -225,6 +231,9 @@ func (r *Redactor) readExpected(data []byte, next *expectation) {
 			*next = expectation{
 				kind: tableValue, class: prose, lines: maxValueLines, heading: next.heading, separated: true,
 			}
+			return
+		case next.heading.bare != 0 && r.hideBareRow(view{text: data}, &next.heading):
+			next.kind, next.lines = tableValue, maxValueLines
 			return
 		case next.separated:
 			if r.hideRow(data, next) {

@@ -22,6 +22,9 @@ func (r *Redactor) findLine(data []byte) {
 		r.nameEnds = true
 		r.readText(view{text: data}, 0)
 	}
+	if mayBePasswordLine(data) {
+		r.hidePasswordLine(data)
+	}
 }
 
 // readText hides the secrets of a text, and of the decoded forms of it.
@@ -30,12 +33,14 @@ func (r *Redactor) readText(v view, depth int) {
 		v = r.decoded(v, depth, decodeColour)
 		depth++
 	}
+	r.hideStatementParameters(v) // the statement may be in another member of a document
 	if r.readJSON(v, depth) {
 		return
 	}
 	r.hideNamed(v)
 	r.hideForeign(v)
 	r.hidePairs(v)
+	r.hideCalled(v)
 	r.hideFlags(v)
 	r.hidePiped(v)
 	r.hideRedis(v)
@@ -44,6 +49,8 @@ func (r *Redactor) readText(v view, depth int) {
 	r.hideURLs(v)
 	r.hideBareUserInfo(v)
 	r.hideStatements(v)
+	r.hideBareTables(v)
+	r.hidePasswordFile(v)
 	if depth == maxDepth {
 		return
 	}

@@ -50,6 +50,8 @@ func TestRedactionTakesLinearTime(t *testing.T) {
 		"form-data; name=password", "form-data; name=password\n\n", "form-data; name=\"password\"\r\n\r\na", "密码：", "密码 ", "密码：a ", "密码は", "：", "“", "ｐａ", "\xef\xbc", "clave: ",
 		"s:8:\"password\";", "s:1:\"a\";", "s:1:\"", "Digest response=", "digest ", "response=", "call login('a',", "login('a', ", "exec login ", "s3('a', ", "s3(", "mysql('", "login(", "postgres://a:b ",
 		"postgres://a:b c ", "a/b@", "a/b@//", "conn a/b@", "sqlplus -s ", ":pserver:a:", "?verify=a1b2c3d4", "?sign=a", "&policy=", "schtasks /rp ", "rar -hp", "net use \\\\h ", "--pin ",
+		"(a, password) ", "(password)('", "(password)('a", "(password", "password $1 parameters: $1 = 'a', ", "parameters: $1 = '", "$1 = 'a', ", "$1 password ",
+		":5432:", ":*:", "a:5432:b:c:d", "a:5432:b:c:null ", "*:*:*:*:", "id|password\n", "1|password\n", "id\tpassword\n1\t", "|\n", "session id is a ",
 		"value='", `value=\"`, `value="'`, "api key: 'a", "password: Just \"", "password: a(b) 'c", "name=a value=b(", "password: a -> '",
 	} {
 		for _, front := range []string{"", "{\"a\":\"", "password=", "select a ", "?"} {

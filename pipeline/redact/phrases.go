@@ -46,6 +46,7 @@ type secretName struct {
 	class     class
 	technical bool // a word that is none of prose: db_password, PASSWORD
 	password  bool // not that of a token, whose words prose has more often
+	session   bool // session id
 }
 
 // hidePhrases hides the secrets that stand behind their names in a sentence: set password X for bob, the
@@ -92,7 +93,8 @@ func (r *Redactor) hidePhrases(v view) {
 		if class >= everyday {
 			if end := secondWordEnd(text, i); end > i {
 				class, _ = nameOfTwoWords(text, i+1, end)
-				i = pass.readName(secretName{from: from, end: end, class: class, password: class == strong})
+				isSession := bytes.EqualFold(text[from:end], []byte("session id"))
+				i = pass.readName(secretName{from: from, end: end, class: class, password: class == strong, session: isSession})
 				continue
 			}
 		}
@@ -388,7 +390,7 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 		if stated.words = words; words == 0 {
 			stated.first = word
 		}
-		isStated := name.password && stated.isStated(word)
+		isStated := (name.password || name.session) && stated.isStated(word)
 		stated.last = word
 		isGenerated = isGenerated || isOneFold(word, []string{"generated"})
 		if pos >= limit || !colon && !isOneFold(word, linkWords[:]) {

@@ -444,7 +444,7 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		if pos > blank && class >= everyday {
 			return true // password "…", "AUTH" "…"
 		}
-	case ',', '|', ';':
+	case ',', '|', ';', ')':
 		return class.isSecret()
 	case '?':
 		if class.isSecret() && pos+1 < len(data) && data[pos+1] == ':' {

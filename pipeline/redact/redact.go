@@ -15,6 +15,7 @@
 //	          multipart.go, serialized.go)
 //	foreign   пароль: …, 密码：…                              (foreign.go)
 //	pairs     ["password", "…"], ['Cookie', '…']            (pairs.go)
+//	calls     login(user, password) with ('bob', '…')       (parameters.go)
 //	flags     --password …, mysql -p…, passwd '…'           (flags.go, commands.go)
 //	pipes     echo … | passwd --stdin                       (pipes.go)
 //	Redis     CONFIG SET requirepass …, lines of MONITOR    (redis_line.go)
@@ -22,6 +23,8 @@
 //	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go, tokens.go)
 //	URLs      user:password@, ?code=…, /reset-password/…    (url.go, userinfo.go)
 //	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go, routines.go)
+//	tables    id|name|password, then rows                   (bare_table.go)
+//	pgpass    db:5432:shop:bob:…                            (password_file.go)
 //
 // Each pass adds the spans that it hides; overlapping spans are one secret. Text may be written in another
 // form: escaped as in JSON, percent-encoded, with + for blanks, with references to characters, with colours of a
@@ -32,7 +35,11 @@
 // A text that is a JSON document is read value by value (json.go). It stays one, with the same keys.
 //
 // Of a log with state (NextLine), a private key may extend over several lines (keyblock.go), and the name of a secret
-// may be in a line before it (continued.go), or in the heading of a table (table.go).
+// may be in a line before it (continued.go), or in the heading of a table (table.go, bare_table.go).
+//
+// Of the parameters of a statement in the log of PostgreSQL (DETAIL:  parameters: $1 = '…'), all are hidden if the same
+// text, or one of the sixteen lines before, has a statement with the name of a secret. Without such a statement they are
+// read like any text (parameters.go).
 //
 // Line hides everything in a URL or a statement that URL or SQL hides. Redaction is idempotent. Both are
 // tested as properties.

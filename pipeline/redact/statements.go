@@ -7,7 +7,7 @@ import "bytes"
 
 // ordinaryWords are ordinary continuations that are no proseWords and have no ending of ordinaryEndings.
 var ordinaryWords = [...]string{
-	"weak", "short", "long", "strong", "old", "new", "blank", "empty", "fine", "good", "safe", "secure", "unsafe",
+	"bogus", "garbage", "corrupt", "fake", "weak", "short", "long", "strong", "old", "new", "blank", "empty", "fine", "good", "safe", "secure", "unsafe",
 	"insecure", "same", "ready", "here", "below", "above", "this", "that", "these", "yours", "mine", "what",
 	"where", "which", "never", "always", "needed", "plain", "plaintext", "public", "private", "unique", "right",
 	"broken", "common", "simple", "easy", "hard", "lost", "stale", "known", "over", "late", "early", "still",

@@ -41,6 +41,7 @@ type tableHeading struct {
 	numCells    uint8
 	barInFront  bool // a bar begins the heading, and the rows
 	barBehind   bool // a bar ends them
+	bare        byte // of a bare table: the byte between its cells
 }
 
 // behindFrontBar returns the offset behind the bar that begins a row; 0: there is none. The number of the row may be in

@@ -14,6 +14,9 @@ var tables = []string{
 	" user | authentication_string | plugin\n------+---+---\n root | %s | mysql_native_password",
 	"   ┏━━━━┳━━━━━━━━┳━━━━━━┓\n   ┃ id ┃ secret ┃ note ┃\n   ┡━━━━╇━━━━━━━━╇━━━━━━┩\n1. │  7 │ %s │ a │\n   ├────┼────────┼──────┤\n2. │  8 │ %s │ b │\n   └────┴────────┴──────┘",
 	" id | name | password\n----+-------+----------\n  1 | eve   | \n  2 | guest | \n  3 | bob   | %s\n(3 rows)",
+	"id|name|password|note\n1|bob|%s|keep\n2|eve||x\n3|joe|%s|y z\n(3 rows)", "name|password\nbob|%s\njoe|%s", "user_id|token\n12|%s",
+	"Host\tUser\tauthentication_string\n%%\tbob\t%s\nlocalhost\troot\tNULL\nlocalhost\tjoe\t%s", "note\tsecret_key\na b\t%s",
+	"id|name|password\n--+----+--------\n1|bob|%s\n2|joe|%s",
 	" note | name | password\n------+------+----------\n      | eve  | %s\n a    | bob  | %s",
 	"| note | password | name |\n|------|----------|------|\n|      | %s | bob |\n| a | %s |  |\n| b |  | |\n|  | %s |  |",
 }
@@ -25,6 +28,8 @@ var tableProse = []string{
 	"| model | tokens | cost |\n|-------|--------|------|\n| small | 1234567 | 5    |",
 	"INFO | auth | token\nINFO | auth | monkeys",
 	" name | password\n------+----------\n bob  | ********\n eve  | \n joe | NULL\n(3 rows)\nthe | usual | word\nyet another | monkeys",
+	"WARN|auth|token\nINFO|auth|monkeys", "a|b|token\nx|y|monkeys", "suite\tpass\tfail\nunit\tmonkeys\t3", "id|password_changed_at\n1|monkeys", "id|name|pass\n1|unit|12",
+	"id|password\n1 monkeys\n1|monkeys", "user\tpassword\nbob\t\tmonkeys", "2026|bob|password\n2026|joe|monkeys", "id|password|\n1|monkeys|",
 	"| token | meaning\n| monkeys | words",
 	"+----+----------+\n| id | password |\n+----+----------+\n|  1 | NULL     |\n+----+----------+\nINFO | auth | monkeys",
 }
@@ -68,6 +73,30 @@ func TestBarInValueDoesNotEndTable(t *testing.T) {
 	check(framed, "| bob  | a|hunter2 |\n| joe  | hunter2  |", "| bob  | REDACTED |\n| joe  | REDACTED  |")
 	check(framed, "INFO | auth | monkeys\n| joe | monkeys |", "INFO | auth | monkeys\n| joe | monkeys |")
 	check(heading, "(2 rows)\nINFO | auth | monkeys", "(2 rows)\nINFO | auth | monkeys")
+}
+
+// TestLinesOfPasswordFilesAreHidden: with another port than that of PostgreSQL only if the password looks generated, and the
+// line has nothing else.
+func TestLinesOfPasswordFilesAreHidden(t *testing.T) {
+	var redactor Redactor
+	check := func(line, want string) {
+		t.Helper()
+		if out, _ := redactor.Line([]byte(line)); string(out) != want {
+			t.Errorf("%s became %s, want %s", line, out, want)
+		}
+	}
+	check("proxy.shop.example:6000:shop:bob:a1b2c3d4", "proxy.shop.example:6000:shop:bob:REDACTED")
+	check("proxy.shop.example:6000:shop:bob:a1b2c3d4\r\n", "proxy.shop.example:6000:shop:bob:REDACTED\r\n")
+	check("10.0.0.1:5432:shop:bob:monkey", "10.0.0.1:5432:shop:bob:REDACTED")
+	check("a db:*:shop:bob:monkey b", "a db:*:shop:bob:REDACTED b")
+	check("/run/postgresql:*:*:*:monkey", "/run/postgresql:*:*:*:REDACTED")
+	for _, line := range []string{
+		"proxy:6000:shop:bob:monkey", "10:00:00:INFO:monkey", "main.go:42:7:error:a1b2c3d4", "web:5432:1:bob:monkey", "web:5432:shop:1:monkey", "web:5432:shop:bob",
+		"root:x:0:0:root:/root:/bin/bash", "web:5432:shop:bob: is ready", "web:5432:shop/a:bob:monkey", "we*:5432:shop:bob:monkey", "web:123456:*:bob:monkey", "web:5432:shop:bob:null",
+		"postgres:5432: connection refused", "tcp 0.0.0.0:* 0.0.0.0:5432: open", "grant *:*:read on repo", "arn:aws:iam:*:*:monkey", "log a:6000:shop:bob:a1b2c3d4",
+	} {
+		check(line, line)
+	}
 }
 
 // TestCodesAndSeedsAreHidden: a code of digits, and the words of a seed, behind their names.
