@@ -109,3 +109,49 @@ func TestBufferingStopsWithWhatHasArrived(t *testing.T) {
 		t.Error("the server is both")
 	}
 }
+
+// TestShortQueuesAreKept for the next connection, without their requests.
+func TestShortQueuesAreKept(t *testing.T) {
+	for size, kept := range map[int]bool{1: true, maxKeptQueue: true, maxKeptQueue + 1: false} {
+		pairing := Pairing[*int]{queue: make([]*int, size), uncertain: true, head: 1}
+		pairing.queue[0] = new(int)
+		pairing.Reset()
+		if got := cap(pairing.queue); (got == size) != kept || !kept && got != 0 || len(pairing.queue) != 0 || pairing.head != 0 || pairing.uncertain {
+			t.Errorf("a queue of %d: %d are kept, %+v", size, got, pairing)
+		}
+		if kept && pairing.queue[:1][0] != nil {
+			t.Error("a request is kept")
+		}
+	}
+}
+
+// A droppingToy drops its connection at a gap.
+type droppingToy struct{ toy }
+
+func (p *droppingToy) Gap(dir Dir, size int) bool {
+	p.conn.Drop()
+	return p.toy.Gap(dir, size)
+}
+
+// TestRequestsOfAParserAreAppliedAtAGap, and a connection is counted once.
+func TestRequestsOfAParserAreAppliedAtAGap(t *testing.T) {
+	var log []string
+	reg := prometheus.NewRegistry()
+	set, _ := toys(&log, reg)
+	set.list[0].New = func() Parser { return &droppingToy{toy{log: &log}} }
+	conn := set.Open(Info{}, nil)
+	run(conn, ">hi\n", "<x\nunread", "> gap 5")
+	if got := strings.Join(log, ", "); got != ">hi@0, <x@1, >gap 5, close" || conn.state != dropped || conn.parser != nil || conn.streams[Server].tail != nil {
+		t.Errorf("%s, state %d", got, conn.state)
+	}
+	if got := counted(t, reg, "tidegate_protocols_connections_total"); got != 1 {
+		t.Errorf("%v connections", got)
+	}
+	conn.lastProto, conn.proto = 0, 0
+	for range 3 {
+		conn.Count("odd")
+	}
+	if counter := set.counters[0].anomalies["odd"]; counter == nil || len(set.counters[0].anomalies) != 1 {
+		t.Errorf("%d counters are kept", len(set.counters[0].anomalies))
+	}
+}
