@@ -19,13 +19,17 @@ func IsEventLine(text []byte) bool {
 	if end := bytes.IndexByte(text, '\n'); end >= 0 {
 		text = text[:end]
 	}
-	return bytes.Contains(text, []byte(`"event.id":`)) && bytes.Contains(text, []byte(`"event.dataset":`)) ||
-		nestedEvent.Match(text)
+	return rowID.Match(text) && rowDataset.Match(text) || nestedEvent.Match(text)
 }
 
-// nestedEvent matches the beginning of the object event with id and dataset, whose order is that of Fields.
-var nestedEvent = regexp.MustCompile(`[{,]"event":\{[^{}]*"id":"[0-9a-f-]{36}"[^{}]*"dataset":"|` +
-	`[{,]"event":\{[^{}]*"dataset":"[^{}]*"id":"[0-9a-f-]{36}"`)
+// Other programs write blanks behind colons and commas.
+var (
+	rowID      = regexp.MustCompile(`[{,]\s*"event\.id"\s*:`)
+	rowDataset = regexp.MustCompile(`[{,]\s*"event\.dataset"\s*:`)
+	// nestedEvent matches the beginning of the object event with id and dataset, in any order.
+	nestedEvent = regexp.MustCompile(`[{,]\s*"event"\s*:\s*\{[^{}]*"id"\s*:\s*"[0-9a-f-]{36}"[^{}]*"dataset"\s*:\s*"|` +
+		`[{,]\s*"event"\s*:\s*\{[^{}]*"dataset"\s*:\s*"[^{}]*"id"\s*:\s*"[0-9a-f-]{36}"`)
+)
 
 // FromEventLine returns the event of a line that IsEventLine recognizes. Verdicts are left out: they are those of
 // the rules of that time.

@@ -23,29 +23,29 @@ type expectation struct {
 	text string
 }
 
-func (a *absence) add(f *Fold, _ *group, s *Signal, at int64) {
+func (a *absence) addSignal(f *Fold, _ *group, s *Signal, at int64) {
 	switch {
 	case s.Step == stepExpected:
 		// Those whose time is over have been matched: this one follows all that are left.
 		a.expecting = slices.DeleteFunc(a.expecting, func(e expectation) bool { return e.ID != s.Event })
 	case len(a.expecting) == maxExpecting:
-		f.counts.Shortened++
+		f.counts.Dropped++
 	default:
 		a.expecting = append(a.expecting, expectation{at, Event{s.Step, s.Start, s.Event}, s.Text})
 	}
 }
 
-// pass matches the events whose time is over.
-func (a *absence) pass(f *Fold, g *group, at int64) {
-	for len(a.expecting) > 0 && a.deadline(g.rule) <= at {
+// passDeadline matches the events whose time is over.
+func (a *absence) passDeadline(f *Fold, g *group, at int64) {
+	for len(a.expecting) > 0 && a.nextDeadline(g.rule) <= at {
 		e := a.expecting[0]
 		a.expecting = slices.Delete(a.expecting, 0, 1)
-		f.match(g, Match{At: at, Count: 1, First: e.Start, Last: e.Start, Events: []Event{e.Event}, Text: e.text})
+		f.addMatch(g, Match{At: at, Count: 1, First: e.Start, Last: e.Start, Events: []Event{e.Event}, Text: e.text})
 	}
 }
 
-// deadline returns the time behind the window of the oldest event: what ends with the window still follows in time.
-func (a *absence) deadline(r *Rule) int64 {
+// nextDeadline returns the time behind the window of the oldest event: what ends with the window still follows in time.
+func (a *absence) nextDeadline(r *Rule) int64 {
 	if len(a.expecting) == 0 {
 		return 0
 	}

@@ -290,6 +290,72 @@ func TestGroupsAreBounded(t *testing.T) {
 	}
 }
 
+// TestGroupsThatAreGoneLeaveNothing: neither evicted groups nor those that are over stay among the deadlines.
+func TestGroupsThatAreGoneLeaveNothing(t *testing.T) {
+	r := rule(correlate.Absent, time.Hour, 2)
+	f := correlate.New([]*correlate.Rule{r}, correlate.Limits{Groups: 10, GroupsPerRule: 1, Waiting: 100, Values: 10})
+	for i := range 1000 {
+		begun := signal(0, float64(i))
+		begun.Group = fmt.Sprint(i)
+		f.Add(begun)
+	}
+	f.Advance(begin + 1000*second)
+	if f.Groups() != 1 || f.Deadlines() != 1 {
+		t.Errorf("%d groups, %d deadlines", f.Groups(), f.Deadlines())
+	}
+	ended := signal(1, 1000)
+	ended.Group = "999"
+	f.Add(ended)
+	f.Advance(begin + 1001*second)
+	if f.Groups() != 0 || f.Deadlines() != 0 {
+		t.Errorf("%d groups, %d deadlines", f.Groups(), f.Deadlines())
+	}
+}
+
+// TestSumThatIsCutMatchesAgain: it is cut at NoMax, and right again once the large numbers have left the window.
+func TestSumThatIsCutMatchesAgain(t *testing.T) {
+	r := rule(correlate.Sum, 10*time.Second, 1)
+	r.Min = 1000
+	var signals []correlate.Signal
+	for i := range 30 {
+		s := signal(0, float64(i))
+		if s.Value = 1000; i < 2 {
+			s.Value = correlate.NoMax
+		}
+		signals = append(signals, s)
+	}
+	if got := fold(r, signals...); len(got) != 30 {
+		t.Errorf("%d of 30 match", len(got))
+	}
+}
+
+// TestOneContactMayBeLost: a distance of twice the others is the only one that differs.
+func TestOneContactMayBeLost(t *testing.T) {
+	r := rule(correlate.Interval, 0, 1)
+	r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 8, 10*time.Second, time.Minute, 0.2
+	var signals []correlate.Signal
+	for _, at := range []float64{0, 30, 60, 120, 150, 180, 210, 240, 270} {
+		signals = append(signals, signal(0, at))
+	}
+	check(t, fold(r, signals...), "240 8 [0-240] 0:0 0:30 0:60 0:120 0:150 0:180 0:210 0:240", "270 1 [270-270] 0:270")
+}
+
+// TestSeenValuesAreBounded: also while a group only learns; old ones are removed first.
+func TestSeenValuesAreBounded(t *testing.T) {
+	r := rule(correlate.FirstSeen, 0, 1)
+	r.Learn, r.Remember = time.Hour, 2*time.Hour
+	f := correlate.New([]*correlate.Rule{r}, correlate.Limits{Groups: 10, GroupsPerRule: 10, Waiting: 1 << 20, Values: 100})
+	for i := range 1000 {
+		s := signal(0, float64(i))
+		s.Value = int64(i)
+		f.Add(s)
+	}
+	f.Advance(begin + 1000*second)
+	if n := f.Values(); n > 100 || n < 90 || f.Counts().Evicted < 900 {
+		t.Errorf("%d values, counts %+v", n, f.Counts())
+	}
+}
+
 // TestWaitingSignalsAreBounded: the earliest are taken before the watermark has come to them.
 func TestWaitingSignalsAreBounded(t *testing.T) {
 	r := rule(correlate.Count, time.Hour, 1)
@@ -297,7 +363,7 @@ func TestWaitingSignalsAreBounded(t *testing.T) {
 	for at := range 5 {
 		f.Add(signal(0, float64(at)))
 	}
-	if m := f.Advance(begin); len(m) != 3 || f.Counts().Overtaken != 3 {
+	if m := f.Advance(begin); len(m) != 3 || f.Counts().Forced != 3 {
 		t.Errorf("%v, counts %+v", render(m), f.Counts())
 	}
 }

@@ -13,37 +13,37 @@ type Limits struct {
 	Groups        int // of all rules
 	GroupsPerRule int
 	Waiting       int // signals that wait for the watermark
+	Values        int // of a rule of FirstSeen
 }
 
 // DefaultLimits are the bounds where nothing else is configured.
-var DefaultLimits = Limits{Groups: 1 << 20, GroupsPerRule: 1 << 18, Waiting: 1 << 20}
+var DefaultLimits = Limits{Groups: 1 << 20, GroupsPerRule: 1 << 18, Waiting: 1 << 20, Values: 10_000_000}
 
 // Counts are what a Fold has counted since it was made.
 type Counts struct {
-	Signals   uint64 // taken, late ones included
-	Late      uint64 // came behind the watermark
-	Unknown   uint64 // of a rule or a version that the Fold does not have
-	Evicted   uint64 // groups that were given up for Limits
-	Overtaken uint64 // signals that were taken before the watermark, for Limits.Waiting
-	Shortened uint64 // signals that a group with too many gave up
+	Signals uint64 // added to a group, late ones included
+	Late    uint64 // came behind the watermark
+	Unknown uint64 // of a rule or a version that the Fold does not have
+	Evicted uint64 // groups and values that were evicted for Limits
+	Forced  uint64 // signals that were added before the watermark came to them, for Limits.Waiting
+	Dropped uint64 // signals of a group that had too many
 }
 
-// A Fold keeps the windows of rules over several events. It is used by one goroutine.
+// A Fold keeps the windows of correlation rules. It is used by one goroutine.
 type Fold struct {
 	rules     map[string]*Rule // by id
 	limits    Limits
-	watermark int64 // signals that end before it have been taken
+	watermark int64 // signals that end before it have been added to their groups
 	waiting   signalHeap
 	deadlines deadlineHeap
 	groups    map[groupKey]*group
-	perRule   map[string]int // groups
-	recent    list.List      // of *group, the one with the latest signal in front
-	matches   []Match        // since the last Advance
+	recent    map[string]*list.List // by rule: of *group, the one with the latest signal in front
+	matches   []Match               // since the last Advance
 	counts    Counts
-	known     map[string]*knownValues // by rule of FirstSeen
+	seen      map[string]*seenValues // by rule of FirstSeen
 }
 
-// A groupKey names the state of a rule for a group.
+// A groupKey names a group of a rule.
 type groupKey struct{ rule, group string }
 
 // A group is the state of a rule for the events of one group.
@@ -51,25 +51,26 @@ type group struct {
 	rule     *Rule
 	name     string
 	state    state
-	deadline int64 // of the earliest entry of Fold.deadlines that counts; 0: none
-	place    *list.Element
+	deadline int64         // when passDeadline is called
+	index    int           // in Fold.deadlines; -1: the group is not in it
+	place    *list.Element // in the list of its rule
 }
 
 // A state is what a kind of rule keeps for a group.
 type state interface {
-	// add takes a signal that is the latest of the group: at is its end, or the watermark of a late one.
-	add(f *Fold, g *group, s *Signal, at int64)
-	// pass is called at the deadline, when all signals that ended before it have been taken.
-	pass(f *Fold, g *group, at int64)
-	// deadline returns when pass must be called; 0: there is nothing left in the state.
-	deadline(r *Rule) int64
+	// addSignal adds the latest signal of the group: at is its end, or the watermark of a late one.
+	addSignal(f *Fold, g *group, s *Signal, at int64)
+	// passDeadline is called at the deadline, when all signals that ended before it have been added.
+	passDeadline(f *Fold, g *group, at int64)
+	// nextDeadline returns when passDeadline must be called; 0: there is nothing left in the state.
+	nextDeadline(r *Rule) int64
 }
 
 // New returns an empty Fold.
 func New(rules []*Rule, limits Limits) *Fold {
 	f := &Fold{
-		rules: map[string]*Rule{}, limits: limits, groups: map[groupKey]*group{}, perRule: map[string]int{},
-		known: map[string]*knownValues{},
+		rules: map[string]*Rule{}, limits: limits, groups: map[groupKey]*group{}, recent: map[string]*list.List{},
+		seen: map[string]*seenValues{},
 	}
 	f.SetRules(rules)
 	return f
@@ -77,14 +78,19 @@ func New(rules []*Rule, limits Limits) *Fold {
 
 // SetRules replaces the rules. The windows of a rule that has the same version as before stay, those of the others end.
 func (f *Fold) SetRules(rules []*Rule) {
+	before := f.rules
 	f.rules = make(map[string]*Rule, len(rules))
 	for _, rule := range rules {
 		f.rules[rule.ID] = rule
 	}
+	for id, old := range before {
+		if rule := f.rules[id]; rule == nil || rule.Version != old.Version {
+			delete(f.seen, id)
+		}
+	}
 	for _, g := range f.groups {
 		if rule := f.rules[g.rule.ID]; rule == nil || rule.Version != g.rule.Version {
-			f.remove(g)
-			delete(f.known, g.rule.ID)
+			f.removeGroup(g)
 		} else {
 			g.rule = rule
 		}
@@ -97,7 +103,7 @@ func (f *Fold) Counts() Counts { return f.counts }
 // Groups returns the number of groups with a window.
 func (f *Fold) Groups() int { return len(f.groups) }
 
-// Add adds a signal. It is taken when the watermark has passed its end.
+// Add adds a signal, which waits until the watermark has passed its end.
 func (f *Fold) Add(s Signal) {
 	rule := f.rules[s.Rule]
 	if rule == nil || rule.Version != s.Version || s.Step >= len(rule.Steps) {
@@ -107,15 +113,15 @@ func (f *Fold) Add(s Signal) {
 	s.Start = min(s.Start, s.End)
 	if s.End < f.watermark {
 		f.counts.Late++
-		f.take(&s, true)
+		f.addToGroup(&s, true)
 		return
 	}
 	heap.Push(&f.waiting, &s)
 	if len(f.waiting) > f.limits.Waiting {
-		f.counts.Overtaken++
+		f.counts.Forced++
 		f.watermark = max(f.watermark, f.waiting[0].End)
 		f.passDeadlines(f.watermark)
-		f.take(heap.Pop(&f.waiting).(*Signal), false)
+		f.addToGroup(heap.Pop(&f.waiting).(*Signal), false)
 	}
 }
 
@@ -126,7 +132,7 @@ func (f *Fold) Advance(watermark int64) []Match {
 		s := heap.Pop(&f.waiting).(*Signal)
 		f.passDeadlines(s.End)
 		f.watermark = max(f.watermark, s.End)
-		f.take(s, false)
+		f.addToGroup(s, false)
 	}
 	f.passDeadlines(watermark)
 	f.watermark = max(f.watermark, watermark)
@@ -138,45 +144,50 @@ func (f *Fold) Advance(watermark int64) []Match {
 // Close returns the matches of all that was added, as if the time went on until the last deadline.
 func (f *Fold) Close() []Match { return f.Advance(math.MaxInt64) }
 
-// take adds a signal to its group.
-func (f *Fold) take(s *Signal, late bool) {
-	f.counts.Signals++
+// addToGroup adds a signal to its group.
+func (f *Fold) addToGroup(s *Signal, late bool) {
 	rule := f.rules[s.Rule]
 	if rule == nil || rule.Version != s.Version { // the rules were replaced while it waited
 		f.counts.Unknown++
 		return
 	}
+	f.counts.Signals++
 	g := f.groups[groupKey{s.Rule, s.Group}]
 	if g == nil {
-		g = f.open(rule, s.Group)
+		g = f.openGroup(rule, s.Group)
 	}
-	f.recent.MoveToFront(g.place)
+	f.recent[s.Rule].MoveToFront(g.place)
 	before := len(f.matches)
-	g.state.add(f, g, s, max(s.End, f.watermark))
+	g.state.addSignal(f, g, s, max(s.End, f.watermark))
 	for i := before; late && i < len(f.matches); i++ {
 		f.matches[i].Late = true
 	}
 	f.setDeadline(g)
 }
 
-// open returns a new group. Where a limit is reached, the group whose last signal is the longest ago is given up.
-func (f *Fold) open(rule *Rule, name string) *group {
-	if f.perRule[rule.ID] >= f.limits.GroupsPerRule {
-		for e := f.recent.Back(); e != nil; e = e.Prev() {
-			if g := e.Value.(*group); g.rule.ID == rule.ID {
-				f.evict(g)
-				break
+// openGroup returns a new group. Where a limit is reached, the group of the rule with the oldest last signal is evicted; where the
+// groups of all rules are too many, that of the rule with the most groups.
+func (f *Fold) openGroup(rule *Rule, name string) *group {
+	recent := f.recent[rule.ID]
+	if recent == nil {
+		recent = list.New()
+	}
+	if recent.Len() >= f.limits.GroupsPerRule {
+		f.evictGroup(recent)
+	} else if len(f.groups) >= f.limits.Groups {
+		most := recent
+		for id, other := range f.recent {
+			if other.Len() > most.Len() || other.Len() == most.Len() && other != recent && id < rule.ID {
+				most = other
 			}
 		}
+		f.evictGroup(most)
 	}
-	if len(f.groups) >= f.limits.Groups {
-		f.evict(f.recent.Back().Value.(*group))
-	}
-	g := &group{rule: rule, name: strings.Clone(name)}
+	g := &group{rule: rule, name: strings.Clone(name), index: -1}
 	switch rule.Kind {
 	case Count, Distinct, Sum:
 		if g.state = new(slidingWindow); rule.Max != NoMax {
-			g.state = new(fixedWindow)
+			g.state = new(tumblingWindow)
 		}
 	case Sequence:
 		g.state = &sequence{steps: make([][]Signal, len(rule.Steps))}
@@ -187,58 +198,53 @@ func (f *Fold) open(rule *Rule, name string) *group {
 	case Interval:
 		g.state = new(contacts)
 	}
-	g.place = f.recent.PushFront(g)
+	f.recent[rule.ID] = recent // evictGroup may have removed it
+	g.place = recent.PushFront(g)
 	f.groups[groupKey{rule.ID, g.name}] = g
-	f.perRule[rule.ID]++
 	return g
 }
 
-func (f *Fold) evict(g *group) {
+// evictGroup removes the last group of a list.
+func (f *Fold) evictGroup(recent *list.List) {
 	f.counts.Evicted++
-	f.remove(g)
+	f.removeGroup(recent.Back().Value.(*group))
 }
 
-func (f *Fold) remove(g *group) {
-	f.recent.Remove(g.place)
-	g.deadline = 0
+func (f *Fold) removeGroup(g *group) {
+	recent := f.recent[g.rule.ID]
+	if recent.Remove(g.place); recent.Len() == 0 {
+		delete(f.recent, g.rule.ID)
+	}
 	delete(f.groups, groupKey{g.rule.ID, g.name})
-	if f.perRule[g.rule.ID]--; f.perRule[g.rule.ID] == 0 {
-		delete(f.perRule, g.rule.ID)
+	if g.index >= 0 {
+		heap.Remove(&f.deadlines, g.index)
 	}
 }
 
-// setDeadline enters the deadline of a group, or removes a group that has none. An entry that is no longer the earliest
-// of its group is skipped when its time comes.
+// setDeadline sets the deadline of a group, or removes a group that has none.
 func (f *Fold) setDeadline(g *group) {
-	at := g.state.deadline(g.rule)
-	if at == 0 {
-		f.remove(g)
-		return
-	}
-	if g.deadline == 0 || at < g.deadline {
-		g.deadline = at
-		heap.Push(&f.deadlines, deadline{at, g})
+	g.deadline = g.state.nextDeadline(g.rule)
+	switch {
+	case g.deadline == 0:
+		f.removeGroup(g)
+	case g.index < 0:
+		heap.Push(&f.deadlines, g)
+	default:
+		heap.Fix(&f.deadlines, g.index)
 	}
 }
 
-// passDeadlines calls pass for each deadline up to at: all signals that ended before it have been taken.
+// passDeadlines calls passDeadline for each deadline up to at: all signals that ended before it have been added.
 func (f *Fold) passDeadlines(at int64) {
-	for len(f.deadlines) > 0 && f.deadlines[0].at <= at {
-		due := heap.Pop(&f.deadlines).(deadline)
-		g := due.group
-		if g.deadline != due.at {
-			continue // the group is gone, or another entry counts
-		}
-		g.deadline = 0
-		if now := g.state.deadline(g.rule); now <= due.at {
-			g.state.pass(f, g, due.at)
-		}
+	for len(f.deadlines) > 0 && f.deadlines[0].deadline <= at {
+		g := f.deadlines[0]
+		g.state.passDeadline(f, g, g.deadline)
 		f.setDeadline(g)
 	}
 }
 
-// match records that the rule of a group is fulfilled.
-func (f *Fold) match(g *group, m Match) {
+// addMatch records that the rule of a group is fulfilled.
+func (f *Fold) addMatch(g *group, m Match) {
 	m.Rule, m.Group = g.rule, g.name
 	f.matches = append(f.matches, m)
 }
@@ -260,7 +266,7 @@ func (h *signalHeap) Pop() any {
 	return s
 }
 
-// compareSignals orders signals by the end of their events; those that ended at the same time by their position.
+// compareSignals orders signals by the end of their events, then by their begin, then by their position.
 func compareSignals(a, b *Signal) int {
 	return cmp.Or(
 		cmp.Compare(a.End, b.End), cmp.Compare(a.Start, b.Start),
@@ -269,32 +275,36 @@ func compareSignals(a, b *Signal) int {
 	)
 }
 
-// A deadline is a time at which a group must be looked at.
-type deadline struct {
-	at    int64
-	group *group
+// A deadlineHeap has the group with the earliest deadline in front; those with the same one are ordered by rule and name, so that
+// the order of matches does not depend on that of signals.
+type deadlineHeap []*group
+
+func (h deadlineHeap) Len() int { return len(h) }
+
+// Swap exchanges two groups.
+func (h deadlineHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
 }
 
-// A deadlineHeap has the earliest deadline in front; those at the same time are ordered by rule and group, so that
-// the order of matches does not depend on the order of signals.
-type deadlineHeap []deadline
-
-func (h deadlineHeap) Len() int      { return len(h) }
-func (h deadlineHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *deadlineHeap) Push(d any)   { *h = append(*h, d.(deadline)) }
-
-// Less reports whether the deadline i comes before j.
+// Less reports whether the deadline of i comes before that of j.
 func (h deadlineHeap) Less(i, j int) bool {
 	a, b := h[i], h[j]
-	return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.group.rule.ID, b.group.rule.ID),
-		strings.Compare(a.group.name, b.group.name)) < 0
+	return cmp.Or(cmp.Compare(a.deadline, b.deadline), strings.Compare(a.rule.ID, b.rule.ID), strings.Compare(a.name, b.name)) < 0
 }
 
-// Pop removes the last deadline.
+// Push adds a group.
+func (h *deadlineHeap) Push(value any) {
+	g := value.(*group)
+	g.index = len(*h)
+	*h = append(*h, g)
+}
+
+// Pop removes the last group.
 func (h *deadlineHeap) Pop() any {
 	last := len(*h) - 1
-	d := (*h)[last]
-	(*h)[last] = deadline{}
+	g := (*h)[last]
+	g.index, (*h)[last] = -1, nil
 	*h = (*h)[:last]
-	return d
+	return g
 }

@@ -8,7 +8,7 @@ import (
 // contacts is the state of Interval: the latest contacts of a group. Signals that follow each other faster than half of the shortest
 // interval are one contact: a program that reports home often sends several requests at once.
 type contacts struct {
-	times  []int64 // when each contact began, at most Rule.Contacts
+	times  []int64 // end of the first signal of each contact, at most Rule.Contacts
 	events []Event // of the first signal of each
 	fresh  int64   // contacts that belong to no match
 	last   int64   // the latest signal
@@ -17,10 +17,10 @@ type contacts struct {
 // maxGap is the longest distance between two contacts of one series, as a multiple of MaxInterval: one may be lost.
 const maxGap = 2
 
-// regularShare is the part of the distances that must be regular: a contact may be lost, or one too many.
-const regularShare = 0.9
+// allowedIrregular returns how many of a number of distances may be irregular: a lost contact makes one of them longer.
+func allowedIrregular(distances int) int { return max(1, distances/10) }
 
-func (c *contacts) add(f *Fold, g *group, s *Signal, at int64) {
+func (c *contacts) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	r := g.rule
 	since := at - c.last
 	c.last = at
@@ -37,10 +37,11 @@ func (c *contacts) add(f *Fold, g *group, s *Signal, at int64) {
 	if len(c.times) < r.Contacts || !areRegular(r, c.times) {
 		return
 	}
-	m := Match{At: at, Count: c.fresh, Text: s.Text, Events: slices.Clone(c.events[max(0, len(c.events)-maxEvents):])}
-	m.First, m.Last = c.events[len(c.events)-int(c.fresh)].Start, s.Start
+	events := c.events[len(c.events)-int(c.fresh):]
+	m := Match{At: at, Count: c.fresh, Text: s.Text, Events: slices.Clone(events[max(0, len(events)-maxEvents):])}
+	m.First, m.Last = events[0].Start, s.Start
 	c.fresh = 0
-	f.match(g, m)
+	f.addMatch(g, m)
 }
 
 // areRegular reports whether the distances between times are about the same.
@@ -60,12 +61,12 @@ func areRegular(r *Rule, times []int64) bool {
 			regular++
 		}
 	}
-	return float64(regular) >= regularShare*float64(len(distances))
+	return len(distances)-regular <= allowedIrregular(len(distances))
 }
 
-func (c *contacts) pass(_ *Fold, _ *group, _ int64) { *c = contacts{} }
+func (c *contacts) passDeadline(_ *Fold, _ *group, _ int64) { *c = contacts{} }
 
-func (c *contacts) deadline(r *Rule) int64 {
+func (c *contacts) nextDeadline(r *Rule) int64 {
 	if len(c.times) == 0 {
 		return 0
 	}

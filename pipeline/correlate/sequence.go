@@ -6,20 +6,18 @@ import (
 	"tidegate/pipeline"
 )
 
-// maxPerStep bounds the events that a group keeps for each step of a sequence. Of more, those in the middle are given up:
-// a flood of events of one step hides neither the sequence that began before it nor the one that ends it.
+// maxPerStep bounds the events that a group keeps for each step of a sequence. Of more, one in the middle is dropped: a
+// flood of events of one step removes neither the one that began a sequence before it nor the one that ends it.
 const maxPerStep = 32
 
 // A sequence is the state of Sequence. The events of a step are compared by when they began, because a request that makes a
 // container call back may end after the connection that it caused.
 type sequence struct {
-	steps  [][]Signal // by step, ordered by Start
-	fresh  map[pipeline.ID]struct{}
-	newest int64 // the latest time of add
+	steps [][]Signal               // by step, ordered by Start
+	fresh map[pipeline.ID]struct{} // the events that belong to no match yet
 }
 
-func (q *sequence) add(f *Fold, g *group, s *Signal, at int64) {
-	q.newest = at
+func (q *sequence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	q.expire(g.rule, at)
 	events := q.steps[s.Step]
 	i, _ := slices.BinarySearchFunc(events, s.Start, func(e Signal, start int64) int {
@@ -30,7 +28,7 @@ func (q *sequence) add(f *Fold, g *group, s *Signal, at int64) {
 	})
 	events = slices.Insert(events, i, *s)
 	if len(events) > maxPerStep {
-		f.counts.Shortened++
+		f.counts.Dropped++
 		middle := maxPerStep / 2
 		if middle == i {
 			middle++ // the new event may be the one that completes the sequence
@@ -65,7 +63,7 @@ func (q *sequence) add(f *Fold, g *group, s *Signal, at int64) {
 			delete(q.fresh, e.Event)
 		}
 	}
-	f.match(g, m)
+	f.addMatch(g, m)
 }
 
 // expire removes the events that can belong to no sequence with an event that ends at the time at or later, and is no
@@ -82,10 +80,10 @@ func (q *sequence) expire(r *Rule, at int64) {
 	}
 }
 
-func (q *sequence) pass(_ *Fold, g *group, at int64) { q.expire(g.rule, at) }
+func (q *sequence) passDeadline(_ *Fold, g *group, at int64) { q.expire(g.rule, at) }
 
 // deadline returns when the last event leaves the window.
-func (q *sequence) deadline(r *Rule) int64 {
+func (q *sequence) nextDeadline(r *Rule) int64 {
 	latest := int64(0)
 	for _, events := range q.steps {
 		if n := len(events); n > 0 {

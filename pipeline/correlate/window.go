@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// slotsPerWindow is the number of slots into which a sliding window is divided. Times are counted in whole slots, so
-// that a group costs the same however many signals it has.
+// slotsPerWindow is the largest number of slots into which a sliding window is divided. Times are counted in whole
+// slots, so that a group costs the same however many signals it has.
 const slotsPerWindow = 600
 
-// slotLength returns the length of a slot: a second, or a part of a longer window, in whole seconds.
+// slotLength returns the length of a slot: a second, or of a longer window the 600th part, rounded up to whole seconds.
 func slotLength(within time.Duration) int64 {
 	seconds := int64((within + time.Second - 1) / time.Second)
 	return max(1, (seconds+slotsPerWindow-1)/slotsPerWindow) * int64(time.Second)
 }
 
 // A slidingWindow is the state of Count, Distinct and Sum without an upper bound. After each signal the window that ends
-// with its slot is judged. Signals that belong to a match are counted in it once.
+// with its slot is evaluated. A signal is counted in one match.
 type slidingWindow struct {
 	slots  []slot
 	total  int64        // of the slots: signals, or their sum
@@ -39,7 +39,7 @@ type freshEvent struct {
 	Event
 }
 
-func (w *slidingWindow) add(f *Fold, g *group, s *Signal, at int64) {
+func (w *slidingWindow) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	number := at / slotLength(g.rule.Within)
 	w.expire(g.rule, number)
 
@@ -81,7 +81,7 @@ func (w *slidingWindow) add(f *Fold, g *group, s *Signal, at int64) {
 		m.Events = append(m.Events, e.Event)
 	}
 	w.fresh = w.fresh[:0]
-	f.match(g, m)
+	f.addMatch(g, m)
 }
 
 // addValue notes that a value was there, and returns the number of values in the window, at most Min: only the Min
@@ -99,22 +99,26 @@ func (w *slidingWindow) addValue(r *Rule, value, number int64) int64 {
 // expire removes what lies before the window that ends with the slot number.
 func (w *slidingWindow) expire(r *Rule, number int64) {
 	oldest := number - int64(r.Within)/slotLength(r.Within) + 1
-	gone := 0
-	for gone < len(w.slots) && w.slots[gone].number < oldest {
-		w.total -= w.slots[gone].total
-		gone++
+	if gone := slices.IndexFunc(w.slots, func(s slot) bool { return s.number >= oldest }); gone != 0 {
+		if gone < 0 {
+			gone = len(w.slots)
+		}
+		w.slots = slices.Delete(w.slots, 0, gone)
+		w.total = 0 // a difference would be wrong where the sum was cut at NoMax
+		for _, s := range w.slots {
+			w.total = saturatingAdd(w.total, s.total)
+		}
 	}
-	w.slots = slices.Delete(w.slots, 0, gone)
 	w.values = slices.DeleteFunc(w.values, func(v slotValue) bool { return v.slot < oldest })
 	w.fresh = slices.DeleteFunc(w.fresh, func(e freshEvent) bool { return e.slot < oldest })
 }
 
-func (w *slidingWindow) pass(_ *Fold, g *group, at int64) {
+func (w *slidingWindow) passDeadline(_ *Fold, g *group, at int64) {
 	w.expire(g.rule, at/slotLength(g.rule.Within))
 }
 
 // deadline returns when the newest slot leaves the window.
-func (w *slidingWindow) deadline(r *Rule) int64 {
+func (w *slidingWindow) nextDeadline(r *Rule) int64 {
 	if len(w.slots) == 0 {
 		return 0
 	}
@@ -130,10 +134,10 @@ func saturatingAdd(a, b int64) int64 {
 	return a + b
 }
 
-// A fixedWindow is the state of Count, Distinct and Sum with an upper bound. Windows begin at multiples of Within, and each is
-// judged at its end. A group is judged once more after the last window in which it had a signal, since to have none may be
-// what the rule looks for.
-type fixedWindow struct {
+// A tumblingWindow is the state of Count, Distinct and Sum with an upper bound. Windows begin at multiples of Within, and
+// each is evaluated at its end. The window behind the last one with a signal is evaluated too: to have none may be what
+// the rule looks for.
+type tumblingWindow struct {
 	number      int64 // of the window: its begin / Within
 	total       int64
 	count       int64
@@ -144,7 +148,7 @@ type fixedWindow struct {
 	empty       bool // it has no signal yet: the one before had
 }
 
-func (w *fixedWindow) add(_ *Fold, g *group, s *Signal, at int64) {
+func (w *tumblingWindow) addSignal(_ *Fold, g *group, s *Signal, at int64) {
 	w.number = at / int64(g.rule.Within)
 	amount := int64(1)
 	if g.rule.Kind == Sum {
@@ -167,23 +171,23 @@ func (w *fixedWindow) add(_ *Fold, g *group, s *Signal, at int64) {
 	}
 }
 
-// pass judges the window, and begins the next one.
-func (w *fixedWindow) pass(f *Fold, g *group, at int64) {
+// passDeadline evaluates the window, and begins the next one.
+func (w *tumblingWindow) passDeadline(f *Fold, g *group, at int64) {
 	measured := w.total
 	if g.rule.Kind == Distinct {
 		measured = int64(len(w.values))
 	}
 	if measured >= g.rule.Min && measured <= g.rule.Max {
-		f.match(g, Match{At: at, Count: w.count, First: w.first, Last: w.last, Events: w.events, Text: w.text})
+		f.addMatch(g, Match{At: at, Count: w.count, First: w.first, Last: w.last, Events: w.events, Text: w.text})
 	}
 	if w.empty {
-		*w = fixedWindow{}
+		*w = tumblingWindow{}
 		return
 	}
-	*w = fixedWindow{number: w.number + 1, first: w.first, last: w.last, text: w.text, empty: true}
+	*w = tumblingWindow{number: w.number + 1, first: w.first, last: w.last, text: w.text, empty: true}
 }
 
-func (w *fixedWindow) deadline(r *Rule) int64 {
+func (w *tumblingWindow) nextDeadline(r *Rule) int64 {
 	if w.count == 0 && !w.empty {
 		return 0
 	}
