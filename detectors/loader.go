@@ -98,10 +98,10 @@ func (l *Loader) Warnings() []string {
 	return warnings
 }
 
-// notEvaluated is what a warning says of rules over several events.
-const notEvaluated = "rules over several events run in replay and rules test, not yet in the engine"
+// notEvaluated is what a warning says of correlation rules.
+const notEvaluated = "correlation rules run in replay and rules test, not yet in the engine"
 
-// rulesNotEvaluated returns the ids of the rules over several events. l.mu must be held, except in NewLoader.
+// rulesNotEvaluated returns the ids of the correlation rules. l.mu must be held, except in NewLoader.
 func (l *Loader) rulesNotEvaluated() (ids []string) {
 	for _, rule := range l.rules.Correlations() {
 		ids = append(ids, rule.ID)

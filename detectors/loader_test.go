@@ -79,15 +79,15 @@ func TestBundleHoldsAllDetectors(t *testing.T) {
 	}
 }
 
-// TestRulesOverSeveralEventsAreNamed: the engine loads the others of the folder, and says which it does not evaluate.
-func TestRulesOverSeveralEventsAreNamed(t *testing.T) {
+// TestCorrelationRulesAreNamed: the engine loads the others of the folder, and says which it does not evaluate.
+func TestCorrelationRulesAreNamed(t *testing.T) {
 	cfg, write := files(t)
 	write("b.yaml", "- {id: many, title: t, severity: low, when: 'message contains \"bad\"', count: 3, within: 1m}\n")
 	loader := newLoader(t, cfg)
 	if got := verdicts(loader.Bundle()); got != "one feed-test" {
 		t.Errorf("verdicts of %s", got)
 	}
-	want := "rules over several events run in replay and rules test, not yet in the engine: many"
+	want := "correlation rules run in replay and rules test, not yet in the engine: many"
 	if got := loader.Warnings(); len(got) != 1 || got[0] != want {
 		t.Errorf("warnings %q", got)
 	}

@@ -68,7 +68,7 @@ func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
 	out := Result{Rule: rule.ID, Case: ruleCase.Name, File: rule.File, Line: ruleCase.Line, Want: ruleCase.Fires}
 
 	if rule.Correlation != nil {
-		return s.runStatefulCase(rule, ruleCase, out)
+		return s.runCorrelationCase(rule, ruleCase, out)
 	}
 
 	// Evaluate a copy, because verdicts are appended to it and the case may run again.
@@ -93,9 +93,9 @@ func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
 	return out
 }
 
-// runStatefulCase evaluates the events of a case in the order in which they ended, and lets the clock run on until Case.end has
+// runCorrelationCase evaluates the events of a case in the order in which they ended, and lets the clock run on until Case.end has
 // passed, or else until no window is open any more.
-func (s *Set) runStatefulCase(rule *Rule, ruleCase Case, out Result) Result {
+func (s *Set) runCorrelationCase(rule *Rule, ruleCase Case, out Result) Result {
 	events := make([]*pipeline.Event, len(ruleCase.events))
 	for i, event := range ruleCase.events {
 		events[i] = proto.Clone(event).(*pipeline.Event)
@@ -122,7 +122,7 @@ func (s *Set) runStatefulCase(rule *Rule, ruleCase Case, out Result) Result {
 	if out.Problem = "expected no match, but the rule matched: "; out.Want {
 		out.Problem = "expected a match, but the rule did not match: "
 	}
-	out.Problem += rule.describeSignals(signals)
+	out.Problem += s.describeSignals(rule, signals, events)
 	return out
 }
 

@@ -110,7 +110,7 @@ type compiler struct {
 	lints  []Lint
 	total  int // number of rules so far, with and without errors
 
-	correlations []*parsedRule // rules over several events, also those with errors
+	correlations []*parsedRule // correlation rules, also those with errors
 	references   []reference
 	configErrors []*config.Error
 }

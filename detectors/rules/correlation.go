@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -13,12 +14,16 @@ import (
 	"tidegate/pipeline/correlate"
 )
 
-// A step makes the signals of one step of a rule over several events.
+// A step makes the signals of one step of a correlation rule.
 type step struct {
 	rule   *Rule // over several events
 	index  int
 	group  []*pipeline.Field // in the order of rule.Group; none: the owner of the event
 	values []*pipeline.Field // what is counted
+
+	// Of a step that refers to a rule: what the condition of another step has itself.
+	datasets   datasetMask
+	exceptions []*expression
 }
 
 // A reference is a step whose events are those that another rule matches.
@@ -27,17 +32,21 @@ type reference struct {
 	id   config.Text
 }
 
-// compileCorrelation compiles the conditions of the steps of a rule over several events. Each becomes a Rule that is
+// compileCorrelation compiles the conditions of the steps of a correlation rule. Each becomes a Rule that is
 // evaluated like the others, and whose matches are signals instead of verdicts.
 func (c *compiler) compileCorrelation(parsed *parsedRule) {
 	rule, fold := &parsed.Rule, parsed.correlation.fold
 	rule.Correlation, fold.ID = fold, rule.ID
-	hasAlert := rule.template != nil
+	hasAlert, alertStep := rule.template != nil, parsed.correlation.alertStep()
 	for i, of := range parsed.correlation.steps {
 		target := &step{rule: rule, index: i, group: of.group}
-		if !fold.Steps[i].Not && !fold.Steps[i].Until {
+		exceptions := rule.exceptions
+		if fold.Steps[i].Not || fold.Steps[i].Until || fold.Kind == correlate.Absent && i > 0 {
+			exceptions = nil // an exception would make it match more
+		} else {
 			target.values = parsed.correlation.values
 		}
+		target.datasets, target.exceptions = parsed.datasets, exceptions
 		for _, id := range of.rules {
 			c.references = append(c.references, reference{target, id})
 		}
@@ -46,15 +55,15 @@ func (c *compiler) compileCorrelation(parsed *parsedRule) {
 		}
 		condition := &Rule{
 			ID: rule.ID, Severity: rule.Severity, File: rule.File, Line: rule.Line, isStep: true, signals: []*step{target},
-			Exceptions: rule.Exceptions, exceptions: rule.exceptions,
+			exceptions: exceptions,
 		}
 		if len(parsed.correlation.steps) > 1 {
 			condition.ID += "/" + fold.Steps[i].Name
 		}
 		if c.compileCondition(parsed, condition, of.when) {
 			c.lintCondition(condition)
-			if !hasAlert && !fold.Steps[i].Not && !fold.Steps[i].Until {
-				rule.template = c.defaultAlert(condition.when) // the text is that of the last step's event
+			if !hasAlert && i == alertStep {
+				rule.template = c.defaultAlert(condition.when)
 			}
 		}
 		rule.conditions = append(rule.conditions, condition)
@@ -63,8 +72,18 @@ func (c *compiler) compileCorrelation(parsed *parsedRule) {
 	c.correlations = append(c.correlations, parsed)
 }
 
+// alertStep returns the step whose event fills the alert: the first one of Absent, else the last one that must occur.
+func (p *parsedCorrelation) alertStep() (index int) {
+	for i, step := range p.fold.Steps {
+		if p.fold.Kind != correlate.Absent && !step.Not && !step.Until {
+			index = i
+		}
+	}
+	return index
+}
+
 // resolveReferences adds the steps that refer to a rule to the signals of that rule, and computes the hashes of the
-// rules over several events, which depend on the rules that they refer to.
+// correlation rules, which depend on the rules that they refer to.
 func (c *compiler) resolveReferences() {
 	compiled := map[string]*Rule{}
 	for _, rule := range c.rules {
@@ -83,9 +102,13 @@ func (c *compiler) resolveReferences() {
 			rule.references = append(rule.references, id)
 			referred[rule] = append(referred[rule], target.Hash)
 		case c.parsed[id] == nil:
-			ref.id.Errorf("no rule has the id %q%s", id, config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed))))
+			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
+			if hint == "" && !c.cfg.Shipped {
+				hint = "; the shipped rules are not loaded (--with-shipped)"
+			}
+			ref.id.Errorf("no rule has the id %q%s", id, hint)
 		case c.parsed[id].correlation != nil:
-			ref.id.Errorf("%s is a rule over several events itself: a step looks for single events", id)
+			ref.id.Errorf("%s is a correlation rule: rule names rules over one event", id)
 		}
 	}
 	for _, parsed := range c.correlations {
@@ -105,7 +128,7 @@ func (c *compiler) resolveReferences() {
 	}
 }
 
-// correlationContent returns what determines the matches of a rule over several events, but for the rules that it refers to.
+// correlationContent returns what determines the matches of a correlation rule, but for the rules that it refers to.
 func (p *parsedRule) correlationContent() []string {
 	content := []string{p.contentHash()}
 	parts := *p.correlation.fold
@@ -126,7 +149,7 @@ func (p *parsedRule) correlationContent() []string {
 	return content
 }
 
-// Correlations returns the rules over several events, for a correlate.Fold.
+// Correlations returns the correlation rules, for a correlate.Fold.
 func (s *Set) Correlations() (out []*correlate.Rule) {
 	for _, rule := range s.rules {
 		if rule.Correlation != nil {
@@ -172,21 +195,60 @@ func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.S
 	return signal, true
 }
 
-// describeSignals returns how many signals of each step there are, for the message of a case that failed.
-func (r *Rule) describeSignals(signals []correlate.Signal) string {
-	counts := make([]int, len(r.Correlation.Steps))
+// describeSignals returns how many signals of each step came, for the message of a case that failed. Of a step without one it
+// says why the last event is none.
+func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*pipeline.Event) string {
+	counts := make([]int, len(rule.Correlation.Steps))
 	groups := map[string]bool{}
 	for _, signal := range signals {
 		counts[signal.Step]++
 		groups[signal.Group] = true
 	}
 	var parts []string
-	for i, of := range r.Correlation.Steps {
-		if name := of.Name; name != "" {
-			parts = append(parts, fmt.Sprintf("%d of %s", counts[i], name))
-		} else {
+	for i, of := range rule.Correlation.Steps {
+		if of.Name == "" {
 			parts = append(parts, plural(counts[i], "event"))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d of %s", counts[i], of.Name))
 		}
 	}
-	return strings.Join(parts, ", ") + " in " + plural(len(groups), "group")
+	out := strings.Join(parts, ", ") + " in " + plural(len(groups), "group")
+	if rule.Correlation.Kind == correlate.Count && len(signals) > 0 {
+		out += fmt.Sprintf(", at most %d of one group within %s", mostWithin(signals, rule.Correlation.Within), formatDuration(rule.Correlation.Within))
+	}
+	for _, condition := range rule.conditions {
+		if of := condition.signals[0]; counts[of.index] == 0 && len(events) > 0 && !rule.Correlation.Steps[of.index].Until {
+			out += "; the last event: " + s.describeMissing(condition, of, events[len(events)-1])
+		}
+	}
+	return out
+}
+
+// describeMissing returns why an event is no signal of a step.
+func (s *Set) describeMissing(condition *Rule, of *step, event *pipeline.Event) string {
+	for _, field := range append(slices.Clone(of.group), of.values...) {
+		if !field.Has(event) {
+			return "has no " + field.Name
+		}
+	}
+	return s.explain(condition, event)
+}
+
+// mostWithin returns the largest number of signals of one group that ended within a length of time.
+func mostWithin(signals []correlate.Signal, within time.Duration) (most int) {
+	ends := map[string][]int64{}
+	for _, signal := range signals {
+		ends[signal.Group] = append(ends[signal.Group], signal.End)
+	}
+	for _, times := range ends {
+		slices.Sort(times)
+		from := 0
+		for i, end := range times {
+			for end-times[from] >= int64(within) {
+				from++
+			}
+			most = max(most, i-from+1)
+		}
+	}
+	return most
 }

@@ -104,11 +104,11 @@ func (s *Set) releaseWorker(w *worker) {
 	}
 }
 
-// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids. Rules over several events
-// have no verdicts.
+// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids. Correlation
+// rules have no verdicts.
 func (s *Set) Evaluate(block []*pipeline.Event) { s.evaluate(block, nil) }
 
-// Signals does what Evaluate does, and returns the signals of the rules over several events. The index of a signal is that of
+// Signals does what Evaluate does, and returns the signals of the correlation rules. The index of a signal is that of
 // its event in block.
 func (s *Set) Signals(block []*pipeline.Event) []correlate.Signal {
 	signals := []correlate.Signal{}
@@ -132,7 +132,7 @@ func (s *Set) evaluate(block []*pipeline.Event, signals *[]correlate.Signal) {
 				continue
 			}
 			if signals != nil {
-				*signals = rule.appendSignals(*signals, event, index)
+				*signals = s.appendSignals(*signals, worker, rule, index)
 			}
 			if !rule.isStep {
 				verdicts++
@@ -199,15 +199,29 @@ func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	return holds
 }
 
-// appendSignals appends the signals of an event that r matches. index is that of the event in its block.
-func (r *Rule) appendSignals(signals []correlate.Signal, event *pipeline.Event, index int) []correlate.Signal {
-	for _, step := range r.signals {
-		if signal, ok := step.signal(event, r.template); ok {
+// appendSignals appends the signals of the event of w, which rule matches. index is that of the event in its block.
+func (s *Set) appendSignals(signals []correlate.Signal, w *worker, rule *Rule, index int) []correlate.Signal {
+	event := w.values.event
+	for _, step := range rule.signals {
+		if !rule.isStep && (step.datasets&maskOf(event.Dataset) == 0 || s.isExcepted(w, step)) {
+			continue
+		}
+		if signal, ok := step.signal(event, rule.template); ok {
 			signal.Index = uint32(index)
 			signals = append(signals, signal)
 		}
 	}
 	return signals
+}
+
+// isExcepted reports whether an exception of a step's rule is true.
+func (s *Set) isExcepted(w *worker, step *step) bool {
+	for _, exception := range step.exceptions {
+		if s.runExpression(w, step.rule, exception) {
+			return true
+		}
+	}
+	return false
 }
 
 // verdict returns the verdict of r on event. Nothing in it aliases the event.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -33,7 +34,7 @@ func (c *yamlCase) DecodeNode(node config.Node) {
 	c.node = node
 }
 
-// A yamlCaseEvent is an event of a case of a rule over several events, or some that follow each other.
+// A yamlCaseEvent is an event of a case of a correlation rule, or some that follow each other.
 type yamlCaseEvent struct {
 	At     config.Node `yaml:"at"`
 	Repeat config.Node `yaml:"repeat"`
@@ -76,14 +77,17 @@ func (r *parsedRule) parseCases(list []yamlCase) {
 		default:
 			form.node.Named(form.node.Key() + ".event").Errorf("is missing")
 		}
+		if r.correlation != nil && hasKey(form.node, "event") && hasKey(form.node, "events") {
+			form.node.Errorf("has event and events: a case of a correlation rule has one of them")
+		}
 		if r.correlation == nil && (hasKey(form.node, "events") || hasKey(form.node, "end")) {
-			form.node.Errorf("events and end belong to a rule over several events; this one has event")
+			form.node.Errorf("events and end belong to a correlation rule; this one has event")
 		}
 		r.Tests = append(r.Tests, parsed)
 	}
 }
 
-// parseEvents sets the events of a case of a rule over several events, ordered by time.
+// parseEvents sets the events of a case of a correlation rule, ordered by time.
 func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 	if form.Event.IsSet() {
 		form.Events = append(form.Events, yamlCaseEvent{Event: form.Event, node: form.node})
@@ -105,6 +109,9 @@ func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 		}
 		if of.Every.IsSet() {
 			every = parseLength(of.node, "every", of.Every, 0, 0, maxMemory)
+		}
+		if of.Every.IsSet() && !of.Repeat.IsSet() {
+			of.Every.Errorf("belongs to an event with repeat")
 		}
 		if of.Repeat.IsSet() {
 			number, ok := of.Repeat.Int()
@@ -137,7 +144,7 @@ func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 			c.events = append(c.events, event)
 		}
 	}
-	slices.SortStableFunc(c.events, func(a, b *pipeline.Event) int { return int(endOf(a) - endOf(b)) })
+	slices.SortStableFunc(c.events, func(a, b *pipeline.Event) int { return cmp.Compare(endOf(a), endOf(b)) })
 }
 
 // endOf returns the time at which an event ended, ns since 1970.

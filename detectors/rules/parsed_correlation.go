@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"tidegate/pipeline/correlate"
 )
 
-// The bounds of a rule over several events.
+// The bounds of a correlation rule.
 const (
 	minSteps    = 2 // of a sequence
 	maxSteps    = 8
@@ -24,7 +25,7 @@ const (
 	maxMemory   = 365 * 24 * time.Hour // of first_seen
 )
 
-// yamlCorrelation holds the keys of a rule over several events; a rule over one event has none of them.
+// yamlCorrelation holds the keys of a correlation rule; a rule over one event has none of them.
 type yamlCorrelation struct {
 	Rule      yamlTexts      `yaml:"rule"`
 	Within    config.Node    `yaml:"within"`
@@ -48,16 +49,16 @@ type yamlSum struct {
 }
 
 type yamlFirstSeen struct {
-	Fields   yamlTexts   `yaml:"fields"`
-	Learn    config.Node `yaml:"learn"`
-	Remember config.Node `yaml:"remember"`
+	Fields      yamlTexts   `yaml:"fields"`
+	Baseline    config.Node `yaml:"baseline"`
+	ExpireAfter config.Node `yaml:"expire_after"`
 }
 
 type yamlInterval struct {
 	Contacts config.Node `yaml:"contacts"`
 	Min      config.Node `yaml:"min"`
 	Max      config.Node `yaml:"max"`
-	Jitter   config.Text `yaml:"jitter"`
+	Jitter   config.Node `yaml:"jitter"`
 }
 
 // A yamlSequence is a mapping, or a list of steps alone.
@@ -99,7 +100,7 @@ func (s *yamlStep) DecodeNode(node config.Node) {
 	s.node = node
 }
 
-// A parsedCorrelation is what makes a rule one over several events. Its conditions are not compiled yet.
+// A parsedCorrelation holds the steps and bounds of a correlation rule. Its conditions are not compiled yet.
 type parsedCorrelation struct {
 	fold   *correlate.Rule
 	steps  []parsedStep      // as fold.Steps
@@ -142,7 +143,7 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		r.node.Errorf("has %s: a rule has one of them", strings.Join(kinds, " and "))
 		return
 	case len(kinds) == 0:
-		const hint = "belongs to a rule over several events: one with count, distinct, sum, sequence, absent, first_seen or interval"
+		const hint = "belongs to a correlation rule, one with count, distinct, sum, sequence, absent, first_seen or interval"
 		if form.Within.IsSet() {
 			form.Within.Errorf(hint)
 		}
@@ -167,13 +168,20 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 	case "distinct":
 		fold.Kind = correlate.Distinct
 		fold.Min, fold.Max = r.parseBounds("distinct.count", form.Distinct.Count, parseNumber)
-		r.addValue("distinct.field", form.Distinct.Field, isSingle, "is a list: a rule counts the values of a field that has one")
+		if slices.Contains(r.Group, form.Distinct.Field.Value) {
+			form.Distinct.Field.Errorf("is a field of the group, which has one value of it")
+		}
+		r.addValue("distinct.field", form.Distinct.Field, isSingle, "is a list: write a field that has one value")
 		if fold.Min > maxDistinct || fold.Max != correlate.NoMax && fold.Max > maxDistinct {
-			form.Distinct.Count.Errorf("at most %d different values are counted", maxDistinct)
+			form.Distinct.Count.Errorf("must be at most %d", maxDistinct)
 		}
 	case "sum":
 		fold.Kind = correlate.Sum
-		fold.Min, fold.Max = r.parseBounds("sum.total", form.Sum.Total, parseAmount)
+		parse := parseSize
+		if form.Sum.Field.Value == "event.duration" {
+			parse = parseNanoseconds
+		}
+		fold.Min, fold.Max = r.parseBounds("sum.total", form.Sum.Total, parse)
 		r.addValue("sum.field", form.Sum.Field, isNumber, "is no number")
 	case "sequence":
 		fold.Kind = correlate.Sequence
@@ -182,7 +190,7 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		fold.Kind = correlate.Absent
 		r.addYAMLStep(form.Absent)
 		if form.Absent.Not.IsSet() || form.Absent.Within.IsSet() {
-			form.Absent.node.Errorf("has neither not nor within: an event that when or rule selects must not come within the time of the rule")
+			form.Absent.node.Errorf("has no not and no within: write the event that must follow as when or rule")
 		}
 	case "first_seen":
 		fold.Kind = correlate.FirstSeen
@@ -204,9 +212,9 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 func (p *parsedCorrelation) addStep(node config.Node, step correlate.Step, parsed parsedStep) {
 	switch {
 	case !parsed.when.IsSet() && len(parsed.rules) == 0:
-		node.Errorf("has neither when nor rule: which events does it look for?")
+		node.Errorf("has neither when nor rule")
 	case parsed.when.IsSet() && len(parsed.rules) > 0:
-		node.Errorf("has both when and rule: an event is found by one of them")
+		node.Errorf("has both when and rule: it has one of them")
 	}
 	p.fold.Steps = append(p.fold.Steps, step)
 	p.steps = append(p.steps, parsed)
@@ -256,7 +264,7 @@ func (r *parsedRule) parseSequence(form *yamlSequence) {
 			step.node.Errorf("must not occur between two others, so it is neither the first nor the last; use until, or absent")
 		}
 		if step.Within.IsSet() && (i == 0 || !fold.Ordered || step.Not.IsSet()) {
-			step.node.Errorf("within is the longest time since the step before; there is none")
+			step.node.Errorf("within belongs to a step that must occur behind another one, in a sequence with an order")
 		}
 		r.addYAMLStep(step)
 	}
@@ -271,18 +279,18 @@ func (r *parsedRule) parseSequence(form *yamlSequence) {
 	}
 }
 
-// parseFirstSeen sets what is remembered, and for how long.
+// parseFirstSeen sets the fields, and for how long their values are known.
 func (r *parsedRule) parseFirstSeen(form *yamlFirstSeen) {
 	if len(form.Fields) == 0 {
 		r.node.Named(r.node.Key() + "first_seen.fields").Errorf("is missing")
 	}
 	for _, name := range form.Fields {
-		r.addValue("first_seen.fields", name, isSingle, "is a list: a rule remembers the values of fields that have one")
+		r.addValue("first_seen.fields", name, isSingle, "is a list: write a field that has one value")
 	}
 	fold, node := r.correlation.fold, r.node.Named(r.node.Key()+"first_seen")
 	const day = 24 * time.Hour
-	fold.Learn = parseLength(node, "learn", form.Learn, day, 0, maxMemory)
-	fold.Remember = parseLength(node, "remember", form.Remember, 30*day, time.Minute, maxMemory)
+	fold.Baseline = parseLength(node, "baseline", form.Baseline, day, 0, maxMemory)
+	fold.ExpireAfter = parseLength(node, "expire_after", form.ExpireAfter, 30*day, time.Minute, maxMemory)
 }
 
 // parseInterval sets which contacts are regular.
@@ -303,9 +311,11 @@ func (r *parsedRule) parseInterval(form *yamlInterval) {
 	}
 	fold.Jitter = 0.2
 	if form.Jitter.IsSet() {
-		percent, err := strconv.ParseFloat(strings.TrimSuffix(form.Jitter.Value, "%"), 64)
-		if err != nil || !strings.HasSuffix(form.Jitter.Value, "%") || !(percent >= 0 && percent <= 50) {
-			form.Jitter.Errorf("must be a share of the distance, from 0%% to 50%%")
+		written, _ := form.Jitter.Scalar()
+		digits, isPercent := strings.CutSuffix(written, "%")
+		percent, err := strconv.ParseFloat(digits, 64)
+		if err != nil || !isPercent || !(percent >= 0 && percent <= 50) {
+			form.Jitter.Errorf("must be a share of the distance, from 0%% to 50%%: write 20%%")
 		}
 		fold.Jitter = percent / 100
 	}
@@ -385,10 +395,12 @@ func (r *parsedRule) parseBounds(key string, node config.Node, parse func(string
 		low = number(written)
 	}
 	switch {
+	case written == "":
+		node.Errorf("is empty: a value that begins with > stands between quotes")
 	case !ok:
 		node.Errorf("%q is not a number, a comparison such as \">= 10\" or \"< 3\", or a range such as \"10..100\"", written)
 	case high < 0, high == correlate.NoMax && low < 1:
-		node.Errorf("%s is true for no events at all, or for any number of them", written)
+		node.Errorf("%s never holds, or always", written)
 	}
 	return low, high
 }
@@ -398,11 +410,14 @@ func parseNumber(text string) (int64, bool) {
 	return number, err == nil && number >= 0 && number < math.MaxInt32
 }
 
-// parseAmount reads a number that may have a unit of size or time, which is in bytes or nanoseconds.
-func parseAmount(text string) (int64, bool) {
-	if size, err := config.ParseSize(text); err == nil {
-		return int64(size), int64(size) < correlate.NoMax
-	}
+// parseSize reads a number that may have a unit of size: KiB, MiB, GiB, TiB.
+func parseSize(text string) (int64, bool) {
+	size, err := config.ParseSize(text)
+	return int64(size), err == nil && int64(size) < correlate.NoMax
+}
+
+// parseNanoseconds reads a length of time.
+func parseNanoseconds(text string) (int64, bool) {
 	length, err := parseDuration(text)
 	return int64(length), err == nil && length >= 0
 }

@@ -18,7 +18,7 @@
 //	prefilter.go, datasets.go     derive conditions without which the rule cannot match
 //	compiler.go                   does all this for each rule of a set
 //	parsed_correlation.go, correlation.go
-//	                              do it for rules over several events
+//	                              do it for correlation rules
 //
 // The path of an event, at run time:
 //
@@ -69,7 +69,7 @@ type Rule struct {
 	// its datasets.
 	Indexed bool
 
-	// Correlation is what the rule looks for in the events of a group, of a rule over several events; else nil. Such a rule has
+	// Correlation is what the rule looks for in the events of a group, of a correlation rule; else nil. Such a rule has
 	// no condition of its own.
 	Correlation *correlate.Rule
 
@@ -81,8 +81,8 @@ type Rule struct {
 	datasets    datasetMask
 
 	shipped        bool
-	conditions     []*Rule  // of a rule over several events: those of its steps
-	references     []string // of a rule over several events: ids of the rules that its steps refer to
+	conditions     []*Rule  // of a correlation rule: those of its steps
+	references     []string // of a correlation rule: ids of the rules that its steps refer to
 	signals        []*step  // the steps that an event is a signal of if it matches
 	isStep         bool     // the condition of a step: its matches are signals only
 	exceptionSlots []int    // slots that exceptions read and when does not
@@ -96,7 +96,7 @@ type Case struct {
 	Line   int
 	Fires  bool              // the rule must match
 	events []*pipeline.Event // one for a rule over one event
-	end    time.Duration     // how long the clock of a rule over several events runs on behind the last event
+	end    time.Duration     // how long the clock of a correlation rule runs on behind the last event
 }
 
 // A Lint is a hint about a rule that compiles and could be better.

@@ -118,7 +118,7 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 // of the names and values of fields, or else it is the container or host. Different values have different groups. A group
 // that is too long is cut and ends with a hash of the whole.
 //
-// names are the names of the fields in the group: those of the first step where a step of a rule over several events has other fields.
+// names are the names of the fields in the group: those of the first step where a step of a correlation rule has other fields.
 func groupOf(fields []*pipeline.Field, names []string, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return event.OwnerGroup()

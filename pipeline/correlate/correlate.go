@@ -1,33 +1,34 @@
-// Package correlate evaluates rules over several events: ten failed logins within a minute, a scan and then a call back,
-// a request that nothing answers.
+// Package correlate evaluates correlation rules, which look at several events: ten failed logins within a minute, a
+// scan and then a call back, a request that nothing answers.
 //
-// A rule over several events has steps. An event that matches a step is a Signal. A Fold takes the signals of some
-// groups, keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule is
-// fulfilled. detectors/rules makes the Rules and the signals; replay, the cases of rules and the engine own a Fold each.
+// A correlation rule has steps. An event that matches a step is a Signal. A Fold takes the signals of some groups,
+// keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule is fulfilled.
+// detectors/rules makes the rules and the signals. Replay and the cases of rules own a Fold each; the engine does not
+// evaluate these rules yet.
 //
 // # Time
 //
-// A signal has the time at which its event began and the time at which it ended. A Fold takes signals in the order in
-// which their events ended: an event is only known when it is over, and events of one group that ended at about the
-// same time may come from several collectors and partitions in any order. So signals wait until the watermark has
-// passed their end. The owner of the Fold moves the watermark (Advance), and says with it that all signals before it
-// have been added. A signal that comes later all the same is taken at once, as if it had ended at the watermark, and
-// its match is marked Late.
+// A signal has the time at which its event began and the time at which it ended. A Fold adds signals to their groups
+// in the order in which their events ended: an event is only known when it is over, and events of one group that ended
+// at about the same time may come from several collectors and partitions in any order. So signals wait until the
+// watermark has passed their end. The owner of the Fold moves the watermark (Advance), and states with it that all
+// signals before it have been added. A signal that comes later all the same is added at once, as if it had ended at
+// the watermark.
 //
 // Everything that a Fold returns follows from the signals, their order by end, and the watermarks at which late ones
 // came. It reads no clock.
 //
 // # State
 //
-// What a group needs is bounded, and nothing lives longer than twice the window of its rule, except what first_seen
-// remembers. A Fold that begins empty at any place of the signals returns the same matches as one that has seen all of
-// them, from Rule.Memory behind that place on.
+// What a group needs is bounded, and nothing is kept longer than Rule.Memory. A Fold that begins empty at any place of
+// the signals returns the same matches as one that has all of them, from Rule.Memory behind that place on, except for
+// groups that reached a bound.
 //
-//	window.go      count, distinct and sum over a sliding window; counts below a bound, in windows that follow each other
+//	window.go      count, distinct and sum over a sliding or a tumbling window
 //	sequence.go    steps one after the other, or in any order
 //	absent.go      a step that is not followed by another
-//	interval.go    regular contacts
-//	first_seen.go  combinations of values that were not there before
+//	interval.go    contacts at regular distances
+//	first_seen.go  values that were not there before
 //	fold.go        order, groups, deadlines, bounds
 package correlate
 
@@ -51,23 +52,23 @@ const (
 	Interval              // signals at regular distances
 )
 
-// A Rule is what a Fold needs of a rule over several events. It is immutable.
+// A Rule is what a Fold needs of a correlation rule. It is immutable.
 type Rule struct {
 	ID, Version string
 	Kind        Kind
 	Within      time.Duration // the window; 0 for FirstSeen and Interval
 
-	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at most Max. With
-	// a Max windows follow each other, at multiples of Within, and each is judged at its end. Without one (NoMax) the
-	// window is the one that ends with each signal.
+	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at most Max.
+	// With a Max windows are tumbling: they begin at multiples of Within, and each is evaluated at its end. Without one
+	// (NoMax) the window is the one that ends with each signal.
 	Min, Max int64
 
 	Steps   []Step // two or more for Sequence, two for Absent, else one
 	Ordered bool   // the steps of a Sequence follow each other in the order of Steps
 
-	// Of FirstSeen: Learn is how long the values of a group are only learned, from its first signal; Remember is how long a value is
-	// known that does not come again.
-	Learn, Remember time.Duration
+	// Of FirstSeen: for as long as Baseline from its first signal on, the values of a group are only learned. A value
+	// that does not come for as long as ExpireAfter is new again.
+	Baseline, ExpireAfter time.Duration
 
 	// Of Interval: how many contacts there must be, the bounds of the median distance between two of them, and how far a
 	// distance may differ from the median, as a part of it.
@@ -94,7 +95,7 @@ type Step struct {
 func (r *Rule) Memory() time.Duration {
 	switch r.Kind {
 	case FirstSeen:
-		return max(r.Learn, r.Remember)
+		return max(r.Baseline, r.ExpireAfter)
 	case Interval:
 		return time.Duration(r.Contacts+1) * r.MaxInterval * 2
 	}
@@ -121,12 +122,12 @@ type Signal struct {
 type Match struct {
 	Rule        *Rule
 	Group       string
-	At          int64   // the end of the signal, or the deadline, that fulfilled it; ns since 1970
-	First, Last int64   // begin of the earliest and the latest event that belongs to it
+	At          int64   // end of the signal (the watermark if it was late) or deadline that completed it; ns since 1970
+	First, Last int64   // begin of the earliest and latest event; of a match without events, those of the window before
 	Count       int64   // events that belong to it and to no match of the group before
 	Events      []Event // up to maxEvents of them, in the order of their steps and times
 	Text        string  // of the signal that fulfilled it
-	Late        bool    // a signal of it came behind the watermark
+	Late        bool    // the signal that completed it came behind the watermark
 }
 
 // An Event names an event that belongs to a match.

@@ -199,7 +199,7 @@ func TestRegularContactsMatch(t *testing.T) {
 
 func TestNewValuesOfAGroupMatchOnceItIsKnown(t *testing.T) {
 	r := rule(correlate.FirstSeen, 0, 1)
-	r.Learn, r.Remember = 10*time.Second, 100*time.Second
+	r.Baseline, r.ExpireAfter = 10*time.Second, 100*time.Second
 	value := func(group string, v int64, at float64) correlate.Signal {
 		s := signal(0, at)
 		s.Group, s.Value = group, v
@@ -343,7 +343,7 @@ func TestOneContactMayBeLost(t *testing.T) {
 // TestSeenValuesAreBounded: also while a group only learns; old ones are removed first.
 func TestSeenValuesAreBounded(t *testing.T) {
 	r := rule(correlate.FirstSeen, 0, 1)
-	r.Learn, r.Remember = time.Hour, 2*time.Hour
+	r.Baseline, r.ExpireAfter = time.Hour, 2*time.Hour
 	f := correlate.New([]*correlate.Rule{r}, correlate.Limits{Groups: 10, GroupsPerRule: 10, Waiting: 1 << 20, Values: 100})
 	for i := range 1000 {
 		s := signal(0, float64(i))
@@ -372,7 +372,7 @@ func TestWaitingSignalsAreBounded(t *testing.T) {
 func TestFoldHoldsNothingOfGroupsThatAreOver(t *testing.T) {
 	for kind := range correlate.Interval + 1 {
 		r := rule(kind, 10*time.Second, 2)
-		r.Contacts, r.MinInterval, r.MaxInterval, r.Learn, r.Remember = 3, time.Second, time.Minute, time.Second, time.Minute
+		r.Contacts, r.MinInterval, r.MaxInterval, r.Baseline, r.ExpireAfter = 3, time.Second, time.Minute, time.Second, time.Minute
 		for _, r.Max = range []int64{5, correlate.NoMax} {
 			f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
 			f.Add(signal(0, 1))
@@ -456,7 +456,7 @@ func TestFoldThatBeginsLaterAgrees(t *testing.T) {
 func randomCase(random *rand.Rand) (*correlate.Rule, []correlate.Signal) {
 	r := rule(correlate.Kind(random.IntN(7)), time.Duration(1+random.IntN(30))*time.Second, 1)
 	r.Min, r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 1+random.Int64N(4), 3, 2*time.Second, 20*time.Second, 0.4
-	r.Learn, r.Remember = 5*time.Second, 40*time.Second
+	r.Baseline, r.ExpireAfter = 5*time.Second, 40*time.Second
 	switch r.Kind {
 	case correlate.Sequence:
 		r.Steps, r.Ordered = make([]correlate.Step, 2+random.IntN(3)), random.IntN(2) == 0

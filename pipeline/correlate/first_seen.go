@@ -4,7 +4,7 @@ import "github.com/zeebo/xxh3"
 
 // firstSeen is the state of FirstSeen for a group. The values of all groups of a rule are in Fold.seen.
 type firstSeen struct {
-	began int64 // the first signal: values are only learned for Rule.Learn from then on
+	began int64 // the first signal: values are only learned for Rule.Baseline from then on
 	last  int64
 }
 
@@ -25,9 +25,9 @@ func (n *firstSeen) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	last, isKnown := seen.last[key]
 	seen.last[key] = at
 	if len(seen.last) >= seen.sweep || len(seen.last) > f.limits.Values {
-		f.counts.Evicted += seen.removeOld(at-int64(g.rule.Remember), f.limits.Values)
+		f.counts.Evicted += seen.removeOld(at-int64(g.rule.ExpireAfter), f.limits.Values)
 	}
-	if isKnown && at-last <= int64(g.rule.Remember) || at-n.began < int64(g.rule.Learn) {
+	if isKnown && at-last <= int64(g.rule.ExpireAfter) || at-n.began < int64(g.rule.Baseline) {
 		return
 	}
 	f.addMatch(g, Match{At: at, Count: 1, First: s.Start, Last: s.Start, Text: s.Text, Events: []Event{{s.Step, s.Start, s.Event}}})
@@ -40,7 +40,7 @@ func (n *firstSeen) nextDeadline(r *Rule) int64 {
 	if n.began == 0 {
 		return 0
 	}
-	return n.last + int64(max(r.Learn, r.Remember)) + 1
+	return n.last + int64(max(r.Baseline, r.ExpireAfter)) + 1
 }
 
 // seenValues are the values of a rule of FirstSeen.
