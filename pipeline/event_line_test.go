@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -29,6 +30,15 @@ func TestRowOfTheStoreIsItsEvent(t *testing.T) {
 
 	// The form of AppendJSON is recognized too, and yields the same.
 	line := AppendJSON(nil, event)
+	var spaced bytes.Buffer // as other programs write JSON
+	for _, c := range line {
+		if spaced.WriteByte(c); c == ':' || c == ',' {
+			spaced.WriteByte(' ')
+		}
+	}
+	if !IsEventLine(spaced.Bytes()) {
+		t.Errorf("not recognized: %s", spaced.Bytes())
+	}
 	again, err := FromEventLine(line)
 	if !IsEventLine(line) || err != nil || string(AppendJSON(nil, again)) != string(line) {
 		t.Errorf("recognized %t, %v\n%s", IsEventLine(line), err, line)

@@ -40,8 +40,8 @@ func replayCommand() *cobra.Command {
 		Short: "read captures, logs and stored events",
 		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
 through the same code as live traffic, and events as replay and query print them (JSON, one object a line). It
-prints a table of counts, or every event as one nested ECS object a line. Rules over several events take the events of
-all files in the order in which they ended; their groups are in the table, or on standard error.
+prints a table of counts, or every event as one nested ECS object a line. Correlation rules take the events of all files
+in the order in which they ended; their groups are in the table, or on standard error.
 
 A file does not say which tunnels ended on the host that captured it. So every tunnel is opened, and the events inside
 have the fields tunnel.*: whoever sent the outer packet chose all that is in them. --tunnels=false opens none, as the
@@ -63,9 +63,11 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 			switch output {
 			case "jsonl":
 				job.printEvents = true
+			case "matches":
+				job.printMatches = true
 			case "table":
 			default:
-				return fmt.Errorf("-o %s: not one of table, jsonl", output)
+				return fmt.Errorf("-o %s: not one of table, jsonl, matches", output)
 			}
 			if rulesDir != "" || withShipped {
 				set, err := loadRules(rulesDir, withShipped)
@@ -81,7 +83,7 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 			return job.readFiles(cmd.Context(), args, os.Stdout, os.Stderr)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table; jsonl: one event a line; matches: one match of a correlation rule a line, as JSON")
 	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
 	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "evaluate the shipped rules, beside those of --rules")
 	cmd.Flags().BoolVar(&openTunnels, "tunnels", true,
@@ -91,10 +93,12 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 
 // A replay reads files and prints their events, or a table of their counts. It is used by one goroutine.
 type replay struct {
-	printEvents bool            // print each event instead of the table
-	skipTunnels bool            // do not read the packets inside tunnels
-	rules       *rules.Set      // nil: none
-	fold        *correlate.Fold // of rules over several events; nil: there are none
+	printEvents  bool            // print each event instead of the table
+	printMatches bool            // print each match of a correlation rule instead of the table
+	skipTunnels  bool            // do not read the packets inside tunnels
+	rules        *rules.Set      // nil: none
+	fold         *correlate.Fold // of correlation rules; nil: there are none
+	lastEnd      int64           // latest end of an event, ns since 1970
 
 	out       *bufio.Writer
 	line      []byte            // buffer of one printed event
@@ -102,7 +106,7 @@ type replay struct {
 	writeErr  error             // nothing is read after it
 	events    map[string]int    // by dataset
 	matches   map[string]int    // verdicts by severity, rule and title, as cells of the table
-	groups    []matchedGroup    // what rules over several events matched
+	groups    []matchedGroup    // what correlation rules matched
 	packets   int
 	undecoded undecodedPackets
 
@@ -137,7 +141,11 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	}
 
 	if r.fold != nil {
-		r.addMatches(r.fold.Close())
+		// Windows that are open now may still get events: they are not evaluated.
+		if err := r.addMatches(r.fold.Advance(r.lastEnd + 1)); err != nil {
+			errs = append(errs, err)
+		}
+		warnOfBounds(stderr, r.fold.Counts())
 	}
 
 	if r.progress != nil {
@@ -145,14 +153,16 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	}
 
 	// The table is left out if no file could be read.
-	if !r.printEvents && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
+	if !r.printEvents && !r.printMatches && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
 		r.printTable()
 	}
 	if err := errors.Join(r.writeErr, r.out.Flush()); err != nil {
 		return fmt.Errorf("write events: %w", err)
 	}
-	if r.printEvents {
+	if r.printEvents || r.printMatches {
 		r.undecoded.printSummary(stderr)
+	}
+	if r.printEvents {
 		r.printGroups(stderr)
 	}
 	if len(errs) > 0 && !slices.ContainsFunc(errs, isNotOpened) {
@@ -329,12 +339,14 @@ func (r *replay) flushBlock() {
 	switch {
 	case r.fold != nil:
 		for _, signal := range r.rules.Signals(r.block) {
+			signal.Offset = int64(r.evaluated) // Index counts within the block
 			r.fold.Add(signal)
 		}
 	case r.rules != nil:
 		r.rules.Evaluate(r.block)
 	}
 	for _, event := range r.block {
+		r.lastEnd = max(r.lastEnd, event.Timestamp+int64(event.Duration))
 		r.events[event.Dataset.Name()]++
 		for _, verdict := range event.Verdicts {
 			r.matches[verdict.Severity.Name()+"\t"+oneLineText(verdict.Rule, 80)+"\t"+oneLineText(verdict.Title, 256)]++

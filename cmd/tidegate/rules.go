@@ -171,8 +171,11 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 			continue
 		}
 		state := "on"
-		if !listed.Enabled {
+		switch {
+		case !listed.Enabled:
 			state = "disabled"
+		case rule.Correlation != nil:
+			state = "replay only"
 		}
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\n", rule.ID, listed.Severity, state, rule.File, rule.Title)
 	}

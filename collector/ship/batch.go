@@ -147,8 +147,10 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	}
 	b.eventCount++
 	b.counts[datasetIndex(event)]++
-	if index := event.ContainerIndex; index > 0 {
-		b.shared += b.sizes[index-1]
+	for _, index := range [...]uint32{event.ContainerIndex, event.GetSource().GetContainerIndex(), event.GetDestination().GetContainerIndex()} {
+		if index > 0 {
+			b.shared += b.sizes[index-1]
+		}
 	}
 	return nil
 }

@@ -148,13 +148,14 @@ func (s *Shipper) refreshTopic(ctx context.Context, create bool) {
 		}
 		return
 	}
+	// Producers that wait for a partition which is missing now look at topicKnown.
 	isChanged := count != len(*s.partitions.Load())
+	s.health.topicKnown.Store(true)
 	if isChanged {
 		s.log.Info("events topic found", "topic", s.topic, "partitions", count)
 		s.setPartitions(count)
 	}
 	s.journal.SetPartitions(count)
-	s.health.topicKnown.Store(true)
 	if isChanged {
 		s.retryNow() // the senders of partitions that were missing
 	}

@@ -106,6 +106,47 @@ func TestSignalsAreThoseOfTheStepsThatAnEventMatches(t *testing.T) {
 	}
 }
 
+// TestExceptionsHoldForWhatARuleSelects, also where it is selected by another rule. They hold for no event that must not occur.
+func TestExceptionsHoldForWhatARuleSelects(t *testing.T) {
+	set, err := compileText(t, guessing+`
+- id: excepted
+  title: t
+  severity: low
+  rule: failed
+  dataset: mysql
+  count: 1
+  within: 1m
+  group: [source.ip]
+  exceptions: [source.ip == "10.0.0.1"]
+- id: unanswered
+  title: t
+  severity: low
+  when: mysql.command == "LOGIN"
+  absent: {when: 'redis.command == "GET"'}
+  within: 1m
+  group: [source.ip]
+  exceptions: [source.ip == "10.0.0.2"]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, signal := range describe(set.Signals([]*pipeline.Event{login(1, "10.0.0.1", "10.0.0.9"), login(2, "10.0.0.3", "10.0.0.9"), get(3, "10.0.0.2", "k")})) {
+		if strings.Contains(signal, "excepted") || strings.Contains(signal, "unanswered") {
+			got = append(got, signal)
+		}
+	}
+	want := []string{
+		"0: unanswered/0 [source.ip=10.0.0.1] 1-1 mysql.command=LOGIN",
+		"1: excepted/0 [source.ip=10.0.0.3] 2-2 root failed",
+		"1: unanswered/0 [source.ip=10.0.0.3] 2-2 mysql.command=LOGIN",
+		"2: unanswered/1 [source.ip=10.0.0.2] 3-8 ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // TestSetListsRulesNotSteps: what people see are rules; the index evaluates conditions.
 func TestSetListsRulesNotSteps(t *testing.T) {
 	set, err := compileText(t, guessing)
@@ -215,6 +256,17 @@ func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
         - {at: 0s, event: {mysql.command: LOGIN, destination.ip: 10.0.0.9}}
         - {at: 1s, event: {redis.command: GET, source.ip: 10.0.0.9}}
       fires: false
+- id: few
+  title: t
+  severity: low
+  when: dns.question.type == "TXT"
+  count: 3
+  within: 1m
+  group: [source.ip]
+  tests:
+    - {fires: true, events: [{repeat: 3, every: 30s, event: {dns.question.type: TXT, source.ip: 10.0.0.1}}]}
+    - {fires: true, events: [{event: {dns.question.type: TXT}}]}
+    - {fires: true, events: [{event: {dns.question.type: A, source.ip: 10.0.0.1}}]}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +276,9 @@ func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
 	for _, want := range []string{
 		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n",
 		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group\n",
+		"few: case 1: expected a match, but the rule did not match: 3 events in 1 group, at most 2 of one group within 1m\n",
+		"few: case 2: expected a match, but the rule did not match: 0 events in 0 groups; the last event: has no source.ip\n",
+		`few: case 3: expected a match, but the rule did not match: 0 events in 0 groups; the last event: (dns.question.type == "TXT") is false` + "\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s\nwant %s", out.String(), want)
