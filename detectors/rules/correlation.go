@@ -212,16 +212,17 @@ func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*
 			parts = append(parts, fmt.Sprintf("%d of %s", counts[i], of.Name))
 		}
 	}
-	out := strings.Join(parts, ", ") + " in " + plural(len(groups), "group")
+	var out strings.Builder
+	out.WriteString(strings.Join(parts, ", ") + " in " + plural(len(groups), "group"))
 	if rule.Correlation.Kind == correlate.Count && len(signals) > 0 {
-		out += fmt.Sprintf(", at most %d of one group within %s", mostWithin(signals, rule.Correlation.Within), formatDuration(rule.Correlation.Within))
+		fmt.Fprintf(&out, ", at most %d of one group within %s", mostWithin(signals, rule.Correlation.Within), formatDuration(rule.Correlation.Within))
 	}
 	for _, condition := range rule.conditions {
 		if of := condition.signals[0]; counts[of.index] == 0 && len(events) > 0 && !rule.Correlation.Steps[of.index].Until {
-			out += "; the last event: " + s.describeMissing(condition, of, events[len(events)-1])
+			out.WriteString("; the last event: " + s.describeMissing(condition, of, events[len(events)-1]))
 		}
 	}
-	return out
+	return out.String()
 }
 
 // describeMissing returns why an event is no signal of a step.

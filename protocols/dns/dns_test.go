@@ -286,24 +286,26 @@ func TestQueriesByMulticastAreNotRecognised(t *testing.T) {
 	}
 }
 
-// TestBroadcastsOfNetBIOSNamesAreNoEvents: a query as Windows sends it, and what differs from it.
-func TestBroadcastsOfNetBIOSNamesAreNoEvents(t *testing.T) {
-	query := func(flags, qtype byte) protocoltest.Step {
-		name := "\x20" + strings.Repeat("CA", 16) + "\x00"
-		return fromClient("\x12\x34\x01" + string(rune(flags)) + "\x00\x01\x00\x00\x00\x00\x00\x00" + name + "\x00" + string(rune(qtype)) + "\x00\x01")
+// TestNetBIOSNamesAreNoEvents: a query as Windows sends it, and what differs from it.
+func TestNetBIOSNamesAreNoEvents(t *testing.T) {
+	query := func(label string, qtype byte) protocoltest.Step {
+		return fromClient("\x12\x34\x01\x10\x00\x01\x00\x00\x00\x00\x00\x00" + string(byte(len(label))) + label + "\x00\x00" + string(qtype) + "\x00\x01")
 	}
-	check := func(what string, clientPort, port uint16, step protocoltest.Step, want int) {
+	check := func(what string, port uint16, step protocoltest.Step, want int) {
 		t.Helper()
-		conversation := protocoltest.Conversation{UDP: true, ClientPort: clientPort, Port: port, Steps: []protocoltest.Step{step}}
+		conversation := protocoltest.Conversation{UDP: true, Port: port, Steps: []protocoltest.Step{step}}
 		if events := conversation.Events(list); len(events) != want {
 			t.Errorf("%s: %v", what, lines(events))
 		}
 	}
-	check("broadcast", 137, 137, query(0x10, 32), 0)
-	check("to one host", 137, 137, query(0, 32), 1)
-	check("another type", 137, 137, query(0x10, 16), 1)
-	check("to DNS", 137, 53, query(0x10, 32), 1)
-	check("from another port", 50000, 137, query(0x10, 32), 1)
+	name := "FHEPFCEL" + strings.Repeat("CA", 11) + "AP"
+	check("a name", 137, query(name, 32), 0)
+	check("its state", 137, query(name, 33), 0)
+	check("another type", 137, query(name, 16), 1)
+	check("to DNS", 53, query(name, 32), 1)
+	check("a shorter name", 137, query(name[:31], 32), 1)
+	check("a letter behind P", 137, query("Q"+name[1:], 32), 1)
+	check("a digit", 137, query("1"+name[1:], 32), 1)
 }
 
 // TestClientsPortExcludesNoQuery: the client chooses its port. An answer from a port of mDNS to a query that

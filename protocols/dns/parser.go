@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -99,7 +100,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		return size, nil
 	}
 	if p.isNetBIOS() {
-		p.conn.Count("netbios_broadcast")
+		p.conn.Count("netbios_name")
 		return size, nil
 	}
 	if !p.rolesKnown && response == (dir == protocols.Client) {
@@ -116,18 +117,27 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return size, nil
 }
 
-// Of a query for a NetBIOS name (RFC 1002 section 4.2.1): its port on both sides, its type, and the flag of a broadcast.
+// Of NetBIOS names (RFC 1002 section 4.2): the port of their servers, the types NB and NBSTAT, and the length of an encoded name.
 const (
 	netBIOSPort   = 137
-	netBIOSType   = 32
-	flagBroadcast = flagCD
+	netBIOSName   = 32
+	netBIOSStatus = 33
+	netBIOSLength = 32
 )
 
-// isNetBIOS reports whether the message is a broadcast of a NetBIOS name. No server of DNS answers on its port.
+// isNetBIOS reports whether the message is about a NetBIOS name: one label, in which each half of a byte is a letter
+// from A to P. An answer has no question (RFC 1002 section 4.2.13).
 func (p *parser) isNetBIOS() bool {
-	info := p.conn.Info()
-	return p.udp && info.Client.Port() == netBIOSPort && info.Server.Port() == netBIOSPort &&
-		p.message.qtype == netBIOSType && p.message.flags&flagBroadcast != 0
+	if !p.udp || p.conn.Info().Server.Port() != netBIOSPort {
+		return false
+	}
+	name, kind := p.message.question, p.message.qtype
+	if !p.message.hasQuestion && len(p.message.answers) > 0 {
+		name, kind = p.message.answers[0].name, p.message.answers[0].typ
+	}
+	text := p.message.text[name.from:name.to]
+	return (kind == netBIOSName || kind == netBIOSStatus) && len(text) == netBIOSLength &&
+		!bytes.ContainsFunc(text, func(r rune) bool { return r|0x20 < 'a' || r|0x20 > 'p' })
 }
 
 // onPort reports whether one of the sides has the port of DNS.
