@@ -253,11 +253,28 @@ func (r *Redactor) hideBehindWord(v view, pos int) int {
 	default:
 		return pos + 1
 	}
+	if password := stringBehind(text, value); password.from < password.to {
+		r.hide(v, password.from, password.to, RuleName) // password "HTTP Proxy" "X" of OpenVPN
+	}
 	if !value.quoted || isPlaceholder(value.of(text)) || bytes.IndexByte(value.of(text), ' ') >= 0 {
 		return pos + 1
 	}
 	r.hide(v, value.from, value.to, RuleName)
 	return value.next
+}
+
+// stringBehind returns the string that stands behind the string first and blanks, if it may be a password: it is none of
+// several words. It is empty if there is none.
+func stringBehind(text []byte, first valueRange) (second valueRange) {
+	start := skipBlanks(text, first.next)
+	if !first.quoted || start == first.next {
+		return valueRange{}
+	}
+	second = readValue(text, start, false)
+	if content := second.of(text); !second.quoted || isPlaceholder(content) || bytes.IndexByte(content, ' ') >= 0 {
+		return valueRange{}
+	}
+	return second
 }
 
 // isIdentifiedBy reports whether text ends with the words in front of a password of SQL.

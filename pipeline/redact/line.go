@@ -171,8 +171,8 @@ func (p *namePass) readMark(pos int) int {
 	}
 	class := p.names.classAt(text, pos)
 	switch {
-	case class == noSecret && text[pos] == '=':
-		class = p.names.declaredClass(text, pos)
+	case (class == noSecret || class == beside) && text[pos] == '=':
+		class = max(class, p.names.declaredClass(text, pos))
 	case class == everyday:
 		if next := p.hideNamedByTwoWords(pos); next > 0 {
 			return next
@@ -193,6 +193,9 @@ func (p *namePass) readMark(pos int) int {
 	if class == noSecret && text[pos] == '=' && string(name) == "response" && isResponseOfDigest(text, pos) {
 		return p.hideMarked(pos, strong)
 	}
+	if class == noSecret && text[pos] == '=' && p.isResult(name, pos) {
+		return p.hideMarked(pos, p.beside)
+	}
 	if !class.isSecret() && class != beside && class != everyday {
 		return p.noteName(pos)
 	}
@@ -210,6 +213,12 @@ func (p *namePass) readMark(pos int) int {
 	}
 
 	return p.hideMarked(pos, class)
+}
+
+// isResult reports whether name, in front of the mark at pos, is that of the value of what is named in front of a message:
+// random_password.db: Creation complete, result = "X".
+func (p *namePass) isResult(name []byte, pos int) bool {
+	return p.beside.isSecret() && pos-p.besideTo < maxName && isOneFold(name, []string{"result"})
 }
 
 // isQuotedName reports whether a quote " begins the name before the mark at pos.
@@ -272,6 +281,9 @@ func (p *namePass) hideMarked(pos int, class class) int {
 		if words := p.endOfPassphrase(value, class, pos); words > value.to {
 			p.hide(p.view, value.from, words, RuleName)
 			return words
+		}
+		if class == strong && mark == ':' && !value.quoted {
+			p.beside, p.besideTo = class, value.to
 		}
 		return start
 	}
@@ -429,6 +441,9 @@ func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, 
 // password updated, 'Jwt:Key'.
 func (p *namePass) isMessage(name []byte, class class, value valueRange, pos int) bool {
 	content := value.of(p.text)
+	if value.from == pos+1 && !value.quoted && p.isMember(value) {
+		return false
+	}
 	_, process, isProcess := bytes.Cut(name, []byte("["))
 	switch {
 	case isProcess && len(process) > 1 && isCount(process[:len(process)-1], 8) && pos+1 < len(p.text) && p.text[pos+1] == ' ',
@@ -438,6 +453,20 @@ func (p *namePass) isMessage(name []byte, class class, value valueRange, pos int
 		return true
 	}
 	return isNameWord(content) && p.isFollowed(value)
+}
+
+// isMember reports whether a value is that of a member of a structure, as Go prints it: {User:bob Password:myPw Port:5}.
+func (p *namePass) isMember(value valueRange) bool {
+	if value.next >= len(p.text) {
+		return false
+	}
+	switch p.text[value.next] {
+	case '}', ']':
+		return true
+	case ' ':
+		return beginsSettingAt(p.text, value.next+1)
+	}
+	return false
 }
 
 // isNameWord reports whether a word of letters is the name of a secret.

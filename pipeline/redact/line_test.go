@@ -84,3 +84,29 @@ func TestLinesMayEndInAnEscape(t *testing.T) {
 		}
 	}
 }
+
+// TestNoSecretStandsBesideAMark: the word that is taken for the secret may be a realm, a message, or the value that another
+// one replaces.
+func TestNoSecretStandsBesideAMark(t *testing.T) {
+	checkLines(t, [][2]string{
+		{`password "Auth" "Tr0ub4dor"`, `password "REDACTED" "REDACTED"`},
+		{`password 'HTTP Proxy' 'Tr0ub4dor'`, `password 'HTTP Proxy' 'REDACTED'`},
+		{`random_password.db: Creation complete, result = "x7#kQz!9"`, `random_password.db: Creation complete, result = "REDACTED"`},
+		{`random_password.db: result = "x7#kQz!9"`, `random_password.db: result = "REDACTED"`},
+		{`random_password.db: Refreshing state... [id=none]`, `random_password.db: Refreshing state... [id=none]`},
+		{`{Host:h User:bob Password:goPw Port:5}`, `{Host:h User:bob Password:REDACTED Port:5}`},
+		{`&{User:bob Password:myKey}`, `&{User:bob Password:REDACTED}`},
+		{`diff password oldpw1 newpw1`, `diff password REDACTED REDACTED`},
+	})
+}
+
+// checkLines checks that each line becomes the text behind it.
+func checkLines(t *testing.T, lines [][2]string) {
+	t.Helper()
+	var redactor Redactor
+	for _, line := range lines {
+		if out, _ := redactor.Line([]byte(line[0])); string(out) != line[1] {
+			t.Errorf("%s\n    → %s\n want %s", line[0], out, line[1])
+		}
+	}
+}

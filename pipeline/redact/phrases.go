@@ -208,6 +208,9 @@ func (p *phrasePass) readName(name secretName) int {
 		return p.hideRouterPassword(name, skipBlanks(text, start+1))
 	}
 	if next := p.hideCandidate(name, start, name.minimum()); next > start {
+		if behind := skipBlanks(text, next); behind > next && name.password && p.isLastWord(behind) {
+			return max(next, p.hideCandidate(name, behind, name.minimum())) // diff password X Y
+		}
 		return next
 	}
 	if bytes.EqualFold(text[name.from:name.end], []byte("pass")) {
@@ -344,7 +347,8 @@ func hasAssigningCommand(front []byte) bool {
 func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
 	front := p.text[max(0, name.from-maxName):name.from]
-	if len(word) == 0 || isOneOf(word, linkMarks[:]) ||
+	isMember := byteBefore(p.text, name.from) == ':' && beginsSettingAt(p.text, start) // {Password:myPw Port:5}
+	if len(word) == 0 || isMember || isOneOf(word, linkMarks[:]) ||
 		!name.technical && !command && !hasAssigningCommand(front) {
 		return false
 	}

@@ -24,6 +24,8 @@ var proseWords = [...]string{
 	"length", "minimum", "maximum", "strength", "requirements", "policy", "prompt", "shown", "banner", "service",
 	"connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged",
 	"there", "via", "duplicate", "deprecated", "ignored", "skipped", "permission",
+	"creation", "creating", "destruction", "destroying", "refreshing", "reading", "modifying", "modifications", "importing",
+	"still",
 
 	// Of other languages, behind their names of passwords.
 	"incorrecta", "incorrecto", "inválida", "invalida", "inválido", "requerida", "obligatoria", "cambiada", "vacía",

@@ -4,7 +4,8 @@ import "bytes"
 
 // typeWords are the types between the name of a secret and its =, in declarations: password: string = "X".
 var typeWords = [...]string{
-	"string", "str", "text", "secretstr", "varchar", "char", "bytes", "any", "object", "final",
+	"string", "str", "text", "secretstr", "varchar", "char", "bytes", "any", "object", "final", "optional",
+	"result", "value", // of a resource of Terraform: random_password.db: result = "X"
 }
 
 // declaredClass returns the class of the name in front of a type that ends in front of the = at pos; noSecret
@@ -15,7 +16,7 @@ func (cache *nameCache) declaredClass(text []byte, pos int) class {
 		return noSecret
 	}
 	word, _, _ := bytes.Cut(text[from:end], []byte("["))
-	if !isOneFold(word, typeWords[:]) && !isOneFold(word, []string{"optional"}) {
+	if !isOneFold(word, typeWords[:]) {
 		return noSecret
 	}
 	for limit := from - 4; from > max(0, limit) && bytes.IndexByte([]byte(" &*?:"), text[from-1]) >= 0; {
@@ -34,7 +35,7 @@ func isDeclared(text []byte, value valueRange) bool {
 		return false
 	}
 	word, _, _ := bytes.Cut(bytes.TrimLeft(value.of(text), "&*?"), []byte("["))
-	return isOneFold(word, typeWords[:]) || isOneFold(word, []string{"optional"})
+	return isOneFold(word, typeWords[:])
 }
 
 // typedValue returns the value behind first if that is a tag, an anchor or a type without quotes, with which
