@@ -326,7 +326,6 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 			p.pairing.LostRequests()
 			p.quiet = false // mn may be among what was lost
 			p.stopBinary()
-			p.data.left = 0
 		}
 		p.data.left -= min(p.data.left, uint64(size))
 		p.data.line, p.data.dead = p.data.line[:0], p.data.left > 0
