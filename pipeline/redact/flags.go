@@ -14,6 +14,10 @@ func isAuthCommand(text []byte, pos int) bool {
 		return false
 	}
 	value := readValue(text, pos+len(word), true)
+	if string(value.of(text)) == "LOGIN" {
+		response := readValue(text, value.next, true)
+		return isTextInBase64(response.of(text))
+	}
 	return value.from < value.to && !isProseWord(value.of(text))
 }
 

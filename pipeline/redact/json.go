@@ -77,7 +77,7 @@ func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok boo
 // readObject reads the members of an object up to its end.
 func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bool) {
 	named := noSecret // the class of the value of a member "name"
-	var early [2]int  // the string of a member "value" in front of that member
+	var early earlyValues
 	for {
 		pos = skipSpace(p.text, pos)
 		if pos < len(p.text) && p.text[pos] == '}' {
@@ -100,13 +100,14 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 			valueEnd := stringEnd(p.text, pos)
 			switch {
 			case valueEnd < 0:
-			case member == beside:
-				early = [2]int{pos + 1, valueEnd - 1}
+			case member == beside, member == noSecret && isChangeMember(name):
+				early.add(pos+1, valueEnd-1, member == beside)
 			case isNameMember(name):
 				named = classOf(nameAtEnd(p.text[pos+1 : valueEnd-1]))
-				if early[1] > 0 && named.isSecret() {
-					p.readString(early[0], early[1], named)
-				}
+				early.read(p, named)
+			case !named.isSecret() && namesSecret(p.text[pos+1:valueEnd-1]):
+				named = strong
+				early.read(p, named)
 			}
 		}
 		if pos, ok = p.readValue(pos, member, nesting); !ok {
@@ -126,6 +127,59 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 	}
 }
 
+// earlyValues are the strings of members "value" and of changeMembers in front of the member that names them.
+type earlyValues struct {
+	values [3]earlyValue
+	count  int
+}
+
+// An earlyValue is a string in front of its name.
+type earlyValue struct {
+	from, to int
+	isValue  bool // its member is "value", and not one of changeMembers
+}
+
+// add adds the string of a member. Of many the last are kept.
+func (e *earlyValues) add(from, to int, isValue bool) {
+	if e.count == len(e.values) {
+		e.count = copy(e.values[:], e.values[1:])
+	}
+	e.values[e.count] = earlyValue{from, to, isValue}
+	e.count++
+}
+
+// read hides the strings, whose name has that class.
+func (e *earlyValues) read(p *jsonPass, named class) {
+	if !named.isSecret() {
+		return
+	}
+	for _, value := range e.values[:e.count] {
+		if value.isValue || named == strong {
+			p.readString(value.from, value.to, named)
+		}
+	}
+	e.count = 0
+}
+
+// changeMembers are the names of members with the value of a password, or with one of those of a change, whose name stands
+// beside them.
+var changeMembers = [...]string{
+	"result", "old", "new", "before", "after", "previous", "current", "oldvalue", "newvalue", "old_value", "new_value",
+	"previousvalue", "previous_value", "defaultvalue", "from_value", "to_value",
+}
+
+// isChangeMember reports whether name is one of changeMembers.
+func isChangeMember(name []byte) bool { return isOneFold(name, changeMembers[:]) }
+
+// namesSecret reports whether the value of a member, whatever its name is, names the secret beside it: {"type":"password",
+// "value":"X"}, {"path":"/spec/password","value":"X"}.
+func namesSecret(value []byte) bool {
+	if len(value) > 0 && value[0] == '/' {
+		return len(value) < 2*maxPhrase && bytes.IndexByte(value, ' ') < 0 && classOf(nameAtEnd(value)) == strong
+	}
+	return len(value) < maxName && pairClass(value) == strong
+}
+
 // classOfMember returns the class of a member: its own, that of the object, or that of the name beside it, as in
 // {"name":"DB_PASSWORD","value":"…"}.
 func (p *jsonPass) classOfMember(name []byte, object, named class) class {
@@ -140,6 +194,9 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 		name = plain
 	}
 	own := classOf(nameAtEnd(name))
+	if own == noSecret && named == strong && isChangeMember(name) {
+		own = beside
+	}
 	if object.isSecret() {
 		return object
 	}

@@ -88,6 +88,9 @@ type namePass struct {
 	besideTo int        // where it ends
 	early    valueRange // the last value in front of its name: value=X name=DB_PASSWORD
 
+	isStated bool          // the name beside a value is that of a password, in a string or in front of a message
+	changed  [2]valueRange // the last values of changeMembers: "old":"X","new":"Y","field":"password"
+
 	serial    class // of the last key of a serialized document
 	serialKey bool  // the last string of such a document was a key
 	serialTo  int   // where it ends
@@ -166,6 +169,12 @@ func (p *namePass) readMark(pos int) int {
 	switch {
 	case pos > 0 && text[pos] == ':' && isSerialized(text, pos):
 		return p.readSerialized(pos)
+	case text[pos] == ':' && isNumberedKey(text[:pos]):
+		value := readValue(text, pos+1, p.stringAt(pos))
+		if key := value.of(text); len(key) >= minNumberedKey && base64End(key, 0) == len(key) && shapeOf(key).digits > 0 {
+			p.hide(p.view, value.from, value.to, RuleName)
+		}
+		return max(value.next, pos+1)
 	case pos == 0, text[pos] == ':' && isTime(text, pos):
 		return pos + 1
 	}
@@ -193,19 +202,19 @@ func (p *namePass) readMark(pos int) int {
 	if class == noSecret && text[pos] == '=' && string(name) == "response" && isResponseOfDigest(text, pos) {
 		return p.hideMarked(pos, strong)
 	}
-	if class == noSecret && text[pos] == '=' && p.isResult(name, pos) {
-		return p.hideMarked(pos, p.beside)
+	if class == noSecret && isChangeMember(name) {
+		return p.readChange(pos, quoted)
 	}
 	if !class.isSecret() && class != beside && class != everyday {
 		return p.noteName(pos)
 	}
-	if class == beside && len(name) == 1 && !isQuotedName(text, pos) {
+	if class == beside && len(name) == 1 && (!quoted || !isQuotedName(text, pos)) {
 		return pos + 1 // v: X
 	}
 	if class == beside && !p.beside.isSecret() {
 		p.early = readValue(text[:min(len(text), pos+maxScanned)], pos+1, p.stringAt(pos) && !quoted)
 	}
-	if class == beside && p.beside.isSecret() && pos-p.besideTo < maxName {
+	if class == beside && p.beside.isSecret() && p.isBeside(pos) {
 		class = p.beside
 	}
 	if !class.isSecret() && !isSessionName(name) {
@@ -215,10 +224,38 @@ func (p *namePass) readMark(pos int) int {
 	return p.hideMarked(pos, class)
 }
 
-// isResult reports whether name, in front of the mark at pos, is that of the value of what is named in front of a message:
-// random_password.db: Creation complete, result = "X".
-func (p *namePass) isResult(name []byte, pos int) bool {
-	return p.beside.isSecret() && pos-p.besideTo < maxName && isOneFold(name, []string{"result"})
+// minNumberedKey is the length of the shortest key of isNumberedKey.
+const minNumberedKey = 12
+
+// isNumberedKey reports whether text ends with the name of one of the keys that Vault prints at its initialization: Unseal Key
+// 1, Recovery Key 5.
+func isNumberedKey(text []byte) bool {
+	if !isDigitAt(text, len(text)-1) {
+		return false
+	}
+	text = bytes.TrimRight(text[max(0, len(text)-maxName):], "0123456789")
+	for _, name := range [...]string{"unseal key ", "recovery key "} {
+		if from := len(text) - len(name); from >= 0 && equalLower(text[from:], name) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBeside reports whether the name in front of the mark at pos is beside the name of its value: in the same structure.
+func (p *namePass) isBeside(pos int) bool {
+	return pos-p.besideTo < maxName && bytes.IndexByte(p.text[min(p.besideTo, pos):pos], '}') < 0
+}
+
+// readChange hides the value behind the mark at pos, which has one of changeMembers as its name, if the name of a password
+// stands beside it, and returns the offset at which to continue.
+func (p *namePass) readChange(pos int, quoted bool) int {
+	if p.beside == strong && p.isStated && p.isBeside(pos) {
+		return p.hideMarked(pos, strong)
+	}
+	value := readValue(p.text[:min(len(p.text), pos+maxScanned)], pos+1, p.stringAt(pos) && !quoted)
+	p.changed[0], p.changed[1] = p.changed[1], value
+	return pos + 1
 }
 
 // isQuotedName reports whether a quote " begins the name before the mark at pos.
@@ -283,7 +320,7 @@ func (p *namePass) hideMarked(pos int, class class) int {
 			return words
 		}
 		if class == strong && mark == ':' && !value.quoted {
-			p.beside, p.besideTo = class, value.to
+			p.beside, p.besideTo, p.isStated = class, value.to, true
 		}
 		return start
 	}
@@ -329,8 +366,15 @@ func (p *namePass) hideNamedByTwoWords(pos int) int {
 // noteName keeps the class of the value behind the mark at pos if it names a value beside it, and returns the offset at
 // which to continue.
 func (p *namePass) noteName(pos int) int {
-	from, end, _ := nameBounds(p.text, pos)
-	if name := p.text[from:end]; len(name) > len("variable_name") || !isNameMember(name) {
+	from, end, quoted := nameBounds(p.text, pos)
+	name := p.text[from:end]
+	if i := bytes.LastIndexByte(name, '['); i >= 0 {
+		name = name[i+1:] // [map[name:PASSWORD value:X]]
+	}
+	if !isNameMember(name) {
+		if value := p.quotedValue(pos, quoted); value.from < value.to && namesSecret(value.of(p.text)) {
+			p.noteNamed(nameAtEnd(value.of(p.text)), value.to)
+		}
 		return pos + 1
 	}
 	value := readValue(p.text, pos+1, false)
@@ -344,17 +388,47 @@ func (p *namePass) noteName(pos int) int {
 	return pos + 1
 }
 
+// quotedValue returns the string behind the mark at pos, whose name is in quotes; it is empty if one of them is not.
+func (p *namePass) quotedValue(pos int, quoted bool) valueRange {
+	start := skipBlanks(p.text, pos+1)
+	if !quoted || start == len(p.text) || !isQuote(p.text[start]) && p.text[start] != '\\' {
+		return valueRange{}
+	}
+	value := readValue(p.text[:min(len(p.text), start+2*maxPhrase)], start, false)
+	if !value.quoted || value.to == len(p.text) { // it has no end
+		return valueRange{}
+	}
+	return value
+}
+
 // noteNamed keeps the class of name, which ends at end, for the value beside it.
 func (p *namePass) noteNamed(name []byte, end int) {
 	if named := nameAtEnd(name); len(named) > 0 && len(named) == len(name) {
 		p.beside, p.besideTo = classOf(named), end
-		if early := p.early; p.beside.isSecret() && early.from < early.to && end-early.to < maxName &&
-			!isPlaceholder(early.of(p.text)) &&
-			!bytes.ContainsAny(p.text[early.to:end], "{}[]()<>") {
-			p.hide(p.view, early.from, early.to, RuleName)
+		p.isStated = p.beside == strong && isClosedString(p.text, end)
+		p.hideEarly(p.early, end)
+		if p.isStated {
+			p.hideEarly(p.changed[0], end)
+			p.hideEarly(p.changed[1], end)
 		}
-		p.early = valueRange{}
+		p.early, p.changed = valueRange{}, [2]valueRange{}
 	}
+}
+
+// hideEarly hides a value in front of its name, which ends at end, if that is beside it and the name of a secret.
+func (p *namePass) hideEarly(early valueRange, end int) {
+	if p.beside.isSecret() && early.from < early.to && end-early.to < maxName && !isPlaceholder(early.of(p.text)) &&
+		!bytes.ContainsAny(p.text[early.to:end], "{}[]()<>") {
+		p.hide(p.view, early.from, early.to, RuleName)
+	}
+}
+
+// isClosedString reports whether a quote, which may be escaped, ends the string in front of end.
+func isClosedString(text []byte, end int) bool {
+	for end < len(text) && text[end] == '\\' {
+		end++
+	}
+	return end < len(text) && isQuote(text[end])
 }
 
 // minSession is the length from which the value of a session is that of a cookie, not a number.

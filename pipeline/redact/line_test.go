@@ -110,3 +110,24 @@ func checkLines(t *testing.T, lines [][2]string) {
 		}
 	}
 }
+
+// TestUnnamedSecretsAreRedacted: what says that these are secrets is the function, the value beside them, or the words of a
+// protocol.
+func TestUnnamedSecretsAreRedacted(t *testing.T) {
+	checkLines(t, [][2]string{
+		{`#0 /db.php(12): PDO->__construct('mysql:host=db', 'root', 'it's me, x')`, `#0 /db.php(12): PDO->__construct('mysql:host=db', 'root', 'REDACTED')`},
+		{`#0 x.php(3): ldap_bind(Resource id #1, 'cn=admin', 'Zq8!pdo')`, `#0 x.php(3): ldap_bind(Resource id #1, 'cn=admin', 'REDACTED')`},
+		{`Foo->__construct('a', 'b', 'c')`, `Foo->__construct('a', 'b', 'c')`},
+		{`PDO->__construct('sqlite::memory:')`, `PDO->__construct('sqlite::memory:')`},
+		{`[map[name:DB_PASSWORD value:hunter2x] map[name:TZ value:UTC]]`, `[map[name:DB_PASSWORD value:REDACTED] map[name:TZ value:UTC]]`},
+		{`{"field":"password","old":"a","new":"b"}`, `{"field":"password","old":"REDACTED","new":"REDACTED"}`},
+		{`x {"old":"a","new":"b","field":"password"}`, `x {"old":"REDACTED","new":"REDACTED","field":"password"}`},
+		{`{"field":"email","old":"a","new":"b"}`, `{"field":"email","old":"a","new":"b"}`},
+		{`[{"type":"password","label":"x"},{"type":"text","value":"bob"}]`, `[{"type":"password","label":"x"},{"type":"text","value":"bob"}]`},
+		{`x: {"type":"password","label":"x"},{"type":"text","value":"bob"}`, `x: {"type":"password","label":"x"},{"type":"text","value":"bob"}`},
+		{`C: AUTH LOGIN Ym9iOnBhc3N3b3Jk`, `C: AUTH LOGIN REDACTED`},
+		{`AUTH LOGIN disabled`, `AUTH LOGIN disabled`},
+		{`password changed from 'a1' to 'b2' by bob`, `password changed from 'REDACTED' to 'REDACTED' by bob`},
+		{`Recovery Key 1: sP/4C/fwIDjJmHEC2bi/1Pa43uKhsUQMmiB31GRzFc0R`, `Recovery Key 1: REDACTED`},
+	})
+}

@@ -33,6 +33,7 @@ const (
 	pipeNeedle                         // a command that reads a secret
 	routineNeedle                      // a routine of SQL, see routines.go
 	loginNeedle                        // a word behind which user/password may stand
+	connectNeedle                      // a call with a password, see connectCalls
 	pathNeedle                         // a segment of a path behind which a secret stands
 	redisNeedle                        // the front of a command of Redis, see redisPhrases
 	escapeNeedle                       // an escaped character, or a slash in a path
@@ -127,6 +128,8 @@ var needles = [...]needle{
 	{"on >", phraseNeedle},
 	{"off >", phraseNeedle},
 	{"identified by", phraseNeedle},
+	{"unseal key ", phraseNeedle},
+	{"recovery key ", phraseNeedle},
 	{"arameters: $", phraseNeedle},
 	{":5432:", phraseNeedle},
 	{":*:", phraseNeedle},
@@ -166,6 +169,17 @@ var needles = [...]needle{
 	{"distributed(", routineNeedle},
 	{"redis(", routineNeedle},
 	{"set_external_", routineNeedle},
+	{"__construct(", connectNeedle},
+	{"pdo(", connectNeedle},
+	{"mysqli(", connectNeedle},
+	{"connect(", connectNeedle},
+	{"ftp_login(", connectNeedle},
+	{"imap_open(", connectNeedle},
+	{"ldap_bind(", connectNeedle},
+	{"ssh2_auth_password(", connectNeedle},
+	{"connection(", connectNeedle},
+	{"password_verify(", connectNeedle},
+	{"password_hash(", connectNeedle},
 	{"logon", loginNeedle},
 	{"sqlplus", loginNeedle},
 	{"impdp", loginNeedle},

@@ -120,6 +120,21 @@ func base64End(text []byte, pos int) int {
 	return pos
 }
 
+// isTextInBase64 reports whether data is base64 of printable characters, as a mechanism of SMTP sends a user or a password.
+func isTextInBase64(data []byte) bool {
+	var plain [3 * maxName / 4]byte
+	if len(data) < 4 || len(data) > maxName {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(plain[:], data)
+	for _, c := range plain[:n] {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return err == nil && n > 0
+}
+
 // isUserAndPassword reports whether data is base64 of a text with a colon in its first bytes.
 func isUserAndPassword(data []byte) bool {
 	var plain [3 * maxName / 4]byte

@@ -75,12 +75,18 @@ func (r *Redactor) hidePhrases(v view) {
 		case '(':
 			if beginsStrings(text, i) && isSecretCall(text[from:i], r.names.classOf(text, from, i)) {
 				i = pass.hideStrings(i)
+			} else if password, to := connectSecret(text, i); to > 0 {
+				r.hide(v, password, to, RuleName)
+				i = to
 			} else if isLoginCall(text[from:i]) {
 				if from, to := secondArgument(text, i); to > 0 {
 					r.hide(v, from, to, RuleName)
 					i = to
 				}
 			}
+			continue
+		case '"', '\'', '`', '\\':
+			i = pass.readQuotedName(from, i)
 			continue
 		default:
 			continue
@@ -348,7 +354,7 @@ func (p *phrasePass) isAssigned(name secretName, start int, word []byte) bool {
 	command := string(p.text[name.from:name.end]) == "PASS" // of FTP, POP3 and IRC
 	front := p.text[max(0, name.from-maxName):name.from]
 	isMember := byteBefore(p.text, name.from) == ':' && beginsSettingAt(p.text, start) // {Password:myPw Port:5}
-	if len(word) == 0 || isMember || isOneOf(word, linkMarks[:]) ||
+	if len(word) == 0 || isMember || isOneOf(word, linkMarks[:]) || isOneFold(word, []string{"to"}) ||
 		!name.technical && !command && !hasAssigningCommand(front) {
 		return false
 	}
@@ -395,6 +401,11 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 			stated.first = word
 		}
 		isStated := (name.password || name.session) && stated.isStated(word)
+		if isOneFold(word, []string{"from"}) && isOneFold(stated.last, changeWords[:]) {
+			if next := p.hideChange(name, pos); next > pos {
+				return next
+			}
+		}
 		stated.last = word
 		isGenerated = isGenerated || isOneFold(word, []string{"generated"})
 		if pos >= limit || !colon && !isOneFold(word, linkWords[:]) {
@@ -414,7 +425,9 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 				return next
 			}
 		}
-		if words == 0 && (name.technical || name.password) && isOneOf(word, linkMarks[:]) && p.isLastWord(pos) {
+		isSet := name.technical && isOneFold(word, []string{"to"}) &&
+			isOneFold(lastWord(text[max(0, name.from-maxName):name.from]), assigningWords[:])
+		if words == 0 && (isSet || (name.technical || name.password) && isOneOf(word, linkMarks[:])) && p.isLastWord(pos) {
 			if value := readArgument(text, pos); isValueOfPair(value.of(text), strong, true) {
 				return p.hideWord(pos)
 			}
@@ -428,6 +441,47 @@ func (p *phrasePass) readSentence(name secretName, start int) int {
 		}
 	}
 	return name.end
+}
+
+// hideChange hides both secrets of a change, the first of which is at pos: 'X' to 'Y'. It returns the offset at which to
+// continue.
+func (p *phrasePass) hideChange(name secretName, pos int) int {
+	const to = " to "
+	old := readArgument(p.text, pos)
+	second := old.next + len(to)
+	if second >= len(p.text) || string(p.text[old.next:second]) != to {
+		return pos
+	}
+	changed := readArgument(p.text, second)
+	for _, value := range [...]valueRange{old, changed} {
+		word := value.of(p.text)
+		if isPlaceholder(word) || isProseWord(word) || !value.quoted && !looksGenerated(word, name.minimum()) {
+			continue
+		}
+		p.hide(p.view, value.from, value.to, RuleName)
+	}
+	return max(changed.next, pos)
+}
+
+// readQuotedName hides the secrets of a change behind the name text[from:end], which is in quotes: "password" changed from
+// 'X' to 'Y'. It returns the offset at which to continue.
+func (p *phrasePass) readQuotedName(from, end int) int {
+	behind := end
+	for behind < len(p.text) && (p.text[behind] == '\\' || isQuote(p.text[behind])) {
+		behind++
+	}
+	word := wordAt(p.text, skipBlanks(p.text, behind))
+	if !isOneFold(word, changeWords[:]) {
+		return end
+	}
+	class := p.names.classOf(p.text, from, end)
+	if class < prose {
+		return end
+	}
+	if next := p.readSentence(newSecretName(p.text, from, end, class), skipBlanks(p.text, behind)); next > end {
+		return next
+	}
+	return end
 }
 
 // hideStated hides the word at pos, behind a colon or a link word, if it is a secret, and returns the offset behind it,

@@ -256,7 +256,7 @@ func (c *lineChecks) examineNeedle(n *needle, pos int) bool {
 	case positionalNeedle:
 		known, _ := positionalAt(data, pos)
 		return known != nil
-	case phraseNeedle, digestNeedle, pipeNeedle, routineNeedle, loginNeedle:
+	case phraseNeedle, digestNeedle, pipeNeedle, routineNeedle, loginNeedle, connectNeedle:
 		return c.examinePhrase(n, pos, end)
 	case pathNeedle:
 		return c.isPath(pos, end) || isLetter(data[pos]) && c.isName(pos)
@@ -283,6 +283,10 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 		return bytes.Contains(data[pos:min(len(data), pos+maxScanned+maxName)], []byte("response"))
 	case pipeNeedle:
 		return bytes.IndexByte(data[:pos], '|') >= 0 || bytes.Contains(data[pos:], hereString)
+	case connectNeedle:
+		c.escaped = true
+		_, to := connectSecret(data, end-1)
+		return to > 0
 	case routineNeedle:
 		c.sqlWord = true
 		if c.isLoginCall(pos) {
@@ -416,6 +420,9 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		pos++
 	}
 	quoted := pos > end
+	if quoted && class == strong {
+		return true // {"old":"X","field":"password"}
+	}
 	if pos < len(data) && data[pos] == '(' && beginsStrings(data, pos) &&
 		(class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {
 		return true // Secret("…")

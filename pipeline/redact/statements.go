@@ -51,7 +51,7 @@ func isOrdinary(word []byte) bool {
 var (
 	statingWords = [...]string{"is", "was", "ist", "lautet", "es", "est", "é", "är"}
 	changeWords  = [...]string{
-		"set", "changed", "reset", "updated", "switched", "initialized", "rotated", "defaults",
+		"set", "changed", "reset", "updated", "switched", "initialized", "rotated", "defaults", "modified", "altered", "replaced",
 	}
 )
 
