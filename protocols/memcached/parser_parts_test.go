@@ -303,3 +303,36 @@ func TestTimesOfACommand(t *testing.T) {
 		t.Errorf("%v", events)
 	}
 }
+
+// TestRepliesGoOnBehindAGap with the client's next command; which of a pipeline are still to come is uncertain.
+func TestRepliesGoOnBehindAGap(t *testing.T) {
+	for _, pipelined := range []bool{false, true} {
+		p, events := openedText()
+		read := func(dir protocols.Dir, text string) {
+			t.Helper()
+			if read, err := p.Parse(dir, []byte(text), 1); read != len(text) || err != nil {
+				t.Fatalf("%q: %d, %v", text, read, err)
+			}
+		}
+		read(protocols.Client, "get a\r\n")
+		p.Gap(protocols.Server, 5)
+		read(protocols.Server, "END\r\n")
+		if len(*events) != 0 || !p.suspended {
+			t.Fatal("a reply behind a gap is one of a command")
+		}
+		read(protocols.Client, "get b\r\n")
+		if pipelined {
+			read(protocols.Client, "get c\r\n")
+		}
+		read(protocols.Server, "no reply\r\n")
+		if len(*events) != 1 || !(*events)[0].Partial || !p.suspended {
+			t.Errorf("%d events, suspended %t", len(*events), p.suspended)
+		}
+		read(protocols.Server, "END\r\n")
+		if p.suspended || len(*events) != 2 || (*events)[1].Partial != pipelined {
+			t.Errorf("pipelined %t: %d events, suspended %t", pipelined, len(*events), p.suspended)
+		}
+	}
+	same(t, play(false, ">watch fetchers\r\n", "<OK\r\n", ">gets a\r\n", "<END\r\n"), "watch = OK")
+	same(t, play(false, ">watch fetchers\r\n", "<CLIENT_ERROR x\r\n", ">gets a\r\n", "<END\r\n"), "watch ! x", "gets a = END 0 hits 1 misses")
+}
