@@ -34,7 +34,8 @@ type Shipper interface {
 	// Packets returns a producer for events that cannot be read again. The name is for diagnostics.
 	Packets(name string) PacketProducer
 
-	// Files returns the names of files without an open producer that have a stored checkpoint and begin with prefix.
+	// Files returns the names of files without an open producer that have a stored checkpoint and begin with
+	// prefix.
 	Files(prefix string) []string
 
 	// Prune drops the state of files that do not exist any more. A file counts as gone when no producer has
@@ -53,7 +54,8 @@ type Checkpoint struct {
 	// that end at or before End have been shipped.
 	ReadFrom int64
 
-	// Sample is of bytes that were read from the file by then, which need not end at End. With Size 0 it is not known.
+	// Sample is of bytes that were read from the file by then, which need not end at End. With Size 0 it is
+	// not known.
 	Sample Sample
 }
 
@@ -67,8 +69,8 @@ type Sample struct {
 // A FileProducer ships the events of one file in the order of their checkpoints. One goroutine uses it;
 // SourceGone may be called by another.
 type FileProducer interface {
-	// Wait waits while memory is short, before the event that ends at c is made. container is that of the event. Ship
-	// waits, too, but while it does, the event takes memory.
+	// Wait waits while memory is short, before the event that ends at c is made. container is that of the
+	// event. Ship waits, too, but while it does, the event takes memory.
 	Wait(ctx context.Context, container *pipeline.Container, c Checkpoint) error
 
 	// Ship takes ownership of e, the event that ends at c, and waits while memory is short. c.End is positive
@@ -77,8 +79,8 @@ type FileProducer interface {
 	Ship(ctx context.Context, e *pipeline.Event, c Checkpoint) error
 
 	// Resume returns the last checkpoint up to which everything is in Kafka, in the spool, or dropped and
-	// counted. It reports false for a file without a stored checkpoint. Its Sample is that of the last line that was
-	// shipped at all, which may be behind the checkpoint.
+	// counted. It reports false for a file without a stored checkpoint. Its Sample is that of the last line
+	// that was shipped at all, which may be behind the checkpoint.
 	Resume() (Checkpoint, bool)
 
 	// SourceGone reports to the Shipper that the file was deleted and cannot be read again after a restart.

@@ -26,8 +26,8 @@ type matchedGroup struct {
 // maxGroupsShown bounds the groups in the table of a replay.
 const maxGroupsShown = 50
 
-// addMatches adds the matches of correlation rules: their events to the table of rules, and each to its group. With
-// printMatches it prints them.
+// addMatches adds the matches of correlation rules: their events to the table of rules, and each to its
+// group. With printMatches it prints them.
 func (r *replay) addMatches(matches []correlate.Match) error {
 	byID := map[string]*rules.Rule{}
 	for _, rule := range r.rules.Rules() {
@@ -120,7 +120,8 @@ func (r *replay) printGroups(out io.Writer) {
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			time.Unix(0, group.first).UTC().Format("2006-01-02 15:04:05"),
 			time.Duration(group.last-group.first).Round(time.Millisecond),
-			oneLineText(group.rule, 80), formatCount(int(group.matches)), formatCount(int(group.events)), oneLineText(group.group, 120), oneLineText(group.text, 200))
+			oneLineText(group.rule, 80), formatCount(int(group.matches)), formatCount(int(group.events)),
+			oneLineText(group.group, 120), oneLineText(group.text, 200))
 	}
 	_ = writer.Flush()
 	if more := len(r.groups) - maxGroupsShown; more > 0 {

@@ -322,6 +322,25 @@ func TestFileThatReplacedAnotherIsReadFromItsBeginning(t *testing.T) {
 	}
 }
 
+// TestFileWithAnotherFirstLineIsAnotherOne, although all its other bytes are those of the file before.
+func TestFileWithAnotherFirstLineIsAnotherOne(t *testing.T) {
+	cfg, dir := textConfig(t, "*.log")
+	ship := logstest.NewShipper()
+	log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: "pid 100 started\n"}
+	log.reopen()
+	stop := start(t, cfg, nil, ship)
+	log.writeLines(100)
+	ship.Wait(t, log.shipped(0))
+	stop()
+	log.must(os.Truncate(log.path, 0))
+	log.writeRaw("pid 101 started\n")
+	log.lines = 0
+	log.writeLines(100)
+	start(t, cfg, nil, ship)
+	ship.Wait(t, 2*log.shipped(0))
+	ship.Check(t)
+}
+
 // TestRotatedFilesAreNotReadAgain: files that begin with the same line were read, rotated and compressed; at the next start
 // none of their lines comes again.
 func TestRotatedFilesAreNotReadAgain(t *testing.T) {

@@ -17,8 +17,8 @@ const (
 	containerKey = 9<<3 | 2
 )
 
-// maxShared bounds the metadata of containers, once for each of their events, in a batch: an engine has it in each row,
-// and refuses a batch that takes more than 64 MiB with its decoded events.
+// maxShared bounds the metadata of containers, once for each of their events, in a batch: an engine has it in
+// each row, and refuses a batch that takes more than 64 MiB with its decoded events.
 const maxShared = 32 << 20
 
 // maxContainer is the encoded size above which a container's metadata is reduced to its ids and names.
@@ -69,8 +69,8 @@ type batchRange struct {
 // The file's lock must be held.
 func (r *batchRange) isRemovable() bool { return r.done && (r.replay == nil || r.replay.passed) }
 
-// touches reports whether r and next are finished ranges of this process, and next begins where r ends. The file's
-// lock must be held.
+// touches reports whether r and next are finished ranges of this process, and next begins where r ends. The
+// file's lock must be held.
 func (r *batchRange) touches(next *batchRange) bool {
 	return r.done && next.done && r.replay == nil && next.replay == nil && r.end.End == next.after
 }
@@ -238,8 +238,9 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 // headerRoom is more than the header of a batch takes, unless the names of host and cluster are long.
 const headerRoom = 1 << 10
 
-// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to half of limit; beyond that
-// it becomes limit and the room for the header at once, so that a full batch is not copied once more for its last bytes.
+// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to half of limit;
+// beyond that it becomes limit and the room for the header at once, so that a full batch is not copied once
+// more for its last bytes.
 func extend(buf []byte, size, limit int) []byte {
 	if cap(buf)-len(buf) < size {
 		grown := max(2*cap(buf), 16<<10, len(buf)+size)

@@ -75,7 +75,8 @@ func (s *Shipper) recordProduceResult(err error) {
 	}
 }
 
-// Unavailable returns why the last request to Kafka failed, or which partitions the topic lacks; nil: events are sent.
+// Unavailable returns why the last request to Kafka failed, or which partitions the topic lacks; nil: events
+// are sent.
 func (s *Shipper) Unavailable() error {
 	health := &s.health
 	if !health.unavailable.Load() {
@@ -115,9 +116,9 @@ func (s *Shipper) retryNow() {
 	}
 }
 
-// watchTopic refreshes the number of partitions of the topic: every topicInterval, every missingInterval while events
-// wait for partitions that do not exist, and within a second after a request for such a partition and until Kafka has
-// answered once. It runs in a goroutine of its own.
+// watchTopic refreshes the number of partitions of the topic: every topicInterval, every missingInterval
+// while events wait for partitions that do not exist, and within a second after a request for such a
+// partition and until Kafka has answered once. It runs in a goroutine of its own.
 func (s *Shipper) watchTopic() {
 	for last := time.Now(); s.sleep(time.Second); {
 		interval := topicInterval
@@ -138,8 +139,9 @@ func (s *Shipper) watchTopic() {
 	}
 }
 
-// refreshTopic reads the number of partitions of the topic and, with create, creates it if it does not exist. Until
-// the number is known, from Kafka or from the journal, all events go to partition 0, which every topic has.
+// refreshTopic reads the number of partitions of the topic and, with create, creates it if it does not exist.
+// Until the number is known, from Kafka or from the journal, all events go to partition 0, which every topic
+// has.
 func (s *Shipper) refreshTopic(ctx context.Context, create bool) {
 	count, err := s.countPartitions(ctx, create)
 	if err != nil {

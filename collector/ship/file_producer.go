@@ -80,7 +80,8 @@ func (f *fileProducer) reopen() bool {
 	return true
 }
 
-// Wait waits while memory is short, unless the line that ends at checkpoint is one that was read again or may be.
+// Wait waits while memory is short, unless the line that ends at checkpoint is one that was read again or may
+// be.
 func (f *fileProducer) Wait(ctx context.Context, container *pipeline.Container, checkpoint collector.Checkpoint) error {
 	if f.shipper.closing.Load() || checkpoint.End <= f.lastEnd || f.unpassedRanges.Load() > 0 {
 		return nil
@@ -89,8 +90,9 @@ func (f *fileProducer) Wait(ctx context.Context, container *pipeline.Container, 
 	return err
 }
 
-// choosePartition sets the partition of f by its first line. All lines of a file go to one partition, so that their
-// order is kept also when partitions are added. Where the topic lost the partition, the next lines go to another one.
+// choosePartition sets the partition of f by its first line. All lines of a file go to one partition, so that
+// their order is kept also when partitions are added. Where the topic lost the partition, the next lines go
+// to another one.
 func (f *fileProducer) choosePartition(container *pipeline.Container) {
 	if f.partition == nil || f.shipper.isMissing(f.partition.index) {
 		f.partition = f.router.partitionOf(container)
@@ -165,8 +167,8 @@ func (f *fileProducer) dropReread(event *pipeline.Event) {
 	pipeline.ReleaseEvent(event)
 }
 
-// Resume returns the checkpoint up to which all lines are safe, with the sample of the last line that was shipped; false:
-// f has none.
+// Resume returns the checkpoint up to which all lines are safe, with the sample of the last line that was
+// shipped; false: f has none.
 func (f *fileProducer) Resume() (collector.Checkpoint, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -283,8 +285,8 @@ func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 	return f.droppable()
 }
 
-// joinFinished replaces r and the finished ranges that touch it by one: behind a batch that waits for long, the list
-// would grow with every batch. f.mu must be held.
+// joinFinished replaces r and the finished ranges that touch it by one: behind a batch that waits for long,
+// the list would grow with every batch. f.mu must be held.
 func (f *fileProducer) joinFinished(r *batchRange) {
 	position := slices.Index(f.ranges, r)
 	if position < 0 || r.replay != nil {

@@ -121,10 +121,10 @@ func (c *compiler) disableRules() {
 	c.correlations = slices.DeleteFunc(c.correlations, func(parsed *parsedRule) bool { return disabled(parsed.ID) })
 	c.rules = slices.DeleteFunc(c.rules, func(rule *compiledRule) bool {
 		if !rule.isStep {
-			rule.signals = slices.DeleteFunc(rule.signals, func(s *step) bool { return disabled(s.rule.ID) })
+			rule.signalSteps = slices.DeleteFunc(rule.signalSteps, func(s *step) bool { return disabled(s.rule.ID) })
 			return disabled(rule.ID)
 		}
-		return disabled(rule.signals[0].rule.ID)
+		return disabled(rule.signalSteps[0].rule.ID)
 	})
 }
 
@@ -149,7 +149,7 @@ func (c *compiler) checkIDs() (warnings []string) {
 	check("exceptions", slices.Sorted(maps.Keys(c.cfg.Exceptions)))
 	check("severity", slices.Sorted(maps.Keys(c.cfg.Severity)))
 	for _, parsed := range c.correlations {
-		for _, id := range parsed.references {
+		for _, id := range parsed.referredRules {
 			if slices.Contains(c.cfg.Disable, id) {
 				warnings = append(warnings, fmt.Sprintf("rules.disable: %s refers to %s, which is disabled", parsed.ID, id))
 			}

@@ -35,13 +35,13 @@ type reference struct {
 // compileCorrelation compiles the conditions of the steps of a correlation rule. Each becomes a Rule that is
 // evaluated like the others, and whose matches are signals instead of verdicts.
 func (c *compiler) compileCorrelation(parsed *parsedRule) {
-	rule, fold := &parsed.Rule, parsed.correlation.fold
-	rule.Correlation, fold.ID = fold, rule.ID
+	rule, compiled := &parsed.Rule, parsed.correlation.compiled
+	rule.Correlation, compiled.ID = compiled, rule.ID
 	hasAlert, alertStep := rule.template != nil, parsed.correlation.alertStep()
 	for i, of := range parsed.correlation.steps {
 		target := &step{rule: rule, index: i, group: of.group}
 		exceptions := rule.exceptions
-		if fold.Steps[i].Not || fold.Steps[i].Until || fold.Kind == correlate.Absent && i > 0 {
+		if compiled.Steps[i].Not || compiled.Steps[i].Until || compiled.Kind == correlate.Absent && i > 0 {
 			exceptions = nil // an exception would make it match more
 		} else {
 			target.values = parsed.correlation.values
@@ -54,11 +54,11 @@ func (c *compiler) compileCorrelation(parsed *parsedRule) {
 			continue
 		}
 		condition := &Rule{
-			ID: rule.ID, Severity: rule.Severity, File: rule.File, Line: rule.Line, isStep: true, signals: []*step{target},
+			ID: rule.ID, Severity: rule.Severity, File: rule.File, Line: rule.Line, isStep: true, signalSteps: []*step{target},
 			exceptions: exceptions,
 		}
 		if len(parsed.correlation.steps) > 1 {
-			condition.ID += "/" + fold.Steps[i].Name
+			condition.ID += "/" + compiled.Steps[i].Name
 		}
 		if c.compileCondition(parsed, condition, of.when) {
 			c.lintCondition(condition)
@@ -72,34 +72,35 @@ func (c *compiler) compileCorrelation(parsed *parsedRule) {
 	c.correlations = append(c.correlations, parsed)
 }
 
-// alertStep returns the step whose event fills the alert: the first one of Absent, else the last one that must occur.
+// alertStep returns the step whose event fills the alert: the first one of Absent, else the last one that
+// must occur.
 func (p *parsedCorrelation) alertStep() (index int) {
-	for i, step := range p.fold.Steps {
-		if p.fold.Kind != correlate.Absent && !step.Not && !step.Until {
+	for i, step := range p.compiled.Steps {
+		if p.compiled.Kind != correlate.Absent && !step.Not && !step.Until {
 			index = i
 		}
 	}
 	return index
 }
 
-// resolveReferences adds the steps that refer to a rule to the signals of that rule, and computes the hashes of the
-// correlation rules, which depend on the rules that they refer to.
+// resolveReferences adds the steps that refer to a rule to the signals of that rule, and computes the hashes
+// of the correlation rules, which depend on the rules that they refer to.
 func (c *compiler) resolveReferences() {
-	compiled := map[string]*Rule{}
+	byID := map[string]*Rule{}
 	for _, rule := range c.rules {
 		if !rule.isStep {
-			compiled[rule.ID] = rule.Rule
+			byID[rule.ID] = rule.Rule
 		}
 	}
 	referred := map[*Rule][]string{} // the hashes of the rules that a rule refers to
 	for _, ref := range c.references {
 		id := ref.id.Value
-		target, rule := compiled[id], ref.step.rule
+		target, rule := byID[id], ref.step.rule
 		switch {
 		case target != nil:
-			target.signals = append(target.signals, ref.step)
+			target.signalSteps = append(target.signalSteps, ref.step)
 			rule.datasets |= target.datasets
-			rule.references = append(rule.references, id)
+			rule.referredRules = append(rule.referredRules, id)
 			referred[rule] = append(referred[rule], target.Hash)
 		case c.parsed[id] == nil:
 			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
@@ -128,10 +129,11 @@ func (c *compiler) resolveReferences() {
 	}
 }
 
-// correlationContent returns what determines the matches of a correlation rule, but for the rules that it refers to.
+// correlationContent returns what determines the matches of a correlation rule, but for the rules that it
+// refers to.
 func (p *parsedRule) correlationContent() []string {
 	content := []string{p.contentHash()}
-	parts := *p.correlation.fold
+	parts := *p.correlation.compiled
 	parts.Version = ""
 	content = append(content, fmt.Sprintf("%+v", parts))
 	for i, of := range p.correlation.steps {
@@ -159,8 +161,9 @@ func (s *Set) Correlations() (out []*correlate.Rule) {
 	return out
 }
 
-// signal returns the signal of an event that matches the step. There is none if the event lacks a field that the rule groups
-// by or counts: it can belong to no group. alert is the text of the rule that the event matches, for a rule without one.
+// signal returns the signal of an event that matches the step. There is none if the event lacks a field that
+// the rule groups by or counts: it can belong to no group. alert is the text of the rule that the event
+// matches, for a rule without one.
 func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.Signal, ok bool) {
 	for _, field := range s.group {
 		if !field.Has(event) {
@@ -195,8 +198,8 @@ func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.S
 	return signal, true
 }
 
-// describeSignals returns how many signals of each step came, for the message of a case that failed. Of a step without one it
-// says why the last event is none.
+// describeSignals returns how many signals of each step came, for the message of a case that failed. Of a
+// step without one it says why the last event is none.
 func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*pipeline.Event) string {
 	counts := make([]int, len(rule.Correlation.Steps))
 	groups := map[string]bool{}
@@ -218,7 +221,7 @@ func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*
 		fmt.Fprintf(&out, ", at most %d of one group within %s", mostWithin(signals, rule.Correlation.Within), formatDuration(rule.Correlation.Within))
 	}
 	for _, condition := range rule.conditions {
-		if of := condition.signals[0]; counts[of.index] == 0 && len(events) > 0 && !rule.Correlation.Steps[of.index].Until {
+		if of := condition.signalSteps[0]; counts[of.index] == 0 && len(events) > 0 && !rule.Correlation.Steps[of.index].Until {
 			out.WriteString("; the last event: " + s.describeMissing(condition, of, events[len(events)-1]))
 		}
 	}

@@ -104,12 +104,12 @@ func (s *Set) releaseWorker(w *worker) {
 	}
 }
 
-// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids. Correlation
-// rules have no verdicts.
+// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids.
+// Correlation rules have no verdicts.
 func (s *Set) Evaluate(block []*pipeline.Event) { s.evaluate(block, nil) }
 
-// Signals does what Evaluate does, and returns the signals of the correlation rules. The index of a signal is that of
-// its event in block.
+// Signals does what Evaluate does, and returns the signals of the correlation rules. The index of a signal is
+// that of its event in block.
 func (s *Set) Signals(block []*pipeline.Event) []correlate.Signal {
 	signals := []correlate.Signal{}
 	s.evaluate(block, &signals)
@@ -199,10 +199,11 @@ func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	return holds
 }
 
-// appendSignals appends the signals of the event of w, which rule matches. index is that of the event in its block.
+// appendSignals appends the signals of the event of w, which rule matches. index is that of the event in its
+// block.
 func (s *Set) appendSignals(signals []correlate.Signal, w *worker, rule *Rule, index int) []correlate.Signal {
 	event := w.values.event
-	for _, step := range rule.signals {
+	for _, step := range rule.signalSteps {
 		if !rule.isStep && (step.datasets&maskOf(event.Dataset) == 0 || s.isExcepted(w, step)) {
 			continue
 		}

@@ -13,8 +13,8 @@ import (
 
 // parseEvent parses the event of a test case: fields with nested or dotted names, as `tidegate replay -o
 // jsonl` prints them. If event.dataset is absent, it follows from the other fields. Fields that are computed
-// or written later are ignored, so that a printed event can be pasted unchanged. number replaces {n} in texts; 0 replaces
-// nothing.
+// or written later are ignored, so that a printed event can be pasted unchanged. number replaces {n} in
+// texts; 0 replaces nothing.
 func parseEvent(node config.Node, number int) *pipeline.Event {
 	if !node.IsMapping() {
 		node.Errorf("expected a mapping of fields, got %s", node.Kind())
@@ -44,8 +44,8 @@ type fixture struct {
 	nodes   map[*pipeline.Field]config.Node // the values, for errors
 }
 
-// isStoredRow reports whether a mapping is a row of the table events, as `tidegate query -o json 'SELECT * …'` prints
-// it. It has columns that are no fields.
+// isStoredRow reports whether a mapping is a row of the table events, as `tidegate query -o json 'SELECT *
+// …'` prints it. It has columns that are no fields.
 func isStoredRow(node config.Node) bool {
 	for _, entry := range node.Entries() {
 		if entry.Key == "_offset" || entry.Key == "_sequence" {
@@ -73,8 +73,8 @@ func parseStoredRow(node config.Node, number int) *pipeline.Event {
 	return event
 }
 
-// completeEvent sets the fields of an event that a parser computes from others, as in production, so that a case
-// cannot pass with values that no event has. A value of the case that is another one is an error.
+// completeEvent sets the fields of an event that a parser computes from others, as in production, so that a
+// case cannot pass with values that no event has. A value of the case that is another one is an error.
 func (f *fixture) completeEvent(event *pipeline.Event) {
 	switch event.Dataset {
 	case pipeline.Dataset_DNS:

@@ -13,7 +13,8 @@ import (
 // maxCaseEvents bounds the events of a case.
 const maxCaseEvents = 10_000
 
-// caseBegin is the time of the first event of a case whose events have no times of their own: midnight of a Monday, UTC.
+// caseBegin is the time of the first event of a case whose events have no times of their own: midnight of a
+// Monday, UTC.
 var caseBegin = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 
 // yamlCase is the YAML form of a test case.

@@ -102,9 +102,9 @@ func (s *yamlStep) DecodeNode(node config.Node) {
 
 // A parsedCorrelation holds the steps and bounds of a correlation rule. Its conditions are not compiled yet.
 type parsedCorrelation struct {
-	fold   *correlate.Rule
-	steps  []parsedStep      // as fold.Steps
-	values []*pipeline.Field // of Distinct, Sum and FirstSeen: what is counted
+	compiled *correlate.Rule
+	steps    []parsedStep      // as compiled.Steps
+	values   []*pipeline.Field // of Distinct, Sum and FirstSeen: what is counted
 }
 
 // A parsedStep selects events: by a condition, or by rules that match them.
@@ -152,8 +152,8 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		}
 		return
 	}
-	fold := &correlate.Rule{Min: 1, Max: correlate.NoMax}
-	r.correlation = &parsedCorrelation{fold: fold}
+	compiled := &correlate.Rule{Min: 1, Max: correlate.NoMax}
+	r.correlation = &parsedCorrelation{compiled: compiled}
 	first := parsedStep{when: when, rules: form.Rule, group: r.groupFields}
 	if kinds[0] != "sequence" {
 		r.correlation.addStep(r.node, correlate.Step{}, first)
@@ -163,49 +163,49 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 
 	switch kinds[0] {
 	case "count":
-		fold.Kind = correlate.Count
-		fold.Min, fold.Max = r.parseBounds("count", form.Count, parseNumber)
+		compiled.Kind = correlate.Count
+		compiled.Min, compiled.Max = r.parseBounds("count", form.Count, parseNumber)
 	case "distinct":
-		fold.Kind = correlate.Distinct
-		fold.Min, fold.Max = r.parseBounds("distinct.count", form.Distinct.Count, parseNumber)
+		compiled.Kind = correlate.Distinct
+		compiled.Min, compiled.Max = r.parseBounds("distinct.count", form.Distinct.Count, parseNumber)
 		if slices.Contains(r.Group, form.Distinct.Field.Value) {
 			form.Distinct.Field.Errorf("is a field of the group, which has one value of it")
 		}
 		r.addValue("distinct.field", form.Distinct.Field, isSingle, "is a list: write a field that has one value")
-		if fold.Min > maxDistinct || fold.Max != correlate.NoMax && fold.Max > maxDistinct {
+		if compiled.Min > maxDistinct || compiled.Max != correlate.NoMax && compiled.Max > maxDistinct {
 			form.Distinct.Count.Errorf("must be at most %d", maxDistinct)
 		}
 	case "sum":
-		fold.Kind = correlate.Sum
+		compiled.Kind = correlate.Sum
 		parse := parseSize
 		if form.Sum.Field.Value == "event.duration" {
 			parse = parseNanoseconds
 		}
-		fold.Min, fold.Max = r.parseBounds("sum.total", form.Sum.Total, parse)
+		compiled.Min, compiled.Max = r.parseBounds("sum.total", form.Sum.Total, parse)
 		r.addValue("sum.field", form.Sum.Field, isNumber, "is no number")
 	case "sequence":
-		fold.Kind = correlate.Sequence
+		compiled.Kind = correlate.Sequence
 		r.parseSequence(form.Sequence)
 	case "absent":
-		fold.Kind = correlate.Absent
+		compiled.Kind = correlate.Absent
 		r.addYAMLStep(form.Absent)
 		if form.Absent.Not.IsSet() || form.Absent.Within.IsSet() {
 			form.Absent.node.Errorf("has no not and no within: write the event that must follow as when or rule")
 		}
 	case "first_seen":
-		fold.Kind = correlate.FirstSeen
+		compiled.Kind = correlate.FirstSeen
 		r.parseFirstSeen(form.FirstSeen)
 	case "interval":
-		fold.Kind = correlate.Interval
+		compiled.Kind = correlate.Interval
 		r.parseInterval(form.Interval)
 	}
-	if fold.Kind == correlate.FirstSeen || fold.Kind == correlate.Interval {
+	if compiled.Kind == correlate.FirstSeen || compiled.Kind == correlate.Interval {
 		if form.Within.IsSet() {
 			form.Within.Errorf("is no key of a rule with %s", kinds[0])
 		}
 		return
 	}
-	fold.Within = parseLength(r.node, "within", form.Within, 0, minWithin, maxWithin)
+	compiled.Within = parseLength(r.node, "within", form.Within, 0, minWithin, maxWithin)
 }
 
 // addStep adds a step, which must have a condition or rules.
@@ -216,7 +216,7 @@ func (p *parsedCorrelation) addStep(node config.Node, step correlate.Step, parse
 	case parsed.when.IsSet() && len(parsed.rules) > 0:
 		node.Errorf("has both when and rule: it has one of them")
 	}
-	p.fold.Steps = append(p.fold.Steps, step)
+	p.compiled.Steps = append(p.compiled.Steps, step)
 	p.steps = append(p.steps, parsed)
 }
 
@@ -250,20 +250,20 @@ func (r *parsedRule) addYAMLStep(form *yamlStep) {
 
 // parseSequence adds the steps of a sequence.
 func (r *parsedRule) parseSequence(form *yamlSequence) {
-	fold := r.correlation.fold
-	fold.Ordered = form.Ordered == nil || *form.Ordered
+	compiled := r.correlation.compiled
+	compiled.Ordered = form.Ordered == nil || *form.Ordered
 	positive := 0
 	for i := range form.Steps {
 		step := &form.Steps[i]
 		switch {
 		case !step.Not.IsSet():
 			positive++
-		case !fold.Ordered:
+		case !compiled.Ordered:
 			step.node.Errorf("must not occur between two others, which have no order; use until")
 		case i == 0 || i == len(form.Steps)-1:
 			step.node.Errorf("must not occur between two others, so it is neither the first nor the last; use until, or absent")
 		}
-		if step.Within.IsSet() && (i == 0 || !fold.Ordered || step.Not.IsSet()) {
+		if step.Within.IsSet() && (i == 0 || !compiled.Ordered || step.Not.IsSet()) {
 			step.node.Errorf("within belongs to a step that must occur behind another one, in a sequence with an order")
 		}
 		r.addYAMLStep(step)
@@ -287,29 +287,29 @@ func (r *parsedRule) parseFirstSeen(form *yamlFirstSeen) {
 	for _, name := range form.Fields {
 		r.addValue("first_seen.fields", name, isSingle, "is a list: write a field that has one value")
 	}
-	fold, node := r.correlation.fold, r.node.Named(r.node.Key()+"first_seen")
+	compiled, node := r.correlation.compiled, r.node.Named(r.node.Key()+"first_seen")
 	const day = 24 * time.Hour
-	fold.Baseline = parseLength(node, "baseline", form.Baseline, day, 0, maxMemory)
-	fold.ExpireAfter = parseLength(node, "expire_after", form.ExpireAfter, 30*day, time.Minute, maxMemory)
+	compiled.Baseline = parseLength(node, "baseline", form.Baseline, day, 0, maxMemory)
+	compiled.ExpireAfter = parseLength(node, "expire_after", form.ExpireAfter, 30*day, time.Minute, maxMemory)
 }
 
 // parseInterval sets which contacts are regular.
 func (r *parsedRule) parseInterval(form *yamlInterval) {
-	fold, node := r.correlation.fold, r.node.Named(r.node.Key()+"interval")
-	fold.Contacts = 8
+	compiled, node := r.correlation.compiled, r.node.Named(r.node.Key()+"interval")
+	compiled.Contacts = 8
 	if form.Contacts.IsSet() {
 		number, ok := form.Contacts.Int()
 		if !ok || number < minContacts || number > maxContacts {
 			form.Contacts.Errorf("must be a number from %d to %d", minContacts, maxContacts)
 		}
-		fold.Contacts = int(number)
+		compiled.Contacts = int(number)
 	}
-	fold.MinInterval = parseLength(node, "min", form.Min, 5*time.Second, time.Second, 24*time.Hour)
-	fold.MaxInterval = parseLength(node, "max", form.Max, time.Hour, time.Second, 24*time.Hour)
-	if fold.MinInterval > fold.MaxInterval {
+	compiled.MinInterval = parseLength(node, "min", form.Min, 5*time.Second, time.Second, 24*time.Hour)
+	compiled.MaxInterval = parseLength(node, "max", form.Max, time.Hour, time.Second, 24*time.Hour)
+	if compiled.MinInterval > compiled.MaxInterval {
 		node.Errorf("min is more than max")
 	}
-	fold.Jitter = 0.2
+	compiled.Jitter = 0.2
 	if form.Jitter.IsSet() {
 		written, _ := form.Jitter.Scalar()
 		digits, isPercent := strings.CutSuffix(written, "%")
@@ -317,11 +317,12 @@ func (r *parsedRule) parseInterval(form *yamlInterval) {
 		if err != nil || !isPercent || !(percent >= 0 && percent <= 50) {
 			form.Jitter.Errorf("must be a share of the distance, from 0%% to 50%%: write 20%%")
 		}
-		fold.Jitter = percent / 100
+		compiled.Jitter = percent / 100
 	}
 }
 
-// addValue adds a field whose values are counted. fits reports whether a field can be; otherwise is the error if not.
+// addValue adds a field whose values are counted. fits reports whether a field can be; otherwise is the error
+// if not.
 func (r *parsedRule) addValue(key string, name config.Text, fits func(*pipeline.Field) bool, otherwise string) {
 	if !name.IsSet() {
 		r.node.Named(r.node.Key() + key).Errorf("is missing")
@@ -360,7 +361,8 @@ func parseFields(list yamlTexts) (names []string, fields []*pipeline.Field) {
 	return names, fields
 }
 
-// parseBounds reads how much there must be: "10" or ">= 10", "> 10", "< 3", "<= 3", "10..100". parse reads a number.
+// parseBounds reads how much there must be: "10" or ">= 10", "> 10", "< 3", "<= 3", "10..100". parse reads a
+// number.
 func (r *parsedRule) parseBounds(key string, node config.Node, parse func(string) (int64, bool)) (low, high int64) {
 	low, high = 1, correlate.NoMax
 	if !node.IsSet() {
@@ -422,7 +424,8 @@ func parseNanoseconds(text string) (int64, bool) {
 	return int64(length), err == nil && length >= 0
 }
 
-// parseLength reads a length of time from low to high. Without a value it is missing, or otherwise where that is not 0.
+// parseLength reads a length of time from low to high. Without a value it is missing, or otherwise where that
+// is not 0.
 func parseLength(node config.Node, key string, value config.Node, otherwise, low, high time.Duration) time.Duration {
 	if !value.IsSet() {
 		if otherwise == 0 {

@@ -69,8 +69,8 @@ type Rule struct {
 	// its datasets.
 	Indexed bool
 
-	// Correlation is what the rule looks for in the events of a group, of a correlation rule; else nil. Such a rule has
-	// no condition of its own.
+	// Correlation is what the rule looks for in the events of a group, of a correlation rule; else nil. Such
+	// a rule has no condition of its own.
 	Correlation *correlate.Rule
 
 	// The compiled forms of Group, Alert, When, Exceptions and Datasets.
@@ -82,8 +82,8 @@ type Rule struct {
 
 	shipped        bool
 	conditions     []*Rule  // of a correlation rule: those of its steps
-	references     []string // of a correlation rule: ids of the rules that its steps refer to
-	signals        []*step  // the steps that an event is a signal of if it matches
+	referredRules  []string // of a correlation rule: ids of the rules that its steps refer to
+	signalSteps    []*step  // the steps that an event is a signal of if it matches
 	isStep         bool     // the condition of a step: its matches are signals only
 	exceptionSlots []int    // slots that exceptions read and when does not
 

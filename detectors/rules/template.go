@@ -17,8 +17,8 @@ const (
 	maxGroupBytes = 256
 )
 
-// A template is the text of an alert. Each part is plain text, a field, or, where the author has written none, a field
-// behind its name, which is left out if the event has no value.
+// A template is the text of an alert. Each part is plain text, a field, or, where the author has written
+// none, a field behind its name, which is left out if the event has no value.
 type template []templatePart
 
 type templatePart struct {
@@ -115,10 +115,11 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 }
 
 // groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
-// of the names and values of fields, or else it is the container or host. Different values have different groups. A group
-// that is too long is cut and ends with a hash of the whole.
+// of the names and values of fields, or else it is the container or host. Different values have different
+// groups. A group that is too long is cut and ends with a hash of the whole.
 //
-// names are the names of the fields in the group: those of the first step where a step of a correlation rule has other fields.
+// names are the names of the fields in the group: those of the first step where a step of a correlation rule
+// has other fields.
 func groupOf(fields []*pipeline.Field, names []string, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return event.OwnerGroup()

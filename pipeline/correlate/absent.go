@@ -8,7 +8,8 @@ const (
 	stepExpected  = 1 // by what
 )
 
-// maxExpecting bounds the events of a group that wait for what must follow them; of more, the oldest ones are kept.
+// maxExpecting bounds the events of a group that wait for what must follow them; of more, the oldest ones are
+// kept.
 const maxExpecting = 32
 
 // An absence is the state of Absent.
@@ -44,7 +45,8 @@ func (a *absence) passDeadline(f *Fold, g *group, at int64) {
 	}
 }
 
-// nextDeadline returns the time behind the window of the oldest event: what ends with the window still follows in time.
+// nextDeadline returns the time behind the window of the oldest event: what ends with the window still
+// follows in time.
 func (a *absence) nextDeadline(r *Rule) int64 {
 	if len(a.expecting) == 0 {
 		return 0

@@ -1,28 +1,28 @@
-// Package correlate evaluates correlation rules, which look at several events: ten failed logins within a minute, a
-// scan and then a call back, a request that nothing answers.
+// Package correlate evaluates correlation rules, which look at several events: ten failed logins within a
+// minute, a scan and then a call back, a request that nothing answers.
 //
-// A correlation rule has steps. An event that matches a step is a Signal. A Fold takes the signals of some groups,
-// keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule is fulfilled.
-// detectors/rules makes the rules and the signals. Replay and the cases of rules own a Fold each; the engine does not
-// evaluate these rules yet.
+// A correlation rule has steps. An event that matches a step is a Signal. A Fold takes the signals of some
+// groups, keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule
+// is fulfilled. detectors/rules makes the rules and the signals. Replay and the cases of rules own a Fold
+// each; the engine does not evaluate these rules yet.
 //
 // # Time
 //
-// A signal has the time at which its event began and the time at which it ended. A Fold adds signals to their groups
-// in the order in which their events ended: an event is only known when it is over, and events of one group that ended
-// at about the same time may come from several collectors and partitions in any order. So signals wait until the
-// watermark has passed their end. The owner of the Fold moves the watermark (Advance), and states with it that all
-// signals before it have been added. A signal that comes later all the same is added at once, as if it had ended at
-// the watermark.
+// A signal has the time at which its event began and the time at which it ended. A Fold adds signals to their
+// groups in the order in which their events ended: an event is only known when it is over, and events of one
+// group that ended at about the same time may come from several collectors and partitions in any order. So
+// signals wait until the watermark has passed their end. The owner of the Fold moves the watermark (Advance),
+// and states with it that all signals before it have been added. A signal that comes later all the same is
+// added at once, as if it had ended at the watermark.
 //
-// Everything that a Fold returns follows from the signals, their order by end, and the watermarks at which late ones
-// came. It reads no clock.
+// Everything that a Fold returns follows from the signals, their order by end, and the watermarks at which
+// late ones came. It reads no clock.
 //
 // # State
 //
-// What a group needs is bounded, and nothing is kept longer than Rule.Memory. A Fold that begins empty at any place of
-// the signals returns the same matches as one that has all of them, from Rule.Memory behind that place on, except for
-// groups that reached a bound.
+// What a group needs is bounded, and nothing is kept longer than Rule.Memory. A Fold that begins empty at any
+// place of the signals returns the same matches as one that has all of them, from Rule.Memory behind that
+// place on, except for groups that reached a bound.
 //
 //	window.go      count, distinct and sum over a sliding or a tumbling window
 //	sequence.go    steps one after the other, or in any order
@@ -58,20 +58,20 @@ type Rule struct {
 	Kind        Kind
 	Within      time.Duration // the window; 0 for FirstSeen and Interval
 
-	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at most Max.
-	// With a Max windows are tumbling: they begin at multiples of Within, and each is evaluated at its end. Without one
-	// (NoMax) the window is the one that ends with each signal.
+	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at
+	// most Max. With a Max windows are tumbling: they begin at multiples of Within, and each is evaluated at
+	// its end. Without one (NoMax) the window is the one that ends with each signal.
 	Min, Max int64
 
 	Steps   []Step // two or more for Sequence, two for Absent, else one
 	Ordered bool   // the steps of a Sequence follow each other in the order of Steps
 
-	// Of FirstSeen: for as long as Baseline from its first signal on, the values of a group are only learned. A value
-	// that does not come for as long as ExpireAfter is new again.
+	// Of FirstSeen: for as long as Baseline from its first signal on, the values of a group are only learned.
+	// A value that does not come for as long as ExpireAfter is new again.
 	Baseline, ExpireAfter time.Duration
 
-	// Of Interval: how many contacts there must be, the bounds of the median distance between two of them, and how far a
-	// distance may differ from the median, as a part of it.
+	// Of Interval: how many contacts there must be, the bounds of the median distance between two of them,
+	// and how far a distance may differ from the median, as a part of it.
 	Contacts    int
 	MinInterval time.Duration
 	MaxInterval time.Duration

@@ -254,7 +254,8 @@ func TestRulesThatStayKeepTheirWindows(t *testing.T) {
 	}
 }
 
-// TestGroupsAreBounded: the group whose last signal is the longest ago is given up, first one of the rule that has too many.
+// TestGroupsAreBounded: the group whose last signal is the longest ago is given up, first one of the rule
+// that has too many.
 func TestGroupsAreBounded(t *testing.T) {
 	first, other := rule(correlate.Count, time.Hour, 1), rule(correlate.Count, time.Hour, 1)
 	first.Min, other.Min, other.ID = 2, 2, "other"
@@ -312,7 +313,8 @@ func TestGroupsThatAreGoneLeaveNothing(t *testing.T) {
 	}
 }
 
-// TestSumThatIsCutMatchesAgain: it is cut at NoMax, and right again once the large numbers have left the window.
+// TestSumThatIsCutMatchesAgain: it is cut at NoMax, and right again once the large numbers have left the
+// window.
 func TestSumThatIsCutMatchesAgain(t *testing.T) {
 	r := rule(correlate.Sum, 10*time.Second, 1)
 	r.Min = 1000
@@ -399,7 +401,8 @@ func TestFloodHidesNoSequence(t *testing.T) {
 	check(t, fold(r, append(signals, signal(2, 600))...), "600 3 [1-600] 0:1 1:5 2:600")
 }
 
-// TestOrderOfArrivalDoesNotMatter: signals that come in any order before the watermark passes them have the same matches.
+// TestOrderOfArrivalDoesNotMatter: signals that come in any order before the watermark passes them have the
+// same matches.
 func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 	for seed := range uint64(300) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -426,7 +429,8 @@ func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
 	}
 }
 
-// TestFoldThatBeginsLaterAgrees: a fold that lacks what is older than Rule.Memory has the same matches from there on.
+// TestFoldThatBeginsLaterAgrees: a fold that lacks what is older than Rule.Memory has the same matches from
+// there on.
 func TestFoldThatBeginsLaterAgrees(t *testing.T) {
 	for seed := range uint64(300) {
 		r, signals := randomCase(rand.New(rand.NewPCG(seed, 2)))

@@ -8,7 +8,8 @@ type firstSeen struct {
 	last  int64
 }
 
-// sweepAt is the number of values of a rule at which those that are no longer remembered are removed for the first time.
+// sweepAt is the number of values of a rule at which those that are no longer remembered are removed for the
+// first time.
 const sweepAt = 1 << 16
 
 func (n *firstSeen) addSignal(f *Fold, g *group, s *Signal, at int64) {
@@ -33,7 +34,8 @@ func (n *firstSeen) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	f.addMatch(g, Match{At: at, Count: 1, First: s.Start, Last: s.Start, Text: s.Text, Events: []Event{{s.Step, s.Start, s.Event}}})
 }
 
-// passDeadline ends a group without a signal for as long as its values are remembered: the next one is of a new group.
+// passDeadline ends a group without a signal for as long as its values are remembered: the next one is of a
+// new group.
 func (n *firstSeen) passDeadline(*Fold, *group, int64) { *n = firstSeen{} }
 
 func (n *firstSeen) nextDeadline(r *Rule) int64 {
@@ -49,8 +51,8 @@ type seenValues struct {
 	sweep int              // the number of values at which old ones are removed
 }
 
-// removeOld removes the values that were there before a time. Of more than limit values it removes as many as are too many, and a
-// sixteenth of limit more, so that it is called rarely. It returns the number of these.
+// removeOld removes the values that were there before a time. Of more than limit values it removes as many as
+// are too many, and a sixteenth of limit more, so that it is called rarely. It returns the number of these.
 func (k *seenValues) removeOld(before int64, limit int) (evicted uint64) {
 	for key, last := range k.last {
 		if last < before {

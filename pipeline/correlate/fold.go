@@ -76,7 +76,8 @@ func New(rules []*Rule, limits Limits) *Fold {
 	return f
 }
 
-// SetRules replaces the rules. The windows of a rule that has the same version as before stay, those of the others end.
+// SetRules replaces the rules. The windows of a rule that has the same version as before stay, those of the
+// others end.
 func (f *Fold) SetRules(rules []*Rule) {
 	before := f.rules
 	f.rules = make(map[string]*Rule, len(rules))
@@ -125,8 +126,8 @@ func (f *Fold) Add(s Signal) {
 	}
 }
 
-// Advance moves the watermark: all signals that ended before it have been added. It returns the matches since the last
-// call, in the order in which they were fulfilled.
+// Advance moves the watermark: all signals that ended before it have been added. It returns the matches since
+// the last call, in the order in which they were fulfilled.
 func (f *Fold) Advance(watermark int64) []Match {
 	for len(f.waiting) > 0 && f.waiting[0].End < watermark {
 		s := heap.Pop(&f.waiting).(*Signal)
@@ -165,8 +166,8 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 	f.setDeadline(g)
 }
 
-// openGroup returns a new group. Where a limit is reached, the group of the rule with the oldest last signal is evicted; where the
-// groups of all rules are too many, that of the rule with the most groups.
+// openGroup returns a new group. Where a limit is reached, the group of the rule with the oldest last signal
+// is evicted; where the groups of all rules are too many, that of the rule with the most groups.
 func (f *Fold) openGroup(rule *Rule, name string) *group {
 	recent := f.recent[rule.ID]
 	if recent == nil {
@@ -234,7 +235,8 @@ func (f *Fold) setDeadline(g *group) {
 	}
 }
 
-// passDeadlines calls passDeadline for each deadline up to at: all signals that ended before it have been added.
+// passDeadlines calls passDeadline for each deadline up to at: all signals that ended before it have been
+// added.
 func (f *Fold) passDeadlines(at int64) {
 	for len(f.deadlines) > 0 && f.deadlines[0].deadline <= at {
 		g := f.deadlines[0]
@@ -275,8 +277,8 @@ func compareSignals(a, b *Signal) int {
 	)
 }
 
-// A deadlineHeap has the group with the earliest deadline in front; those with the same one are ordered by rule and name, so that
-// the order of matches does not depend on that of signals.
+// A deadlineHeap has the group with the earliest deadline in front; those with the same one are ordered by
+// rule and name, so that the order of matches does not depend on that of signals.
 type deadlineHeap []*group
 
 func (h deadlineHeap) Len() int { return len(h) }

@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// contacts is the state of Interval: the latest contacts of a group. Signals that follow each other faster than half of the shortest
-// interval are one contact: a program that reports home often sends several requests at once.
+// contacts is the state of Interval: the latest contacts of a group. Signals that follow each other faster
+// than half of the shortest interval are one contact: a program that reports home often sends several
+// requests at once.
 type contacts struct {
 	times  []int64 // end of the first signal of each contact, at most Rule.Contacts
 	events []Event // of the first signal of each
@@ -14,10 +15,12 @@ type contacts struct {
 	last   int64   // the latest signal
 }
 
-// maxGap is the longest distance between two contacts of one series, as a multiple of MaxInterval: one may be lost.
+// maxGap is the longest distance between two contacts of one series, as a multiple of MaxInterval: one may be
+// lost.
 const maxGap = 2
 
-// allowedIrregular returns how many of a number of distances may be irregular: a lost contact makes one of them longer.
+// allowedIrregular returns how many of a number of distances may be irregular: a lost contact makes one of
+// them longer.
 func allowedIrregular(distances int) int { return max(1, distances/10) }
 
 func (c *contacts) addSignal(f *Fold, g *group, s *Signal, at int64) {

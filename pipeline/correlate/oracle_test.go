@@ -11,7 +11,8 @@ import (
 	"tidegate/pipeline/correlate"
 )
 
-// TestFoldAgreesWithANaiveProgram: the naive program looks at all signals for each signal, and shares no code with Fold.
+// TestFoldAgreesWithANaiveProgram: the naive program looks at all signals for each signal, and shares no code
+// with Fold.
 func TestFoldAgreesWithANaiveProgram(t *testing.T) {
 	compared := map[correlate.Kind]int{}
 	for seed := range uint64(2000) {
@@ -50,7 +51,8 @@ func TestFoldAgreesWithANaiveProgram(t *testing.T) {
 	}
 }
 
-// windowIsFull reports whether the window that ends with the second of signal i has enough signals, values or sum.
+// windowIsFull reports whether the window that ends with the second of signal i has enough signals, values or
+// sum.
 func windowIsFull(r *correlate.Rule, signals []correlate.Signal, i int) bool {
 	values, sum, count := map[int64]bool{}, int64(0), int64(0)
 	for _, s := range signals[:i+1] {

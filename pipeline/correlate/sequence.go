@@ -6,12 +6,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// maxPerStep bounds the events that a group keeps for each step of a sequence. Of more, one in the middle is dropped: a
-// flood of events of one step removes neither the one that began a sequence before it nor the one that ends it.
+// maxPerStep bounds the events that a group keeps for each step of a sequence. Of more, one in the middle is
+// dropped: a flood of events of one step removes neither the one that began a sequence before it nor the one
+// that ends it.
 const maxPerStep = 32
 
-// A sequence is the state of Sequence. The events of a step are compared by when they began, because a request that makes a
-// container call back may end after the connection that it caused.
+// A sequence is the state of Sequence. The events of a step are compared by when they began, because a
+// request that makes a container call back may end after the connection that it caused.
 type sequence struct {
 	steps [][]Signal               // by step, ordered by Start
 	fresh map[pipeline.ID]struct{} // the events that belong to no match yet
@@ -66,8 +67,8 @@ func (q *sequence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	f.addMatch(g, m)
 }
 
-// expire removes the events that can belong to no sequence with an event that ends at the time at or later, and is no
-// longer than the window.
+// expire removes the events that can belong to no sequence with an event that ends at the time at or later,
+// and is no longer than the window.
 func (q *sequence) expire(r *Rule, at int64) {
 	oldest := at - 2*int64(r.Within)
 	for i, events := range q.steps {
@@ -104,8 +105,9 @@ type link struct {
 
 // findInOrder returns the events of a sequence that s belongs to, one for each step, or nil.
 //
-// For every event of a step it finds the latest event of the step before that may stand in front of it. The latest one
-// is the best one: it is the nearest, and its own sequence begins no earlier than those of the others.
+// For every event of a step it finds the latest event of the step before that may stand in front of it. The
+// latest one is the best one: it is the nearest, and its own sequence begins no earlier than those of the
+// others.
 func (q *sequence) findInOrder(r *Rule, s *Signal) []Signal {
 	var steps [][]Signal // without those that must not occur
 	var links [][]link
@@ -155,8 +157,8 @@ func (q *sequence) findInOrder(r *Rule, s *Signal) []Signal {
 	return nil
 }
 
-// linkTo returns the best sequence that ends with e, an event of step. previous are the events of the step before it, and
-// links their sequences.
+// linkTo returns the best sequence that ends with e, an event of step. previous are the events of the step
+// before it, and links their sequences.
 func (q *sequence) linkTo(e *Signal, step Step, previous []Signal, links []link, before []int, until []Signal) link {
 	for p := len(previous) - 1; p >= 0; p-- {
 		candidate := &previous[p]
@@ -186,7 +188,8 @@ func liesBetween(events []Signal, from, to *Signal) bool {
 	})
 }
 
-// findInAnyOrder returns an event of each step, of which s is one and which are different events, within the window, or nil.
+// findInAnyOrder returns an event of each step, of which s is one and which are different events, within the
+// window, or nil.
 func (q *sequence) findInAnyOrder(r *Rule, s *Signal) []Signal {
 	// Every window that holds s and begins with an event.
 	var begins []int64
@@ -229,7 +232,8 @@ func (q *sequence) chooseWithin(r *Rule, s *Signal, begin int64) []Signal {
 				return true
 			}
 			chain = chain[:len(chain)-1]
-			// An event is in the way of at most one other step, so as many others as there are steps are enough.
+			// An event is in the way of at most one other step, so as many others as there are steps are
+			// enough.
 			if tried++; tried > len(r.Steps) {
 				break
 			}

@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// slotsPerWindow is the largest number of slots into which a sliding window is divided. Times are counted in whole
-// slots, so that a group costs the same however many signals it has.
+// slotsPerWindow is the largest number of slots into which a sliding window is divided. Times are counted in
+// whole slots, so that a group costs the same however many signals it has.
 const slotsPerWindow = 600
 
-// slotLength returns the length of a slot: a second, or of a longer window the 600th part, rounded up to whole seconds.
+// slotLength returns the length of a slot: a second, or of a longer window the 600th part, rounded up to
+// whole seconds.
 func slotLength(within time.Duration) int64 {
 	seconds := int64((within + time.Second - 1) / time.Second)
 	return max(1, (seconds+slotsPerWindow-1)/slotsPerWindow) * int64(time.Second)
 }
 
-// A slidingWindow is the state of Count, Distinct and Sum without an upper bound. After each signal the window that ends
-// with its slot is evaluated. A signal is counted in one match.
+// A slidingWindow is the state of Count, Distinct and Sum without an upper bound. After each signal the
+// window that ends with its slot is evaluated. A signal is counted in one match.
 type slidingWindow struct {
 	slots  []slot
 	total  int64        // of the slots: signals, or their sum
@@ -84,8 +85,8 @@ func (w *slidingWindow) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	f.addMatch(g, m)
 }
 
-// addValue notes that a value was there, and returns the number of values in the window, at most Min: only the Min
-// values that were there last can decide.
+// addValue notes that a value was there, and returns the number of values in the window, at most Min: only
+// the Min values that were there last can decide.
 func (w *slidingWindow) addValue(r *Rule, value, number int64) int64 {
 	if i := slices.IndexFunc(w.values, func(v slotValue) bool { return v.value == value }); i >= 0 {
 		w.values = slices.Delete(w.values, i, i+1)
@@ -134,9 +135,9 @@ func saturatingAdd(a, b int64) int64 {
 	return a + b
 }
 
-// A tumblingWindow is the state of Count, Distinct and Sum with an upper bound. Windows begin at multiples of Within, and
-// each is evaluated at its end. The window behind the last one with a signal is evaluated too: to have none may be what
-// the rule looks for.
+// A tumblingWindow is the state of Count, Distinct and Sum with an upper bound. Windows begin at multiples of
+// Within, and each is evaluated at its end. The window behind the last one with a signal is evaluated too: to
+// have none may be what the rule looks for.
 type tumblingWindow struct {
 	number      int64 // of the window: its begin / Within
 	total       int64

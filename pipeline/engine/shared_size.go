@@ -8,8 +8,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// Events refer to the containers and the host of their batch by index, in two bytes. Each row and each alert has them
-// anew, so they are measured once for each event.
+// Events refer to the containers and the host of their batch by index, in two bytes. Each row and each alert
+// has them anew, so they are measured once for each event.
 
 // A fieldRole is what a field means for the size of what events share.
 type fieldRole uint8
@@ -93,7 +93,8 @@ func (s *sharedSize) release(size *batchSize) {
 	sharedSizes.Put(s)
 }
 
-// labelOverhead is what a label takes as columns, at most, beyond its encoding: the key is a number of a dictionary.
+// labelOverhead is what a label takes as columns, at most, beyond its encoding: the key is a number of a
+// dictionary.
 const labelOverhead = 4
 
 var labelsField = (&pipeline.Container{}).ProtoReflect().Descriptor().Fields().ByName("labels").Number()

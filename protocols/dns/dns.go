@@ -48,12 +48,12 @@ var Protocol = protocols.Protocol{
 	New:     func() protocols.Parser { return &parser{} },
 }
 
-// multicastPorts are the ports of protocols that have the format of DNS and ask by multicast: mDNS (RFC 6762), LLMNR (RFC 4795),
-// NetBIOS names (RFC 1002).
+// multicastPorts are the ports of protocols that have the format of DNS and ask by multicast: mDNS (RFC
+// 6762), LLMNR (RFC 4795), NetBIOS names (RFC 1002).
 var multicastPorts = []uint16{5353, 5355, 137}
 
-// isMulticast reports whether packets to server are mDNS or LLMNR. A query to one host is DNS whatever the port: servers listen on
-// port 5353 too.
+// isMulticast reports whether packets to server are mDNS or LLMNR. A query to one host is DNS whatever the
+// port: servers listen on port 5353 too.
 func isMulticast(server netip.AddrPort) bool { return server.Addr().Unmap().IsMulticast() }
 
 // detect matches a datagram or the front of a stream. The two cannot be confused: the two bytes of length in
@@ -92,8 +92,8 @@ func isDatagram(data []byte) bool {
 	return off == len(data)
 }
 
-// isReadable reports whether data begins with a header that announces questions or records, and no more than fit,
-// whatever they are. On the port of DNS that is enough for an event.
+// isReadable reports whether data begins with a header that announces questions or records, and no more than
+// fit, whatever they are. On the port of DNS that is enough for an event.
 func isReadable(data []byte) bool {
 	if len(data) < headerSize {
 		return false
@@ -102,8 +102,8 @@ func isReadable(data []byte) bool {
 	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= len(data)
 }
 
-// isReadableStream reports whether data begins with a length and a message of that length that is readable by its
-// header, or with the front of one. data has the length.
+// isReadableStream reports whether data begins with a length and a message of that length that is readable by
+// its header, or with the front of one. data has the length.
 func isReadableStream(data []byte) bool {
 	length, message := int(binary.BigEndian.Uint16(data)), data[2:]
 	switch {
@@ -119,8 +119,8 @@ func isReadableStream(data []byte) bool {
 	return questions+records > 0 && headerSize+questions*minQuestion+records*minRecord <= length
 }
 
-// isMessageFront reports whether data can be the front of a message of length bytes: ordinary flags, one or more
-// questions, no more records than fit, and questions that are well formed as far as they have come.
+// isMessageFront reports whether data can be the front of a message of length bytes: ordinary flags, one or
+// more questions, no more records than fit, and questions that are well formed as far as they have come.
 func isMessageFront(data []byte, length int) bool {
 	if length < headerSize+minQuestion || len(data) >= 4 && !isPlausibleFlags(binary.BigEndian.Uint16(data[2:])) {
 		return false

@@ -70,7 +70,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		if !p.rolesKnown && !p.conn.Info().MidStream && p.onPort() {
 			p.framed = true // the connection begins here
 		}
-		// Servers skip a short message. An empty one, at which they end the connection, is more likely another protocol.
+		// Servers skip a short message. An empty one, at which they end the connection, is more likely
+		// another protocol.
 		if size < 2+headerSize && (!p.framed || size == 2 && !p.rolesKnown) {
 			return 0, errShort
 		}
@@ -117,7 +118,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return size, nil
 }
 
-// Of NetBIOS names (RFC 1002 section 4.2): the port of their servers, the types NB and NBSTAT, and the length of an encoded name.
+// Of NetBIOS names (RFC 1002 section 4.2): the port of their servers, the types NB and NBSTAT, and the length
+// of an encoded name.
 const (
 	netBIOSPort   = 137
 	netBIOSName   = 32
@@ -125,8 +127,8 @@ const (
 	netBIOSLength = 32
 )
 
-// isNetBIOS reports whether the message is about a NetBIOS name: one label, in which each half of a byte is a letter
-// from A to P. An answer has no question (RFC 1002 section 4.2.13).
+// isNetBIOS reports whether the message is about a NetBIOS name: one label, in which each half of a byte is a
+// letter from A to P. An answer has no question (RFC 1002 section 4.2.13).
 func (p *parser) isNetBIOS() bool {
 	if !p.udp || p.conn.Info().Server.Port() != netBIOSPort {
 		return false

@@ -10,15 +10,16 @@ import (
 	"tidegate/protocols"
 )
 
-// Datagrams is memcached's text protocol over UDP. A datagram begins with a header of eight bytes: the id of the request,
-// the number of the datagram within its message, the number of datagrams of the message, and two bytes that are reserved.
+// Datagrams is memcached's text protocol over UDP. A datagram begins with a header of eight bytes: the id of
+// the request, the number of the datagram within its message, the number of datagrams of the message, and two
+// bytes that are reserved.
 //
-// A request is one datagram with one or more commands, each of which is an event. Its reply is one message or several,
-// one after the other, as a server sends the values of more than one key. The datagrams are read in the order of their
-// numbers. One that comes before its turn is held, within bounds. If one is lost, the reply is not read any further, and
-// its event is partial; the bytes of all its datagrams count all the same, so that a reply that is far larger than its
-// request is seen. A reply without a request, as it comes to a host whose address was forged, is a partial event without
-// a command.
+// A request is one datagram with one or more commands, each of which is an event. Its reply is one message or
+// several, one after the other, as a server sends the values of more than one key. The datagrams are read in
+// the order of their numbers. One that comes before its turn is held, within bounds. If one is lost, the
+// reply is not read any further, and its event is partial; the bytes of all its datagrams count all the same,
+// so that a reply that is far larger than its request is seen. A reply without a request, as it comes to a
+// host whose address was forged, is a partial event without a command.
 var Datagrams = protocols.Protocol{
 	Name:    Protocol.Name,
 	Dataset: Protocol.Dataset,
@@ -93,7 +94,8 @@ func detectDatagram(_ protocols.Dir, data []byte) protocols.Match {
 	return max(d.matchRequest(), d.matchReply(data))
 }
 
-// matchRequest matches a request. The server reads no request of more than one datagram, and looks at no other field.
+// matchRequest matches a request. The server reads no request of more than one datagram, and looks at no
+// other field.
 func (d *datagram) matchRequest() protocols.Match {
 	if d.total != 1 {
 		return protocols.No
@@ -161,7 +163,8 @@ func (p *datagramParser) Parse(dir protocols.Dir, data []byte, at int64) (int, e
 	return len(data), p.readRequest(d, at)
 }
 
-// readRequest reads the commands of a datagram. Data that is not in it may be in the next one, which is read alone.
+// readRequest reads the commands of a datagram. Data that is not in it may be in the next one, which is read
+// alone.
 func (p *datagramParser) readRequest(d datagram, at int64) error {
 	size := datagramHeader
 	for number, rest := uint64(0), d.payload; len(rest) > 0; number++ {
@@ -334,8 +337,8 @@ func (p *datagramParser) readPayload(i int, payload []byte) {
 	}
 }
 
-// finish marks the request at i as answered. The commands of one datagram are emitted once all of them are answered:
-// if the reply to one is lost, those behind it are paired with others.
+// finish marks the request at i as answered. The commands of one datagram are emitted once all of them are
+// answered: if the reply to one is lost, those behind it are paired with others.
 func (p *datagramParser) finish(i int) {
 	w := &p.waiting[i]
 	w.done = true

@@ -32,10 +32,11 @@ var bufferSizes = [...]int{256 << 10, 64 << 10, 16 << 10, 4 << 10}
 // enough to go on when all others wait.
 const maxOverdrafts = 2
 
-// descriptorLimit returns the process's limit of open files minus reservedDescriptors, at least 64.
+// descriptorLimit returns the process's limit of open files minus reservedDescriptors, at least 64. Getrlimit fails only
+// for an invalid argument.
 func descriptorLimit() int64 {
 	var limit unix.Rlimit
-	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) // it has no reason to fail
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
 	return max(64, min(int64(limit.Cur), 1<<20)-reservedDescriptors)
 }
 

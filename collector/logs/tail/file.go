@@ -48,7 +48,8 @@ type file struct {
 	sampled    []byte // the bytes of sample
 	skipped    bool   // a compressed file that is not read, because of Config.NotBefore
 
-	// Guarded by Tailer.mu. A released file has no descriptor, because descriptors are short (descriptors.go).
+	// Guarded by Tailer.mu. A released file has no descriptor, because descriptors are short
+	// (descriptors.go).
 	released bool
 	inode    uint64
 	lastSize int64 // when it was looked at last
@@ -111,12 +112,12 @@ func (f *file) closeProducer(keep bool) {
 	}
 }
 
-// maxSample is the number of bytes in a sample of a file, where it has so many. If the bytes differ later, the file was
-// truncated in place, or is another one.
+// maxSample is the number of bytes in a sample of a file, where it has so many. If the bytes differ later,
+// the file was truncated in place, or is another one.
 const maxSample = 256
 
-// extendSample moves the sample to the last bytes before end. b has been read, and ends there; the bytes before it are those of
-// the sample so far, if that ends where b begins. An empty b changes nothing.
+// extendSample moves the sample to the last bytes before end. b has been read, and ends there; the bytes
+// before it are those of the sample so far, if that ends where b begins. An empty b changes nothing.
 func (f *file) extendSample(b []byte, end int64) {
 	if len(b) == 0 {
 		return
@@ -128,7 +129,13 @@ func (f *file) extendSample(b []byte, end int64) {
 	}
 	kept := f.sampled[max(0, len(f.sampled)+len(b)-maxSample):]
 	f.sampled = append(f.sampled[:copy(f.sampled, kept)], b...)
-	f.sample = collector.Sample{Start: end - int64(len(f.sampled)), Size: len(f.sampled), Hash: xxh3.Hash(f.sampled)}
+	f.sample = collector.Sample{Start: end - int64(len(f.sampled)), Size: len(f.sampled), Hash: f.sampleHash(f.sampled)}
+}
+
+// sampleHash returns the hash of bytes of f, which depends on its first record: files whose lines are the
+// same further on differ.
+func (f *file) sampleHash(b []byte) uint64 {
+	return xxh3.HashSeed(b, binary.BigEndian.Uint64(f.firstRecord[:]))
 }
 
 // hasSample reports whether f has the bytes of a sample. A file has a sample of no bytes.
@@ -138,7 +145,7 @@ func (f *file) hasSample(sample collector.Sample) bool {
 		return sample.Size == 0
 	}
 	n, _ := f.readAt(buf[:sample.Size], sample.Start)
-	return n == sample.Size && xxh3.Hash(buf[:n]) == sample.Hash
+	return n == sample.Size && f.sampleHash(buf[:n]) == sample.Hash
 }
 
 // resample reads the bytes before the offset again and sets the sample to them.
@@ -167,7 +174,7 @@ func (f *file) isTruncated() bool {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return xxh3.Hash(data[:size]) != f.sample.Hash && f.sample.Size > 0
+	return f.sampleHash(data[:size]) != f.sample.Hash && f.sample.Size > 0
 }
 
 // isCopyOf reports whether f, which may be compressed, is a copy of original: it begins with the same record

@@ -97,9 +97,10 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 
 // openProducer returns the producer of f and sets f.id, which is part of the producer's name. t.mu is held.
 //
-// If the first record is not unique, f may have one of several identities: those of candidateIDs, and any other of the log, since
-// its handle has changed if it was compressed or copied. openProducer chooses one whose checkpoint is of f (storedIdentity). If
-// there is none, f is new and gets the last of candidateIDs that is free: no open file has it, and it has no checkpoint.
+// If the first record is not unique, f may have one of several identities: those of candidateIDs, and any
+// other of the log, since its handle has changed if it was compressed or copied. openProducer chooses one
+// whose checkpoint is of f (storedIdentity). If there is none, f is new and gets the last of candidateIDs
+// that is free: no open file has it, and it has no checkpoint.
 //
 // Example: three text files of a log begin with the same line, whose identity is H. H+a is H with the handle
 // of file a. Files a and b existed when an earlier process ran; c is new, and b was compressed meanwhile.
@@ -129,8 +130,8 @@ func (t *Tailer) isTaken(id Identity) bool {
 	return slices.ContainsFunc(t.files, func(other *file) bool { return other.producer != nil && other.id == id })
 }
 
-// storedIdentity returns the identity under which f has a checkpoint: that of the last one whose bytes f has. A file of which
-// only the first record was read has a sample that all of them have. f is open, and its first record is not unique. t.mu is held.
+// storedIdentity returns the identity of the furthest checkpoint whose sample f has. f is open and its first
+// record is not unique. t.mu is held.
 func (t *Tailer) storedIdentity(f *file) (id Identity, stored bool) {
 	last := int64(-1)
 	prefix := producerPrefix + t.log.ID + "/"
@@ -139,6 +140,8 @@ func (t *Tailer) storedIdentity(f *file) (id Identity, stored bool) {
 		if !ok || t.isTaken(candidate) {
 			continue
 		}
+		// All files have the sample of one of which only the first record was read: the furthest checkpoint
+		// decides.
 		if end, ok := t.checkpointOf(f, candidate); ok && end > last {
 			id, last, stored = candidate, end, true
 		}
@@ -146,8 +149,9 @@ func (t *Tailer) storedIdentity(f *file) (id Identity, stored bool) {
 	return id, stored
 }
 
-// checkpointOf returns the end of the checkpoint under an identity that no open file has, if f has the bytes that were read by
-// then. A checkpoint of an earlier version has no sample of them: it is of f if it is within f, and f has the same first record.
+// checkpointOf returns the end of the checkpoint under an identity that no open file has, if f has the bytes
+// that were read by then. A checkpoint of an earlier version has no sample of them: it is of f if it is
+// within f, and f has the same first record.
 func (t *Tailer) checkpointOf(f *file, id Identity) (end int64, ok bool) {
 	producer := t.group.ship.File(t.producerName(id))
 	checkpoint, isStored := producer.Resume()

@@ -87,8 +87,9 @@ func (t *Tailer) hasNoFiles() bool {
 	return len(t.files) == 0 && !t.rescanNeeded
 }
 
-// closeFiles closes the remaining files after the tailer's goroutine has returned. Their checkpoints are kept while the folder
-// exists: a file without a name may have been compressed or moved a moment ago. The next process prunes those of which it finds no file.
+// closeFiles closes the remaining files after the tailer's goroutine has returned. Their checkpoints are kept
+// while the folder exists: a file without a name may have been compressed or moved a moment ago. The next
+// process prunes those of which it finds no file.
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,8 +137,8 @@ func (t *Tailer) readLoop(ctx context.Context) {
 	t.drainUnlinked(ctx)
 }
 
-// drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them. What is
-// left after DrainTimeout is lost, and countUnread counts it.
+// drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them. What
+// is left after DrainTimeout is lost, and countUnread counts it.
 func (t *Tailer) drainUnlinked(ctx context.Context) {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.group.cfg.DrainTimeout)
 	defer cancel()
@@ -158,8 +159,8 @@ func (t *Tailer) drainUnlinked(ctx context.Context) {
 	}
 }
 
-// countUnread counts the bytes that no later process can read: what is left of the files without a name, which
-// are about to be closed, and their incomplete lines. t.mu is held, and the reader has returned.
+// countUnread counts the bytes that no later process can read: what is left of the files without a name,
+// which are about to be closed, and their incomplete lines. t.mu is held, and the reader has returned.
 func (t *Tailer) countUnread() {
 	if t.handler.State().Excluded {
 		return
