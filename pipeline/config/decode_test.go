@@ -75,6 +75,7 @@ func TestDecodeNamesThePlaceAndTheNearestKey(t *testing.T) {
 	check("tls:\n  ca: ca.pem\n", `f.yaml:2:3: tls.ca: unknown key`)
 	check("kafka: [1\n", `f.yaml:1:`)
 	check("kafka: {count: 1}\n---\nkafka: {count: 2}\n", `f.yaml:3:1: a second document in one file is not supported`)
+	check("kafka:\n  count: >= 5\n", `f.yaml:2:10: not YAML: invalid header option: "= 5": a value that begins with > or | stands between quotes`)
 	check("kafka:\n  count: 1\n  count: 2\n", `f.yaml:3:3: not YAML: mapping key "count" already defined`)
 	check("kafka: {name: \"\xff\"}", `f.yaml: file is not UTF-8 text`)
 	check(strings.Repeat("[", 100), `f.yaml:1:33: nested too deeply`)

@@ -221,7 +221,11 @@ func (d *Document) addSyntaxError(err error) {
 	if t := syntax.GetToken(); t != nil && t.Position != nil {
 		at = Position{t.Position.Line, t.Position.Column}
 	}
-	d.AddError(at, "", "not YAML: %s", strings.TrimSpace(syntax.GetMessage()))
+	message := strings.TrimSpace(syntax.GetMessage())
+	if strings.HasPrefix(message, "invalid header option") { // such as count: >= 10
+		message += ": a value that begins with > or | stands between quotes"
+	}
+	d.AddError(at, "", "not YAML: %s", message)
 }
 
 // Aliases returns where the file uses aliases or merge keys, for readers that do not support them.
