@@ -275,7 +275,7 @@ func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
 	_, _ = RunTests(&out, set, false)
 	for _, want := range []string{
 		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n",
-		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group\n",
+		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group; the match 1s behind the begin of the first event has 2 events\n",
 		"few: case 1: expected a match, but the rule did not match: 3 events in 1 group, at most 2 of one group within 1m\n",
 		"few: case 2: expected a match, but the rule did not match: 0 events in 0 groups; the last event: has no source.ip\n",
 		`few: case 3: expected a match, but the rule did not match: 0 events in 0 groups; the last event: (dns.question.type == "TXT") is false` + "\n",

@@ -611,6 +611,13 @@ func TestLookupsAreResolved(t *testing.T) {
 
 // FuzzCompile checks that any file yields either a set that can be tested, or an error with a text.
 func FuzzCompile(f *testing.F) {
+	document, err := os.ReadFile("../../docs/RULES.md")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, block := range fence.FindAllSubmatch(document, -1) {
+		f.Add(block[2])
+	}
 	f.Add([]byte(ruleYAML("r", `url.query contains "a"`)))
 	for _, name := range []string{"broken.bad.yml", "types.bad.yml", "hostile.bad.yml", "shape.bad.yml", "names.good.yml"} {
 		data, err := os.ReadFile("testdata/" + name)
