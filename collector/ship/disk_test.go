@@ -550,7 +550,12 @@ func TestFullDiskCausesNoBusyLoop(t *testing.T) {
 		}
 		return bytes
 	}
-	time.Sleep(time.Second)
+	// What was read before is on its way for a while.
+	eventually(t, "the batches wait", func() bool {
+		before := size()
+		time.Sleep(time.Second)
+		return before > 0 && size() == before
+	})
 	before, errorsBefore := size(), shipper.journal.Errors()
 	time.Sleep(2 * time.Second)
 	if after := size(); after > before {
