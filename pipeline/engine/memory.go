@@ -86,6 +86,9 @@ func (a *memoryAccount) close() {
 	defer b.mu.Unlock()
 	a.isClosed = true
 	b.accounts--
+	if b.overdrawn == a {
+		b.overdrawn = nil
+	}
 	b.waiting = slices.DeleteFunc(b.waiting, func(w *memoryWaiter) bool {
 		if w.account == a {
 			close(w.ready)
@@ -118,9 +121,6 @@ func (a *memoryAccount) giveBack(n int64) {
 	n = min(n, a.held) // nothing is held any more after close
 	a.held -= n
 	a.budget.used -= n
-	if a.budget.overdrawn == a && (!a.isReplay || a.isClosed) {
-		a.budget.overdrawn = nil
-	}
 	a.budget.serve()
 }
 

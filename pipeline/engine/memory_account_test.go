@@ -77,6 +77,19 @@ func TestMemoryIsTakenUpToTheLimit(t *testing.T) {
 	check("more again", second.TryTake(1), false)
 	second.close()
 	used(0)
+
+	// A replay that is closed lets another one exceed the limit.
+	fourth, fifth := budget.open(), budget.open()
+	fourth.setReplay(true)
+	fifth.setReplay(true)
+	check("a replay", fourth.TryTake(200), true)
+	check("another replay", fifth.TryTake(1), false)
+	holder := budget.open()
+	budget.used += 100 // of holder
+	holder.held += 100
+	fourth.close()
+	check("another replay behind the first one", fifth.TryTake(1), true)
+	used(101)
 }
 
 // TestMemoryIsWaitedForInOrder, and a replay is served first. A wait ends with its context, and with its account.
