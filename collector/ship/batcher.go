@@ -3,6 +3,7 @@ package ship
 import (
 	"errors"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ type batcher struct {
 	wake      chan struct{} // wakes journalBatches: the queue or the window has changed
 
 	mu        sync.Mutex
-	open      *batch   // the batch that is being filled; nil: none
+	open      *batch   // the batch that is being filled, with at least one event; nil: none
 	queue     []*batch // full batches of files that are not in the journal yet
 	headTaken bool     // journalBatches works on queue[0]
 	linger    *time.Timer
@@ -141,7 +142,7 @@ func (b *batcher) closeIfFull() {
 func (b *batcher) closeLingering() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open == nil || b.open.eventCount == 0 || b.closed {
+	if b.open == nil {
 		return
 	}
 
@@ -165,7 +166,7 @@ func (b *batcher) closeLingering() {
 // journalBatches. b.mu must be held.
 func (b *batcher) closeBatch() {
 	full := b.open
-	if full == nil || full.eventCount == 0 {
+	if full == nil {
 		return
 	}
 	b.open = nil
@@ -236,8 +237,7 @@ func (b *batcher) removeHead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.headTaken = false
-	b.queue[0] = nil
-	b.queue = b.queue[1:]
+	b.queue = slices.Delete(b.queue, 0, 1)
 }
 
 // journalBatch sets the sequence of full, writes it to the journal and passes it to the sender. It repeats a
@@ -324,7 +324,7 @@ func (b *batcher) takeUnreadable() *batch {
 	}
 	for position := first; position < len(b.queue); position++ {
 		if full := b.queue[position]; full.unreadable.Load() {
-			b.queue = append(b.queue[:position:position], b.queue[position+1:]...)
+			b.queue = slices.Delete(b.queue, position, position+1)
 			return full
 		}
 	}
