@@ -163,7 +163,7 @@ func (c *Conn) Restart(at int64) {
 	for dir := range c.streams {
 		stream := &c.streams[dir]
 		stream.offset++ // so that the ids of the events behind differ from those before
-		stream.skip, stream.need, stream.reparse, stream.lost, stream.ended = 0, 0, false, false, false
+		stream.skip, stream.reparse, stream.lost, stream.ended = 0, false, false, false
 	}
 	c.restoreRoles(0) // the bytes before may have exchanged the roles
 	c.flips = 0
@@ -437,7 +437,7 @@ func (c *Conn) recoverPanic() {
 	c.releaseBuffers()
 	for dir := range c.streams {
 		stream := &c.streams[dir]
-		stream.skip, stream.need, stream.reparse, stream.lost, stream.partial = 0, 0, false, false, true
+		stream.skip, stream.reparse, stream.lost, stream.partial = 0, false, false, true
 	}
 	c.state, c.undetected, c.midStream = dropped, true, true
 	c.emitStop(pipeline.TagParserPanic)

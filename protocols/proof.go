@@ -231,7 +231,7 @@ func (c *Conn) leaveProtocol(at int64) {
 	c.switching, c.resuming = false, false
 	for side := range c.streams {
 		stream := &c.streams[side]
-		stream.skip, stream.need, stream.reparse, stream.lost, stream.partial = 0, 0, false, false, false
+		stream.skip, stream.reparse, stream.lost, stream.partial = 0, false, false, false
 	}
 	c.streams[Server^c.proof.flip].offset += uint64(len(answer))
 	c.restoreRoles(c.proof.flip)

@@ -96,9 +96,7 @@ func (s *halfStream) dropFront(set *Set, size int) {
 
 // releaseTail returns the buffer of the tail to the set. The caller moves offset.
 func (s *halfStream) releaseTail(set *Set) {
-	if s.tail != nil {
-		set.releaseTail(s.tail)
-	}
+	set.releaseTail(s.tail)
 	s.tail, s.need = nil, 0
 	s.arrivals, s.head = s.arrivals[:0], 0
 }
