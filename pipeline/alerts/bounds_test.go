@@ -99,3 +99,19 @@ func TestMarkOfAMessageIsReadAsItWasWritten(t *testing.T) {
 		t.Errorf("progress %+v", got)
 	}
 }
+
+// TestLongGroupIsABeginningAndAHash: 256 bytes of it and 16 hexadecimal digits, which differ with what was left out.
+func TestLongGroupIsABeginningAndAHash(t *testing.T) {
+	exact := strings.Repeat("x", maxGroup)
+	if got := verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact}); got != exact {
+		t.Errorf("a group of %d bytes was cut to %d", len(exact), len(got))
+	}
+	first := verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "a"})
+	beginning, hash, found := strings.Cut(first, "…")
+	if !found || beginning != exact[:256] || len(hash) != 16 || strings.Trim(hash, "0123456789abcdef") != "" {
+		t.Errorf("%q", first)
+	}
+	if first == verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "b"}) {
+		t.Error("two groups are one")
+	}
+}

@@ -27,3 +27,16 @@ func TestRestoredWindowsThatAreOverAreClosed(t *testing.T) {
 		}
 	}
 }
+
+// TestRestoredAlertIsOfTheTopicOfItsGrouper: a revision of an earlier version names none.
+func TestRestoredAlertIsOfTheTopicOfItsGrouper(t *testing.T) {
+	grouper := NewGrouper(DefaultGrouper(), 1).ForTopic("events")
+	stored := &pipeline.Alert{ID: "a", Rule: "r", Group: "g", WindowStart: time.Unix(0, t0).UTC(), Count: 3}
+	grouper.Restore([]*pipeline.Alert{stored})
+	event := &pipeline.Event{Timestamp: t0, Verdicts: []*pipeline.Verdict{{Rule: "r", Group: "g"}}}
+	grouper.AddVerdicts(event, 0, 7)
+	revisions, opened := grouper.Flush()
+	if len(revisions) != 1 || len(opened) != 0 || revisions[0].ID != "a" || revisions[0].Topic != "events" || revisions[0].Count != 4 || stored.Topic != "" {
+		t.Errorf("%d revisions, %d are new: %+v", len(revisions), len(opened), revisions)
+	}
+}
