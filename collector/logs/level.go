@@ -142,7 +142,7 @@ func jsonLevel(object []byte) string {
 			wantKey = depth > 0 && arrays&(1<<depth) == 0
 		case '"':
 			length := stringLength(object[i:])
-			if wantKey && depth <= 2 && length > 2 {
+			if wantKey && depth <= 2 && length >= 2 {
 				key, rest := object[i+1:i+length-1], object[i+length:]
 				switch {
 				case depth == 1 && isLevelKey(key):

@@ -119,3 +119,20 @@ func TestLevelIsLookedForInTheFrontOfALine(t *testing.T) {
 	checkLevel(t, front+strings.Repeat("x", jsonLevelWindow-len(front)-len(behind))+behind, "info")
 	checkLevel(t, front+strings.Repeat("x", jsonLevelWindow-len(front)-len(behind)+5)+behind, "")
 }
+
+// TestMemberWithoutANameIsNotThatOfTheLog: the levels within the member log of an object count, and those of no other member.
+func TestMemberWithoutANameIsNotThatOfTheLog(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"log":{"level":"error"}}`:                 "error",
+		`{"log":"x","":{"level":"error"}}`:          "",
+		`{"log":"x","a":{"level":"error"}}`:         "",
+		`{"":"x","log":{"":1,"level":"error"}}`:     "error",
+		`{"log":{"a":{"level":"error"}}}`:           "",
+		`{"log":{"a":[{"level":"error"}]},"b":"x"}`: "",
+		`{"`: "",
+	} {
+		if got := detectLevel([]byte(line)); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}
