@@ -218,7 +218,7 @@ func TestBlockHasAGraceAfterTheStop(t *testing.T) {
 		if ctx.Err() != nil {
 			t.Errorf("within the grace: %v", ctx.Err())
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if ctx.Err() == nil {
 			t.Error("behind the grace the block goes on")
