@@ -238,6 +238,19 @@ func TestFailuresAreLoggedOnceAMinute(t *testing.T) {
 			}
 		})
 	}
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		isRetry := false
+		err := Retry(t.Context(), slog.New(slog.NewTextHandler(&logged, nil)), "query", func() error {
+			if isRetry = !isRetry; isRetry {
+				return errors.New("failed")
+			}
+			return nil
+		})
+		if err != nil || strings.Count(logged.String(), "what=query attempt=1 err=failed") != 1 {
+			t.Errorf("a request that is not one to Kafka: %v, %s", err, &logged)
+		}
+	})
 	for cause, want := range map[error]error{context.Canceled: nil, context.DeadlineExceeded: nil, ErrFenced: ErrFenced} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(cause)
