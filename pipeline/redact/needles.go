@@ -42,7 +42,7 @@ const (
 	byteNeedle                         // a byte next to which a secret may be: @ % $
 )
 
-// needles are all needles but those of prefixes and commands.
+// needles are all needles but those of prefixes and commands, and rareNeedles.
 var needles = [...]needle{
 	{"pass", sqlNeedle},
 	{"pwd", sqlNeedle},
@@ -128,8 +128,6 @@ var needles = [...]needle{
 	{"on >", phraseNeedle},
 	{"off >", phraseNeedle},
 	{"identified by", phraseNeedle},
-	{"unseal key ", phraseNeedle},
-	{"recovery key ", phraseNeedle},
 	{"arameters: $", phraseNeedle},
 	{":5432:", phraseNeedle},
 	{":*:", phraseNeedle},
@@ -169,17 +167,6 @@ var needles = [...]needle{
 	{"distributed(", routineNeedle},
 	{"redis(", routineNeedle},
 	{"set_external_", routineNeedle},
-	{"__construct(", connectNeedle},
-	{"pdo(", connectNeedle},
-	{"mysqli(", connectNeedle},
-	{"connect(", connectNeedle},
-	{"ftp_login(", connectNeedle},
-	{"imap_open(", connectNeedle},
-	{"ldap_bind(", connectNeedle},
-	{"ssh2_auth_password(", connectNeedle},
-	{"connection(", connectNeedle},
-	{"password_verify(", connectNeedle},
-	{"password_hash(", connectNeedle},
 	{"logon", loginNeedle},
 	{"sqlplus", loginNeedle},
 	{"impdp", loginNeedle},
@@ -217,6 +204,23 @@ var needles = [...]needle{
 	{`hook\/`, escapeNeedle},
 	{`hooks\/`, escapeNeedle},
 	{`reset\/`, escapeNeedle},
+}
+
+// rareNeedles are needles of texts that logs seldom have. Their windows are chosen last: those of the others are better then.
+var rareNeedles = [...]needle{
+	{"unseal key ", phraseNeedle},
+	{"recovery key ", phraseNeedle},
+	{"__construct(", connectNeedle},
+	{"pdo(", connectNeedle},
+	{"mysqli(", connectNeedle},
+	{"connect(", connectNeedle},
+	{"ftp_login(", connectNeedle},
+	{"imap_open(", connectNeedle},
+	{"ldap_bind(", connectNeedle},
+	{"ssh2_auth_password(", connectNeedle},
+	{"connection(", connectNeedle},
+	{"password_verify(", connectNeedle},
+	{"password_hash(", connectNeedle},
 }
 
 // codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code,
@@ -297,7 +301,7 @@ func allNeedles() []needle {
 			list = append(list, needle{phrase.front, redisNeedle})
 		}
 	}
-	return list
+	return append(list, rareNeedles[:]...)
 }
 
 // wordsOf returns the needles of these kinds that are parts of names.
