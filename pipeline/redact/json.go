@@ -44,7 +44,7 @@ func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok boo
 	}
 	switch p.text[pos] {
 	case '{':
-		if isObjectReference(p.text[pos:]) {
+		if isObjectReference(p.text[pos:]) || isSchema(p.text[pos:]) {
 			class = noSecret
 		}
 		return p.readObject(pos+1, class, nesting+1)
@@ -68,6 +68,10 @@ func (p *jsonPass) readValue(pos int, class class, nesting int) (end int, ok boo
 	case !isNumber(literal):
 		return end, false
 	case class == countable, class == prose && isCount(literal, 3), !class.isSecret():
+		return end, true
+	}
+	if p.table != nil { // a quote would end the string that holds the document
+		p.hide(p.view, pos, end, RuleName)
 		return end, true
 	}
 	p.hideAs(p.view, pos, end, RuleName, jsonMarker)

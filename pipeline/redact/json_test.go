@@ -112,6 +112,7 @@ func TestSecretNumbersBecomeStrings(t *testing.T) {
 		`{"password":[1234,{"a":-5.5}],"n":1}`: `{"password":["REDACTED",{"a":"REDACTED"}],"n":1}`,
 		`{"password":null,"token":true}`:       `{"password":null,"token":true}`,
 		`{"max_tokens":4096,"pass":3}`:         `{"max_tokens":4096,"pass":3}`,
+		`{"a":"{\"password\":12345}"}`:         `{"a":"{\"password\":REDACTED}"}`, // the document around it stays one
 	} {
 		if out, _ := redactor.Line([]byte(in)); string(out) != want {
 			t.Errorf("%s: %s, want %s", in, out, want)

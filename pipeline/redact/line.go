@@ -300,6 +300,9 @@ func (p *namePass) hideMarked(pos int, class class) int {
 	if class == header {
 		return p.hideHeader(start, mark, quoted)
 	}
+	if text[start] == '{' && isSchema(text[start:]) {
+		return start + 1
+	}
 	if (text[start] == '[' || text[start] == '{') && !isPrefix(text, start) {
 		return p.hideStructure(start)
 	}
@@ -461,7 +464,7 @@ var wrongWords = [...]string{
 // isHarmless reports whether a value with the name of a secret is none.
 func (p *namePass) isHarmless(name []byte, class class, mark byte, quoted bool, value valueRange, pos int) bool {
 	content := p.text[value.from:value.to]
-	if isPlaceholder(content) {
+	if isPlaceholder(content) || string(content) == "!vault" && !p.isFollowed(value) { // of Ansible; its lines follow
 		return true
 	}
 	if colon := bytes.IndexByte(content, ':'); colon > 0 && looksGenerated(content[colon+1:], len("secret")) {
@@ -694,6 +697,40 @@ func isObjectReference(text []byte) bool {
 		hasNamespace = hasNamespace || string(name) == "namespace"
 	}
 	return hasName && hasNamespace
+}
+
+// schemaTypes are the values of the member "type" of a JSON schema.
+var schemaTypes = [...]string{"string", "number", "integer", "boolean", "object", "array", "null"}
+
+// schemaMembers are the members of a JSON schema that hold no example and no default.
+var schemaMembers = [...]string{
+	"type", "minlength", "maxlength", "format", "writeonly", "readonly", "nullable", "minimum", "maximum", "deprecated",
+}
+
+// isSchema reports whether the object at the begin of text is the JSON schema of a value, which has a type and no member that
+// may hold the value: {"type":"string","minLength":8}.
+func isSchema(text []byte) bool {
+	front := text[:min(len(text), 2*maxPhrase)]
+	end := bytes.IndexByte(front, '}')
+	if end < 0 || front[0] != '{' {
+		return false
+	}
+	hasType := false
+	for member := range bytes.SplitSeq(front[1:end], []byte(",")) {
+		i := bytes.IndexByte(member, ':')
+		if i < 0 {
+			return false
+		}
+		name, value := bytes.Trim(member[:i], " \t\n\r\"\\"), bytes.Trim(member[i+1:], " \t\n\r\"\\")
+		isType := isOneFold(name, []string{"type"})
+		isHarmless := isCount(value, 8) || string(value) == "true" || string(value) == "false" ||
+			isOneFold(name, []string{"format"}) && string(value) == "password"
+		if !isOneFold(name, schemaMembers[:]) || isType && !isOneOf(value, schemaTypes[:]) || !isType && !isHarmless {
+			return false
+		}
+		hasType = hasType || isType
+	}
+	return hasType
 }
 
 // hideStructure hides the values in the list or object that begins at pos, and returns the offset behind it.

@@ -25,7 +25,7 @@ var proseWords = [...]string{
 	"connected", "started", "stopped", "initialized", "configured", "removed", "missing", "mandatory", "unchanged",
 	"there", "via", "duplicate", "deprecated", "ignored", "skipped", "permission",
 	"creation", "creating", "destruction", "destroying", "refreshing", "reading", "modifying", "modifications", "importing",
-	"still",
+	"still", "closed", "opened", "terminated", "reused", "resumed",
 
 	// Of other languages, behind their names of passwords.
 	"incorrecta", "incorrecto", "inválida", "invalida", "inválido", "requerida", "obligatoria", "cambiada", "vacía",
