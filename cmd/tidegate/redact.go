@@ -214,7 +214,7 @@ func printRedacted(
 	rules, done := make([]string, 0, 4), 0
 	for _, finding := range findings {
 		rules = append(rules, fmt.Sprintf("%-*s", ruleWidth, fmt.Sprintf("%s:%d", finding.Rule, finding.From+1)))
-		hidden := redact.Marker
+		hidden := finding.Replacement()
 		if options.show {
 			hidden = "«" + string(line[finding.From:finding.To]) + "»"
 		}

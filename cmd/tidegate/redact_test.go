@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tidegate/pipeline/redact"
 )
 
 // redactText runs `tidegate redact` with arguments over a text.
@@ -44,6 +46,15 @@ func TestRedactShowsWhatIsHiddenAndWhy(t *testing.T) {
 	}
 	if want := "4 of 8 lines have secrets: name 2, parameter 1, private-key 1, userinfo 1\n"; summary != want {
 		t.Errorf("%q, want %q", summary, want)
+	}
+
+	// The text is that of the event: JSON stays JSON.
+	for _, input := range []string{`{"password":8}`, `{"password":"8","pin":1,"token":77777}`, "SELECT PASSWORD(0x41)"} {
+		var redactor redact.Redactor
+		event, _ := redactor.Line([]byte(input))
+		if out, _, _ := redactText(t, input+"\n"); !strings.Contains(out, "  "+string(event)+"\n") {
+			t.Errorf("%q, and the event has %q", out, event)
+		}
 	}
 
 	// The other lines, the secrets themselves, JSON.

@@ -92,7 +92,11 @@ func (r Rule) String() string { return ruleNames[r] }
 type Finding struct {
 	From, To int
 	Rule     Rule
+	with     replacement
 }
+
+// Replacement returns the text that replaces the hidden part: Marker, in quotes where the text needs them.
+func (f Finding) Replacement() string { return replacements[f.with] }
 
 // A Redactor hides secrets in text. It is used by one goroutine and reuses its buffers: the result of a
 // method is valid until the next call of any method. The zero value is ready to use.
@@ -174,7 +178,7 @@ func (r *Redactor) Findings() []Finding {
 			list[last].To = max(list[last].To, s.to)
 			continue
 		}
-		list = append(list, Finding{s.from, s.to, s.rule})
+		list = append(list, Finding{s.from, s.to, s.rule, s.with})
 	}
 	return list
 }
