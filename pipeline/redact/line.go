@@ -717,11 +717,11 @@ func isSchema(text []byte) bool {
 	}
 	hasType := false
 	for member := range bytes.SplitSeq(front[1:end], []byte(",")) {
-		i := bytes.IndexByte(member, ':')
-		if i < 0 {
+		name, value, isMember := bytes.Cut(member, []byte(":"))
+		if !isMember {
 			return false
 		}
-		name, value := bytes.Trim(member[:i], " \t\n\r\"\\"), bytes.Trim(member[i+1:], " \t\n\r\"\\")
+		name, value = bytes.Trim(name, " \t\n\r\"\\"), bytes.Trim(value, " \t\n\r\"\\")
 		isType := isOneFold(name, []string{"type"})
 		isHarmless := isCount(value, 8) || string(value) == "true" || string(value) == "false" ||
 			isOneFold(name, []string{"format"}) && string(value) == "password"
