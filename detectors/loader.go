@@ -98,7 +98,7 @@ func (l *Loader) Warnings() []string {
 	return warnings
 }
 
-// notEvaluated is what a warning says of correlation rules.
+// notEvaluated is the warning about correlation rules.
 const notEvaluated = "correlation rules run in replay and rules test, not yet in the engine"
 
 // rulesNotEvaluated returns the ids of the correlation rules. l.mu must be held, except in NewLoader.

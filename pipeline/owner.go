@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -25,6 +26,11 @@ func (e *Event) IDText() string {
 		return ""
 	}
 	return rawText(e.Id)
+}
+
+// End returns the time at which the event ended, ns since 1970.
+func (e *Event) End() int64 {
+	return e.Timestamp + int64(min(e.Duration, uint64(math.MaxInt64-max(0, e.Timestamp))))
 }
 
 // OwnerGroup returns the owner as a group of alerts: container.id=…, host.id=… or host.name=….

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"text/tabwriter"
@@ -142,7 +143,7 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 
 	if r.fold != nil {
 		// Windows that are open now may still get events: they are not evaluated.
-		if err := r.addMatches(r.fold.Advance(r.lastEnd + 1)); err != nil {
+		if err := r.addMatches(r.fold.Advance(min(r.lastEnd, math.MaxInt64-1) + 1)); err != nil {
 			errs = append(errs, err)
 		}
 		warnOfBounds(stderr, r.fold.Counts())
@@ -346,7 +347,7 @@ func (r *replay) flushBlock() {
 		r.rules.Evaluate(r.block)
 	}
 	for _, event := range r.block {
-		r.lastEnd = max(r.lastEnd, event.Timestamp+int64(event.Duration))
+		r.lastEnd = max(r.lastEnd, event.End())
 		r.events[event.Dataset.Name()]++
 		for _, verdict := range event.Verdicts {
 			r.matches[verdict.Severity.Name()+"\t"+oneLineText(verdict.Rule, 80)+"\t"+oneLineText(verdict.Title, 256)]++

@@ -15,7 +15,7 @@ import (
 	"tidegate/pipeline/correlate"
 )
 
-// A matchedGroup is what a correlation rule matched in a group.
+// A matchedGroup sums up the matches of a correlation rule in a group.
 type matchedGroup struct {
 	rule, group     string
 	first, last     int64 // begin of the earliest and of the latest event, ns since 1970

@@ -111,7 +111,7 @@ func (s *Set) runCorrelationCase(rule *Rule, ruleCase Case, out Result) Result {
 	}
 	var matches []correlate.Match
 	if ruleCase.end > 0 && len(events) > 0 {
-		matches = fold.Advance(endOf(events[len(events)-1]) + int64(ruleCase.end))
+		matches = fold.Advance(events[len(events)-1].End() + int64(ruleCase.end))
 	} else {
 		matches = fold.Close()
 	}

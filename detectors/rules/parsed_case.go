@@ -122,6 +122,10 @@ func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 			}
 			repeat = int(number)
 		}
+		if every > 0 && time.Duration(repeat) > maxMemory/every {
+			of.Every.Errorf("the last event is later than %s", formatDuration(maxMemory))
+			continue
+		}
 		if len(c.events)+repeat > maxCaseEvents {
 			of.node.Errorf("more than %d events", maxCaseEvents)
 			return
@@ -145,8 +149,5 @@ func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 			c.events = append(c.events, event)
 		}
 	}
-	slices.SortStableFunc(c.events, func(a, b *pipeline.Event) int { return cmp.Compare(endOf(a), endOf(b)) })
+	slices.SortStableFunc(c.events, func(a, b *pipeline.Event) int { return cmp.Compare(a.End(), b.End()) })
 }
-
-// endOf returns the time at which an event ended, ns since 1970.
-func endOf(event *pipeline.Event) int64 { return event.Timestamp + int64(min(event.Duration, 1<<61)) }

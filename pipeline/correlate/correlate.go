@@ -52,7 +52,7 @@ const (
 	Interval              // signals at regular distances
 )
 
-// A Rule is what a Fold needs of a correlation rule. It is immutable.
+// A Rule holds the steps and bounds of a correlation rule. It is immutable.
 type Rule struct {
 	ID, Version string
 	Kind        Kind
@@ -108,7 +108,7 @@ type Signal struct {
 	Step          int    // index in Rule.Steps
 	Group         string // of the event for this step; groups with equal texts are one
 	Start, End    int64  // when the event began and ended, ns since 1970
-	// Value is what is counted: for Distinct and FirstSeen the hash of a value, for Sum a number.
+	// Value is a number for Sum, and the hash of a value for Distinct and FirstSeen.
 	Value int64
 	Event pipeline.ID
 	Text  string // the text of the alert, with the values of this event

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -355,6 +356,26 @@ func TestSeenValuesAreBounded(t *testing.T) {
 	f.Advance(begin + 1000*second)
 	if n := f.Values(); n > 100 || n < 90 || f.Counts().Evicted < 900 {
 		t.Errorf("%d values, counts %+v", n, f.Counts())
+	}
+}
+
+// TestTimesBehindTheCalendarEnd: the deadlines of a signal at the end of the range of times do not overflow, with which a Fold would never
+// return.
+func TestTimesBehindTheCalendarEnd(t *testing.T) {
+	for kind := range correlate.Interval + 1 {
+		for _, highest := range []int64{5, correlate.NoMax} {
+			for _, at := range []int64{math.MaxInt64, math.MaxInt64 - second, math.MinInt64, -1, 0} {
+				r := rule(kind, 7*24*time.Hour, 2)
+				r.Max, r.Contacts, r.MinInterval, r.MaxInterval, r.Baseline, r.ExpireAfter = highest, 3, time.Second, 24*time.Hour, time.Second, time.Hour
+				f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+				for range 2 { // the second time behind the watermark
+					for step := range 2 {
+						f.Add(correlate.Signal{Rule: "r", Version: "1", Step: step, Group: "g", Start: at, End: at})
+					}
+					f.Close()
+				}
+			}
+		}
 	}
 }
 

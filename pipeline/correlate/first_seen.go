@@ -59,13 +59,14 @@ func (k *seenValues) removeOld(before int64, limit int) (evicted uint64) {
 			delete(k.last, key)
 		}
 	}
-	tooMany := len(k.last) > limit
-	for key := range k.last {
-		if !tooMany || len(k.last) <= limit-limit/16 {
-			break
+	if len(k.last) > limit {
+		for key := range k.last {
+			if len(k.last) <= limit-limit/16 {
+				break
+			}
+			delete(k.last, key)
+			evicted++
 		}
-		delete(k.last, key)
-		evicted++
 	}
 	k.sweep = max(sweepAt, 2*len(k.last))
 	return evicted

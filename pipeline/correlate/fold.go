@@ -19,6 +19,9 @@ type Limits struct {
 // DefaultLimits are the bounds where nothing else is configured.
 var DefaultLimits = Limits{Groups: 1 << 20, GroupsPerRule: 1 << 18, Waiting: 1 << 20, Values: 10_000_000}
 
+// maxTime is the latest time of a signal, in the year 2116: a deadline behind it must not overflow.
+const maxTime = int64(1) << 62
+
 // Counts are what a Fold has counted since it was made.
 type Counts struct {
 	Signals uint64 // added to a group, late ones included
@@ -56,7 +59,7 @@ type group struct {
 	place    *list.Element // in the list of its rule
 }
 
-// A state is what a kind of rule keeps for a group.
+// A state holds what a kind of rule needs of the signals of a group.
 type state interface {
 	// addSignal adds the latest signal of the group: at is its end, or the watermark of a late one.
 	addSignal(f *Fold, g *group, s *Signal, at int64)
@@ -111,6 +114,7 @@ func (f *Fold) Add(s Signal) {
 		f.counts.Unknown++
 		return
 	}
+	s.End = min(s.End, maxTime)
 	s.Start = min(s.Start, s.End)
 	if s.End < f.watermark {
 		f.counts.Late++
@@ -159,7 +163,7 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 	}
 	f.recent[s.Rule].MoveToFront(g.place)
 	before := len(f.matches)
-	g.state.addSignal(f, g, s, max(s.End, f.watermark))
+	g.state.addSignal(f, g, s, min(max(s.End, f.watermark), maxTime))
 	for i := before; late && i < len(f.matches); i++ {
 		f.matches[i].Late = true
 	}

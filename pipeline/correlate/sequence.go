@@ -72,18 +72,19 @@ func (q *sequence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 func (q *sequence) expire(r *Rule, at int64) {
 	oldest := at - 2*int64(r.Within)
 	for i, events := range q.steps {
-		gone := 0
-		for gone < len(events) && events[gone].Start < oldest {
-			delete(q.fresh, events[gone].Event)
-			gone++
-		}
-		q.steps[i] = slices.Delete(events, 0, gone)
+		q.steps[i] = deleteFront(events, func(e Signal) bool {
+			isOld := e.Start < oldest
+			if isOld {
+				delete(q.fresh, e.Event)
+			}
+			return isOld
+		})
 	}
 }
 
 func (q *sequence) passDeadline(_ *Fold, g *group, at int64) { q.expire(g.rule, at) }
 
-// deadline returns when the last event leaves the window.
+// nextDeadline returns when the last event leaves the window.
 func (q *sequence) nextDeadline(r *Rule) int64 {
 	latest := int64(0)
 	for _, events := range q.steps {

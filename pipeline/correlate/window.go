@@ -100,25 +100,31 @@ func (w *slidingWindow) addValue(r *Rule, value, number int64) int64 {
 // expire removes what lies before the window that ends with the slot number.
 func (w *slidingWindow) expire(r *Rule, number int64) {
 	oldest := number - int64(r.Within)/slotLength(r.Within) + 1
-	if gone := slices.IndexFunc(w.slots, func(s slot) bool { return s.number >= oldest }); gone != 0 {
-		if gone < 0 {
-			gone = len(w.slots)
-		}
-		w.slots = slices.Delete(w.slots, 0, gone)
+	before := len(w.slots)
+	if w.slots = deleteFront(w.slots, func(s slot) bool { return s.number < oldest }); len(w.slots) < before {
 		w.total = 0 // a difference would be wrong where the sum was cut at NoMax
 		for _, s := range w.slots {
 			w.total = saturatingAdd(w.total, s.total)
 		}
 	}
-	w.values = slices.DeleteFunc(w.values, func(v slotValue) bool { return v.slot < oldest })
-	w.fresh = slices.DeleteFunc(w.fresh, func(e freshEvent) bool { return e.slot < oldest })
+	w.values = deleteFront(w.values, func(v slotValue) bool { return v.slot < oldest })
+	w.fresh = deleteFront(w.fresh, func(e freshEvent) bool { return e.slot < oldest })
+}
+
+// deleteFront removes the elements at the front of list that are old.
+func deleteFront[T any](list []T, isOld func(T) bool) []T {
+	old := 0
+	for old < len(list) && isOld(list[old]) {
+		old++
+	}
+	return slices.Delete(list, 0, old)
 }
 
 func (w *slidingWindow) passDeadline(_ *Fold, g *group, at int64) {
 	w.expire(g.rule, at/slotLength(g.rule.Within))
 }
 
-// deadline returns when the newest slot leaves the window.
+// nextDeadline returns when the newest slot leaves the window.
 func (w *slidingWindow) nextDeadline(r *Rule) int64 {
 	if len(w.slots) == 0 {
 		return 0
