@@ -37,17 +37,17 @@ func (b *byteBudget) charge(n int) { b.used.Add(int64(n)) }
 // refund subtracts n bytes from the used ones and wakes the calls of waitBelow.
 func (b *byteBudget) refund(n int) {
 	b.used.Add(int64(-n))
-	b.wake()
+	b.wakeWaiters()
 }
 
 // abandon ends the calls of waitBelow with errAbandoned.
 func (b *byteBudget) abandon() {
 	b.abandoned.Store(true)
-	b.wake()
+	b.wakeWaiters()
 }
 
-// wake lets the calls of waitBelow look again.
-func (b *byteBudget) wake() {
+// wakeWaiters lets the calls of waitBelow look again.
+func (b *byteBudget) wakeWaiters() {
 	if b.waiters.Load() > 0 {
 		b.mu.Lock()
 		close(b.refunded)

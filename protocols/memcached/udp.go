@@ -217,14 +217,14 @@ func (p *datagramParser) expect(w request) {
 	p.waiting = append(p.waiting, w)
 }
 
-// find returns the index of the oldest request with an id whose reply is not whole, or −1.
-func (p *datagramParser) find(id uint16) int {
+// findRequest returns the index of the oldest request with an id whose reply is not whole, or −1.
+func (p *datagramParser) findRequest(id uint16) int {
 	return slices.IndexFunc(p.waiting, func(w request) bool { return w.id == id && !w.done })
 }
 
 // readReply reads a datagram of the server, and those that were held for their turn behind it.
 func (p *datagramParser) readReply(d datagram, at int64) {
-	i := p.find(d.id)
+	i := p.findRequest(d.id)
 	if i < 0 {
 		event := p.text.conn.EventUDP(protocols.Server, uint64(d.id)|uint64(d.number)<<16)
 		event.Partial = true
@@ -238,7 +238,7 @@ func (p *datagramParser) readReply(d datagram, at int64) {
 	}
 	for found := true; found && i >= 0; {
 		w := &p.waiting[i]
-		if !w.lost && !w.isNext(d) && p.hold(d) {
+		if !w.lost && !w.isNext(d) && p.holdDatagram(d) {
 			return
 		}
 		w.endAt = at
@@ -254,7 +254,7 @@ func (p *datagramParser) readReply(d datagram, at int64) {
 		default: // there is no space to hold it
 			w.lost, w.event.Partial = true, true
 		}
-		if i = p.find(d.id); i >= 0 {
+		if i = p.findRequest(d.id); i >= 0 {
 			d, found = p.takeHeld(&p.waiting[i])
 		}
 	}
@@ -265,8 +265,8 @@ func (w *request) isNext(d datagram) bool {
 	return d.number == w.next && (w.next == 0 || d.total == w.total)
 }
 
-// hold keeps a copy of d until its turn, and reports whether there is space for it.
-func (p *datagramParser) hold(d datagram) bool {
+// holdDatagram keeps a copy of d until its turn, and reports whether there is space for it.
+func (p *datagramParser) holdDatagram(d datagram) bool {
 	if len(p.held) >= maxHeld || p.heldBytes+len(d.payload) > maxHeldBytes {
 		p.text.conn.Count("datagrams_lost")
 		return false
@@ -342,7 +342,7 @@ func (p *datagramParser) readPayload(i int, payload []byte) {
 func (p *datagramParser) finish(i int) {
 	w := &p.waiting[i]
 	w.done = true
-	if p.find(w.id) < 0 {
+	if p.findRequest(w.id) < 0 {
 		p.emitAll(w.id)
 	}
 }

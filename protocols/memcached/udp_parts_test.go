@@ -101,8 +101,8 @@ func TestRequestsWaitUpToTheTimeout(t *testing.T) {
 	p.send(t, 1, "get a\r\n", 100)
 	p.send(t, 2, "get b\r\n", 200)
 	p.Tick(99 + int64(replyTimeout))
-	if len(*events) != 0 || p.find(1) != 0 || p.find(2) != 1 || p.find(3) != -1 {
-		t.Errorf("%d events before the time-out; %d, %d, %d", len(*events), p.find(1), p.find(2), p.find(3))
+	if len(*events) != 0 || p.findRequest(1) != 0 || p.findRequest(2) != 1 || p.findRequest(3) != -1 {
+		t.Errorf("%d events before the time-out; %d, %d, %d", len(*events), p.findRequest(1), p.findRequest(2), p.findRequest(3))
 	}
 	p.send(t, 3, "get c\r\n", 100+int64(replyTimeout))
 	if len(*events) != 1 || short((*events)[0]) != "get a, no reply" || len(p.waiting) != 2 {
@@ -127,7 +127,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		t.Fatalf("%d events, %d wait with %d bytes", len(*events), len(p.waiting), p.text.keysBytes)
 	}
 	p.send(t, 5000, "get bb\r\n", 1)
-	if len(*events) != 1 || len(p.waiting) != maxRequests || p.text.keysBytes != maxRequests+1 || p.find(0) != -1 {
+	if len(*events) != 1 || len(p.waiting) != maxRequests || p.text.keysBytes != maxRequests+1 || p.findRequest(0) != -1 {
 		t.Errorf("one more: %d events, %d wait with %d bytes", len(*events), len(p.waiting), p.text.keysBytes)
 	}
 }
@@ -155,11 +155,11 @@ func TestDatagramsAreHeldForTheirTurn(t *testing.T) {
 	}
 
 	p.heldBytes = maxHeldBytes - 3
-	if !p.hold(datagram{payload: []byte("abc")}) || p.hold(datagram{payload: []byte("a")}) {
+	if !p.holdDatagram(datagram{payload: []byte("abc")}) || p.holdDatagram(datagram{payload: []byte("a")}) {
 		t.Error("the bytes of what is held are not bounded")
 	}
 	p.heldBytes, p.held = 0, make([]datagram, maxHeld-1)
-	if !p.hold(datagram{payload: []byte("abc")}) || p.hold(datagram{payload: []byte("a")}) || len(p.held) != maxHeld || p.heldBytes != 3 {
+	if !p.holdDatagram(datagram{payload: []byte("abc")}) || p.holdDatagram(datagram{payload: []byte("a")}) || len(p.held) != maxHeld || p.heldBytes != 3 {
 		t.Error("the number of what is held is not bounded")
 	}
 }
