@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,63 @@ func TestErrorsOfAllFilesAreBounded(t *testing.T) {
 		last := list[len(list)-1].Error()
 		if isCut := strings.Contains(last, "more errors are not shown"); len(list) != want || isCut != (want > maxShownErrors) {
 			t.Errorf("%d in each file: %d errors, want %d; the last is %q", each, len(list), want, last)
+		}
+	}
+}
+
+// TestErrorsAreSortedByFile, those of one file by line, whatever the order in which the files are read.
+func TestErrorsAreSortedByFile(t *testing.T) {
+	cfg := Default()
+	cfg.Exceptions = map[string][]string{"a1": {"mysql.rows"}}
+	two := func(name string) Source {
+		return Source{Name: name + ".yaml", Data: []byte(ruleYAML(name+"1", "mysql.rows") + ruleYAML(name+"2", "mysql.rows"))}
+	}
+	for _, sources := range [][]Source{{two("a"), two("d"), two("e")}, {two("e"), two("a"), two("d")}} {
+		_, err := Compile(cfg, sources, nil, nil)
+		var list Errors
+		if !errors.As(err, &list) {
+			t.Fatal(err)
+		}
+		var places []string
+		for _, one := range list {
+			places = append(places, fmt.Sprintf("%s:%d", one.File, one.Line))
+		}
+		if got := strings.Join(places, " "); got != "a.yaml:4 a.yaml:8 config:0 d.yaml:4 d.yaml:8 e.yaml:4 e.yaml:8" {
+			t.Error(got)
+		}
+		if lines := strings.Split(err.Error(), "\n"); len(lines) != len(list) || lines[3] != list[3].Error() || len(list.Unwrap()) != len(list) {
+			t.Errorf("%q", lines)
+		}
+	}
+}
+
+// TestFolderOfTheNameOfTheShippedRules: its rules are those of the folder, and the shipped ones stay those of the program.
+func TestFolderOfTheNameOfTheShippedRules(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir(shippedPrefix, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := ruleYAML("own", `message contains "abcdef"`)
+	if err := os.WriteFile(shippedPrefix+"/own.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, withShipped := range []bool{true, false} {
+		cfg := Default()
+		cfg.Dir, cfg.Shipped = shippedPrefix, withShipped
+		set, err := Load(cfg, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set.Own() != 1 || len(set.Warnings()) != 0 || len(set.Rules()) > 1 != withShipped {
+			t.Errorf("%d of %d rules are own ones, warnings %q", set.Own(), len(set.Rules()), set.Warnings())
+		}
+		for _, rule := range set.Rules() {
+			if rule.IsShipped() != (rule.ID != "own") {
+				t.Errorf("%s of %s is shipped: %t", rule.ID, rule.File, rule.IsShipped())
+			}
+			if got, err := rule.Text(); err != nil || rule.ID == "own" && got != text || !strings.Contains(got, rule.ID) {
+				t.Errorf("%s: %q, %v", rule.ID, got, err)
+			}
 		}
 	}
 }

@@ -530,19 +530,24 @@ func TestRunTestsReportsFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
-	if failed, _ := RunTests(&out, set, true); failed != 3 {
-		t.Errorf("%d failed", failed)
-	}
-	for _, want := range []string{
-		`FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (other matches: q)`,
-		`FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message contains "x" is true (other matches: q)`,
-		"FAIL t.yaml:8: q: coverage: the rule has no case with fires: true",
-		"lint t.yaml:8: q: has no index key: it is evaluated for every event of log",
-		"FAIL: 2 rules, 2 cases, 3 failed",
-	} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("no line %q in\n%s", want, out.String())
+	const failures = `FAIL t.yaml:8: q: coverage: the rule has no case with fires: true
+FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (other matches: q)
+FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message contains "x" is true (other matches: q)
+`
+	const table = `RULE  SEVERITY  DATASETS  INDEXED  CASES  RESULT  TITLE
+q     low       log       no       0      FAIL    t
+r     low       log       yes      2      FAIL    t
+`
+	const lints = `lint t.yaml:8: q: has no index key: it is evaluated for every event of log; compare a field with a constant, or look for a literal in one
+`
+	for verbose, want := range map[bool]string{false: failures + lints, true: failures + table + lints} {
+		var out strings.Builder
+		if failed, err := RunTests(&out, set, verbose); failed != 3 || err != nil {
+			t.Errorf("%d failed, %v", failed, err)
+		}
+		want += "FAIL: 2 rules, 2 cases, 3 failed, version " + set.Version() + ", compiled in "
+		if got, ok := strings.CutPrefix(out.String(), want); !ok || strings.Count(got, "\n") != 1 || !strings.Contains(got, ", tested in ") {
+			t.Errorf("verbose %t:\n%s\nwant\n%s", verbose, out.String(), want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -105,5 +106,43 @@ func TestOperatorInUpperCaseIsNamed(t *testing.T) {
 		if _, err := compileText(t, ruleYAML("r", when)); err == nil || !strings.Contains(err.Error(), "in lower case") {
 			t.Errorf("%s: %v", when, err)
 		}
+	}
+}
+
+// TestConditionsOfStepsHaveLints, with the name of the step, and those of the rule itself.
+func TestConditionsOfStepsHaveLints(t *testing.T) {
+	set, err := compileText(t, `
+- id: then
+  title: t
+  severity: high
+  sequence:
+    - {name: from, when: 'len(redis.key) > 9'}
+    - {name: to, when: 'redis.command == "get"'}
+  within: 1m
+  group: [message, source.ip]
+- id: many
+  title: t
+  severity: high
+  when: redis.key contains "a"
+  count: 3
+  within: 1m
+  group: [source.ip]
+  tests:
+    - {fires: true, events: [{repeat: 3, event: {redis.key: a, source.ip: 10.0.0.1}}]}
+    - {fires: false, events: [{repeat: 2, event: {redis.key: a, source.ip: 10.0.0.1}}]}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, lint := range set.Lints() {
+		got = append(got, fmt.Sprintf("%s:%d: %s: %s, %t", lint.File, lint.Line, lint.Rule, lint.Message, lint.ofCases))
+	}
+	const want = `t.yaml:2: then/from: has no index key: it is evaluated for every event of redis; compare a field with a constant, or look for a literal in one, false
+t.yaml:2: then/to: redis.command is compared with "get", and its values are in upper case, false
+t.yaml:2: then: groups by message, which differs for nearly every event: each match becomes an alert of its own, false
+t.yaml:2: then: has no case with fires: true, true`
+	if text := strings.Join(got, "\n"); text != want {
+		t.Errorf("\n%s\nwant\n%s", text, want)
 	}
 }

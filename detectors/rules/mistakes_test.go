@@ -164,6 +164,14 @@ func TestMistakesInFilesAreNamed(t *testing.T) {
 	check("expression", strings.Replace(rule, `message == "a"`, `'message == "a"`+more+`'`, 1), fmt.Sprintf("the limit is %d", maxExpression))
 	check("exception", rule+"  exceptions: ['message == \"b\""+more+"']\n", fmt.Sprintf("the limit is %d", maxExpression))
 	check("exception cut by a comment", rule+"  exceptions:\n    - message == \"b\" # and message == \"c\"\n", "YAML takes what follows")
+	// Each mistake is one error, also behind the last entry that is allowed.
+	for key, item := range map[string]string{"tags": "t", "references": "t", "exceptions": `message == "b"`} {
+		text := list(key, maxTexts+2, func(int) string { return item }) + "    - " + long(maxExpression+1) + "\n"
+		if got := strings.Split(errorOf(t, text), "\n"); len(got) != 2 || !strings.Contains(got[0], ":106:7: a: "+key+"[100]: more than 100") ||
+			!strings.Contains(got[1], ":108:7: a: "+key+"[102]: text of 16385 bytes, the limit is ") {
+			t.Errorf("%.2000q", got)
+		}
+	}
 	// A text that is too long is not read: its mistakes, and the time to find them, are without bound.
 	for what, text := range map[string]string{
 		"alert":      rule + "  alert: '" + strings.Repeat("{nope} ", maxText) + "'\n",

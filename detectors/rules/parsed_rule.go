@@ -132,7 +132,6 @@ func (r *parsedRule) checkLimits() {
 	for i, exception := range r.exceptions {
 		if i == maxTexts {
 			exception.Errorf("more than %d exceptions", maxTexts)
-			break
 		}
 		withinLimit(exception, maxExpression)
 		checkComment(exception)
@@ -158,7 +157,6 @@ func texts(list yamlTexts) []string {
 	for i, text := range list {
 		if i == maxTexts {
 			text.Errorf("more than %d entries", maxTexts)
-			break
 		}
 		if withinLimit(text, maxText) {
 			out = append(out, text.Value)

@@ -259,7 +259,7 @@ func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) 
 		if re.Min > 0 {
 			return requiredLiterals(re.Sub[0], depth+1)
 		}
-	case syntax.OpConcat: // Each part is required. The part whose shortest literal is longest is the most selective.
+	case syntax.OpConcat: // Each part is required. The first of those whose shortest literal is longest selects most.
 		for _, sub := range re.Sub {
 			if literals, ignoreCase := requiredLiterals(sub, depth+1); shortestLength(literals) > shortestLength(texts) {
 				texts, fold = literals, ignoreCase

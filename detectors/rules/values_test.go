@@ -434,6 +434,9 @@ func TestIndexNeedsWhatEveryMatchNeeds(t *testing.T) {
 	if got, fold := literals("ab.*cdef.*(?i:xyz)", 0); !slices.Equal(got, []string{"cdef"}) || fold {
 		t.Errorf("%q, %t", got, fold)
 	}
+	if got, _ := literals("ab.*cde.*fgh", 0); !slices.Equal(got, []string{"cde"}) { // the first of those that select most
+		t.Errorf("%q", got)
+	}
 	if got, fold := literals("abc|(?i:d0)", 0); len(got) != 2 || !fold {
 		t.Errorf("%q, %t", got, fold)
 	}
