@@ -49,6 +49,13 @@ func TestRetryWaitsLongerEachTimeAndEndsWithItsContext(t *testing.T) {
 // newPartition returns the only partition of the events topic on an in-memory broker.
 func newPartition(t *testing.T) (*Partition, *kafka.Client) {
 	t.Helper()
+	_, partition, client := newBroker(t)
+	return partition, client
+}
+
+// newBroker returns an in-memory broker and the only partition of its events topic.
+func newBroker(t *testing.T) (*kfake.Cluster, *Partition, *kafka.Client) {
+	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +72,7 @@ func newPartition(t *testing.T) (*Partition, *kafka.Client) {
 		t.Fatal(err)
 	}
 	consumerConfig := Config{Client: client, Topic: client.Topic("events"), Group: "g"}
-	return &Partition{cfg: consumerConfig, log: quiet, generation: -1}, client
+	return cluster, &Partition{cfg: consumerConfig, log: quiet, generation: -1}, client
 }
 
 func TestMetadataOfAnOffsetIsKept(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,16 +72,63 @@ func TestDeadLetterIsCutUntilItFits(t *testing.T) {
 	_, _ = rnd.Read(deadLetter.Key)
 	_, _ = rnd.Read(deadLetter.Value)
 	for _, test := range []struct {
-		limit int64
-		want  error
+		limit      int64
+		key, value int // lengths of what is written
+		want       error
 	}{
-		{4 << 20, nil}, {500_000, nil}, {100_000, nil}, {10_000, nil}, {1000, nil}, {100, ErrUnwritable},
+		{4 << 20, 1_500_000, 1_000_000, nil}, // the key is longer than its bound
+		{500_000, 1_500_000, 250_000, nil},
+		{100_000, 1_500_000, 31_250, nil},
+		{10_000, 8192, 0, nil},
+		{1000, 512, 0, nil},
+		{100, 0, 0, ErrUnwritable},
 	} {
 		limit.Store(test.limit)
-		began := time.Now()
-		if err := WriteDeadLetter(t.Context(), client, quiet, deadLetter); !errors.Is(err, test.want) {
-			t.Errorf("limit %d: %v, want %v, after %s", test.limit, err, test.want, time.Since(began))
+		before, err := client.EndOffsets(t.Context(), client.Topic(pipeline.TopicDeadLetter), []int{0})
+		if err != nil {
+			t.Fatal(err)
 		}
+		if err := WriteDeadLetter(t.Context(), client, quiet, deadLetter); !errors.Is(err, test.want) {
+			t.Errorf("limit %d: %v, want %v", test.limit, err, test.want)
+		}
+		if test.want == nil {
+			checkDeadLetter(t, client, before[0], deadLetter, min(test.key, maxDeadLetterKey), test.value)
+		}
+	}
+}
+
+// checkDeadLetter requires the first bytes of the key and of the value of a dead letter at an offset of its topic.
+func checkDeadLetter(t *testing.T, client *kafka.Client, offset int64, want DeadLetter, key, value int) {
+	t.Helper()
+	partition := &Partition{cfg: Config{Client: client, Topic: client.Topic(pipeline.TopicDeadLetter)}, log: quiet}
+	record, found, err := partition.ReadRecord(t.Context(), offset)
+	if err != nil || !found || !bytes.Equal(record.Key, want.Key[:key]) || !bytes.Equal(record.Value, want.Value[:value]) {
+		t.Errorf("%d bytes of a key, %d of a value, %t, %v, want %d and %d", len(record.Key), len(record.Value), found, err, key, value)
+	}
+}
+
+// TestDeadLetterIsWholeAfterATemporaryError: only a record that the topic rejects is cut.
+func TestDeadLetterIsWholeAfterATemporaryError(t *testing.T) {
+	cluster, partition, client := newBroker(t)
+	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		produce := request.(*kmsg.ProduceRequest)
+		response := produce.ResponseKind().(*kmsg.ProduceResponse)
+		part := kmsg.NewProduceResponseTopicPartition()
+		part.ErrorCode = kerr.NotEnoughReplicas.Code
+		topic := kmsg.NewProduceResponseTopic()
+		topic.Topic = produce.Topics[0].Topic
+		topic.Partitions = append(topic.Partitions, part)
+		response.Topics = append(response.Topics, topic)
+		return response, nil, true
+	})
+	log, logged := newLog()
+	deadLetter := DeadLetter{Topic: partition.Topic(), Key: []byte("key"), Value: []byte("value")}
+	if err := WriteDeadLetter(t.Context(), client, log, deadLetter); err != nil {
+		t.Fatal(err)
+	}
+	checkDeadLetter(t, client, 0, deadLetter, 3, 5)
+	if got := logged.String(); !strings.HasPrefix(got, `level=WARN msg=retrying what="write a dead letter" attempt=1 err=`) || strings.Count(got, "\n") != 1 {
+		t.Errorf("logged %s", got)
 	}
 }
 

@@ -22,6 +22,8 @@ func TestReplacedLogIsReportedWithWhatIsLost(t *testing.T) {
 	check := func(next, end, wantLost, wantEnd int64) {
 		t.Helper()
 		partition, _ := newPartition(t)
+		log, logged := newLog()
+		partition.log = log
 		loop, chunks := newFetchLoop(partition, next)
 		loop.end = end
 		if err := loop.endLog(t.Context(), ErrLogReplaced); !errors.Is(err, ErrLogReplaced) {
@@ -29,6 +31,11 @@ func TestReplacedLogIsReportedWithWhatIsLost(t *testing.T) {
 		}
 		if chunk := <-chunks; chunk.Lost != wantLost || chunk.End != wantEnd || chunk.Next != wantEnd || len(chunk.Records) != 0 {
 			t.Errorf("from %d to %d: %+v", next, end, chunk)
+		}
+		want := fmt.Sprintf("level=ERROR msg=\"log was replaced: the topic was created again, or the end of the log was lost\" topic=%s partition=0 next=%d end=%d err=%q\n",
+			partition.Topic(), next, end, ErrLogReplaced)
+		if logged.String() != want {
+			t.Errorf("logged %s, want %s", logged, want)
 		}
 	}
 	check(4, 9, 5, 9)

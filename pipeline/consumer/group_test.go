@@ -3,12 +3,18 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -87,26 +93,98 @@ func TestGroupAssignsEveryPartition(t *testing.T) {
 	check("own timeout", 17*time.Second, 17*time.Second, false)
 }
 
-// TestErrorOfWorkEndsRun: an error of one partition's work ends the work of the others and is returned; work that
-// returns because the partition was lost ends nothing.
+// TestErrorOfWorkEndsRun: an error of one partition's work ends the work of the others and is returned with the name of the
+// partition, when all work has ended and the group was left.
 func TestErrorOfWorkEndsRun(t *testing.T) {
 	for _, assign := range []string{kafka.AssignGroup, kafka.AssignStatic} {
-		partition, client := newPartition(t)
-		cfg := client.Config()
-		cfg.Assign = assign
-		own, err := kafka.New(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer own.Close()
-		config := partition.cfg
-		config.Client = own
+		_, cfg := newThreePartitions(t, assign)
+		var started sync.WaitGroup
+		started.Add(3)
+		var ended atomic.Int32
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err = Run(ctx, config, quiet, func(context.Context, *Partition) error { return kafkago.TopicAuthorizationFailed })
-		if !errors.Is(err, kafkago.TopicAuthorizationFailed) || ctx.Err() != nil {
-			t.Errorf("%s: %v, want the error of the work", assign, err)
+		err := Run(ctx, cfg, quiet, func(ctx context.Context, p *Partition) error {
+			started.Done()
+			started.Wait()
+			if p.ID == 1 {
+				ended.Add(1)
+				return kafkago.TopicAuthorizationFailed
+			}
+			<-ctx.Done()
+			time.Sleep(20 * time.Millisecond) // it ends what it has begun
+			ended.Add(1)
+			return nil
+		})
+		if ended.Load() != 3 || !errors.Is(err, kafkago.TopicAuthorizationFailed) || !strings.HasPrefix(err.Error(), cfg.Topic+"/1: ") || ctx.Err() != nil {
+			t.Errorf("%s: %v, %d of 3 have ended", assign, err, ended.Load())
 		}
+		response, err := cfg.Client.Kafka().DescribeGroups(t.Context(), &kafkago.DescribeGroupsRequest{GroupIDs: []string{cfg.Group}})
+		if err != nil || len(response.Groups) != 1 || len(response.Groups[0].Members) != 0 {
+			t.Errorf("%s: the group has members: %+v, %v", assign, response, err)
+		}
+	}
+}
+
+// TestLostPartitionIsAssignedAgain: work that ends because the partition was lost ends its generation and nothing else.
+func TestLostPartitionIsAssignedAgain(t *testing.T) {
+	_, cfg := newThreePartitions(t, kafka.AssignGroup)
+	lines := &lineLog{}
+	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	var calls atomic.Int32
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := Run(ctx, cfg, log, func(ctx context.Context, p *Partition) error {
+		switch calls.Add(1) {
+		case 3:
+			return fmt.Errorf("commit: %w", ErrFenced)
+		case 6:
+			cancel()
+		}
+		<-ctx.Done()
+		return nil
+	})
+	if err != nil || !errors.Is(ctx.Err(), context.Canceled) || calls.Load() != 6 {
+		t.Errorf("%v, %v, %d calls", err, ctx.Err(), calls.Load())
+	}
+	var generations []string
+	for line := range strings.Lines(lines.text.String()) {
+		of, ok := strings.CutPrefix(line, "level=INFO msg=\"partitions assigned\" topic="+cfg.Topic+" generation=")
+		if ok && strings.HasSuffix(of, " partitions=3\n") {
+			generations = append(generations, strings.Fields(of)[0])
+		}
+	}
+	if len(generations) != 2 || generations[0] == generations[1] {
+		t.Fatalf("generations %q", generations)
+	}
+	lost := regexp.MustCompile(`(?m)^level=WARN msg="partition lost" topic=` + cfg.Topic + ` partition=[012] generation=` + generations[0] + "$")
+	if got := len(lost.FindAllString(lines.text.String(), -1)); got != 1 || lines.count("\n") != 3 {
+		t.Errorf("logged %s", lines.text.String())
+	}
+}
+
+// TestGroupWithoutACoordinatorIsWaitedFor: the first failure is logged, and the end of the wait.
+func TestGroupWithoutACoordinatorIsWaitedFor(t *testing.T) {
+	cluster, cfg := newThreePartitions(t, kafka.AssignGroup)
+	for range 2 {
+		cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+			response := request.ResponseKind().(*kmsg.JoinGroupResponse)
+			response.ErrorCode = kerr.CoordinatorNotAvailable.Code
+			return response, nil, true
+		})
+	}
+	lines := &lineLog{}
+	log := slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := Run(ctx, cfg, log, func(context.Context, *Partition) error { cancel(); return nil }); err != nil || !errors.Is(ctx.Err(), context.Canceled) {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+	of := " group=g topic=" + cfg.Topic
+	want := regexp.MustCompile(`^level=WARN msg="waiting for the coordinator of the kafka consumer group"` + of + ` err=.*Coordinator.*
+level=WARN msg="kafka consumer group joined again"` + of + ` after=[1-9].*s
+level=INFO msg="partitions assigned"`)
+	if got := lines.text.String(); !want.MatchString(got) {
+		t.Errorf("logged %s", got)
 	}
 }
 

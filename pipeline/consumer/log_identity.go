@@ -53,7 +53,7 @@ func (i *logIdentity) begin(ctx context.Context, p *Partition, next int64) error
 		return nil
 	}
 	batch, found, err := p.readBatchAt(ctx, next-1)
-	if err == nil && found {
+	if found {
 		i.addBatch(batch)
 	}
 	return err

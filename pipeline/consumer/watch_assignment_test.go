@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,8 @@ type assignments struct {
 	ids map[int]int // number of calls by partition
 
 	generation int // with which the last partition commits
+
+	lines lineLog // of Run
 }
 
 // start runs the consumer until the test ends.
@@ -37,7 +40,7 @@ func (a *assignments) start(t *testing.T, cfg Config) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Run(ctx, cfg, quiet, func(ctx context.Context, p *Partition) error {
+		done <- Run(ctx, cfg, slog.New(slog.NewTextHandler(&a.lines, nil)), func(ctx context.Context, p *Partition) error {
 			a.mu.Lock()
 			a.ids[p.ID]++
 			a.generation = p.generation
@@ -97,6 +100,10 @@ func TestStaticAssignmentReadsPartitionsThatAreAdded(t *testing.T) {
 		t.Fatal(err)
 	}
 	read.wait(t, 3)
+	line := `level=INFO msg="topic has more partitions" topic=` + partition.Topic() + " before=1 now=3\n"
+	if read.lines.count(line) != 1 || read.lines.count("\n") != 1 {
+		t.Errorf("logged %s, want %s", read.lines.text.String(), line)
+	}
 }
 
 // TestGroupJoinsAgainWhenItHasNoPartitions: the topic is created after the members have joined.
