@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -218,4 +219,104 @@ func TestLedgerIsBalancedWhenEveryEventIsSomewhere(t *testing.T) {
 	if !slices.Equal(reasonNames[:], []string{"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged"}) {
 		t.Errorf("reasons %q", reasonNames)
 	}
+}
+
+// TestEventsOfOpenBatchesAreBuffered: those that no batch was closed for yet, lines and packets.
+func TestEventsOfOpenBatchesAreBuffered(t *testing.T) {
+	harness := newHarness(t)
+	harness.cfg.Linger, harness.cfg.SpoolAfter = time.Minute, time.Minute
+	harness.startBroker()
+	shipper := harness.startShipper(failpoints{})
+	file := testFiles(1, 7)[0]
+	if err := file.shipTo(t.Context(), shipper.File(file.name)); err != nil {
+		t.Fatal(err)
+	}
+	packets := shipper.Packets("packets")
+	for i := range 5 {
+		packets.TryShip(dnsEvent(i, file.container))
+	}
+	if got := shipper.Ledger(); got != (Ledger{Read: 12, Buffered: 12}) || shipper.isDrained() {
+		t.Errorf("%+v, drained %t", got, shipper.isDrained())
+	}
+	if partitions, events := shipper.missingPartitions(); len(partitions) != 0 || events != 0 || shipper.missingError() != nil {
+		t.Errorf("%d events wait for the partitions %v", events, partitions)
+	}
+	if got := harness.closeShipper(shipper); got != (Ledger{Read: 12, Delivered: 12}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestMissingPartitionsAreNamed with the number of the events that wait for them, and what to do: lines and packets of open batches, and
+// batches of this and of earlier processes.
+func TestMissingPartitionsAreNamed(t *testing.T) {
+	s := &Shipper{topic: "t", health: newBrokerHealth(), senders: map[senderKey]*sender{}}
+	current := []*partition{{index: 0}, {index: 1}}
+	s.partitions.Store(&current)
+	add := func(index int, lines, packets int) {
+		added := &partition{index: index}
+		added.files.open, added.packets.open = &batch{eventCount: lines}, &batch{eventCount: packets}
+		s.allPartitions = append(s.allPartitions, added)
+	}
+	add(1, 100, 100)
+	add(3, 2, 3)
+	add(4, 0, 0)
+	s.senders[senderKey{1, 0}] = &sender{partition: 0, pending: waiting(5, stateReady)}
+	s.senders[senderKey{1, 3}] = &sender{partition: 3, pending: waiting(5, stateReady, stateDone)}
+	s.senders[senderKey{2, 2}] = &sender{partition: 2, pending: waiting(5, stateRecovering)}
+	check := func(want string) {
+		t.Helper()
+		got := ""
+		if err := s.Unavailable(); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	check("") // Kafka has not answered
+	s.health.topicKnown.Store(true)
+	check("10 events wait for partitions that topic t lacks (2, 3); it has 2: add partitions until it has 4")
+	for index := 5; index < 19; index++ {
+		add(index, 1, 0)
+	}
+	check("24 events wait for partitions that topic t lacks (2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18); it has 2: add partitions until it has 19")
+	add(19, 0, 1)
+	check("25 events wait for partitions that topic t lacks (2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, …); it has 2: add partitions until it has 20")
+	s.log = testLog()
+	s.recordProduceResult(kafkago.LeaderNotAvailable)
+	check(kafkago.LeaderNotAvailable.Error())
+}
+
+// TestEndOfAnOutageIsLogged if its begin was. It ends the pauses after failed requests, unless it was short.
+func TestEndOfAnOutageIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		s, _ := newTestSender(t)
+		shipper := s.shipper
+		shipper.log = slog.New(slog.NewTextHandler(&logged, nil))
+		shipper.senders = map[senderKey]*sender{{}: s}
+		outage := func(what string, length time.Duration, begin, end string, paused bool) {
+			t.Helper()
+			shipper.recordProduceResult(kafkago.LeaderNotAvailable)
+			if got := logged.String(); strings.Contains(got, "kafka unavailable: buffering; logs stay in their files, packet events are spooled") != (begin != "") {
+				t.Errorf("%s: logged %s", what, got)
+			}
+			logged.Reset()
+			s.retryAt = time.Now().Add(time.Hour)
+			time.Sleep(length)
+			shipper.recordProduceResult(nil)
+			if got := logged.String(); strings.Count(got, "\n") != strings.Count(end, "\n") || !strings.HasSuffix(got, end) || s.retryAt.IsZero() == paused {
+				t.Errorf("%s: logged %s, paused until %s", what, got, s.retryAt)
+			}
+			logged.Reset()
+			shipper.recordProduceResult(nil)
+			if logged.Len() > 0 {
+				t.Errorf("%s: logged again %s", what, &logged)
+			}
+		}
+		outage("the first", 1501*time.Millisecond, "logged", "level=INFO msg=\"kafka available again\" after=1.501s\n", false)
+		outage("soon behind another", 2*time.Second, "", "", false)
+		time.Sleep(errorLogInterval)
+		outage("the change of a leader", time.Second, "logged", "level=INFO msg=\"kafka available again\" after=1s\n", true)
+	})
 }
