@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"log/slog"
 	"testing"
 	"time"
 
@@ -54,8 +55,10 @@ func TestClockThatWasAheadSpoilsNoAlertAfterARestart(t *testing.T) {
 
 // TestGrouperIsCorrectedWhenTheClockWasAhead: a running worker restores its windows without those ahead.
 func TestGrouperIsCorrectedWhenTheClockWasAhead(t *testing.T) {
-	engine := &Engine{cfg: Default(), metrics: newEngineMetrics(nil), log: discardLog, deps: Deps{Store: aheadStore(t)}}
-	w := &worker{Engine: engine, log: discardLog, grouper: alerts.NewGrouper(engine.cfg.Grouping, 0)}
+	lines := &lineLog{}
+	log := slog.New(slog.NewTextHandler(lines, nil))
+	engine := &Engine{cfg: Default(), metrics: newEngineMetrics(nil), log: log, deps: Deps{Store: aheadStore(t)}}
+	w := &worker{Engine: engine, log: log, grouper: alerts.NewGrouper(engine.cfg.Grouping, 0)}
 	if err := w.restoreGrouper(t.Context(), pipeline.BlockID{}, farFuture.UnixNano()); err != nil {
 		t.Fatal(err)
 	}
@@ -67,4 +70,8 @@ func TestGrouperIsCorrectedWhenTheClockWasAhead(t *testing.T) {
 		t.Errorf("ahead %t, %d open, %d corrections",
 			w.grouper.IsAheadOf(block.time), w.grouper.OpenWindows(), engine.metrics.clockCorrections.Load())
 	}
+	if err := w.correctGrouper(t.Context(), block); err != nil || engine.metrics.clockCorrections.Load() != 1 {
+		t.Errorf("windows that are not ahead: %v", err)
+	}
+	checkLines(t, lines.take(), `WARN msg="alert windows lie ahead of the clock, which was ahead for some time; they are restored without these" allowed_lateness=1h0m0s`)
 }

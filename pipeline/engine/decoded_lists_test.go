@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
 )
 
 // messagesOf returns all types of messages within desc, and itself.
@@ -81,6 +82,27 @@ func TestBatchThatEndsWithinAFieldIsAnError(t *testing.T) {
 		}
 	}
 	check(nil, nil)
+}
+
+// TestBoundsOfABatchAreThoseOfItsDeadLetter: a batch at a bound is decoded, and charged with what it takes. Beyond it has the reason of
+// the bound.
+func TestBoundsOfABatchAreThoseOfItsDeadLetter(t *testing.T) {
+	w, _ := newTestWorker(newFakeStore())
+	producer := &harness{TB: t, epoch: 1, sequences: map[int]uint64{}}
+	value := encode(t, producer.batch(0, 1))
+	for _, test := range []struct {
+		size   batchSize
+		reason string
+	}{
+		{batchSize{events: maxEventsPerBatch, bytes: maxBatchBytes - 7, shared: 7}, ""},
+		{batchSize{events: maxEventsPerBatch + 1}, "too_many_events"},
+		{batchSize{bytes: maxBatchBytes - 7, shared: 8}, "too_large"},
+	} {
+		record := consumer.Record{Value: value, Note: &measurement{batchSize: test.size}}
+		if _, reason, err := w.decodeBatch(record); reason != test.reason || (err != nil) != (test.reason != "") || test.size.isTooLarge() != (err != nil) {
+			t.Errorf("%+v: %q, %v, too large %t", test.size, reason, err, test.size.isTooLarge())
+		}
+	}
 }
 
 // TestListsCostWhatTheirElementsTake: each element of a list with its growth, and what is unknown twice its bytes.

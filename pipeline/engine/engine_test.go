@@ -201,6 +201,9 @@ func TestRejectedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 	if ledger.Rejected != 20 || ledger.Rows != 140 || ledger.Verdicts != 14 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	harness.checkWarnings(
+		`WARN msg="store rejected a block, bisecting it" partition=0 from=0 end=16 messages=16 err="for good: .*" suppressed=0`,
+		`WARN msg="message written to the dead-letter topic" partition=0 offset=5 reason=rejected err="for good: .*" suppressed=0`)
 	for i, message := range harness.readDeadLetters(2) {
 		var batch pipeline.Batch
 		if err := batch.UnmarshalVT(message.Value); err != nil || batch.Sequence != []uint64{6, 12}[i] {
@@ -234,6 +237,9 @@ func TestInsertIsRepeatedUntilItSucceedsAndStoredOnce(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Rows != 30 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	harness.checkWarnings(
+		`WARN msg="inserting a block failed, retrying" partition=0 token=tidegate\.events/0/0-3@[0-9]+ attempt=1 err=temporary suppressed=0`,
+		`WARN msg="rows are stored, although the insert failed" partition=0 token=tidegate\.events/0/0-3@[0-9]+ rows=30 err="the answer was lost" suppressed=0`)
 }
 
 // TestOldInsertLooksUpExistingRows: the server keeps a token for a limited time. An insert that has been
@@ -288,6 +294,11 @@ func TestOpenIntentIsReplayedWithItsBoundsTimeAndBundle(t *testing.T) {
 	if ledger.AlreadyStored != 10 || ledger.Rows != 70 || reevaluated != 0 {
 		t.Errorf("ledger %+v, reevaluated %d", ledger, reevaluated)
 	}
+	want := `level=INFO msg="partition assigned" partition=0 offset=2 replay_block=true producers=0 open_alert_windows=0` + "\n"
+	if text := harness.lines.text.String(); !strings.Contains(text, want) {
+		t.Errorf("logged %s, want %s", text, want)
+	}
+	harness.checkWarnings()
 }
 
 func TestReplayByOtherRulesIsCounted(t *testing.T) {
@@ -300,6 +311,7 @@ func TestReplayByOtherRulesIsCounted(t *testing.T) {
 	if engine.metrics.reevaluated.Load() != 1 {
 		t.Errorf("reevaluated %d", engine.metrics.reevaluated.Load())
 	}
+	harness.checkWarnings(`WARN msg="replayed block is evaluated by newer rules, the rules of the first run are not loaded" partition=0 from=0 end=3 before=gone now=v1`)
 }
 
 // TestWithoutAnOffsetTheEngineStartsAtTheLastBlock: a consumer group of another name has no committed offset,
@@ -312,6 +324,7 @@ func TestWithoutAnOffsetTheEngineStartsAtTheLastBlock(t *testing.T) {
 	waitUntil(t, "rows", func() bool { return store.count() == 60 })
 	stop()
 	harness.send(0, 2, 10)
+	harness.checkWarnings()
 
 	engine, stop := harness.start(store, testBundle, func(c *Config, _ *Deps) { c.Group = "two" })
 	waitUntil(t, "rows", func() bool { return store.count() == 80 })
@@ -320,6 +333,8 @@ func TestWithoutAnOffsetTheEngineStartsAtTheLastBlock(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Messages != 4 || ledger.Duplicates != 2 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	harness.checkWarnings(`WARN msg="committed offset is lost or before the stored rows; stored messages are not stored again" partition=0 ` +
+		`topic=tidegate\.events offset=6 highest_stored=5`)
 }
 
 func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
@@ -333,6 +348,7 @@ func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Lost != 4 || ledger.Messages != 4 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	harness.checkWarnings(`ERROR msg="messages were deleted before they were read" partition=0 topic=tidegate\.events messages=4`)
 }
 
 // TestTopicCreatedAnewIsReadFromItsBeginning: the committed offset and the stored rows belong to an earlier
@@ -358,6 +374,8 @@ func TestTopicCreatedAnewIsReadFromItsBeginning(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Duplicates != 1 || ledger.AlreadyStored != 0 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	anew.checkWarnings(`ERROR msg="log is not the one that was read before, .*; duplicate batches are dropped" partition=0 ` +
+		`topic=tidegate\.events committed=10 first=0 end=5`)
 
 	// The engine restarts while the new topic is still shorter than the earlier one.
 	anew.send(0, 3, 10)
@@ -390,6 +408,7 @@ func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
 	if engine.metrics.detectorPanics.Load() != 1 {
 		t.Errorf("panics %d", engine.metrics.detectorPanics.Load())
 	}
+	harness.checkWarnings(`WARN msg="detector panicked" partition=0 event=00000000-0000-0000-0000-00000000000d dataset=log suppressed=0`)
 }
 
 // panickingDetector adds a verdict to every event, and panics at event 13.

@@ -34,7 +34,8 @@ type harness struct {
 	earlier map[int][]kafkago.Message // messages that were processed and deleted since, by partition
 	deleted int                       // the events in messages that were deleted before they were processed
 
-	brokerPIDs []int // of a broker in a process of its own
+	brokerPIDs []int    // of a broker in a process of its own
+	lines      *lineLog // of the engines
 }
 
 var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
@@ -74,7 +75,9 @@ func harnessAt(t testing.TB, brokers []string, partitions int, assign string) *h
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return &harness{TB: t, client: client, epoch: 7, sequences: map[int]uint64{}, earlier: map[int][]kafkago.Message{}}
+	return &harness{
+		TB: t, client: client, epoch: 7, sequences: map[int]uint64{}, earlier: map[int][]kafkago.Message{}, lines: &lineLog{},
+	}
 }
 
 // connect returns a client that is closed at the end of the test.
@@ -296,7 +299,7 @@ func (h *harness) start(store Store, bundle *pipeline.Bundle, change func(*Confi
 	if change != nil {
 		change(&cfg, &deps)
 	}
-	engine, err := New(cfg, deps, discardLog, nil)
+	engine, err := New(cfg, deps, slog.New(slog.NewTextHandler(io.MultiWriter(h.lines, logTo()), nil)), nil)
 	if err != nil {
 		h.Fatal(err)
 	}

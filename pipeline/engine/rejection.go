@@ -121,7 +121,7 @@ func (w *worker) writeDeadLetter(ctx context.Context, deadLetter consumer.DeadLe
 		w.metrics.deadLettered.Add(1)
 		w.metrics.deadLetters.WithLabelValues("unwritable").Inc()
 		w.log.Error("message is lost: it can be processed no more than its dead letter can be written",
-			"partition", w.partition.ID, "offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", err)
+			"offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", err)
 		return nil
 	}
 	if err != nil {

@@ -133,6 +133,11 @@ func TestRejectedMessageWaitsForOneThatIsAccepted(t *testing.T) {
 		ledger.Messages != 3 || ledger.Events != 30 {
 		t.Errorf("ledger %+v", ledger)
 	}
+	harness.checkWarnings(
+		`WARN msg="store rejected a block, bisecting it" partition=0 from=0 end=2 messages=2 err="for good: .*" suppressed=0`,
+		`ERROR msg="store rejects every message, so its table is taken for the cause; nothing is stored until the table accepts a row" `+
+			`partition=0 from=0 end=2 messages=2 suppressed=0 err="the store rejects every message of the block: for good: .*"`,
+		`WARN msg="message written to the dead-letter topic" partition=0 offset=0 reason=rejected err="for good: .*" suppressed=0`)
 }
 
 // TestMessageWhoseRowsAreStoredIsNoDeadLetter: the store rejects every insert that holds the message at offset 3,
@@ -233,9 +238,13 @@ func TestDeadLetterThatNoTopicTakesIsCountedAsLost(t *testing.T) {
 			return value.GetCounter().GetValue()
 		}
 		want, written := [2]float64{1, 0}, 1 // decode, unwritable; dead letters
+		line := `WARN msg="message written to the dead-letter topic" partition=0 offset=0 reason=decode err=".*" suppressed=0`
 		if rejects {
 			want, written = [2]float64{0, 1}, 0
+			line = `ERROR msg="message is lost: it can be processed no more than its dead letter can be written" partition=0 offset=0 ` +
+				`reason=decode err="the dead-letter topic rejects the record in every length"`
 		}
+		harness.checkWarnings(line)
 		if got := [2]float64{counted("decode"), counted("unwritable")}; got != want || engine.Ledger().DeadLettered != 1 {
 			t.Errorf("rejected %t: %v counted, want %v; ledger %+v", rejects, got, want, engine.Ledger())
 		}

@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,8 +41,8 @@ func TestReplayEndsWithItsBlock(t *testing.T) {
 		for i := range w.block.messages {
 			offsets = append(offsets, fmt.Sprint(w.block.messages[i].record.Offset))
 		}
-		if strings.Contains(logged.String(), "log ends inside a block") {
-			offsets = append(offsets, "cut")
+		if _, line, ok := strings.Cut(logged.String(), "level=ERROR msg=\"log ends inside a block that is replayed, the rest of the block is lost\" partition=0 topic=events from=5 end=10 log_end="); ok {
+			offsets = append(offsets, "cut at", strings.TrimSpace(line))
 		}
 		return w, strings.Join(offsets, " "), err
 	}
@@ -63,8 +65,8 @@ func TestReplayEndsWithItsBlock(t *testing.T) {
 	check("an empty answer", "5 9", 0, 0, consumer.Chunk{Records: records(5), End: 20, Next: 6}, consumer.Chunk{End: 20, Next: 6}, consumer.Chunk{Records: records(9), End: 20, Next: 10})
 	check("deleted at the front", "8 9", 3, 0, consumer.Chunk{Lost: 3, End: 9, Next: 8}, consumer.Chunk{Records: records(8, 9), End: 20, Next: 10})
 	check("all deleted", "", 5, 0, consumer.Chunk{Lost: 5, End: 20, Next: 10})
-	check("cut", "5 cut", 3, 0, consumer.Chunk{Records: records(5), End: 20, Next: 6}, consumer.Chunk{End: 7, Next: 6})
-	check("cut in front of what was read", "5 6 cut", 3, 0, consumer.Chunk{Records: records(5, 6), End: 20, Next: 7}, consumer.Chunk{End: 6, Next: 7})
+	check("cut", "5 cut at 7", 3, 0, consumer.Chunk{Records: records(5), End: 20, Next: 6}, consumer.Chunk{End: 7, Next: 6})
+	check("cut in front of what was read", "5 6 cut at 6", 3, 0, consumer.Chunk{Records: records(5, 6), End: 20, Next: 7}, consumer.Chunk{End: 6, Next: 7})
 	check("cut before a record", "5 9", 0, 0, consumer.Chunk{Records: records(5), End: 7, Next: 6}, consumer.Chunk{Records: records(9), End: 20, Next: 10})
 	check("an answer up to the end", "5 9", 0, 0, consumer.Chunk{End: 10, Next: 5}, consumer.Chunk{Records: records(5, 9), End: 20, Next: 10})
 }
@@ -129,6 +131,31 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 	if fmt.Sprint(got) != "[a0 a1 a2 a3 a4]" || strings.Contains(logged.String(), "rejected") {
 		t.Errorf("published %q: %s", got, logged)
 	}
+
+	// A request has as many messages as fit into its size, and at least one.
+	var mu sync.Mutex
+	var requests []uint32
+	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		mu.Lock()
+		defer mu.Unlock()
+		const countAt = 57 // in a record batch
+		requests = append(requests, binary.BigEndian.Uint32(request.(*kmsg.ProduceRequest).Topics[0].Partitions[0].Records[countAt:]))
+		return nil, nil, false
+	})
+	var sizes []*pipeline.Alert
+	for i, size := range []int{maxProduceBytes / 5, maxProduceBytes / 5, maxProduceBytes / 2, maxProduceBytes, maxProduceBytes * 2, 1, 1, 1} {
+		sizes = append(sizes, &pipeline.Alert{ID: fmt.Sprint("b", i), Fingerprint: "f", Evidence: strings.Repeat("x", size)})
+	}
+	if err := w.publishAlerts(t.Context(), sizes); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	if got := fmt.Sprint(requests); got != "[3 1 1 3]" {
+		t.Errorf("requests of %s messages", got)
+	}
+	mu.Unlock()
+
 	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		response, isRejected := rejectTopic(request, harness.client.Topic(pipeline.TopicAlerts))

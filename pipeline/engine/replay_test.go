@@ -138,4 +138,7 @@ func TestAlertsAreInsertedWhenOnlyTheirTokenWasKept(t *testing.T) {
 	if ledger := engine.Ledger(); ledger.Revisions == 0 || len(store.alerts) != int(ledger.Revisions) {
 		t.Errorf("%d revisions are stored, ledger %+v", len(store.alerts), ledger)
 	}
+	harness.checkWarnings(`WARN msg=retrying partition=0 what="insert alerts" attempt=1 err=temporary`,
+		`ERROR msg="store acknowledged alerts that it does not hold, inserting them again" partition=0 token=tidegate\.events/0/0-3@[0-9]+ alerts=`+
+			fmt.Sprint(len(store.alerts)))
 }
