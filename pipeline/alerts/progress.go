@@ -164,19 +164,17 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 // isOtherLog reports whether the topic was created anew since the offset was committed: the log ends before
 // it, or has another message at the offset of the mark. A mark that retention has removed does not show it.
 func (d *deliverer) isOtherLog(ctx context.Context, first, end int64) (bool, error) {
-	if d.isReplaced || d.nextOffset > end || d.resumed.next > end {
+	if d.isReplaced { // the fetcher has logged it
 		return true, nil
 	}
-	mark := d.resumed.mark
-	if !mark.isSet || mark.offset < first {
-		return false, nil
-	}
-	record, found, err := d.partition.ReadRecord(ctx, mark.offset)
-	if err != nil || !found {
-		return false, err
-	}
-	if markOf(record) == mark {
-		return false, nil
+	if mark := d.resumed.mark; d.nextOffset <= end && d.resumed.next <= end {
+		if !mark.isSet || mark.offset < first {
+			return false, nil
+		}
+		record, found, err := d.partition.ReadRecord(ctx, mark.offset)
+		if err != nil || !found || markOf(record) == mark {
+			return false, err
+		}
 	}
 	d.log.Error("alerts topic is not the one that was read before, delivering it from its beginning",
 		"partition", d.partition.ID, "committed", d.nextOffset, "first", first, "end", end)

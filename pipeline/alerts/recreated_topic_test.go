@@ -1,11 +1,13 @@
 package alerts
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
 	"testing"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -64,9 +66,14 @@ func TestEveryAlertOfATopicThatIsCreatedAnewIsDelivered(t *testing.T) {
 }
 
 // TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered: the new topic is shorter than the earlier
-// one, as long or longer, so that its end does not show that it is another one.
+// one, as long or longer, so that its end does not show that it is another one. Kafka drops the committed offsets of a topic that is
+// deleted; those of a log that was lost or restored stay.
 func TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered(t *testing.T) {
-	for _, length := range []int{2, 6, 12} {
+	for _, test := range []struct {
+		length    int
+		hasOffset bool
+	}{{2, true}, {6, true}, {12, true}, {6, false}} {
+		length := test.length
 		client, hook := newClient(t), newReceiver(t, "s3cret")
 		stop := run(t, webhookConfig(hook.URL), client, nil)
 		var want []string
@@ -83,20 +90,44 @@ func TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered(t *testing.T)
 		waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == 6 })
 		stop()
 
+		topic, group := client.Topic(pipeline.TopicAlerts), GroupName(client.Config(), "hook")
+		offsets, err := client.Kafka().OffsetFetch(t.Context(), &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {0}}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		recreateAlertsTopic(t, client)
+		if before := offsets.Topics[topic][0]; test.hasOffset {
+			if _, err := client.Kafka().OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{GroupID: group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{
+				topic: {{Partition: 0, Offset: before.CommittedOffset, Metadata: before.Metadata}},
+			}}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		send(length)
-		stop = run(t, webhookConfig(hook.URL), client, nil)
+		var logged bytes.Buffer
+		_, stop = start(t, webhookConfig(hook.URL), client, &logged)
 		waitUntil(t, fmt.Sprintf("%d alerts of the new topic", length), delivered)
 		waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == int64(length) })
 		stop()
+		line := fmt.Sprintf("level=ERROR msg=\"alerts topic is not the one that was read before, delivering it from its beginning\" "+
+			"destination=hook partition=0 committed=6 first=0 end=%d\n", length)
+		if !test.hasOffset {
+			line = ""
+		}
+		if !strings.HasSuffix(logged.String(), line) || strings.Count(logged.String(), "\n") != strings.Count(line, "\n") {
+			t.Errorf("logged %s, want %s", &logged, line)
+		}
 
 		// A publisher that starts again delivers nothing twice.
-		stop = run(t, webhookConfig(hook.URL), client, nil)
+		logged.Reset()
+		_, stop = start(t, webhookConfig(hook.URL), client, &logged)
 		send(1)
 		waitUntil(t, "one more alert", func() bool { return strings.Contains(hook.list(), want[len(want)-1]) })
 		if !delivered() {
 			t.Errorf("delivered %s, want %s", hook.list(), want)
 		}
-		stop()
+		if stop(); logged.Len() > 0 {
+			t.Errorf("logged %s", &logged)
+		}
 	}
 }
