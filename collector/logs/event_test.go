@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"maps"
@@ -112,12 +113,17 @@ func TestLogsOfOtherDriversAreCountedOnce(t *testing.T) {
 		{ContainerID: "e", Driver: "my/driver:1"},
 		{ContainerID: "f"},
 	}
-	source := New(Default(), registry, pipeline.ID{1}, slog.New(slog.DiscardHandler), reg)
+	var logged bytes.Buffer
+	source := New(Default(), registry, pipeline.ID{1}, slog.New(slog.NewTextHandler(&logged, nil)), reg)
 	found := &discovery{source: source, logged: map[string]bool{}, failed: map[discoverer]bool{}}
 	for range 2 {
 		if paths := found.filesOfContainers(); !maps.Equal(paths, map[string]string{"a": "/x/a.log"}) {
 			t.Errorf("files %v", paths)
 		}
+	}
+	line := `level=WARN msg="log of a container is not read, its driver keeps no json-file" container=e driver=my/driver:1` + "\n"
+	if got := logged.String(); strings.Count(got, "\n") != 3 || !strings.HasSuffix(got, line) {
+		t.Errorf("logged %s, want %s", got, line)
 	}
 	for driver, want := range map[string]float64{"journald": 2, "other": 1, "local": 0} {
 		if got := testutil.ToFloat64(source.metrics.unread.WithLabelValues(driver)); got != want {

@@ -163,7 +163,8 @@ func FuzzLevel(f *testing.F) {
 // TestPanicOverALineLeavesOutItsTextOnly: a bug that the text of a line hits must not end the collector, and must not
 // show a secret.
 func TestPanicOverALineLeavesOutItsTextOnly(t *testing.T) {
-	source := New(Default(), nil, pipeline.ID{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	var logged bytes.Buffer
+	source := New(Default(), nil, pipeline.ID{}, slog.New(slog.NewTextHandler(&logged, nil)), prometheus.NewRegistry())
 	handler := newLineHandler(source, discover.Log{ID: "a", Dir: "/d", Base: "a.log"})
 	var events []*pipeline.Event
 	ship := func(stream decode.Stream) {
@@ -183,6 +184,11 @@ func TestPanicOverALineLeavesOutItsTextOnly(t *testing.T) {
 	}
 	if whole.Log.Message != "ERROR password=REDACTED" || whole.Log.Level != "error" || len(whole.Tags) != 0 {
 		t.Errorf("event of the next line: %v", whole)
+	}
+	want := `level=ERROR msg="the text of a line could not be handled" log=/d/a.log offset=7 panic="runtime error: index out of range`
+	if got := logged.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, want) || strings.Contains(got, "hunter2") ||
+		!strings.Contains(got, "setText") || !strings.HasSuffix(got, " suppressed=0\n") {
+		t.Errorf("logged %s, want %s", got, want)
 	}
 	if n := testutil.ToFloat64(source.metrics.panics); n != 1 {
 		t.Errorf("%v panics are counted", n)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -404,7 +405,8 @@ func TestSuspensionIsLoggedOnce(t *testing.T) {
 		event := line("x")
 		set.Evaluate([]*pipeline.Event{event})
 	}
-	if lines := strings.Count(log.String(), "rule suspended"); lines != 1 {
+	want := regexp.MustCompile(`^time=\S+ level=ERROR msg="rule suspended until rules are loaded again" rule=slow reason=".+" file=t.yaml line=1\n$`)
+	if lines := strings.Count(log.String(), "\n"); lines != 1 || !want.MatchString(log.String()) {
 		t.Errorf("%d log lines: %s", lines, log.String())
 	}
 }

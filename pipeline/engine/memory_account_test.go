@@ -78,6 +78,17 @@ func TestMemoryIsTakenUpToTheLimit(t *testing.T) {
 	second.close()
 	used(0)
 
+	// A replay that takes all of it exceeds nothing yet: another one may.
+	sixth, seventh := budget.open(), budget.open()
+	sixth.setReplay(true)
+	seventh.setReplay(true)
+	check("a replay up to the limit", sixth.TryTake(100), true)
+	check("another replay beyond it", seventh.TryTake(1), true)
+	check("the first replay", sixth.TryTake(1), false)
+	sixth.close()
+	seventh.close()
+	used(0)
+
 	// A replay that is closed lets another one exceed the limit.
 	fourth, fifth := budget.open(), budget.open()
 	fourth.setReplay(true)
