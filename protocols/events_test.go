@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/memory"
 )
 
@@ -172,6 +173,67 @@ func TestConnectionIsChargedWithItsBuffersAndItsParser(t *testing.T) {
 	conn.Close(11)
 	if set.holders.Used() != 0 || set.holders.Len() != 0 {
 		t.Errorf("%d bytes of %d connections are charged", set.holders.Used(), set.holders.Len())
+	}
+}
+
+// A tickingToy is a holdingToy that waits no longer when its time has come.
+type tickingToy struct{ holdingToy }
+
+func (p *tickingToy) Tick(int64) { p.held = 0 }
+
+// TestMemoryOfWhatTimeEndsIsReleased at once: a connection that has timed out may have no further input.
+func TestMemoryOfWhatTimeEndsIsReleased(t *testing.T) {
+	set, first := toys(new([]string), nil)
+	parser := &tickingToy{holdingToy{toy: *first, held: 1000}}
+	set.list[0].New = func() Parser { return parser }
+	conn := set.Open(Info{}, func(*pipeline.Event) {})
+	conn.Data(Client, []byte("hi\n"), 1)
+	held := conn.held.Bytes()
+	conn.Tick(2)
+	if got := conn.held.Bytes(); got != held-1000 || set.holders.Used() != got {
+		t.Errorf("%d bytes are charged, %d to all; before it were %d", got, set.holders.Used(), held)
+	}
+}
+
+// TestProtocolIsDetectedFromUnreadBytesOfBothSides once its parser has left the connection.
+func TestProtocolIsDetectedFromUnreadBytesOfBothSides(t *testing.T) {
+	for _, step := range [][]string{{">hi\n", "<hi\n", "<yo", ">become \ny"}, {">hi\n", "<hi\n", "<y", ">become \nyo"}} {
+		set, _ := toys(new([]string), nil)
+		conn := set.Open(Info{}, func(*pipeline.Event) {})
+		if run(conn, step...); conn.state != parsing || conn.Protocol() != "other" {
+			t.Errorf("%q: state %d, protocol %q", step, conn.state, conn.Protocol())
+		}
+	}
+}
+
+// TestConfigHasBounds, which belong to it.
+func TestConfigHasBounds(t *testing.T) {
+	set := func(name string, value int, c *Config) {
+		switch size := config.Size(value); name {
+		case "max_unparsed_bytes":
+			c.MaxUnparsedBytes = size
+		case "detect_bytes":
+			c.DetectBytes = size
+		case "resync_bytes":
+			c.ResyncBytes = size
+		case "max_errors":
+			c.MaxErrors = value
+		}
+	}
+	for name, bounds := range map[string][2]int{
+		"max_unparsed_bytes": {16 << 10, 64 << 20}, "detect_bytes": {64, 64 << 10}, "resync_bytes": {0, 64 << 20}, "max_errors": {1, 1 << 20},
+	} {
+		for value, want := range map[int]int{bounds[0] - 1: 1, bounds[0]: 0, bounds[1]: 0, bounds[1] + 1: 1} {
+			cfg := Default()
+			set(name, value, &cfg)
+			problems := cfg.Check()
+			if len(problems) != want || want == 1 && problems[0].Key != name {
+				t.Errorf("%s of %d: %v", name, value, problems)
+			}
+		}
+	}
+	if problems := Default().Check(); len(problems) != 0 {
+		t.Error(problems)
 	}
 }
 

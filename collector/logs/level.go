@@ -410,10 +410,10 @@ func equalFold(b []byte, lower string) bool {
 	return true
 }
 
-// isUpper reports whether b consists of capital letters.
+// isUpper reports whether b, which consists of letters, has capital ones only.
 func isUpper(b []byte) bool {
 	for _, c := range b {
-		if c < 'A' || c > 'Z' {
+		if c >= 'a' {
 			return false
 		}
 	}

@@ -84,7 +84,7 @@ func TestWordsAreLevelsWhereTheyAreMarkedSo(t *testing.T) {
 	for _, line := range []string{
 		"a [error] b", "a [error x", "a [error: x", "a <error> b", "a (error) b", "[a1_b:error] x",
 		"ERROR", "a ERROR b", "a\tERROR\tb", "a|ERROR|b", "a |ERROR: b", "a ERROR, b", "[1 ERROR] b", "a ERROR! b",
-		"app.ERROR: b", "ERROR[0012] b", "ERROR[1] b", "ERROR1: b", "ERROR5: b",
+		"app.ERROR: b", "ERROR[0012] b", "ERROR[1] b", "ERROR1: b", "ERROR5: b", "ERROR1:", "ERROR[1]",
 		"error: b", "error:",
 	} {
 		checkLevel(t, line, "error")
@@ -93,7 +93,7 @@ func TestWordsAreLevelsWhereTheyAreMarkedSo(t *testing.T) {
 		"a [error", "a [error, b", "a <error) b", "a <error b", "a (error> b", "a (error b", "[:error] x", "[a-b:error] x", "a:error] x",
 		"aERROR b", "a ERRORb", "a.ERROR b", "a=ERROR b", "a ERROR= b", "[ERROR! b", "ERROR] b", "|ERROR] b",
 		"ERROR[12 b", "ERROR[] b", "ERROR[1x] b", "ERROR[12", "ERROR0: b", "ERROR6: b", "ERROR1 b", "ERROR12: b", "ERROR1",
-		"Error: b", " error: b", "error:b", "error b", "a error: b", "alert: b", "er: b",
+		"Error: b", "FaTAL b", "FATAl b", "zERROR b", " error: b", "error:b", "error b", "a error: b", "alert: b", "er: b",
 	} {
 		checkLevel(t, line, "")
 	}

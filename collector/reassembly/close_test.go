@@ -167,6 +167,58 @@ func TestResetIsInTheWindow(t *testing.T) {
 	}
 }
 
+// TestConnectionMayBeginWithAReset: the RST is at the first number of its side, and what is far from it belongs to another
+// connection.
+func TestConnectionMayBeginWithAReset(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN)
+	conn.segment(0, "RA", 100, 50, "")
+	if _, closing := conn.Closing(); !closing || conn.observed[ValidReset] != 1 {
+		t.Errorf("closing %t, observed %v", closing, conn.observed)
+	}
+	for dir, off := range []uint32{100, 50} {
+		if first, known := conn.FirstSeq(Dir(dir)); !known || first != conn.isn[dir]+1+off {
+			t.Errorf("direction %d begins at %d, known %t", dir, first, known)
+		}
+	}
+	conn.segment(0, "RA", 101+maxWindow, 50, "")
+	if conn.observed[ValidReset] != 1 || conn.observed[OutsideWindow] != 1 {
+		t.Errorf("a RST far from the first one: observed %v", conn.observed)
+	}
+	conn.segment(0, "A", 90, 50, "late")
+	if conn.want(""); conn.observed[OutsideWindow] != 2 {
+		t.Errorf("a segment before the RST: observed %v", conn.observed)
+	}
+	conn.finish()
+}
+
+// TestSegmentBeyondTheWindowOfItsReceiverIsDropped when it has waited for the gap before it; the window of its sender does
+// not matter.
+func TestSegmentBeyondTheWindowOfItsReceiverIsDropped(t *testing.T) {
+	const scaled = 60000 << 4
+	check := func(what string, scales [2]byte, off int, log string) {
+		t.Helper()
+		conn := newTestConn(t, testConfig(), defaultISN)
+		for dir, flags := range []uint8{SYN, SYN | ACK} {
+			syn := conn.segmentOf(Dir(dir), flags, -1, 0, "")
+			syn.Options = []byte{3, 3, scales[dir]}
+			conn.Segment(Dir(dir), syn, conn.now)
+		}
+		conn.segment(0, "A", 0, 0, "ab")
+		conn.segment(1, "A", 0, 2, "")
+		conn.segment(0, "A", 2+off, 0, "x")
+		conn.wait(3 * time.Second)
+		conn.want(log)
+		if dropped := conn.observed[OutsideWindow]; dropped == 1 != (log == ">ab") {
+			t.Errorf("%s: %d segments are dropped", what, dropped)
+		}
+		conn.finish()
+	}
+	check("the window of the sender is larger", [2]byte{4, 0}, 64<<10+1, ">ab")
+	check("at the end of a small window", [2]byte{4, 0}, 64<<10, ">ab >gap65536 >x")
+	check("the window of the receiver is larger", [2]byte{0, 4}, scaled, ">ab >gap960000 >x")
+	check("beyond a large window", [2]byte{0, 4}, scaled+1, ">ab")
+}
+
 // TestFollowedConnectionKnowsItsNumbers: another Conn delivers its bytes.
 func TestFollowedConnectionKnowsItsNumbers(t *testing.T) {
 	conn := newTestConn(t, testConfig(), defaultISN)

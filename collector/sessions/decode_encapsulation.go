@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"tidegate/collector/links"
@@ -209,10 +210,10 @@ func gpeHeader(data []byte) (typ uint16) {
 // teredoHeader returns the length of the headers of Teredo at the front of data, before an IPv6 packet, or -1.
 func teredoHeader(data []byte) int {
 	size := 0
-	if len(data) > 4 && data[0] == 0 && data[1] == 1 { // authentication: its lengths, a nonce and a byte
+	if len(data) >= 4 && data[0] == 0 && data[1] == 1 { // authentication: its lengths, a nonce and a byte
 		size = 4 + int(data[2]) + int(data[3]) + 9
 	}
-	if len(data) > size+8 && data[size] == 0 && data[size+1] == 0 { // the origin, as the server sees it
+	if bytes.HasPrefix(data[min(size, len(data)):], []byte{0, 0}) { // the origin, as the server sees it
 		size += 8
 	}
 	if len(data) < size+40 || data[size]>>4 != 6 || 40+int(binary.BigEndian.Uint16(data[size+4:])) != len(data)-size {

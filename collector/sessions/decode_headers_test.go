@@ -140,6 +140,9 @@ func TestHeadersInUDPAreRecognised(t *testing.T) {
 	check("Teredo with both", teredo, "\x00\x01\x00\x00"+strings.Repeat("n", 9)+"\x00\x00abcdef"+ip6, header{21, 0})
 	check("Teredo with a byte behind it", teredo, ip6+"x", header{-1, 0})
 	check("Teredo that is cut", teredo, ip6[:42], header{-1, 0})
+	check("Teredo without a payload", teredo, "\x60\x00\x00\x00\x00\x00"+strings.Repeat("\x00", 34), header{0, 0})
+	check("Teredo with an authentication that is cut", teredo, "\x00\x01\x02", header{-1, 0})
+	check("Teredo with an authentication longer than all", teredo, "\x00\x01\xff\xff"+ip6, header{-1, 0})
 	check("Teredo of IPv4", teredo, "\x40"+ip6[1:], header{-1, 0})
 	check("nothing", teredo, "", header{-1, 0})
 
@@ -256,6 +259,7 @@ func TestHeadersThatEndADecoding(t *testing.T) {
 	check("PPI in PPI", linkPPI, "\x00\x00\x08\x00\xc0\x00\x00\x00", resUnknownLink, 192)
 	check("PF log of an unknown family", linkPFLog, "\x04\x10\x00\x00abc", resNotIP, 16)
 	check("PF log that is cut", linkPFLog, "\x05\x02\x00\x00abc", resTruncated, 0)
+	check("PF log that is cut in its fixed part", linkPFLog, "\x00\x02\x00", resTruncated, 0)
 	check("NFLOG without a packet", linkNFLOG, "\x02\x00\x00\x00\x05\x00\x01\x00a\x00\x00\x00", resNotIP, uint64(linkNFLOG))
 	check("NFLOG with a short attribute", linkNFLOG, "\x02\x00\x00\x00\x03\x00\x09\x00", resMalformed, 0)
 }

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tidegate/pipeline"
 	"tidegate/pipeline/memory"
 )
@@ -13,15 +15,37 @@ type openContainers struct{ final bool }
 
 func (c *openContainers) Resolve(netip.Addr, int64) (*pipeline.Container, bool) { return nil, c.final }
 
+// gathered returns the sum over all labels of a counter or a gauge.
+func gathered(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, metric := range family.GetMetric() {
+				sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // TestEventsThatWaitForTheirContainersAreCharged, and the oldest are emitted as they are when the memory budget is exceeded,
 // when too many wait, and when their wait is over.
 func TestEventsThatWaitForTheirContainersAreCharged(t *testing.T) {
 	containers := &openContainers{}
 	var emitted []int64
-	budget := memory.New(2<<20, nil)
+	emittedBytes := 0
+	reg := prometheus.NewRegistry()
+	budget := memory.New(2<<20, reg)
 	enricher := &enricher{
 		containers: containers, limit: 10_000, memory: budget.Open("events"),
-		emit: func(event *pipeline.Event) { emitted = append(emitted, event.Timestamp) },
+		emit: func(event *pipeline.Event) {
+			emitted = append(emitted, event.Timestamp)
+			emittedBytes += bytesOf(event)
+		},
 	}
 	add := func(count int, now int64) {
 		for range count {
@@ -44,6 +68,9 @@ func TestEventsThatWaitForTheirContainersAreCharged(t *testing.T) {
 	add(2*half, 1)
 	if used := int(budget.Used()); used > 2<<20+slack || len(emitted) < half/2 || len(enricher.unresolved) < half {
 		t.Errorf("%d bytes are charged, %d events are emitted, %d wait", used, len(emitted), len(enricher.unresolved))
+	}
+	if got := gathered(t, reg, "tidegate_memory_given_up_bytes_total"); got != float64(emittedBytes) {
+		t.Errorf("%v bytes are counted as given up, %d were emitted", got, emittedBytes)
 	}
 	for i, at := range emitted {
 		if at != int64(i) {
