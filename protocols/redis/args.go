@@ -92,7 +92,7 @@ func (p *parser) argumentText(data []byte, size uint64, visible int) []byte {
 	switch {
 	case visible == 0 && size > 0:
 		return append(p.text[:0], redact.Marker...)
-	case visible > 0 && uint64(visible) < size:
+	case visible > 0: // less than the argument has
 		p.text = append(append(p.text[:0], data[:min(len(data), visible, head)]...), redact.Marker...)
 		return p.text
 	case size <= maxArg:
@@ -163,8 +163,8 @@ func (p *parser) setSubcommand(data []byte) {
 	cmd := &p.command
 	body := cmd.event.Redis
 	sub := upper(&p.scratch, data[:min(len(data), 64)])
-	var buf [128]byte
-	body.Command = p.conn.Intern(append(append(append(buf[:0], body.Command...), ' '), sub...))
+	p.text = append(append(append(p.text[:0], body.Command...), ' '), sub...)
+	body.Command = p.conn.Intern(p.text)
 	cmd.key = keys[body.Command]
 	cmd.secrets.Begin(body.Command, cmd.total)
 }

@@ -188,7 +188,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 		return 0, nil
 	}
 	p.addArgument(cmd.arg, cmd.size)
-	cmd.inArg, cmd.damaged = false, false
+	cmd.inArg = false
 	return 2, nil
 }
 
@@ -260,17 +260,13 @@ func (p *parser) readInline(line []byte, length int, at int64, cut bool) (int, e
 
 // countWords returns the number of words of an inline command.
 func (p *parser) countWords(line []byte) int {
-	words := 0
-	buf := p.scratch[:0]
-	for len(line) > 0 {
-		var data []byte
-		if data, line = nextWord(line, buf); data == nil {
-			break
+	for words := 0; ; words++ {
+		word, rest := nextWord(line, p.scratch[:0])
+		if word == nil {
+			return words
 		}
-		words++
-		buf = data[:0]
+		line = rest
 	}
-	return words
 }
 
 // nextWord appends the first word of line, without its quotes, to buf, and returns it and the rest of line.
@@ -342,10 +338,7 @@ func hexDigit(c byte) int {
 
 // integer parses a decimal number.
 func integer(data []byte) (value int64, ok bool) {
-	negative := len(data) > 0 && data[0] == '-'
-	if negative {
-		data = data[1:]
-	}
+	data, negative := bytes.CutPrefix(data, []byte("-"))
 	if len(data) == 0 || len(data) > 18 {
 		return 0, false
 	}

@@ -146,7 +146,7 @@ func knownCommand(data []byte) bool {
 		return false
 	}
 	rest, size, match := header(rest, '$')
-	if match != protocols.Yes || int(size) > len(rest) || size > 64 {
+	if match != protocols.Yes || int(size) > len(rest) {
 		return false
 	}
 	return isCommandWord(rest[:size])
@@ -156,10 +156,7 @@ func knownCommand(data []byte) bool {
 // such lines too.
 func detectInline(data []byte) protocols.Match {
 	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], " \t\r\n\v\f") // the server ignores empty lines and blanks
-	line, whole := data, false
-	if end := bytes.IndexByte(data, '\n'); end >= 0 {
-		line, whole = data[:end], true
-	}
+	line, _, whole := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimRight(line, "\r")
 	if len(line) > 0 && (line[0] == '\'' || line[0] == '"') {
 		return detectQuoted(line, whole)
@@ -221,7 +218,7 @@ func getsNoReply(line, rest []byte) bool {
 	var words [4][]byte
 	var buf [4][48]byte // the id of a stream has 40 digits
 	count := 0
-	for ; count < len(words) && len(line) > 0; count++ {
+	for ; count < len(words); count++ {
 		if words[count], line = nextWord(line, buf[count][:0]); words[count] == nil {
 			break
 		}
@@ -250,7 +247,7 @@ func isStreamID(word []byte) bool {
 func beginsWithCommand(data []byte) bool {
 	data = skipNothing(data)
 	match, length := matchInline(data)
-	if match != protocols.Yes || length == 0 || data[length-1] != '\n' {
+	if match != protocols.Yes || data[length-1] != '\n' {
 		return false
 	}
 	var buf [64]byte
@@ -435,8 +432,8 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		at += found + 1
 	}
 	// A command may begin with the next byte, or with the last one.
-	if size := len(data); size > 0 && data[size-1] == '\n' {
-		return size, protocols.No
+	if bytes.HasSuffix(data, []byte("\n")) {
+		return len(data), protocols.No
 	}
 	return max(0, len(data)-1), protocols.More
 }

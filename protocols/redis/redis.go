@@ -365,22 +365,17 @@ func (p *parser) skipLostArgument(size uint64) {
 	}
 	cmd.bulk, cmd.inArg = 0, false
 	p.addArgument(cmd.arg, cmd.size)
-	cmd.damaged = false
 	if cmd.index == cmd.total {
 		p.finishCommand(0)
 	}
 }
 
-// endTruncatedCommand queues a command whose rest was lost, or discards it if its name was not read.
+// endTruncatedCommand queues a command whose rest was lost, whose event is partial, or discards it if its name was not read.
 func (p *parser) endTruncatedCommand() {
 	cmd := &p.command
 	if cmd.event != nil && cmd.index > 0 {
-		cmd.event.Partial = true
 		p.finishCommand(0)
 		return
-	}
-	if cmd.event != nil {
-		cmd.event.ReturnToVTPool()
 	}
 	cmd.reset()
 }

@@ -186,7 +186,6 @@ func (p *parser) readScalar(kind byte, rest []byte, outermost bool) (bool, error
 		reply.last = value
 	}
 	if outermost {
-		reply.null = kind == '_'
 		if kind == '-' {
 			rest, _ = p.conn.Redactor().RedisError(rest)
 		}

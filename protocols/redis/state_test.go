@@ -212,6 +212,12 @@ func TestErrorsOfRedisAreRecognised(t *testing.T) {
 	sync(client, "x x\nGET a\r\nSET b c\r\n", 4, protocols.Yes)
 	sync(client, "x x\nGET a\r\n\x01\r\n", 14, protocols.No)
 	sync(client, "GET a\r\n\x01\r\n", 0, protocols.Yes)
+	for _, next := range []string{"", "\r\n", "\n", "*", get, "SET b c\r\n", "SE"} { // what may follow an inline command
+		sync(client, "x x\nGET a\r\n"+next, 4, protocols.Yes)
+	}
+	sync(client, "x x\nGET a\r\nplain text\r\n", 23, protocols.No)
+	sync(client, "\n", 1, protocols.No)
+	sync(client, "x", 0, protocols.More)
 	sync(server, "+OK\r\n", 0, protocols.Yes)
 	sync(server, "x x\r\n+OK\r\n", 10, protocols.No)
 }
@@ -233,6 +239,8 @@ func TestRepliesToNoCommandArePushed(t *testing.T) {
 	check("a message", "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n", true, "message", false)
 	check("an array", "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n", false, "", true)
 	check("a message of RESP3", ">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n", false, "message", false)
+	check("a message with an attribute", "|1\r\n+a\r\n+b\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n", false, "message", false)
+	check("an array of arrays", "*2\r\n*2\r\n+a\r\n+b\r\n$7\r\nmessage\r\n", true, "", true)
 	check("another push", ">1\r\n$5\r\nother\r\n", false, "", false)
 	check("a reply", "+OK\r\n", false, "OK", true)
 	for kind, confirms := range map[string]bool{

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -37,6 +38,8 @@ func TestKeyIsWhereTheTableSays(t *testing.T) {
 	check("EVAL script 2 a b", "a")
 	check("EVAL script 0 a", "")
 	check("EVAL script x a", "")
+	check("EVAL script x 1 a", "")
+	check("EVAL script 0 1 a", "")
 	check("ZUNION 2 a b", "a")
 	check("BLMPOP 0 1 a LEFT", "a")
 	check("XREAD COUNT 2 STREAMS a b 0 0", "a")
@@ -163,6 +166,11 @@ func TestCommandsWithoutAnEndAreTold(t *testing.T) {
 		read(p, "*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$5\r\nxy")
 	})
 	check("its head", "GET a, no reply", func(p *parser) { read(p, resp("GET", "a")); read(p, "*3\r\n$3\r\nSE") })
+	check("a gap in the name behind a whole one", "GET a, no reply", func(p *parser) {
+		read(p, resp("GET", "a"))
+		read(p, "*3\r\n$3\r\nS")
+		p.Gap(protocols.Client, 1)
+	})
 	check("a gap in its name", "", func(p *parser) { read(p, "*3\r\n$3\r\nS"); p.Gap(protocols.Client, 1) })
 	check("a gap behind its name", "SET, no reply partial", func(p *parser) { read(p, "*3\r\n$3\r\nSET\r\n"); p.Gap(protocols.Client, 1) })
 	check("a gap in an argument", "SET b xy, no reply partial", func(p *parser) {
@@ -229,6 +237,7 @@ func TestRepliesAreReadByTheirTypes(t *testing.T) {
 	check("-ERR x\r\n", "error", "ERR x", 0)
 	check(":12\r\n", "integer", "12", 0)
 	check(":+12\r\n", "integer", "+12", 0)
+	check(":-9223372036854775808\r\n", "integer", "-9223372036854775808", 0)
 	check("$5\r\nhello\r\n", "bulk_string", "", 5)
 	check("$0\r\n\r\n", "bulk_string", "", 0)
 	check("$-1\r\n", "null", "", 0)
@@ -245,6 +254,10 @@ func TestRepliesAreReadByTheirTypes(t *testing.T) {
 	check("%1\r\n+a\r\n:1\r\n", "map", "", 12)
 	check("~1\r\n+a\r\n", "set", "", 8)
 	check("|1\r\n+a\r\n+b\r\n+OK\r\n", "simple_string", "OK", 0)
+	check("|1\r\n+a\r\n*2\r\n:1\r\n:2\r\n:3\r\n", "integer", "3", 0)
+	check("!"+strconv.Itoa(maxText+50)+"\r\n"+strings.Repeat("e", maxText+50)+"\r\n", "bulk_error", strings.Repeat("e", maxText), maxText+50)
+	check("-"+strings.Repeat("e", maxText+50)+"\r\n", "error", strings.Repeat("e", maxText), 0)
+	check("+"+strings.Repeat("e", maxText+50)+"\r\n", "simple_string", strings.Repeat("e", maxText), 0)
 	check("|0\r\n+OK\r\n", "simple_string", "OK", 0)
 	check("*?\r\n:1\r\n:2\r\n.\r\n", "array", "", 15)
 	check("*1\r\n*?\r\n.\r\n", "array", "", 11)

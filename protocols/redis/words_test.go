@@ -103,6 +103,16 @@ func TestFrontsOfCommandsAreRecognised(t *testing.T) {
 	check(client, "\r\n", more)
 	check(client, "", more)
 
+	check(client, "*00000000000000\r\n"[:14]+"\r\n"+get, yes)
+	check(client, "*"+strings.Repeat("0", 15)+"\r\n"+get, no)
+	check(client, "*"+strings.Repeat("0", 14), more)
+	check(client, "*"+strings.Repeat("0", 15), no)
+	check(client, "1", no)
+	check(client, "SYNC \r\nSAVE\r\n", yes)
+	check(client, "SYNC\r\nnothing\r\n", more)
+	check(client, "SYNC\r\nSAVE"+strings.Repeat(" ", longInline), more)
+	check(client, `"get`+strings.Repeat(" ", 60)+`"`, no)
+
 	check(client, "GET key", more)
 	check(client, "GE", more)
 	check(client, "nothing there", no)
@@ -140,7 +150,7 @@ func TestFrontsOfCommandsAreRecognised(t *testing.T) {
 		check(server, text, more)
 	}
 	for _, text := range []string{
-		"+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "$EOx", "\nx\r\n", "\n*1\r\n", "\n$4\r\nPING\r\n", "\n:1\r\n", "\n+PONG\r\n", "\n$0\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
+		"\nx", "+OK Dovecot ready.\r\n", "-FOO x\r\n", "-NOAUTH\r\n", ":x\r\n", "$x\r\n", "$EOx", "\nx\r\n", "\n*1\r\n", "\n$4\r\nPING\r\n", "\n:1\r\n", "\n+PONG\r\n", "\n$0\r\n", "*a\r\n", "\r\n", "+OK\n", ":1\n", "hello\r\n", "+OK\r\nhello\r\n",
 	} {
 		check(server, text, no)
 	}
