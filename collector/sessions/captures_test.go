@@ -50,6 +50,14 @@ func playCapture(
 	t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event),
 ) (*Table, int) {
 	t.Helper()
+	return playCaptureOn(t, prometheus.NewRegistry(), path, cfg, deps, list, emit)
+}
+
+// playCaptureOn is playCapture with the registry of the Table's metrics.
+func playCaptureOn(
+	t testing.TB, reg *prometheus.Registry, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event),
+) (*Table, int) {
+	t.Helper()
 	file, err := capture.OpenFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +66,7 @@ func playCapture(
 	deps.Protocols = protocols.NewSet(list, protocols.Default(), nil)
 	deps.Emit = emit
 	deps.Collector = pipeline.ID(sha256.New().Sum(nil)[:16])
-	table := New(cfg, deps, prometheus.NewRegistry())
+	table := New(cfg, deps, reg)
 	packets := 0
 	for ; ; packets++ {
 		packet, err := file.Next()

@@ -411,6 +411,25 @@ func TestRoundTripOfTheClientIsMeasuredOnce(t *testing.T) {
 	check("times were set back", fromClient, reassembly.ACK, 0, func(f *flow) { f.stats.synAckAt = 131 })
 }
 
+// TestFlowIsSeenAnew: what the flow before has published is not of the next one, which uses its memory.
+func TestFlowIsSeenAnew(t *testing.T) {
+	for sender := range uint8(2) {
+		_, f := openTCP(t, Default(), Deps{})
+		f.activity.seen[0].Store(5)
+		f.activity.seen[1].Store(6)
+		f.activity.lost.Store(true)
+		for i := range f.activity.prints {
+			f.activity.prints[i].list[1].Store(9)
+		}
+		f.resetActivity(startTime, sender)
+		seen, other := f.activity.seen[sender].Load(), f.activity.seen[sender^1].Load()
+		if seen != startTime || other != 0 || f.activity.lost.Load() || f.activity.owner.Load() != f.id || f.dedup.published[sender] != startTime ||
+			f.activity.prints[0].list[1].Load() != 0 || f.activity.prints[1].list[1].Load() != 0 {
+			t.Errorf("sender %d: seen %d and %d", sender, seen, other)
+		}
+	}
+}
+
 // TestEventHasEachInterfaceOnce, its own first.
 func TestEventHasEachInterfaceOnce(t *testing.T) {
 	test, f := openTCP(t, Default(), Deps{})

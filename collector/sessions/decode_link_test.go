@@ -235,12 +235,16 @@ func TestAggregatesAreReadWhole(t *testing.T) {
 			data = append(data, 0)
 		}
 	}
-	test.Packet("", linkWLAN, startTime, data, len(data))
+	test.ifaceIndex("eth0")
+	test.Packet("wlan0", linkWLAN, startTime, data, len(data))
 	sessions := test.closeSessions()
 	if len(sessions) != 3 {
 		t.Errorf("%d sessions", len(sessions))
 	}
 	for _, session := range sessions {
+		if !slices.Equal(session.Interfaces, []string{"wlan0"}) {
+			t.Errorf("a session is seen on %v", session.Interfaces)
+		}
 		if session.Timestamp != startTime {
 			t.Errorf("a session begins at %d", session.Timestamp)
 		}

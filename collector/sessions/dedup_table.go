@@ -3,6 +3,7 @@ package sessions
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -152,7 +153,7 @@ func (d *DedupTable) ifaceID(name string) uint16 {
 	if len(old) >= maxInterfaces {
 		return 0
 	}
-	names := append(append(make([]string, 0, len(old)+1), old...), name)
+	names := append(slices.Clip(old), name)
 	d.names.Store(&names)
 	return uint16(len(old))
 }

@@ -42,6 +42,49 @@ func TestFragmentsAreChargedWithTheirBuffers(t *testing.T) {
 	check("a complete datagram", 0)
 }
 
+// TestFragmentsAreThoseOfLinux: what is in units of eight bytes but for the last one, in IPv4 by dropping the rest, and ends
+// where the last one says.
+func TestFragmentsAreThoseOfLinux(t *testing.T) {
+	type part struct {
+		off  int
+		more bool
+		text string
+	}
+	check := func(what string, v6 bool, want string, last result, parts ...part) {
+		t.Helper()
+		f := &New(Default(), Deps{}, nil).decoder.frags
+		got, result := "", resFragment
+		for _, in := range parts {
+			var data []byte
+			data, result = f.addFragment(1, ipFragment{key: fragKey{id: 7, v6: v6}, off: in.off, more: in.more, b: []byte(in.text), wire: len(in.text)})
+			got += string(data)
+		}
+		if got != want || result != last {
+			t.Errorf("%s: %q, %s; want %q, %s", what, got, resultNames[result], want, resultNames[last])
+		}
+		f.close()
+		if f.cost != 0 {
+			t.Errorf("%s: %d bytes are charged at the end", what, f.cost)
+		}
+	}
+	whole := "01234567abcdefghij"
+	check("two", false, whole, resFragment, part{0, true, whole[:8]}, part{8, false, whole[8:]})
+	check("two of IPv6", true, whole, resFragment, part{0, true, whole[:8]}, part{8, false, whole[8:]})
+	check("the last one first", false, whole, resFragment, part{8, false, whole[8:]}, part{0, true, whole[:8]})
+	check("one that is cut", false, whole, resFragment, part{0, true, whole[:8] + "xyz"}, part{8, false, whole[8:]})
+	check("one that is cut, of IPv6", true, "", resBadFragment, part{8, false, whole[8:]}, part{0, true, whole[:8] + "xyz"})
+	check("one that is cut to nothing", false, "", resBadFragment, part{0, true, "xyz"})
+	check("an empty one", false, "", resBadFragment, part{0, false, ""})
+	check("a whole datagram", false, whole, resFragment, part{0, false, whole})
+	check("the longest", false, "", resFragment, part{maxDatagram - 7, false, "abcdefg"})
+	check("one byte more", false, "", resBadFragment, part{maxDatagram - 7, false, "abcdefgh"})
+	check("two ends", false, "", resBadFragment, part{8, false, whole[8:]}, part{8, false, whole[8:17]})
+	check("the same end twice", false, whole, resFragment, part{8, false, whole[8:]}, part{8, false, whole[8:]}, part{0, true, whole[:8]})
+	check("bytes behind the end", false, "", resBadFragment, part{8, false, whole[8:]}, part{16, true, whole[:8]})
+	check("an end before other bytes", false, "", resBadFragment, part{8, true, whole[8:16]}, part{0, false, whole[:8]})
+	check("an end at other bytes", false, "", resFragment, part{8, true, whole[8:16]}, part{8, false, whole[8:16]})
+}
+
 // TestERSPANOfTypeIIIHasAPartOfThePlatform if its flag O is set.
 func TestERSPANOfTypeIIIHasAPartOfThePlatform(t *testing.T) {
 	inner := string(tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc"))

@@ -10,6 +10,17 @@ import (
 	"tidegate/pipeline/memory"
 )
 
+// TestAddressesHaveTheirOwnLength: 4 bytes for IPv4, in whatever form it comes, and 16 for IPv6.
+func TestAddressesHaveTheirOwnLength(t *testing.T) {
+	for text, size := range map[string]int{"10.0.0.1": 4, "::ffff:10.0.0.1": 4, "fd00::1": 16, "::": 16} {
+		ip := netip.MustParseAddr(text)
+		data := appendIP([]byte("x"), ip)
+		if got, ok := netip.AddrFromSlice(data[1:]); !ok || len(data) != 1+size || got != ip.Unmap() {
+			t.Errorf("%s: %x", text, data)
+		}
+	}
+}
+
 // openContainers are containers whose addresses are never final, or always.
 type openContainers struct{ final bool }
 
