@@ -70,7 +70,12 @@ func Capture(t testing.TB, list []protocols.Protocol, path string) (events []*pi
 // error of t.
 func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func(*pipeline.Event)) {
 	t.Helper()
-	set := protocols.NewSet(list, protocols.Default(), nil)
+	playCapture(t, protocols.NewSet(list, protocols.Default(), nil), path, emit)
+}
+
+// playCapture plays a capture file to set.
+func playCapture(t testing.TB, set *protocols.Set, path string, emit func(*pipeline.Event)) {
+	t.Helper()
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Errorf("%s: the parser of %s panicked: %v\n%s", path, protocol, value, stack)
 	}

@@ -1,0 +1,11 @@
+package http
+
+import (
+	"testing"
+
+	"tidegate/protocols/protocoltest"
+)
+
+func TestLossesMatchTheirGoldens(t *testing.T) { protocoltest.CheckLossGoldens(t, list, "http") }
+
+func TestCapturesMatchTheirGoldens(t *testing.T) { protocoltest.CheckCaptureGoldens(t, list) }

@@ -1,0 +1,11 @@
+package redis
+
+import (
+	"testing"
+
+	"tidegate/protocols/protocoltest"
+)
+
+func TestLossesMatchTheirGoldens(t *testing.T) { protocoltest.CheckLossGoldens(t, list, "redis") }
+
+func TestCapturesMatchTheirGoldens(t *testing.T) { protocoltest.CheckCaptureGoldens(t, list) }
