@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -584,6 +585,34 @@ func TestConfigNamesEachMistake(t *testing.T) {
 	}
 	if _, err := NewPublisher(Config{}, nil, nil, discardLog, nil); err == nil {
 		t.Error("an empty configuration was taken")
+	}
+
+	// The first and the last value of each range are allowed.
+	for key, set := range map[string]func(c *Config, n time.Duration){
+		"resolve_after":   func(c *Config, n time.Duration) { c.ResolveAfter = n },
+		"resend_interval": func(c *Config, n time.Duration) { c.ResendInterval = n },
+		"throttle":        func(c *Config, n time.Duration) { c.Throttle = n },
+		"timeout":         func(c *Config, n time.Duration) { c.Timeout = n },
+	} {
+		for n, want := range map[time.Duration]string{10e6: "", 10e6 - 1: key, 24 * time.Hour: "", 24*time.Hour + 1: key} {
+			check(want, func(c *Config) { set(c, n) })
+		}
+	}
+	for n, want := range map[int]string{1: "", 0: "max_attempts", 1000: "", 1001: "max_attempts"} {
+		check(want, func(c *Config) { c.MaxAttempts = n })
+	}
+	for n, want := range map[int]string{1: "", 0: "max_open"} {
+		check(want, func(c *Config) { c.MaxOpen = n })
+	}
+}
+
+// TestDefaultsOfThePublisherAreThoseOfTheReference: docs/CONFIG.md has them.
+func TestDefaultsOfThePublisherAreThoseOfTheReference(t *testing.T) {
+	want := Config{
+		ResolveAfter: 15 * time.Minute, ResendInterval: time.Minute, Throttle: 30 * time.Second, Timeout: 10 * time.Second, MaxAttempts: 30, MaxOpen: 50000,
+	}
+	if got := Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -15,17 +15,6 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-func TestDefaultIsValid(t *testing.T) {
-	if errs := Default().Check(); errs != nil {
-		t.Error(errs)
-	}
-	bad := Default()
-	bad.Shard, bad.BlockRows, bad.Linger = "a b", 0, -1
-	if errs := bad.Check(); len(errs) != 3 {
-		t.Errorf("3 mistakes gave %v", errs)
-	}
-}
-
 func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 	harness, store := newHarness(t, 3, kafka.AssignStatic), newFakeStore()
 	for partition := range 3 {
