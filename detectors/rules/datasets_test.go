@@ -96,6 +96,31 @@ func TestConditionsWithAConstantAreIndexed(t *testing.T) {
 	}
 }
 
+// TestLiteralsOfEachFieldAreFound in an event that has one in each of several fields.
+func TestLiteralsOfEachFieldAreFound(t *testing.T) {
+	set, err := compileText(t, ruleYAML("args", `any(redis.args, # contains "wxyz")`)+ruleYAML("command", `redis.command contains "ghijkl"`)+
+		ruleYAML("key", `redis.key contains "abcdef"`)+ruleYAML("both", `redis.key contains "abcdef" and redis.command contains "ghijkl"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(command, key, arg, want string) {
+		t.Helper()
+		event := &pipeline.Event{Dataset: pipeline.Dataset_REDIS, Redis: &pipeline.RedisCommand{Command: command, Key: key, Args: []string{arg}}}
+		for range 2 {
+			event.Verdicts = nil
+			set.Evaluate([]*pipeline.Event{event})
+			if got := fired(event); got != want {
+				t.Errorf("%s %s %s: %q, want %q", command, key, arg, got, want)
+			}
+		}
+	}
+	check("ghijkl", "abcdef", "wxyz", "args both command key")
+	check("ghijkl", "ghijkl", "ghijkl", "command")
+	check("abcdef", "abcdef", "abcdef", "key")
+	check("wxyz", "wxyz", "wxyz", "args")
+	check("", "", "", "")
+}
+
 // TestListsOfNumbersMayHaveNegativeOnes: a list of a file holds the numbers with their signs.
 func TestListsOfNumbersMayHaveNegativeOnes(t *testing.T) {
 	set, err := compileText(t, "lists: {n: [-3, 5]}\nrules:\n"+ruleYAML("r", "-len(redis.key) in n")+

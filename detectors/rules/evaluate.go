@@ -158,15 +158,20 @@ func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 	start := time.Now()
 	matches := s.matchesRule(w, rule)
 	took := time.Since(start)
-	size := w.values.textBytes(rule.when.slots)
-	if w.readExceptions {
-		size += w.values.textBytes(rule.exceptionSlots)
-	}
-	if reason := rule.stats.addMeasurement(took, size, s.cfg); reason != "" {
+	if reason := rule.stats.addMeasurement(took, w.readBytes(rule), s.cfg); reason != "" {
 		s.log.Error("rule suspended until rules are loaded again",
 			"rule", rule.ID, "reason", reason, "file", rule.File, "line", rule.Line)
 	}
 	return matches
+}
+
+// readBytes returns the bytes of the texts that the last evaluation of a rule has read.
+func (w *worker) readBytes(rule *Rule) int {
+	size := w.values.textBytes(rule.when.slots)
+	if w.readExceptions {
+		size += w.values.textBytes(rule.exceptionSlots)
+	}
+	return size
 }
 
 // matchesRule reports whether the condition of a rule is true and all its exceptions are false.

@@ -2,6 +2,8 @@ package rules
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -296,13 +298,20 @@ func TestRuleIsNotSuspendedByTheMachineOrTheSender(t *testing.T) {
 // TestRuleIsNotSuspendedByTheTextOfItsExceptions: an exception reads a text that the condition does not read, and
 // the sender makes it long.
 func TestRuleIsNotSuspendedByTheTextOfItsExceptions(t *testing.T) {
-	for name, rule := range map[string]string{
-		"when":      `http.request.method == "POST" and not (user_agent.original matches "(?i)probe-?[0-9]+$")`,
-		"exception": `http.request.method == "POST"`, "second exception": `http.request.method == "POST"`,
+	const agentBytes = 8 * 940
+	for name, test := range map[string]struct {
+		rule  string
+		bytes int
+	}{
+		"when":             {`http.request.method == "POST" and not (user_agent.original matches "(?i)probe-?[0-9]+$")`, 4 + agentBytes},
+		"exception":        {`http.request.method == "POST"`, 4 + agentBytes},
+		"second exception": {`http.request.method == "POST"`, 4 + 2 + agentBytes},
+		"no match":         {`http.request.method == "GET"`, 4},
 	} {
+		rule := test.rule
 		text := ruleYAML("r", rule)
 		switch name {
-		case "exception":
+		case "exception", "no match":
 			text += "  exceptions: ['user_agent.original matches \"(?i)probe-?[0-9]+$\"']\n"
 		case "second exception":
 			text += "  exceptions: ['url.path == \"/x\"', 'user_agent.original matches \"(?i)probe-?[0-9]+$\"']\n"
@@ -316,15 +325,10 @@ func TestRuleIsNotSuspendedByTheTextOfItsExceptions(t *testing.T) {
 		worker := set.acquireWorker()
 		worker.values.setEvent(&pipeline.Event{
 			Dataset: pipeline.Dataset_HTTP,
-			Http:    &pipeline.HTTPExchange{Method: "POST", UserAgent: agent},
+			Http:    &pipeline.HTTPExchange{Method: "POST", UserAgent: agent, UrlPath: "/y"},
 		})
-		matches := set.matchesRule(worker, measured)
-		size := worker.values.textBytes(measured.when.slots)
-		if worker.readExceptions {
-			size += worker.values.textBytes(measured.exceptionSlots)
-		}
-		if !matches || size < len(agent) {
-			t.Errorf("%s: a text of %d bytes counts as %d", name, len(agent), size)
+		if matches := set.matchesRule(worker, measured); matches != (name != "no match") || worker.readBytes(measured) != test.bytes {
+			t.Errorf("%s: matches %t, %d bytes are read, want %d", name, matches, worker.readBytes(measured), test.bytes)
 		}
 	}
 }
@@ -371,6 +375,14 @@ func TestGroupsOfDifferentValuesDiffer(t *testing.T) {
 	}
 	if group := groupBy(both, "curl/8", "/a"); group != "user_agent.original=curl/8 url.path=/a" {
 		t.Errorf("group %q", group)
+	}
+	whole := "url.path=" + strings.Repeat("x", maxGroupBytes-len("url.path="))
+	if group := groupBy("url.path", "", whole[len("url.path="):]); group != whole {
+		t.Errorf("a group of %d bytes: %q", maxGroupBytes, group)
+	}
+	sum := sha256.Sum256([]byte(whole + "x")) // the form is a part of the identity of alerts
+	if group := groupBy("url.path", "", whole[len("url.path="):]+"x"); group != whole[:maxGroupBytes-17]+"~"+hex.EncodeToString(sum[:8]) {
+		t.Errorf("a longer group: %q", group)
 	}
 }
 
