@@ -215,7 +215,6 @@ func (b *batcher) journalBatches() {
 				return
 			}
 			b.removeHead()
-			b.shipper.signalProgress()
 		}
 	}
 }

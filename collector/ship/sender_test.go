@@ -351,6 +351,95 @@ func TestLinesAreFoundInRecoveredRanges(t *testing.T) {
 	check(61, -1, lineNew, 0, 7, 6)
 }
 
+// TestAbandonedRangesKeepTheLinesThatWereReadAgain: the others are unconfirmed. A range without lines is gone. Safe ranges stay as long as
+// the file may be read again.
+func TestAbandonedRangesKeepTheLinesThatWereReadAgain(t *testing.T) {
+	for _, state := range []fileState{fileOpen, fileMissing, fileClosed} {
+		s, _ := newTestSender(t)
+		f := newFileProducer(s.shipper, "a", 1)
+		f.setState(state)
+		f.checkpoint, f.hasCheckpoint = collector.Checkpoint{End: 10}, true
+		add := func(after int64, replay *rangeReplay, received uint32, last int64, done bool) *batchRange {
+			lines := &batchRange{file: f, after: after, end: collector.Checkpoint{End: after + 10, ReadFrom: after + 10}, count: 4, replay: replay, done: done}
+			if replay != nil {
+				replay.sender, replay.received, replay.last = s, received, collector.Checkpoint{End: last, ReadFrom: last - 1}
+				f.unpassedRanges.Add(1)
+			}
+			f.ranges = append(f.ranges, lines)
+			return lines
+		}
+		some := add(10, &rangeReplay{}, 2, 15, false)
+		none := add(20, &rangeReplay{}, 0, 0, false)
+		safe := add(30, &rangeReplay{}, 0, 0, true)
+		own := add(60, nil, 0, 0, false)
+		abandoned := f.abandonRanges()
+		if len(abandoned) != 2 || abandoned[0] != some || abandoned[1] != none {
+			t.Errorf("state %d: %d ranges are abandoned", state, len(abandoned))
+		}
+		var ranges []string
+		for _, lines := range f.ranges {
+			ranges = append(ranges, fmt.Sprintf("%d-%d×%d", lines.after, lines.end.End, lines.count))
+		}
+		if got := strings.Join(ranges, " "); got != "10-15×2 30-40×4 60-70×4" {
+			t.Errorf("state %d: the ranges %s are left", state, got)
+		}
+		if some.end != (collector.Checkpoint{End: 15, ReadFrom: 14}) || none.end != (collector.Checkpoint{End: 20, ReadFrom: 20}) || none.count != 0 ||
+			!some.replay.passed || !none.replay.passed || !some.replay.finished || safe.replay.passed != (state != fileOpen) || own.count != 4 {
+			t.Errorf("state %d: %+v, %+v, %+v", state, some.end, none.end, safe.replay)
+		}
+		wantUnpassed := int32(1) // safe
+		if state != fileOpen {
+			wantUnpassed = 0
+		}
+		recovered, unconfirmed := s.shipper.counters.recovered.total(), s.shipper.counters.unconfirmed.total()
+		if f.unpassedRanges.Load() != wantUnpassed || recovered != 2+4 || unconfirmed != 2+4 || f.checkpoint.End != 10 {
+			t.Errorf("state %d: %d ranges to pass, %d recovered, %d unconfirmed, checkpoint %d", state, f.unpassedRanges.Load(), recovered, unconfirmed, f.checkpoint.End)
+		}
+		if again := f.abandonRanges(); len(again) != 0 || s.shipper.counters.unconfirmed.total() != unconfirmed {
+			t.Errorf("state %d: %d ranges are abandoned again", state, len(again))
+		}
+	}
+}
+
+// TestLinesThatAreReadAgainFillTheirBatch, which is sent under its old sequence when its last line has come. A line that is too large is
+// counted and takes its place in the range.
+func TestLinesThatAreReadAgainFillTheirBatch(t *testing.T) {
+	s, sent := newTestSender(t)
+	s.shipper.host = &pipeline.Host{}
+	s.packets = false
+	f := newFileProducer(s.shipper, "a", 1)
+	pending := &pendingBatch{sequence: 7, state: stateRecovering, missingRanges: 1, batch: newBatch()}
+	lines := &batchRange{file: f, batch: pending.batch, after: 10, end: collector.Checkpoint{End: 40}, count: 3, replay: &rangeReplay{sender: s, pending: pending}}
+	pending.batch.ranges = append(pending.batch.ranges, lines)
+	f.ranges, s.pending = []*batchRange{lines}, []*pendingBatch{pending}
+	f.unpassedRanges.Store(1)
+	step := func(end int64, size, events int, received uint32, dropped uint64, unpassed int32, want string) {
+		t.Helper()
+		event := &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: strings.Repeat("x", size)}}
+		checkpoint := collector.Checkpoint{End: end, ReadFrom: end - 1}
+		isReplayed := f.replayEvent(event, checkpoint)
+		counters := &s.shipper.counters
+		if !isReplayed || f.lastEnd != end || f.rangeEnd != end || f.unpassedRanges.Load() != unpassed || lines.replay.received != received ||
+			lines.replay.last != checkpoint || counters.read[pipeline.Dataset_LOG].Load() != uint64(received) ||
+			counters.discarded[dropTooLarge][pipeline.Dataset_LOG].Load() != dropped || counters.unconfirmed.total() != 0 {
+			t.Errorf("up to %d: replayed %t, %d lines, last %+v, %d ranges to pass", end, isReplayed, lines.replay.received, lines.replay.last, f.unpassedRanges.Load())
+		}
+		if got := fmt.Sprint(sent()); got != want || pending.batch.eventCount != events {
+			t.Errorf("up to %d: %d events, %s are sent, want %d, %s", end, pending.batch.eventCount, got, events, want)
+		}
+	}
+	step(20, 100, 1, 1, 0, 1, "[]")
+	step(30, 2*int(s.shipper.cfg.BatchBytes), 1, 2, 1, 1, "[]")
+	step(40, 100, 2, 3, 1, 0, "[7]")
+	var decoded pipeline.Batch
+	if err := decoded.UnmarshalVT(pending.batch.buf); err != nil || decoded.Sequence != 7 || len(decoded.Events) != 2 || pending.counts.total() != 2 || !lines.replay.finished {
+		t.Errorf("%v, sequence %d, %d events", err, decoded.Sequence, len(decoded.Events))
+	}
+	if f.refillBatch(lines, &pipeline.Event{}, collector.Checkpoint{End: 40}) || lines.replay.received != 3 {
+		t.Error("a batch that was sent takes a line")
+	}
+}
+
 // TestSafeLinesAreDroppedAsReadAgain: their batch was acknowledged to an earlier process.
 func TestSafeLinesAreDroppedAsReadAgain(t *testing.T) {
 	s, _ := newTestSender(t)

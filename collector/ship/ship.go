@@ -73,7 +73,7 @@ type Shipper struct {
 	unwritten   []*batchRange // abandoned ranges that could not be written to the journal
 
 	lifecycle
-	progress    chan struct{} // a batch was finished or journaled; holds one signal
+	progress    chan struct{} // a batch was finished; holds one signal
 	maintainNow chan struct{} // wakes maintain; holds one signal
 }
 

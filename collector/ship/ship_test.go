@@ -577,10 +577,13 @@ func TestOtherFilesDoNotWaitForAVanishedOne(t *testing.T) {
 	harness.checkExactlyOnce(all[1:]...)
 }
 
-// TestAMissingJournalIsReported: an earlier process has drawn the id, and its journal is not there.
+// TestAMissingJournalIsReported: an earlier process has drawn the id, and its journal is not there. The partitions of the topic are
+// reported where the journal does not know them.
 func TestAMissingJournalIsReported(t *testing.T) {
 	harness := newHarness(t)
+	harness.kcfg.Partitions = 3
 	harness.startBroker()
+	isFirst := true
 	check := func(want bool) {
 		t.Helper()
 		var out bytes.Buffer
@@ -590,9 +593,20 @@ func TestAMissingJournalIsReported(t *testing.T) {
 			t.Fatal(err)
 		}
 		harness.closeShipper(shipper)
-		if found := strings.Contains(out.String(), "journal is missing"); found != want {
-			t.Errorf("warned %v, want %v: %s", found, want, out.String())
+		missing := "level=WARN msg=\"a collector has run with this state folder before, but its journal is missing: log files are read " +
+			"from their beginning, and lines may be stored twice\" folder=" + harness.state + "\n"
+		found := "level=INFO msg=\"events topic found\" topic=tidegate.events partitions=3\n"
+		lines := 0
+		if want {
+			lines++
 		}
+		if isFirst || want {
+			lines++
+		}
+		if got := out.String(); strings.Contains(got, missing) != want || strings.Contains(got, found) != (isFirst || want) || strings.Count(got, "\n") != lines {
+			t.Errorf("missing %t, first %t: %s", want, isFirst, got)
+		}
+		isFirst = false
 	}
 	check(false) // the first start
 	yesterday := time.Now().Add(-24 * time.Hour)

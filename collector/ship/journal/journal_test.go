@@ -326,7 +326,13 @@ func TestUnreadableJournalIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	check := func(what string, text []byte, batches int) {
+	scanner := frame.NewScanner(bytes.NewReader(whole), int64(len(whole)))
+	last := 0 // bytes of the last record
+	for found, ok := scanner.Next(); ok; found, ok = scanner.Next() {
+		last = frame.HeadSize + found.Length
+	}
+
+	check := func(what string, text []byte, batches, unreadable int) {
 		t.Helper()
 		dir := t.TempDir()
 		path := filepath.Join(dir, "journal")
@@ -336,14 +342,17 @@ func TestUnreadableJournalIsKept(t *testing.T) {
 		var log bytes.Buffer
 		journal := start(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		journal.Close(false)
-		if count := len(journal.State().Batches); count != batches || journal.Unreadable() == 0 {
-			t.Errorf("%s: %d batches, unreadable %d", what, count, journal.Unreadable())
+		if count := len(journal.State().Batches); count != batches || journal.Unreadable() != uint64(unreadable) {
+			t.Errorf("%s: %d batches, unreadable %d, want %d", what, count, journal.Unreadable(), unreadable)
 		}
 		if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
 			t.Errorf("%s: not kept: %v", what, err)
 		}
-		if count := strings.Count(log.String(), "cannot be read"); count != 1 {
-			t.Errorf("%s: logged %d times", what, count)
+		first := fmt.Sprintf("level=WARN msg=\"part of the journal cannot be read and is kept aside; log lines may be stored twice\" file=%s bytes=%d err=",
+			path, unreadable)
+		second := fmt.Sprintf("level=WARN msg=\"unreadable journal kept\" file=%s.unreadable\n", path)
+		if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, first) || !strings.HasSuffix(got, second) {
+			t.Errorf("%s: logged %s, want %s, %s", what, got, first, second)
 		}
 		if start(t, dir, Options{}).Unreadable() != 0 {
 			t.Errorf("%s: the new journal is unreadable too", what)
@@ -351,19 +360,19 @@ func TestUnreadableJournalIsKept(t *testing.T) {
 	}
 	damaged := bytes.Clone(whole)
 	damaged[len(whole)-1] ^= 1
-	check("damaged record", damaged, 2)
-	check("torn tail", whole[:len(whole)-5], 2)
-	check("trailing zeros", append(bytes.Clone(whole), make([]byte, 100)...), 3)
+	check("damaged record", damaged, 2, last)
+	check("torn tail", whole[:len(whole)-5], 2, last-5)
+	check("trailing zeros", append(bytes.Clone(whole), make([]byte, 100)...), 3, 100)
 	for i := range 6 {
 		head := bytes.Clone(whole)
 		head[i] ^= 0x20
-		check("damaged head", head, 3)
+		check("damaged head", head, 3, frame.FileHeaderSize)
 	}
-	check("head of NULs", append(make([]byte, 8), whole[8:]...), 3)
-	check("lost front", whole[3:], 3)
-	check("other file", []byte("TGJRNL1\nsomething"), 0)
+	check("head of NULs", append(make([]byte, 8), whole[8:]...), 3, frame.FileHeaderSize)
+	check("lost front", whole[3:], 3, frame.FileHeaderSize-3)
+	check("other file", []byte("TGJRNL1\nsomething"), 0, len("TGJRNL1\nsomething"))
 	unknown := frame.Append(bytes.Clone(whole), 'Z', []byte("of a later version"))
-	check("unknown record", unknown, 3)
+	check("unknown record", unknown, 3, len(unknown)-len(whole))
 }
 
 // TestJournalOfANewerVersionIsRefused: it is neither read nor changed, so that the newer version finds it again.
