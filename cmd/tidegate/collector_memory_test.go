@@ -133,15 +133,16 @@ func (f *floodNet) writeLogs(stop *atomic.Bool) {
 	}
 }
 
-// mostResident returns the resident memory of the collector at most, in bytes.
-func (f *floodNet) mostResident() int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", f.collector.Process.Pid))
+// mostResident returns the resident memory of a process at most, in bytes.
+func mostResident(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		f.t.Fatal(err)
+		t.Fatal(err)
 	}
 	match := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
 	if match == nil {
-		f.t.Fatalf("no VmHWM in %s", status)
+		t.Fatalf("no VmHWM in %s", status)
 	}
 	kibibytes, _ := strconv.ParseInt(string(match[1]), 10, 64)
 	return kibibytes << 10
@@ -348,7 +349,7 @@ func floodCollector(t *testing.T, config string) {
 	stop.Store(true)
 	work.Wait()
 
-	most := f.mostResident()
+	most := mostResident(t, f.collector.Process.Pid)
 	t.Logf("%d packets were sent, %v were read; %d MiB were resident", sent,
 		sumSamples(text, "tidegate_capture_packets_total"), most>>20)
 	if most > limit {

@@ -293,8 +293,12 @@ func (p *process) prepareStart(roles role, opt options) error {
 const (
 	// otherMemory is the memory of the embedded broker and the publisher in a process with other parts.
 	otherMemory = 256 << 20
-	// codeMemory is the part of collector.memory that the pages of the program take, which are not the runtime's.
+	// codeMemory is the part of collector.memory and engine.memory that the pages of the program take, which are not the
+	// runtime's.
 	codeMemory = 24 << 20
+	// lateBuffers is the part of engine.memory for what is allocated while the garbage collector runs: two buffers of the
+	// largest messages.
+	lateBuffers = 32 << 20
 )
 
 // limitMemory sets the soft limit of the Go runtime from engine.memory and collector.memory, so that the garbage
@@ -303,12 +307,12 @@ func (p *process) limitMemory(roles role) {
 	if roles&(roleEngine|roleCollector) == 0 || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(0)
+	limit := int64(-codeMemory)
 	if roles&roleEngine != 0 {
-		limit += int64(p.cfg.Engine.Memory)
+		limit += int64(p.cfg.Engine.Memory) - lateBuffers
 	}
 	if roles&roleCollector != 0 {
-		limit += int64(p.cfg.Collector.Memory) - codeMemory
+		limit += int64(p.cfg.Collector.Memory)
 	}
 	if roles&^(roleEngine|roleCollector) != 0 {
 		limit += otherMemory

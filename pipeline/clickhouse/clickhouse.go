@@ -108,7 +108,8 @@ func driverOptions(cfg Config, password string) (*driver.Options, error) {
 		Addr: cfg.Addr, Auth: driver.Auth{Username: cfg.Username, Password: password},
 		DialTimeout: cfg.Timeout, ReadTimeout: 5 * time.Minute,
 		MaxOpenConns: 16, MaxIdleConns: 8,
-		ClientInfo: driver.ClientInfo{Products: []struct{ Name, Version string }{{Name: "tidegate"}}},
+		FreeBufOnConnRelease: true, // an idle connection keeps no buffer of the size of its largest column
+		ClientInfo:           driver.ClientInfo{Products: []struct{ Name, Version string }{{Name: "tidegate"}}},
 	}
 	if cfg.Protocol == "http" {
 		options.Protocol, options.Addr = driver.HTTP, []string{cfg.HTTPAddr}

@@ -35,6 +35,9 @@ type FetchConfig struct {
 	Measure func(record *Record) int64
 	// Memory is the budget from which a record's bytes are taken before it is handed out. The worker returns them.
 	Memory Memory
+	// Decoding holds a value for each record batch that is decompressed and whose memory is not taken yet, so that its
+	// capacity bounds them over all fetchers. nil: they are not bounded.
+	Decoding chan struct{}
 }
 
 // A Memory is a number of bytes that several fetchers share.
@@ -177,8 +180,12 @@ func (l *fetchLoop) sendBatches(ctx context.Context, response *kafka.FetchRespon
 		if batch.Last < l.next { // the broker sends whole batches, also from before the offset
 			continue
 		}
+		if err := l.beginDecoding(ctx); err != nil {
+			return err
+		}
 		records, err := l.partition.readBatch(batch, l.next)
 		if errors.Is(err, kafka.ErrDamaged) && l.retries < retriesOfDamaged {
+			l.endDecoding()
 			damaged = true
 			break // the damage may have happened on the way: fetch it again
 		}
@@ -205,53 +212,87 @@ func (l *fetchLoop) sendBatches(ctx context.Context, response *kafka.FetchRespon
 	return l.partition.pauseAfterDamage(ctx)
 }
 
+// beginDecoding waits until a record batch may be decompressed. It fails only if ctx has ended.
+func (l *fetchLoop) beginDecoding(ctx context.Context) error {
+	if l.cfg.Decoding == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case l.cfg.Decoding <- struct{}{}:
+		return nil
+	}
+}
+
+func (l *fetchLoop) endDecoding() {
+	if l.cfg.Decoding != nil {
+		<-l.cfg.Decoding
+	}
+}
+
 // keptWhileWaiting is the size up to which the records of a batch stay in memory while they wait for memory. A
 // larger batch is decompressed again afterwards.
 const keptWhileWaiting = 1 << 20
 
-// addBatch adds the records of a batch to the pending chunk. It first takes the memory for them; if it has to
-// wait for that, it sends the pending chunk before.
+// addBatch adds the records of a batch to the pending chunk and ends its decoding. It first takes the memory for them; if
+// it has to wait for that, it sends the pending chunk before.
 func (l *fetchLoop) addBatch(ctx context.Context, batch kafka.RecordBatch, records []Record) error {
-	size, memory := int64(0), int64(0)
-	for i := range records {
-		size += int64(len(records[i].Key)) + int64(len(records[i].Value))
-		if l.cfg.Measure != nil {
-			memory += l.cfg.Measure(&records[i])
-		}
-	}
-
-	if !l.tryReserve(size) {
-		if err := l.send(ctx); err != nil {
-			return err
-		}
-		if err := l.reserve(ctx, size); err != nil {
-			return err
-		}
-	}
-	if l.cfg.Memory != nil && memory > 0 && !l.cfg.Memory.TryTake(memory) {
+	size, memory := l.measure(records)
+	isReserved := l.tryReserve(size)
+	isTaken := l.cfg.Memory == nil || memory == 0 || isReserved && l.cfg.Memory.TryTake(memory)
+	if !isReserved || !isTaken {
 		again := size > keptWhileWaiting && records[0].Err == nil
 		if again {
 			records = nil
 		}
-		if err := l.send(ctx); err != nil {
+		l.endDecoding()
+		if err := l.waitForBatch(ctx, size, memory, isReserved, isTaken); err != nil {
 			return err
 		}
-		if err := l.cfg.Memory.Take(ctx, memory); err != nil {
+		if err := l.beginDecoding(ctx); err != nil {
 			return err
 		}
 		if again {
-			records, _ = batch.Records(l.next) // it was readable before
-			for i := range records {
-				l.cfg.Measure(&records[i])
-			}
+			records, _ = l.partition.readBatch(batch, l.next) // it was readable before
+			l.measure(records)
 		}
 	}
+	l.endDecoding()
 
 	l.pending.Records = append(l.pending.Records, records...)
 	l.pending.Bytes += size
 	l.next = max(l.next, batch.Last+1)
 	l.identity.addBatch(batch)
 	return nil
+}
+
+// measure returns the size of the keys and values of records, and the memory that they take until they are processed.
+func (l *fetchLoop) measure(records []Record) (size, memory int64) {
+	for i := range records {
+		size += int64(len(records[i].Key)) + int64(len(records[i].Value))
+		if l.cfg.Measure != nil {
+			memory += l.cfg.Measure(&records[i])
+		}
+	}
+	return size, memory
+}
+
+// waitForBatch sends the pending chunk, and waits until the records of a batch may wait for the worker and their memory is
+// taken, as far as they do not yet. It fails only if ctx has ended.
+func (l *fetchLoop) waitForBatch(ctx context.Context, size, memory int64, isReserved, isTaken bool) error {
+	if err := l.send(ctx); err != nil {
+		return err
+	}
+	if !isReserved {
+		if err := l.reserve(ctx, size); err != nil {
+			return err
+		}
+	}
+	if isTaken {
+		return nil
+	}
+	return l.cfg.Memory.Take(ctx, memory)
 }
 
 // send sends the pending chunk and begins the next one.

@@ -170,6 +170,53 @@ func TestMemoryIsTakenForEachBatch(t *testing.T) {
 	}
 }
 
+// TestRecordsThatWaitAreNotHeld: while a large batch waits for the worker to take the chunk before, its records are not in
+// memory, and another fetcher may decompress.
+func TestRecordsThatWaitAreNotHeld(t *testing.T) {
+	partition, client := newPartition(t)
+	produceOne(t, client, partition.Topic(), 1)
+	value := make([]byte, keptWhileWaiting+1)
+	for range 2 {
+		large := kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(value)}
+		if response, err := client.Kafka().Produce(t.Context(), &kafkago.ProduceRequest{
+			Topic: partition.Topic(), RequiredAcks: kafkago.RequireAll, Records: kafkago.NewRecordReader(large), Compression: kafkago.Zstd,
+		}); err != nil || response.Error != nil {
+			t.Fatal(err, response)
+		}
+	}
+	decoding := make(chan struct{}, 1)
+	measured := make(chan *Record, 10)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	fetcher := partition.Fetch(ctx, 1, FetchConfig{
+		MaxBytes: 4 << 20, PrefetchBytes: keptWhileWaiting + 2, MaxWait: 50 * time.Millisecond, Decoding: decoding,
+		Measure: func(record *Record) int64 {
+			measured <- record
+			return int64(len(record.Value))
+		},
+	})
+	first := <-fetcher.C
+	<-measured
+	<-measured
+	decoding <- struct{}{} // fails only by the time limit: the batch that waits has ended its decoding
+	if len(first.Records) != 1 || len(measured) > 0 {
+		t.Errorf("%d records in the first chunk", len(first.Records))
+	}
+	<-decoding
+	fetcher.Consumed(first.Bytes)
+	for second := range fetcher.C {
+		fetcher.Consumed(second.Bytes)
+		if len(second.Records) == 0 {
+			continue
+		}
+		if len(second.Records[0].Value) != len(value) || len(measured) != 1 {
+			t.Errorf("%d bytes, measured %d times again", len(second.Records[0].Value), len(measured))
+		}
+		return
+	}
+	t.Error("the fetcher ended")
+}
+
 // TestBudgetOfAFetcherHoldsAtLeastOneChunk.
 func TestBudgetOfAFetcherHoldsAtLeastOneChunk(t *testing.T) {
 	f := &Fetcher{budget: 100, freed: make(chan struct{}, 1)}

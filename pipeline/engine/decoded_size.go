@@ -41,6 +41,10 @@ const (
 	columnBytesPerEvent = 700
 	columnBytesPerByte  = 1
 	columnBytesPerLabel = 2 // for each byte of the labels of shared containers
+	// copiesOfLongText are the copies of a text beyond that of its column, made while its block is evaluated and stored: in
+	// lower case by detectors, in the columns of the driver, and in the buffer of its connection, which grows by doubling.
+	// Of an event of up to columnBytesPerEvent bytes they fit into what blockShare leaves.
+	copiesOfLongText = 3
 )
 
 // measureRecord measures a record, keeps the measurement as its Note, and returns the memory that the record
@@ -54,6 +58,7 @@ func measureRecord(record *consumer.Record) int64 {
 	if result.batchSize, result.err = measureBatch(record.Value); result.err == nil && !result.isTooLarge() {
 		result.memory += int64(result.bytes + result.events*columnBytesPerEvent + len(record.Value)*columnBytesPerByte +
 			result.labels*columnBytesPerLabel)
+		result.memory += copiesOfLongText * int64(max(0, len(record.Value)-result.events*columnBytesPerEvent))
 	}
 	return result.memory
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
 )
 
@@ -128,6 +130,30 @@ func TestMeasuredSizeOfOrdinaryEvents(t *testing.T) {
 	if allocs := testing.AllocsPerRun(10, func() { _, _ = measureBatch(data) }); allocs > 0 {
 		t.Errorf("%v allocations", allocs)
 	}
+}
+
+// TestCopiesOfLongTextsAreMeasured: those of a long line count, and of ordinary events none do.
+func TestCopiesOfLongTextsAreMeasured(t *testing.T) {
+	check := func(length, events, want int) {
+		t.Helper()
+		batch := (&harness{TB: t, sequences: map[int]uint64{}}).batch(0, 0)
+		for range events {
+			line := event(1)
+			line.Log.Message = strings.Repeat("x", length)
+			batch.Events = append(batch.Events, line)
+		}
+		record := consumer.Record{Value: encode(t, batch)}
+		taken := measureRecord(&record)
+		size := measurementOf(record)
+		counted := int64((1+columnBytesPerByte)*len(record.Value) + size.bytes + size.events*columnBytesPerEvent + size.labels*columnBytesPerLabel)
+		if copies := taken - counted; copies < int64(want-want/100) || copies > int64(want+want/100) {
+			t.Errorf("%d lines of %d bytes: %d bytes for copies, want %d", events, length, copies, want)
+		}
+	}
+	check(100, 1000, 0)
+	check(columnBytesPerEvent/2, 1000, 0)
+	check(15<<20, 1, 45<<20)
+	check(1<<20, 4, 12<<20)
 }
 
 // TestBombsBecomeDeadLetters sends a message of 15 MiB for each field that can be repeated, a kilobyte each

@@ -123,6 +123,7 @@ type Engine struct {
 	metrics *engineMetrics
 
 	memory    *memoryBudget
+	decoding  chan struct{} // of the fetchers
 	inserters inserterPool
 
 	alertPartitions int // number of partitions of the alerts topic; set by Run before the workers start
@@ -143,6 +144,10 @@ const (
 	maxFetchBytes = 1 << 20
 )
 
+// memoryPerDecoding is the part of engine.memory for which one record batch may be decompressed at a time. One of the largest
+// size takes some 50 MiB meanwhile: the buffer that it is decompressed into, which grows, and the records.
+const memoryPerDecoding = 256 << 20
+
 // New returns an engine. It connects to nothing yet.
 func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
 	if err := config.Join("engine", cfg.Check()); err != nil {
@@ -161,6 +166,7 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	return &Engine{
 		cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{},
 		memory:    newMemoryBudget(memory, reg),
+		decoding:  make(chan struct{}, memory/memoryPerDecoding),
 		inserters: inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
 	}, nil
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // A memoryBudget bounds what the workers of the process hold together, for any number of partitions. A fetcher
-// takes the memory for a record before it hands the record out: its bytes, the decoded batch and its columns.
+// takes the memory for a record before it hands the record out: its bytes, the decoded batch, its columns, and the copies
+// of long texts while they are stored. Record batches whose memory is not taken yet are few: Engine.decoding.
 // The worker gives it back once the block is stored. So only fetchers wait; a worker always has the memory for
 // what it has received, finishes its block with that, and frees it.
 type memoryBudget struct {
