@@ -67,7 +67,7 @@ type metricsConfig struct {
 // collectorConfig configures the collector as a whole.
 type collectorConfig struct {
 	// Memory of the collector: packet rings, sessions, parsers, NAT mappings, containers, log lines, and events that wait
-	// for Kafka. What remains after shipper.buffer_bytes, twice logs.buffer_bytes and 104MiB for the process is for traffic
+	// for Kafka. What remains after shipper.buffer_bytes, twice logs.buffer_bytes and 112MiB for the process is for traffic
 	// and containers. When that is used up, the part that holds most gives up something: a session, a gap, a waiting
 	// request. Each is counted.
 	Memory config.Size `yaml:"memory"`
@@ -75,9 +75,9 @@ type collectorConfig struct {
 
 // Parts of collectorConfig.Memory.
 const (
-	// collectorProcess is for the code (24 MiB), stacks and state of some 2,000 logs (12 KiB each), metrics, and what the
+	// collectorProcess is for the code (28 MiB), stacks and state of some 2,000 logs (12 KiB each), metrics, and what the
 	// garbage collector has not freed or cannot use: with less it takes half of the CPU time under a flood.
-	collectorProcess = 104 * config.MiB
+	collectorProcess = 112 * config.MiB
 	minTrafficMemory = 32 * config.MiB
 )
 

@@ -295,7 +295,7 @@ const (
 	otherMemory = 256 << 20
 	// codeMemory is the part of collector.memory and engine.memory that the pages of the program take, which are not the
 	// runtime's.
-	codeMemory = 24 << 20
+	codeMemory = 28 << 20
 	// lateBuffers is the part of engine.memory for what is allocated while the garbage collector runs: two buffers of the
 	// largest messages.
 	lateBuffers = 32 << 20
@@ -321,10 +321,11 @@ func (p *process) limitMemory(roles role) {
 	p.leaveForRings(0)
 }
 
-// leaveForRings lowers the soft limit by the memory of the packet rings, which are the kernel's.
+// leaveForRings lowers the soft limit by the memory of the packet rings, which are the kernel's. The runtime may exceed what
+// it aims at by a tenth while a collection runs.
 func (p *process) leaveForRings(bytes int64) {
 	if p.memoryLimit > 0 {
-		debug.SetMemoryLimit((p.memoryLimit - bytes) / 16 * 15)
+		debug.SetMemoryLimit((p.memoryLimit - bytes) / 11 * 10)
 	}
 }
 

@@ -29,10 +29,9 @@ var (
 	errTooLarge = errors.New("the event is larger than a batch")
 )
 
-// A batch is a Kafka message under construction: an encoded pipeline.Batch. Each event is encoded when it is
-// shipped, so that the buffered bytes are counted exactly and the event can be reused. Protobuf allows fields
-// in any order: the metadata of a container stands in front of the first event that refers to it, and the
-// header with the batch's id is appended last.
+// A batch is a Kafka message under construction: an encoded pipeline.Batch. Each event is encoded when it is shipped, so
+// that the buffered bytes are known and the event can be reused. Protobuf allows fields in any order: the metadata of a
+// container stands in front of the first event that refers to it, and the header with the batch's id is appended last.
 type batch struct {
 	id         uint64 // differs between two uses of one pooled batch
 	buf        []byte
@@ -43,7 +42,7 @@ type batch struct {
 	shared     int                            // sizes of the containers that own the events, once for each event
 	ranges     []*batchRange
 	openedAt   int64       // when the first event was added, in ns
-	charged    int         // bytes that were charged to the budget
+	charged    int         // bytes that were charged to the budget: the capacity of buf
 	unreadable atomic.Bool // it has a line that cannot be read again: it may go to the spool
 
 	bufferShared bool // a request that failed may still be reading buf
@@ -105,11 +104,10 @@ func newBatch() *batch {
 func (b *batch) recycle() {
 	clear(b.containers)
 	clear(b.ranges)
-	buf := b.buf[:0]
-	if b.bufferShared {
-		buf = nil
+	if !b.bufferShared {
+		releaseBuffer(b.buf)
 	}
-	*b = batch{buf: buf, containers: b.containers, sizes: b.sizes[:0], ranges: b.ranges[:0]}
+	*b = batch{containers: b.containers, sizes: b.sizes[:0], ranges: b.ranges[:0]}
 	batchPool.Put(b)
 }
 
@@ -138,9 +136,9 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	}
 
 	// 3. Encode event behind its key and size.
-	b.buf = appendKeyAndSize(b.buf, eventKey, size)
+	b.buf = appendKeyAndSize(reserve(b.buf, maxKeyAndSize+size, limit), eventKey, size)
 	at := len(b.buf)
-	b.buf = extend(b.buf, size, limit)
+	b.buf = b.buf[:at+size]
 	if _, err := event.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		b.truncate(length, known)
 		return err
@@ -196,9 +194,9 @@ func (b *batch) internContainer(container *pipeline.Container, limit int) uint32
 		size = metadata.SizeVT()
 	}
 	b.sizes = append(b.sizes, size)
-	b.buf = appendKeyAndSize(b.buf, containerKey, size)
+	b.buf = appendKeyAndSize(reserve(b.buf, maxKeyAndSize+size, limit), containerKey, size)
 	at := len(b.buf)
-	b.buf = extend(b.buf, size, limit)
+	b.buf = b.buf[:at+size]
 	if _, err := metadata.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a container that was measured does not fit: " + err.Error())
 	}
@@ -225,7 +223,7 @@ func (b *batch) truncate(length, containers int) {
 func (b *batch) appendHeader(header *pipeline.Batch) {
 	size := header.SizeVT()
 	at := len(b.buf)
-	b.buf = extend(b.buf, size, 0)
+	b.buf = reserve(b.buf, size, 0)[:at+size]
 	if _, err := header.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a header that was measured does not fit: " + err.Error())
 	}
@@ -235,19 +233,5 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 	return binary.AppendUvarint(append(buf, key), uint64(size))
 }
 
-// headerRoom is more than the header of a batch takes, unless the names of host and cluster are long.
-const headerRoom = 1 << 10
-
-// extend makes buf longer by size bytes, which are not cleared. Its capacity is doubled up to half of limit;
-// beyond that it becomes limit and the room for the header at once, so that a full batch is not copied once
-// more for its last bytes.
-func extend(buf []byte, size, limit int) []byte {
-	if cap(buf)-len(buf) < size {
-		grown := max(2*cap(buf), 16<<10, len(buf)+size)
-		if whole := limit + headerRoom; grown > limit/2 && len(buf)+size <= whole {
-			grown = whole
-		}
-		buf = append(make([]byte, 0, grown), buf...)
-	}
-	return buf[:len(buf)+size]
-}
+// maxKeyAndSize is the most that appendKeyAndSize appends.
+const maxKeyAndSize = 1 + binary.MaxVarintLen64

@@ -110,10 +110,12 @@ func (b *batcher) encode(event *pipeline.Event) *batch {
 	return target
 }
 
-// charge charges the bytes that were added to target since the last call to the budget.
+// charge charges to the budget by how much the buffer of target has grown since the last call.
 func (b *batcher) charge(target *batch) {
-	b.budget.charge(len(target.buf) - target.charged)
-	target.charged = len(target.buf)
+	if grown := cap(target.buf) - target.charged; grown != 0 {
+		b.budget.charge(grown)
+		target.charged += grown
+	}
 }
 
 // openBatch returns the batch that is being filled and starts a new one if there is none. b.mu must be held.

@@ -489,7 +489,7 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	harness := newHarness(t)
 	harness.startBroker()
 	all := testFiles(6, 400)
-	harness.cfg.BufferBytes = 4 * harness.cfg.BatchBytes
+	harness.cfg.BufferBytes = 16 * harness.cfg.BatchBytes
 	shipper := harness.startShipper(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -541,7 +541,7 @@ func TestOtherFilesDoNotWaitForAVanishedOne(t *testing.T) {
 	harness := newHarness(t)
 	harness.startBroker()
 	all := testFiles(6, 400)
-	harness.cfg.BufferBytes = 4 * harness.cfg.BatchBytes
+	harness.cfg.BufferBytes = 16 * harness.cfg.BatchBytes
 	shipper := harness.startShipper(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

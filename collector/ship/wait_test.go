@@ -66,18 +66,47 @@ func TestFullBatchHasNoFreeHalf(t *testing.T) {
 	open := &batch{containers: map[*pipeline.Container]uint32{}}
 	var sizes []int
 	for i := 0; open.addEvent(dnsEvent(i, nil), limit) == nil; i++ {
-		if free := cap(open.buf) - len(open.buf); free > max(len(open.buf), 16<<10)+headerRoom {
+		if free := cap(open.buf) - len(open.buf); free > len(open.buf)+16<<10 {
 			t.Fatalf("%d bytes are free beside %d", free, len(open.buf))
 		}
 		if len(sizes) == 0 || cap(open.buf) != sizes[len(sizes)-1] {
 			sizes = append(sizes, cap(open.buf))
 		}
 	}
-	if want := []int{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, limit + headerRoom}; !slices.Equal(sizes, want) {
+	if want := []int{4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, limit + headerRoom}; !slices.Equal(sizes, want) {
 		t.Errorf("the buffers had %d bytes", sizes)
 	}
 	open.appendHeader(&pipeline.Batch{Host: &pipeline.Host{Id: "host", Name: "a name"}})
 	if len(open.buf) < limit-1000 || cap(open.buf) > limit+headerRoom {
 		t.Errorf("a full batch has %d of %d bytes, and a buffer of %d", len(open.buf), limit, cap(open.buf))
+	}
+}
+
+// TestBuffersOfBatchesAreCharged: what a batch takes from the memory of the shipper is its buffer, not only the part of it
+// that is filled, and a batch with few events has a small buffer, also behind one that was full.
+func TestBuffersOfBatchesAreCharged(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.BatchEvents, h.cfg.Linger, h.cfg.SpoolAfter = 1000, time.Minute, time.Minute
+	shipper := h.startShipper(failpoints{})
+	partition := shipper.everyPartition()[0]
+	b := &partition.packets
+	for round := range 3 {
+		for i := 0; i < 100 || b.open == nil || b.open.eventCount > 1; i++ {
+			if !b.addPacketEvent(dnsEvent(i, nil)) {
+				t.Fatal("an event is dropped")
+			}
+		}
+		if small := cap(b.open.buf); small > smallestBuffer {
+			t.Errorf("round %d: a batch of one event has a buffer of %d bytes", round, small)
+		}
+		buffers := cap(b.open.buf)
+		for _, pending := range b.sender.pending {
+			if pending.batch != nil {
+				buffers += cap(pending.batch.buf)
+			}
+		}
+		if used := b.budget.used.Load(); used != int64(buffers) {
+			t.Errorf("round %d: %d bytes are charged for buffers of %d", round, used, buffers)
+		}
 	}
 }
