@@ -3,6 +3,7 @@ package http
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -75,4 +76,62 @@ func TestValuesOfFieldsAreCutAtTheirBounds(t *testing.T) {
 	if p.inner.firstUnanswered() != nil || (*innerReader)(nil).firstUnanswered() != nil {
 		t.Error("there is a first one of none")
 	}
+}
+
+// TestPhraseOfAStatusIsBounded.
+func TestPhraseOfAStatusIsBounded(t *testing.T) {
+	for size, cut := range map[int]bool{128: false, 129: true} {
+		var events []*pipeline.Event
+		_, conn := opened(&events)
+		conn.Data(protocols.Client, []byte("GET / HTTP/1.1\r\n\r\n"), 1)
+		conn.Data(protocols.Server, []byte("HTTP/1.1 204 "+strings.Repeat("a", size)+"\r\n\r\n"), 2)
+		if got := events[0].Http.StatusPhrase; (len(got) == size) == cut || slices.Contains(events[0].Tags, pipeline.TagTruncated) != cut {
+			t.Errorf("a phrase of %d bytes: %q, tags %q", size, got, events[0].Tags)
+		}
+	}
+}
+
+// TestEvictedRequestTakesItsResponseWithIt: the rest of one that has begun is skipped, and the next response answers the next
+// request.
+func TestEvictedRequestTakesItsResponseWithIt(t *testing.T) {
+	var events []*pipeline.Event
+	_, conn := opened(&events)
+	for i := range maxWaiting {
+		conn.Data(protocols.Client, []byte("GET /"+strconv.Itoa(i)+" HTTP/1.1\r\n\r\n"), 1)
+	}
+	conn.Data(protocols.Server, []byte("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"), 2)
+	conn.Data(protocols.Client, []byte("GET /last HTTP/1.1\r\n\r\n"), 3)
+	conn.Data(protocols.Server, []byte("cdHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), 4)
+	if len(events) != 2 {
+		t.Fatalf("%d events", len(events))
+	}
+	first, second := events[0], events[1]
+	if first.Http.UrlPath != "/0" || first.Http.StatusCode != 200 || !first.Partial || second.Http.UrlPath != "/1" || second.Http.StatusCode != 404 || second.Partial {
+		t.Errorf("%v, %v", first, second)
+	}
+}
+
+// TestRolesAreExchangedBeforeTheFirstHead of a connection whose beginning was not captured, and never behind one.
+func TestRolesAreExchangedBeforeTheFirstHead(t *testing.T) {
+	const get, ok = "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"
+	check := func(what string, midStream, started bool, dir protocols.Dir, data string, flips bool) {
+		t.Helper()
+		set := protocols.NewSet([]protocols.Protocol{Protocol}, protocols.Default(), nil)
+		p := &parser{}
+		p.Reset(set.Open(protocols.Info{MidStream: midStream}, func(*pipeline.Event) {}))
+		if started {
+			if _, err := p.readHead(protocols.Client, []byte(get), 1); err != nil || !p.started {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		read, err := p.readHead(dir, []byte(data), 2)
+		if p.conn.Flipped() != flips || read != 0 || (err == nil) != flips {
+			t.Errorf("%s: flipped %t, %d bytes, %v", what, p.conn.Flipped(), read, err)
+		}
+	}
+	check("the client sends a response", true, false, protocols.Client, ok, true)
+	check("the server sends a request", true, false, protocols.Server, get, true)
+	check("the client sends a response behind a request", true, true, protocols.Client, ok, false)
+	check("the server sends a request behind one", true, true, protocols.Server, get, false)
+	check("the client sends a response, from the beginning", false, false, protocols.Client, ok, false)
 }

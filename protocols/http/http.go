@@ -186,7 +186,7 @@ func (p *parser) newExchange(event *pipeline.Event) *exchange {
 // enqueue appends a request to those that wait for their response.
 func (p *parser) enqueue(exchange *exchange) {
 	if p.pairing.RepliesLost() {
-		p.pairing.Flush(p.emitUnanswered)
+		p.pairing.Flush(p.emit) // they are partial since then
 	}
 	if p.pairing.Len() >= maxWaiting {
 		p.conn.Count("too_many_waiting")
@@ -222,13 +222,6 @@ func (p *parser) evictOldest() {
 	oldest := p.pairing.Evict(replies)
 	oldest.event.Partial = true
 	p.emit(oldest)
-}
-
-// emitUnanswered emits a request whose response was lost.
-func (p *parser) emitUnanswered(exchange *exchange) {
-	exchange.event.Partial = true
-	p.detach(exchange)
-	p.emit(exchange)
 }
 
 // detach removes exchange from the sides that are reading a message of it. The rest of the message is
@@ -373,7 +366,6 @@ func (p *parser) loseSync(dir protocols.Dir) {
 			waiting.event.Partial = true
 		}
 	}
-	side.state = inHead
 	if exchange != nil {
 		p.emitIfComplete(exchange)
 	}

@@ -59,9 +59,8 @@ func mayBeginRequest(data []byte) bool {
 		end = len(data)
 	}
 	word := data[:min(end, maxWord)]
-	if space := firstSpace(word); space >= 0 {
-		known := isKnownMethod(word[:space])
-		return space > 0 && isToken(word[:space]) && (known || end < maxRequestLine)
+	if space := firstSpace(word); space > 0 {
+		return isToken(word[:space]) && (isKnownMethod(word[:space]) || end < maxRequestLine)
 	}
 	return isToken(bytes.TrimRight(word, "\r")) && end < maxWord
 }

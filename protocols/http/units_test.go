@@ -500,6 +500,10 @@ func TestWaitingRequestsAreHeld(t *testing.T) {
 	if last := events[len(events)-1]; !last.Partial || len(p.free) != maxFree {
 		t.Errorf("%v, %d exchanges are kept", last, len(p.free))
 	}
+	p.Reset(conn)
+	held("a new connection", 0, 0)
+	conn.Data(protocols.Client, []byte("GET / HTTP/1.1\r\nContent-Length: 60\r\n\r\nGET /inner HTTP/1.1\r\n\r\n"), 8)
+	held("a request and one in its body", 2, 1+6+cap(p.inner.pending))
 	conn.Close(8)
 	if p.conn != nil || p.textBytes != 0 {
 		t.Errorf("%d bytes are held at the end", p.textBytes)

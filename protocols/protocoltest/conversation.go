@@ -57,6 +57,27 @@ func Dialogue(port uint16, lines ...string) Conversation {
 	return conversation
 }
 
+// NamedDialogue is Dialogue with a name. A line may also be "gap 9" or "end" behind its sign, and "midstream" is none but
+// says that the beginning was not captured.
+func NamedDialogue(name string, port uint16, lines ...string) Conversation {
+	conversation := Conversation{Name: name, Port: port}
+	for _, line := range lines {
+		if line == "midstream" {
+			conversation.MidStream = true
+			continue
+		}
+		step, err := parseStep(line[1:])
+		if err != nil {
+			step = Client(line[1:])
+		}
+		if line[0] == '<' {
+			step.Dir = protocols.Server
+		}
+		conversation.Steps = append(conversation.Steps, step)
+	}
+	return conversation
+}
+
 // ReadTranscript reads a transcript. The forms of its lines are
 //
 //	# a comment

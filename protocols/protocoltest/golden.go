@@ -78,31 +78,51 @@ func lineAt(lines []string, i int) string {
 // transcript, and what is counted, with losses.golden in testdata of the calling test.
 func CheckLossGoldens(t *testing.T, list []protocols.Protocol, protocol string) {
 	t.Helper()
+	checkLosses(t, list, transcripts(t, protocol), "losses.golden", true)
+}
+
+// CheckDialogueGoldens plays dialogues, each of which has a name, as they are and without a part of each of their steps. It
+// compares the events, and what is counted, with dialogues.golden in testdata of the calling test. Of a dialogue with losses
+// only the events that differ are in it.
+func CheckDialogueGoldens(t *testing.T, list []protocols.Protocol, dialogues []Conversation) {
+	t.Helper()
+	checkLosses(t, list, dialogues, "dialogues.golden", false)
+}
+
+// checkLosses plays conversations. The events of a transcript as a whole have a golden of their own.
+func checkLosses(t *testing.T, list []protocols.Protocol, conversations []Conversation, golden string, isTranscript bool) {
+	t.Helper()
 	var out strings.Builder
-	for _, conversation := range transcripts(t, protocol) {
-		conversation.Steps = conversation.timed()
-		whole := conversation.mustPlay(t, list)
-		write := func(what string, played Conversation) {
-			reg := prometheus.NewRegistry()
-			events, _ := played.PlayOn(protocols.NewSet(list, protocols.Default(), reg))
-			fmt.Fprintf(&out, "%s %s: %d events%s\n", filepath.Base(conversation.Name), what, len(events), countersText(t, reg))
-			for _, event := range events {
-				if !slices.Contains(whole, event) {
-					fmt.Fprintf(&out, "  %s\n", event)
-				}
+	write := func(what string, played Conversation, known []string) {
+		reg := prometheus.NewRegistry()
+		events, _ := played.PlayOn(protocols.NewSet(list, protocols.Default(), reg))
+		fmt.Fprintf(&out, "%s, %s: %d events%s\n", filepath.Base(played.Name), what, len(events), countersText(t, reg))
+		for _, event := range events {
+			if !slices.Contains(known, event) {
+				fmt.Fprintf(&out, "  %s\n", event)
 			}
-		}
-		write("whole", conversation)
-		for i, step := range conversation.Steps {
-			if size := len(step.Data); size > 0 {
-				write(fmt.Sprintf("without a part of step %d", i), conversation.withGap(i, size/3, 1+size/3))
-			}
-			rest := conversation
-			rest.MidStream, rest.Steps = true, conversation.Steps[i:]
-			write(fmt.Sprintf("from step %d", i), rest)
 		}
 	}
-	compareGolden(t, "losses.golden", out.String())
+	for _, conversation := range conversations {
+		conversation.Steps = conversation.timed()
+		whole := conversation.mustPlay(t, list)
+		if isTranscript {
+			write("whole", conversation, whole)
+		} else {
+			write("whole", conversation, nil)
+		}
+		for i, step := range conversation.Steps {
+			if size := len(step.Data); size > 0 {
+				write(fmt.Sprintf("without a part of step %d", i), conversation.withGap(i, size/3, 1+size/3), whole)
+			}
+			if isTranscript {
+				rest := conversation
+				rest.MidStream, rest.Steps = true, conversation.Steps[i:]
+				write(fmt.Sprintf("from step %d", i), rest, whole)
+			}
+		}
+	}
+	compareGolden(t, golden, out.String())
 }
 
 // CheckCaptureGoldens plays the shared captures with messages of a protocol and compares the number and the checksum of
