@@ -37,6 +37,9 @@ func TestValuesOfFieldsAreCutAtTheirBounds(t *testing.T) {
 	forwarded(strings.Join(all, ",")+", last", true, append(slices.Clone(all[:maxForwarded-1]), "last")...)
 	forwarded(strings.Join(all, ",")+", more, last", true, append(slices.Clone(all[:maxForwarded-1]), "last")...)
 
+	forwarded(strings.Repeat("a", 64), false, strings.Repeat("a", 64))
+	forwarded(strings.Repeat("a", 65), true, strings.Repeat("a", 48)+"…"+strings.Repeat("a", 16))
+
 	for value, want := range map[string]string{
 		"text/HTML": "text/html", "text/html; charset=x": "text/html", ";x": "", "": "", " ;": "", strings.Repeat("a", 129): strings.Repeat("a", 128),
 	} {
@@ -75,6 +78,24 @@ func TestValuesOfFieldsAreCutAtTheirBounds(t *testing.T) {
 	p.inner.withheld = nil
 	if p.inner.firstUnanswered() != nil || (*innerReader)(nil).firstUnanswered() != nil {
 		t.Error("there is a first one of none")
+	}
+}
+
+// TestNamesOfFieldsAreComparedWithoutTheirCase.
+func TestNamesOfFieldsAreComparedWithoutTheirCase(t *testing.T) {
+	for text, want := range map[string]bool{"az-09": true, "AZ-09": true, "aZ-09": true, "az-0": false, "az-099": false, "a{-09": false, "a[-09": false, "aZ\r09": false} {
+		if got := equalFold([]byte(text), "az-09"); got != want {
+			t.Errorf("%q: %t", text, got)
+		}
+	}
+	if !equalFold([]byte("@[`{"), "@[`{") || equalFold([]byte("@"), "`") || equalFold([]byte("["), "{") {
+		t.Error("only letters have a case")
+	}
+	p := &parser{}
+	for size, ok := range map[int]bool{maxLine - 1: true, maxLine: false} {
+		if read, err := p.readChunkSize(&sideReader{}, []byte(strings.Repeat("1", size))); read != 0 || (err == nil) != ok {
+			t.Errorf("the size of a chunk in a line of %d bytes: %d, %v", size, read, err)
+		}
 	}
 }
 

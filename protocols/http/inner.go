@@ -216,7 +216,6 @@ func (p *parser) reportInner(found *exchange) {
 // endSearch ends the search of a body. A line without its end may go on behind the body.
 func (p *parser) endSearch() {
 	r, side := p.inner, &p.sides[protocols.Client]
-	side.isSearched = false
 	if r == nil {
 		return
 	}
