@@ -107,7 +107,7 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 		dialogue("a body is lost", ">"+head("POST", 10)+"ab", ">gap 8", "<HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "<gap 9", ">"+next, "<"+ok),
 		dialogue("more than a body is lost", ">"+head("POST", 10)+"ab", ">gap 12", ">"+next, "<"+ok),
 		dialogue("a chunk is lost", ">"+get, "<HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", "<gap 5", "<\r\n0\r\n\r\n", ">"+next, "<"+ok),
-	})
+	}, 0)
 }
 
 func decimal(n int) string { return strconv.Itoa(n) }
