@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidegate/protocols"
 	"tidegate/protocols/protocoltest"
 )
 
@@ -31,12 +32,18 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 	add("login with a length of authentication data", login(old|clientSecure, old|clientSecure, "shop\x00\x06secretorders\x00")...)
 	add("login with a long length of authentication data", login(old|clientAuthLenEnc, old|clientAuthLenEnc, "shop\x00\xfc\x06\x00secretorders\x00")...)
 	add("login without a database", login(old&^clientConnectWithDB, old&^clientConnectWithDB, "shop\x00secret\x00orders\x00")...)
-	add("login with more capabilities than the server has", login(old&^clientConnectWithDB, modern, "shop\x00secret\x00orders\x00")...)
+	row := func(seq byte) string { return pkt(seq, "\x01x") }
+	rows := []protocoltest.Step{ask("SELECT a FROM t"), answer(pkt(1, "\x01"), pkt(2, column), row(3), row(4), okReply(5, 0xfe, 0, 0, 2, 0))}
+	eofRows := []protocoltest.Step{ask("SELECT a FROM t"), answer(pkt(1, "\x01"), pkt(2, column), eofReply(3, 2), row(4), row(5), eofReply(6, 2))}
+	add("login with more capabilities than the server has", append(login(old, modern, "shop\x00\x06secretorders\x00"), eofRows...)...)
+	add("login with fewer capabilities than the server has", append(login(modern, old, "shop\x00secret\x00orders\x00"), eofRows...)...)
+	add("login of capabilities only", fromServer(greeting("8.0.36", modern)), fromClient(pkt(1, le32(modern)+le32(1<<24)+"\x2d"+strings.Repeat("\x00", 23))), fromServer(errorReply(2, 1043, "08S01", "Bad handshake")))
+	add("login that has asked for TLS", fromServer(greeting("8.0.36", modern|clientSSL)), fromClient(loginPacket(modern|clientSSL, "shop", "orders")), fromServer(okReply(2, 0, 0, 0, 2, 0)))
 	add("login of an old client", fromServer(greeting("4.0.1", old)), fromClient(pkt(1, "\x85\x24\x00\x00\x01shop\x00secret")), fromServer(okReply(2, 0, 0, 0, 2, 0)))
 	add("login that is refused", fromServer(greeting("8.0.36", modern)), fromClient(loginPacket(modern, "shop", "orders")), fromServer(errorReply(2, 1045, "28000", "Access denied")))
 	add("login with more data", fromServer(greeting("8.0.36", modern)), fromClient(loginPacket(modern, "shop", "orders")), fromServer(pkt(2, "\x01\x04")),
 		fromClient(pkt(3, "secret\x00")), fromServer(okReply(4, 0, 0, 0, 2, 0)))
-	add("login without a greeting", fromClient(loginPacket(modern, "shop", "orders")), fromServer(okReply(2, 0, 0, 0, 2, 0)))
+	add("login without a greeting", append([]protocoltest.Step{fromClient(loginPacket(modern, "shop", "orders")), fromServer(okReply(2, 0, 0, 0, 2, 0))}, rows...)...)
 	add("login without an answer", fromServer(greeting("8.0.36", modern)), fromClient(loginPacket(modern, "shop", "orders")))
 	add("request of TLS", fromServer(greeting("8.0.36", modern|clientSSL)), fromClient(pkt(1, le32(modern|clientSSL)+le32(1<<24)+"\x2d"+strings.Repeat("\x00", 23))))
 	add("request of TLS that the server does not have", fromServer(greeting("8.0.36", modern)), fromClient(pkt(1, le32(modern|clientSSL)+le32(1<<24)+"\x2d"+strings.Repeat("\x00", 23))))
@@ -63,9 +70,11 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 		fromClient(pkt(0, "\x17"+id+"\x00\x01\x00\x00\x00")), answer(fine))...)
 
 	// Replies.
-	row := func(seq byte) string { return pkt(seq, "\x01x") }
 	add("rows", session(modern, ask("SELECT a FROM t"), answer(pkt(1, "\x02"), pkt(2, column), pkt(3, column), row(4), row(5), okReply(6, 0xfe, 0, 0, 2, 3)))...)
-	add("rows behind an EOF", session(eofs, ask("SELECT a FROM t"), answer(pkt(1, "\x01"), pkt(2, column), eofReply(3, 2), row(4), row(5), eofReply(6, 2)))...)
+	add("rows behind an EOF", session(eofs, eofRows...)...)
+	add("a row in two packets", session(modern, ask("SELECT a FROM t"), answer(pkt(1, "\x01"), pkt(2, column), "\xff\xff\xff\x03\xfe"+strings.Repeat("x", 9000)), protocoltest.Step{Dir: protocols.Server, Gap: maxPacket - 9001},
+		answer(pkt(4, "\xfexx"), row(5), okReply(6, 0xfe, 0, 0, 2, 0)))...)
+	add("commands that are not answered", session(modern, fromClient(strings.Repeat(pkt(0, "\x0e"), maxWaiting+3)), answer(fine, fine))...)
 	add("rows without definitions", session(modern, ask("SELECT a FROM t"), answer(pkt(1, "\x01\x00"), row(2), row(3), okReply(4, 0xfe, 0, 0, 2, 0)))...)
 	add("no rows of no columns", session(modern, ask("SELECT a FROM t"), answer(pkt(1, "\x00\x00\x00\x02\x00\x00\x00")))...)
 	add("rows of which the login is unknown", ask("SELECT a FROM t"), answer(pkt(1, "\x01"), pkt(2, column), eofReply(3, 2), row(4), eofReply(5, 2)), ask("SELECT b FROM t"),
@@ -77,7 +86,7 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 	add("an error that quotes a secret", session(modern, ask("SET PASSWORD = 'hunter2' wrong"), answer(errorReply(1, 1064, "42000", "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for the right syntax to use near 'wrong' at line 1")))...)
 	add("an error without a state", session(modern, ask("SELECT a"), answer(pkt(1, "\xff\x69\x04oops")))...)
 	add("an error that no command waits for", session(modern, answer(errorReply(1, 4031, "HY000", "The client was disconnected by the server")))...)
-	add("progress", session(modern, ask("ALTER TABLE t"), answer(pkt(1, "\xff\xff\xff\x01\x01\x02\x00\x00\x00\x04copy"), okReply(2, 0, 5, 0, 2, 0)))...)
+	add("progress", session(modern, ask("ALTER TABLE t"), answer(pkt(1, "\xff\xff\xff\x01\x01\x02\x00\x00\x00\x04copy"), pkt(2, "\xff\xff\xff"), okReply(3, 0, 5, 0, 2, 0)))...)
 	add("a file", session(modern, ask("LOAD DATA LOCAL INFILE 'x' INTO TABLE t"), answer(pkt(1, "\xfbx")), fromClient(pkt(2, "a,b\n")), fromClient(pkt(3, "c,d\n")+pkt(4, "")), answer(okReply(5, 0, 2, 0, 2, 0)))...)
 	add("an empty packet of the server", session(modern, ask("SELECT a"), answer(pkt(1, ""), okReply(2, 0, 0, 0, 2, 0)))...)
 
@@ -116,5 +125,16 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 	add("a long statement with a comment", session(modern, ask("SELECT /* "+strings.Repeat("x", 9000)+" */ a FROM t -- "+strings.Repeat("y", 3000)), answer(fine))...)
 	add("a long statement with a secret", session(modern, ask("SELECT '"+strings.Repeat("x", 9000)+"', 'a' FROM t; SET PASSWORD = 'hunter2'"), answer(errorReply(1, 1064, "42000", "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version for the right syntax to use near 'SET PASSWORD = 'hunter2'' at line 1")))...)
 	add("a long statement that is prepared", session(modern, fromClient(pkt(0, "\x16INSERT INTO t VALUES "+values+"(?)")), answer(pkt(1, "\x00"+id+"\x00\x00\x00\x00\x00\x00\x00")), execute, answer(fine))...)
+	add("a long statement that is prepared by MariaDB", session(modern, fromClient(pkt(0, "\x16INSERT INTO t VALUES "+values+"(?)")+pkt(0, "\x17\xff\xff\xff\xff\x00\x01\x00\x00\x00")), answer(pkt(1, "\x00"+id+"\x00\x00\x00\x00\x00\x00\x00"), fine))...)
+	add("a long statement behind a comment", session(modern, ask("INSERT INTO t /* "+strings.Repeat("x", 9000)+" */ VALUES "+values[:3500]+"(9,'end')"), answer(fine))...)
+	add("a statement with a comment that is cut", session(modern, ask("SELECT /* "+strings.Repeat("x", 5000)+" */ a FROM t"), answer(fine))...)
+	add("a long statement that is refused before its end", session(modern, fromClient(query("INSERT INTO t VALUES " + values)[:9000]), answer(errorReply(1, 1153, "08S01", "Got a packet bigger than 'max_allowed_packet'")),
+		fromClient(query("INSERT INTO t VALUES " + values)[9000:]))...)
+	add("a statement of two packets", session(modern, fromClient("\xff\xff\xff\x00\x03INSERT INTO t VALUES "+values), protocoltest.Step{Gap: maxPacket - len("\x03INSERT INTO t VALUES "+values)},
+		fromClient(pkt(1, "(9,'end')")), answer(okReply(2, 0, 0, 0, 2, 0)))...)
+	add("a statement of two packets, the second empty", session(modern, fromClient("\xff\xff\xff\x00\x03INSERT INTO t VALUES "+values), protocoltest.Step{Gap: maxPacket - len("\x03INSERT INTO t VALUES "+values)},
+		fromClient(pkt(1, "")), answer(okReply(2, 0, 0, 0, 2, 0)))...)
+	unfinished := session(modern, fromClient(query("INSERT INTO t VALUES " + values)[:9000]))
+	dialogues = append(dialogues, protocoltest.Conversation{Name: "a long statement that does not end", Port: 3306, Steps: unfinished})
 	protocoltest.CheckDialogueGoldens(t, list, dialogues, 3) // behind the login
 }

@@ -97,8 +97,7 @@ func (p *parser) enqueueLogin(length int, at int64) {
 func (p *parser) switchToTLS(data []byte, at int64) (int, error) {
 	p.enqueueLogin(payloadLength(data), at)
 	length := p.finishPacket(protocols.Client, data)
-	p.emitWaiting(false)
-	p.conn.SwitchTo("tls")
+	p.conn.SwitchTo("tls") // which closes the parser
 	return length, nil
 }
 
