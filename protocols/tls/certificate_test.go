@@ -298,6 +298,50 @@ func TestCertificatesWithoutAnEndHaveOne(t *testing.T) {
 	check(time.Time{}, time.Unix(0, 0))
 }
 
+// TestHeadersOfElements: X.690 section 8.1. Tags and lengths may have several bytes.
+func TestHeadersOfElements(t *testing.T) {
+	check := func(data string, size, length int, ok bool) {
+		t.Helper()
+		if gotSize, gotLength, gotOK := readHeader([]byte(data)); gotOK != ok || ok && (gotSize != size || gotLength != length) {
+			t.Errorf("%x: %d, %d, %t; want %d, %d, %t", data, gotSize, gotLength, gotOK, size, length, ok)
+		}
+	}
+	check("", 0, 0, false)
+	check("\x30", 0, 0, false)
+	check("\x30\x00", 2, 0, true)
+	check("\x30\x7f", 2, 127, true)
+	check("\x30\x80", 2, indefinite, true)
+	check("\x02\x80", 0, 0, false) // only constructed elements may have it
+	check("\x30\x81\xff", 3, 255, true)
+	check("\x30\x81", 0, 0, false)
+	check("\x30\x82\x01\x02", 4, 0x102, true)
+	check("\x30\x82\x01", 0, 0, false)
+	check("\x30\x84\x7f\xff\xff\xff", 6, 1<<31-1, true)
+	check("\x30\x85\x00\x00\x00\x01\x02", 7, 0x102, true)
+	check("\x30\x85\x01\x00\x00\x00\x00", 0, 0, false)
+	check("\x30\x86\x00\x80\x00\x00\x00\x00", 0, 0, false)
+	check("\x1f\x01\x05", 3, 5, true)
+	check("\x1f\x81\x01\x05", 4, 5, true)
+	check("\x1f\x81\x01", 0, 0, false)
+	check("\x1f\x81", 0, 0, false)
+	check("\x1f\x01", 0, 0, false)
+
+	indefinitely := func(data string, length, end int) {
+		t.Helper()
+		if gotLength, gotEnd := indefiniteLength([]byte(data)); gotLength != length || gotEnd != end {
+			t.Errorf("%x: %d, %d; want %d, %d", data, gotLength, gotEnd, length, end)
+		}
+	}
+	indefinitely("\x00\x00", 0, 2)
+	indefinitely("\x02\x01\x00\x00\x00", 3, 2)
+	indefinitely("\x30\x80\x02\x01\x00\x00\x00\x00\x00x", 7, 2)
+	indefinitely("\x30\x80\x00\x00", 5, 0)
+	indefinitely("\x02\x01\x00", 4, 0)
+	indefinitely("\x02\x01\x00\x00", 5, 0)
+	indefinitely("\x02", 2, 0)
+	indefinitely("", 1, 0)
+}
+
 // TestCutCertificatesGiveNoWrongName: no prefix of a certificate causes a panic or a wrong name.
 func TestCutCertificatesGiveNoWrongName(t *testing.T) {
 	der := newCertificate(t, newKey(t))

@@ -71,7 +71,7 @@ func (c *cursor) u16() int {
 func (c *cursor) u24() int { return c.u8()<<16 | c.u16() }
 
 // grease reports whether v is a GREASE value, which receivers must ignore (RFC 8701).
-func grease(v int) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
+func grease(v int) bool { return v&0x0f == 0x0a && v>>8 == v&0xff }
 
 // ja3 is the input of the hashes JA3 and JA3S: numbers, separated by - within a field and by , between
 // fields.
@@ -263,7 +263,7 @@ func protocolNames(dst []string, list []byte) []string {
 		if names.bad {
 			break
 		}
-		if length := len(name); length > 0 && !grease(length<<8|length) {
+		if len(name) > 0 {
 			dst = append(dst, printable(name))
 		}
 	}

@@ -327,7 +327,6 @@ func (p *parser) setCertificate(data []byte) {
 	body.ServerSubject = strings.ToValidUTF8(read.subject, "\uFFFD")
 	body.ServerIssuer = strings.ToValidUTF8(read.issuer, "\uFFFD")
 	body.ServerNotAfter = unixNano(read.notAfter)
-	body.ServerNames = body.ServerNames[:0]
 	for _, name := range read.dnsNames {
 		body.ServerNames = append(body.ServerNames, strings.ToLower(authority.TrimRoot(printable([]byte(name)))))
 	}

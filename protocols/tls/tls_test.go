@@ -309,8 +309,16 @@ func TestHandshakeIsBounded(t *testing.T) {
 		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: record})
 	}
 	events := play(steps)
-	if len(events) != 1 || events[0].Destination.Bytes > maxRecordBytes || !events[0].Partial {
+	if len(events) != 1 || events[0].Destination.Bytes > maxRecordBytes || !events[0].Partial || !slices.Equal(events[0].Tags, []string{pipeline.TagTruncated}) {
 		t.Errorf("%q", lines(events))
+	}
+	data := append([]byte{recordData, 3, 3, 0x40, 0x00}, make([]byte, 1<<14)...)
+	steps = nil
+	for range 2 + maxRecordBytes/len(data) {
+		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: data})
+	}
+	if events := (protocoltest.Conversation{Port: 443, MidStream: true, Steps: steps}).Events(list); len(events) != 0 {
+		t.Errorf("data alone: %q", lines(events))
 	}
 }
 

@@ -66,7 +66,7 @@ func TestGREASEIsNoVersion(t *testing.T) {
 	}
 }
 
-// TestNamesOfAListAreText: RFC 7301, RFC 6066. Those of GREASE are left out.
+// TestNamesOfAListAreText: RFC 7301, RFC 6066. Those of GREASE are in hex.
 func TestNamesOfAListAreText(t *testing.T) {
 	check := func(list string, want ...string) {
 		t.Helper()
@@ -77,6 +77,10 @@ func TestNamesOfAListAreText(t *testing.T) {
 	check("")
 	check("\x02h2\x08http/1.1", "h2", "http/1.1")
 	check("\x00\x02h2", "h2")
+	check("\x02\x0a\x0a\x02h2\x0aacme-tls/1", "0x0a0a", "h2", "acme-tls/1")
+	for size := range 255 {
+		check(string([]byte{byte(size + 1)})+strings.Repeat("n", size+1), strings.Repeat("n", size+1))
+	}
 	check("\x02h2\x03ab", "h2")
 	check("\x02\xff\xfe\x01\x7f\x01\x1f\x01 ", "0xfffe", "0x7f", "0x1f", " ")
 	check(strings.Repeat("\x01a", maxProtocols+1), slices.Repeat([]string{"a"}, maxProtocols)...)
