@@ -5,28 +5,56 @@ import "bytes"
 // Calls that connect to a server, or check a password, as stack traces of PHP have them: the arguments have no names.
 // PDO->__construct('mysql:host=db', 'root', 'X').
 
+// A callKind says where a function of connectCalls is called.
+type callKind uint8
+
+const (
+	programCall callKind = iota
+	sqlCall              // in a statement, of which a line may have a part
+	storageCall          // the same, of ClickHouse, with the URL of a storage: BACKUP … TO S3('https://…', 'key', 'X')
+)
+
 // connectCalls are these functions, in lower case, and the position of the password among their arguments, counted from 0.
 var connectCalls = [...]struct {
 	name     string
 	position int
+	kind     callKind
 }{
-	{"pdo", 2},
-	{"mysqli", 2},
-	{"mysqli_connect", 2},
-	{"mysqli_real_connect", 3},
-	{"real_connect", 2},
-	{"mysql_connect", 2},
-	{"mysql_pconnect", 2},
-	{"odbc_connect", 2},
-	{"oci_connect", 1},
-	{"ftp_login", 2},
-	{"imap_open", 2},
-	{"ldap_bind", 2},
-	{"ssh2_auth_password", 2},
-	{"createpdoconnection", 2},
-	{"tryagainifcausedbylostconnection", 3},
-	{"password_verify", 0},
-	{"password_hash", 0},
+	{"pdo", 2, programCall},
+	{"mysqli", 2, programCall},
+	{"mysqli_connect", 2, programCall},
+	{"mysqli_real_connect", 3, programCall},
+	{"real_connect", 2, programCall},
+	{"mysql_connect", 2, programCall},
+	{"mysql_pconnect", 2, programCall},
+	{"odbc_connect", 2, programCall},
+	{"oci_connect", 1, programCall},
+	{"ftp_login", 2, programCall},
+	{"imap_open", 2, programCall},
+	{"ldap_bind", 2, programCall},
+	{"ssh2_auth_password", 2, programCall},
+	{"createpdoconnection", 2, programCall},
+	{"tryagainifcausedbylostconnection", 3, programCall},
+	{"password_verify", 0, programCall},
+	{"password_hash", 0, programCall},
+	{"password", 0, sqlCall},
+	{"old_password", 0, sqlCall},
+	{"aes_encrypt", 1, sqlCall},
+	{"aes_decrypt", 1, sqlCall},
+	{"des_encrypt", 1, sqlCall},
+	{"des_decrypt", 1, sqlCall},
+	{"pgp_sym_encrypt", 1, sqlCall},
+	{"pgp_sym_decrypt", 1, sqlCall},
+	{"s3", 2, storageCall},
+	{"s3queue", 2, storageCall},
+	{"s3cluster", 3, storageCall},
+	{"gcs", 2, storageCall},
+	{"cosn", 2, storageCall},
+	{"oss", 2, storageCall},
+	{"hudi", 2, storageCall},
+	{"deltalake", 2, storageCall},
+	{"iceberg", 2, storageCall},
+	{"icebergs3", 2, storageCall},
 }
 
 // constructed are the classes whose constructor gets a user and then the password, each the end of a name.
@@ -36,16 +64,16 @@ var constructed = [...]string{"pdo", "mysqli", "pdoconnection"}
 // to is 0 if there is none.
 func connectSecret(text []byte, pos int) (from, to int) {
 	name := nameAtEnd(text[max(0, pos-maxName):pos])
-	position := -1
+	position, kind := -1, programCall
 	if isOneFold(name, []string{"__construct"}) && isConstructed(text[:pos-len(name)]) {
 		position = 2
 	}
 	for i := range connectCalls {
 		if call := &connectCalls[i]; len(name) == len(call.name) && equalLower(name, call.name) {
-			position = call.position
+			position, kind = call.position, call.kind
 		}
 	}
-	if position < 0 {
+	if position < 0 || kind == sqlCall && string(name) == "password" {
 		return 0, 0
 	}
 	text = text[:min(len(text), pos+maxScanned)]
@@ -53,13 +81,19 @@ func connectSecret(text []byte, pos int) (from, to int) {
 		value := positionalArgument(text, pos)
 		content := value.of(text)
 		switch {
-		case position == 0 && value.quoted && !isPlaceholder(content):
+		case position == 0 && value.quoted && !isPlaceholder(content) && (kind != storageCall || isStorageSecret(content)):
 			return value.from, value.to
 		case position == 0 || value.next >= len(text) || text[value.next] != ',':
 			return 0, 0
 		}
 		pos = value.next + 1
 	}
+}
+
+// isStorageSecret reports whether an argument in the place of the secret of a storage is one. Without a key and a secret, the
+// structure of the table stands there.
+func isStorageSecret(word []byte) bool {
+	return len(word) >= minSecret && bytes.IndexByte(word, ' ') < 0 && string(word) != "auto" && !isProseWord(word)
 }
 
 // isConstructed reports whether front, the text in front of __construct, ends with one of the classes constructed and a mark.

@@ -100,6 +100,11 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 		}
 		pos = skipSpace(p.text, pos+1)
 		member := p.classOfMember(name, class, named)
+		if member == noSecret && isPinName(name) {
+			if _, to := pinSecret(p.text, from, keyEnd-1); to > 0 {
+				member = strong
+			}
+		}
 		if pos < len(p.text) && p.text[pos] == '"' {
 			valueEnd := stringEnd(p.text, pos)
 			switch {
@@ -219,6 +224,7 @@ func (p *jsonPass) classOfMember(name []byte, object, named class) class {
 // memberNames are the names of members that name the value beside them.
 var memberNames = [...]string{
 	"name", "key", "k", "header", "field", "variable", "variable_name", "parameterkey", "parametername", "optionname",
+	"property",
 }
 
 // isNameMember reports whether a member names the value beside it.

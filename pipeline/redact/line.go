@@ -841,6 +841,45 @@ func isSecretElement(name []byte) bool {
 	return SecretName(name)
 }
 
+// elementPairs are elements with a name, and those behind them with its value.
+var elementPairs = [...][2]string{{"string", "<string>"}, {"param-name", "<param-value>"}}
+
+// valueOfElement returns the text of the element behind the one of that name, whose text begins at pos, if that text is the
+// name of a secret: <string>password</string><string>X</string>; to is 0 if there is none.
+func valueOfElement(text, name []byte, pos int) (from, to int) {
+	for _, pair := range elementPairs {
+		end := nameEndFrom(text, pos)
+		if string(name) != pair[0] || end == pos || end == len(text) || !beginsEndTag(text, end) {
+			continue
+		}
+		class := classOf(text[pos:end])
+		behind := bytes.IndexByte(text[end:min(len(text), end+maxName)], '>')
+		if class != strong || behind < 0 {
+			return 0, 0
+		}
+		from = skipSpace(text, end+behind+1)
+		if !bytes.HasPrefix(text[from:], []byte(pair[1])) {
+			return 0, 0
+		}
+		from += len(pair[1])
+		length := bytes.IndexByte(text[from:min(len(text), from+maxScanned)], '<')
+		if length < 0 || !isValueOfPair(text[from:from+length], strong, true) {
+			return 0, 0
+		}
+		return from, from + length
+	}
+	return 0, 0
+}
+
+// nameEndFrom returns the end of the name at pos.
+func nameEndFrom(text []byte, pos int) int {
+	end := pos
+	for end < len(text) && end-pos < maxName && folded[text[end]] != 0 {
+		end++
+	}
+	return end
+}
+
 // readElement hides the text of the XML element whose start tag ends at pos, if its name is that of a secret.
 func (p *namePass) readElement(pos int) int {
 	text := p.text
@@ -860,6 +899,12 @@ func (p *namePass) readElement(pos int) int {
 		return pos + 1
 	}
 	secret := named || isSecretElement(name)
+	if !secret {
+		if value, to := valueOfElement(text, name, pos+1); to > 0 {
+			p.hide(p.view, value, to, RuleName)
+			return to
+		}
+	}
 	if !secret && !isNameMember(name) {
 		return pos + 1
 	}

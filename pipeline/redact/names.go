@@ -31,6 +31,7 @@ var contained = [...]string{
 	"sessionid", "sessid", "sessiontoken", "authcode", "authorizationcode", "clientassertion", "samlresponse",
 	"samlassertion", "oauthverifier", "codeverifier", "dockerconfigjson", "securestring", "requirepass",
 	"masterauth", "primaryauth", "authenticationstring", "recoverycodes", "backupcodes", "bearertoken", "sesskey", "sharedaccesssignature", "mnemonic", "seedphrase",
+	"identifiedby", "pasword", "paswort", "passwrd", "passwod", "passsword", "passwird", "psswd", "psswrd", "psswor", "paswd", "loginpas", "userpas",
 }
 
 var containedBy = newWordTable(contained[:])

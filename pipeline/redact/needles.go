@@ -221,6 +221,14 @@ var rareNeedles = [...]needle{
 	{"connection(", connectNeedle},
 	{"password_verify(", connectNeedle},
 	{"password_hash(", connectNeedle},
+	{"_encrypt(", connectNeedle},
+	{"_decrypt(", connectNeedle},
+	{"nickserv", phraseNeedle},
+	{"ns identify ", phraseNeedle},
+	{"pasw", nameNeedle},
+	{"pssw", nameNeedle},
+	{"loginpas", nameNeedle},
+	{"userpas", nameNeedle},
 }
 
 // codeOf returns the six bits by which a byte is searched for: the two cases of a letter have one code,
@@ -306,9 +314,11 @@ func allNeedles() []needle {
 
 // wordsOf returns the needles of these kinds that are parts of names.
 func wordsOf(kinds ...needleKind) (list []string) {
-	for _, n := range needles {
-		if slices.Contains(kinds, n.kind) && n.text[0] != '"' {
-			list = append(list, n.text)
+	for _, table := range [...][]needle{needles[:], rareNeedles[:]} {
+		for _, n := range table {
+			if slices.Contains(kinds, n.kind) && n.text[0] != '"' {
+				list = append(list, n.text)
+			}
 		}
 	}
 	return list

@@ -66,12 +66,31 @@ func (r *Redactor) hidePhrases(v view) {
 		if i == len(text) {
 			continue
 		}
+		if text[i-1]|0x20 == 'n' {
+			if digits, to := pinSecret(text, from, i); to > 0 {
+				r.hide(v, digits, to, RuleName)
+				i = to
+				continue
+			}
+		}
+		if text[i] == ' ' {
+			if password, to := ircSecret(text, from, i); to > 0 {
+				r.hide(v, password, to, RuleName)
+				i = to
+				continue
+			}
+		}
 		if text[i-1] == '.' {
 			i = pass.hideLed(from, i)
 			continue
 		}
 		switch text[i] {
 		case ' ', '\t', '|', ',', ';', '>', '/':
+		case ':':
+			if isLoginWord(text[from:i]) {
+				i = pass.hideLogin(i)
+			}
+			continue
 		case '(':
 			if beginsStrings(text, i) && isSecretCall(text[from:i], r.names.classOf(text, from, i)) {
 				i = pass.hideStrings(i)
@@ -632,15 +651,42 @@ func secondArgument(text []byte, pos int) (from, to int) {
 	return second.from, second.to
 }
 
+// credentialSecret returns the secret behind the word credentials, which ends at pos, of with credentials X and using
+// credentials bob:X; to is 0 if there is none.
+func credentialSecret(text []byte, pos int) (from, to int) {
+	front := pos - len("credentials")
+	if front < 0 || !equalLower(text[front:pos], "credentials") ||
+		!isOneFold(lastWord(text[max(0, front-maxName):front]), []string{"with", "using"}) {
+		return 0, 0
+	}
+	from = skipBlanks(text, pos)
+	word := wordAt(text, from)
+	if colon := bytes.IndexByte(word, ':'); colon > 0 && len(nameAtEnd(word[:colon])) == colon {
+		from += colon + 1
+		word = word[colon+1:]
+	}
+	s := shapeOf(word)
+	if from == pos || !looksGenerated(word, len("secret")) || !s.digitInside && s.humps == 0 && !hasInnerSymbol(word) {
+		return 0, 0
+	}
+	return from, from + len(word)
+}
+
 // hideLogin hides the password of user/password behind pos, and returns the offset at which to continue.
 func (p *phrasePass) hideLogin(pos int) int {
 	from, to := loginSecret(p.text, pos)
+	if to == 0 {
+		from, to = credentialSecret(p.text, pos)
+	}
 	if to == 0 {
 		return pos
 	}
 	p.hide(p.view, from, to, RuleName)
 	return to
 }
+
+// startTLS is the command in front of the LOGIN of an IMAP command in logs that leave the tags out.
+var startTLS = []byte("STARTTLS")
 
 // imapLogin is a command of IMAP, RFC 9051 §6.2.3: a1 LOGIN bob X.
 var imapLogin = []byte(" LOGIN ")
@@ -651,6 +697,9 @@ func isImapLogin(text []byte, pos int) bool {
 	front := pos - len(imapLogin) + 1
 	if front < 0 || !bytes.HasPrefix(text[front:], imapLogin) {
 		return false
+	}
+	if bytes.HasSuffix(text[:front], startTLS) {
+		return true
 	}
 	number := front
 	for number > 0 && isDigitAt(text, number-1) {
@@ -694,16 +743,31 @@ func loginSecret(text []byte, pos int) (from, to int) {
 	if from, to = imapSecret(text, pos); to > 0 {
 		return from, to
 	}
+	if pos < len(text) && text[pos] == ':' {
+		pos++
+	}
 	start := skipBlanks(text, pos)
 	from = start
 	for from < len(text) && folded[text[from]] > separator {
 		from++
 	}
-	if from == start || start == pos || from == len(text) || text[from] != '/' {
+	if from == start || start == pos || from == len(text) {
 		return 0, 0
 	}
-	from++
+	const apart = " / "
+	isApart := bytes.HasPrefix(text[from:], []byte(apart))
+	switch {
+	case isApart:
+		from += len(apart)
+	case text[from] == '/':
+		from++
+	default:
+		return 0, 0
+	}
 	word := wordAt(text, from)
+	if isApart && (len(word) == 0 || !hasDigitInside(word) && !hasInnerSymbol(word)) {
+		return 0, 0
+	}
 	if at := bytes.LastIndexByte(word, '@'); at > 0 {
 		word = word[:at]
 		return from, from + len(word)

@@ -43,6 +43,9 @@ func randomSecrets(rng *rand.Rand, section string) (list []string) {
 	if section == "word" {
 		return []string{"monkey", "Sunshine", "qwertz", "letmein", "rosebud"}
 	}
+	if section == "pin" {
+		return []string{draw("456789", 4), draw("456789", 6), draw("456789", 8)}
+	}
 	const lower, upper, digits = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
 	list = []string{
 		draw(lower, 5) + draw(digits, 2) + draw(lower+digits, 7), // hunter2hunter2

@@ -292,10 +292,12 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 		if c.isLoginCall(pos) {
 			return true
 		}
-		if end > pos && data[end-1] != '(' {
+		if data[end-1] != '(' {
 			return c.isName(pos)
 		}
-		return false
+		c.escaped = true
+		_, to := connectSecret(data, end-1)
+		return to > 0
 	case loginNeedle:
 		c.sqlWord = c.sqlWord || n.text[:3] == "log" && isRoutineEnd(data, end)
 		if c.isLoginCall(pos) {
@@ -390,6 +392,11 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
+	if class == everyday {
+		if _, to := pinSecret(data, from, end); to > 0 {
+			return true
+		}
+	}
 	isPart := class == noSecret || end == len(data) || !isQuote(data[end]) || !isQuote(byteBefore(data, from))
 	if isPart && !class.isSecret() && !c.nameAlone {
 		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
@@ -422,6 +429,11 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 	quoted := pos > end
 	if quoted && class == strong {
 		return true // {"old":"X","field":"password"}
+	}
+	if pos < len(data) && data[pos] == '(' && class.isSecret() {
+		if _, to := connectSecret(data, pos); to > 0 {
+			return true // PASSWORD('…')
+		}
 	}
 	if pos < len(data) && data[pos] == '(' && beginsStrings(data, pos) &&
 		(class.isSecret() || class == everyday && isSecretCall(data[max(0, end-maxName):end], class)) {

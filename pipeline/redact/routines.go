@@ -157,9 +157,10 @@ func (s *statement) isSecretArgument() bool {
 	if s.call.positions == 0 || s.depth < s.call.depth || s.call.argument > 63 {
 		return false
 	}
-	// A list of columns with their types, which ClickHouse has among the arguments, has blanks.
+	// A list of columns with their types, which ClickHouse has among the arguments, has blanks. It may be left to the server.
+	from, to := s.Inner()
 	return s.call.positions&(1<<s.call.argument) != 0 &&
-		(s.call.positions >= afterFirst || bytes.IndexByte(s.Text(), ' ') < 0)
+		(s.call.positions >= afterFirst || bytes.IndexByte(s.Text(), ' ') < 0 && string(s.SQL[from:to]) != "auto")
 }
 
 // readCall follows the punctuation c of a call; depth already counts the bracket.

@@ -9,13 +9,16 @@ import (
 // TestArgumentsAreSearchedForSecrets: no form of a secret that lines of logs have passes as the value of a key, nor as
 // an element of a list.
 func TestArgumentsAreSearchedForSecrets(t *testing.T) {
-	const secret = "hunter2hunter2"
+	secret := "hunter2hunter2"
 	data, err := os.ReadFile("../../pipeline/redact/testdata/forms.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	forms := 0
 	for form := range strings.Lines(string(data)) {
+		if strings.HasPrefix(form, "# pin:") { // the last section
+			secret = "480917"
+		}
 		text := strings.ReplaceAll(strings.ReplaceAll(strings.TrimSuffix(form, "\n"), "%s", secret), "%%", "%")
 		if !strings.Contains(text, secret) || strings.HasPrefix(text, "# Lines") || len(text) > maxArg {
 			continue
