@@ -72,3 +72,25 @@ func TestErrorsBeforeALongLineInACapture(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandsBehindALongMultigetAreTold: memcached reads a get of any length, on any port, and the commands behind it. In
+// pieces it looks like a request of HTTP with a long target, as Redis' GET does.
+func TestCommandsBehindALongMultigetAreTold(t *testing.T) {
+	for _, keys := range []int{800, 3000} {
+		var line strings.Builder
+		for i := range keys {
+			fmt.Fprintf(&line, " key%06d", i)
+		}
+		commands := ">get" + line.String() + "\r\nget zz\r\nflush_all\r\n"
+		for _, cut := range []int{1 << 20, 9000, 4500, 1000, 100} {
+			t.Run(fmt.Sprint(keys, cut), func(t *testing.T) {
+				if testing.Short() && cut == 100 {
+					t.Skip("many pieces")
+				}
+				told(t, dialogue(8211, commands, "<END\r\nEND\r\nOK\r\n").Cut(cut), `memcached.command="get" memcached.key="key000000"`, `memcached.keys=["zz"]`, `memcached.command="flush_all"`)
+			})
+		}
+	}
+	inline := ">GET " + strings.Repeat("k", 20_000) + "\r\nGET k\r\n" + strings.TrimPrefix(cronWrite, ">")
+	told(t, dialogue(8379, inline, "<$-1\r\n$-1\r\n+OK\r\n").Cut(3000), `redis.args=["k"]`, cronWriteEvent, cronWriteArgs)
+}

@@ -60,8 +60,8 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	}
 
-	// A complete line decides by its end. An incomplete one decides only by a known method, from
-	// maxRequestLine on.
+	// A complete line decides by its end. An incomplete one decides only by a known method and the front of a target, from
+	// maxRequestLine on: memcached and Redis have lines of any length that begin with get and GET.
 	rest := data[space+1:]
 	known := isKnownMethod(word)
 	end := bytes.IndexByte(rest, '\n')
@@ -79,10 +79,16 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	case !clean:
 		return protocols.No
-	case known:
+	case known && beginsTarget(rest):
 		return protocols.Yes
 	}
 	return protocols.More
+}
+
+// beginsTarget reports whether rest, the part of an incomplete line after its method, begins with a path or a URL.
+func beginsTarget(rest []byte) bool {
+	rest = trimSpace(rest)
+	return len(rest) > 0 && (rest[0] == '/' || schemeEnd(rest) > 0)
 }
 
 // methodEnd returns the length of the word at the front of data, which is a method if white space follows it, or −1.

@@ -45,8 +45,23 @@ var secondLetters = func() (table [256]uint32) {
 // mayBeCommand reports whether the first two bytes of data, if there are as many, are those of a command. Most lines of
 // text are none by them.
 func mayBeCommand(data []byte) bool {
+	if data = trimBlanks(data); len(data) == 0 {
+		return true
+	}
 	letters := secondLetters[data[0]]
 	return letters != 0 && (len(data) < 2 || data[1] >= 'a' && data[1] <= 'z' && letters&(1<<(data[1]-'a')) != 0)
+}
+
+// maxBlanks bounds the blanks in front of a command within data: they are read again with each piece of the line.
+const maxBlanks = 64
+
+// trimBlanks returns a line without the blanks at its front, up to maxBlanks.
+func trimBlanks(line []byte) []byte {
+	blanks := 0
+	for blanks < min(len(line), maxBlanks) && line[blanks] == ' ' {
+		blanks++
+	}
+	return line[blanks:]
 }
 
 // beginData begins the data block of a store.
@@ -83,7 +98,7 @@ func (p *parser) keepLine(data []byte) {
 		return
 	}
 	d.line = append(d.line, data[:min(len(data), maxLine+1)]...)
-	word, _, complete := bytes.Cut(d.line, []byte{' '})
+	word, _, complete := bytes.Cut(trimBlanks(d.line), []byte{' '})
 	if len(d.line) > maxLine || len(word) > maxNameLength+2 || complete && !isCommandName(word) {
 		d.line, d.dead = d.line[:0], true
 	}

@@ -62,7 +62,7 @@ func detectStart(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Server {
 		return match(isReplyStart(data), false)
 	}
-	word, _, complete := bytes.Cut(data, []byte{' '})
+	word, _, complete := bytes.Cut(bytes.TrimLeft(data, " "), []byte{' '})
 	word = bytes.TrimSuffix(word, []byte{'\r'})
 	if complete {
 		_, ok := commands[string(word[:min(len(word), 32)])]

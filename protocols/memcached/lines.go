@@ -96,10 +96,10 @@ func nextWord(line []byte) (word, rest []byte) {
 }
 
 // parseCommand parses a command line. ok is false if the server answers line with an error and reads on behind it: no
-// data block follows then, whatever its size.
+// data block follows then, whatever its size. The server skips blanks in front of the name.
 func parseCommand(line []byte) (cmd command, ok bool) {
 	name, rest := nextWord(line)
-	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' {
+	if len(name) > maxNameLength {
 		return cmd, false
 	}
 	syntax, ok := commands[string(name)]

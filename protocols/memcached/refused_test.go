@@ -90,6 +90,8 @@ func TestAcceptedFormsOfCommands(t *testing.T) {
 	check("get evil\tq\r\n", "END\r\n", "get evil\tq = END 0 hits 1 misses")
 	check("incr evil 5 zzz\r\n", "6\r\n", "incr evil = VALUE")
 	check("delete evil 0 x\r\n", "DELETED\r\n", "delete evil = DELETED")
+	check("  get   evil  \r\n", "END\r\n", "get evil = END 0 hits 1 misses")
+	check(" set evil 0 0 11\r\nflush_all 0\r\n", "STORED\r\n", "set evil = STORED 11 bytes")
 }
 
 // TestKeysBeyondTheBoundAreTold: of many keys the first ones and the last are kept, and the event says so.
