@@ -838,7 +838,7 @@ func isSecretElement(name []byte) bool {
 			return false
 		}
 	}
-	return SecretName(name)
+	return SecretName(name[bytes.LastIndexByte(name, ':')+1:])
 }
 
 // elementPairs are elements with a name, and those behind them with its value.
