@@ -132,6 +132,9 @@ func TestListsAreCompared(t *testing.T) {
 	check(`redis.args != redis.args`, false)
 	check(`has(redis.args) and redis.args == dns.resolved_ip`, false)
 	check(`has(redis.args) and redis.args != dns.resolved_ip`, true)
+	event = &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{AnswersTtl: []uint32{1, 2}}}
+	check(`dns.answers.ttl == dns.answers.ttl`, true)
+	check(`dns.answers.ttl != dns.answers.ttl`, false)
 }
 
 // TestEveryEvaluationIsCounted, and the set that is loaded is described.
