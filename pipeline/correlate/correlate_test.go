@@ -512,3 +512,86 @@ func randomCase(random *rand.Rand) (*correlate.Rule, []correlate.Signal) {
 	slices.SortFunc(signals, func(a, b correlate.Signal) int { return cmp.Compare(a.End, b.End) })
 	return r, signals
 }
+
+// TestMatchNamesTheLatestEvents of many, and counts all.
+func TestMatchNamesTheLatestEvents(t *testing.T) {
+	r := rule(correlate.Count, time.Minute, 1)
+	r.Min = 25
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	for i := range 25 {
+		f.Add(signal(0, float64(i)))
+	}
+	matches := f.Close()
+	if len(matches) != 1 || matches[0].Count != 25 || len(matches[0].Events) != 20 || matches[0].Events[0].Start != begin+5*second ||
+		matches[0].Events[19].Start != begin+24*second || matches[0].First != begin || matches[0].Last != begin+24*second {
+		t.Errorf("%v", render(matches))
+	}
+}
+
+// TestOldestExpectationsAreKept: of more events than a group holds, the later ones are dropped and counted.
+func TestOldestExpectationsAreKept(t *testing.T) {
+	f := correlate.New([]*correlate.Rule{rule(correlate.Absent, time.Minute, 2)}, correlate.DefaultLimits)
+	for i := range 35 {
+		f.Add(signal(0, float64(i)))
+	}
+	matches := f.Close()
+	if counts := f.Counts(); len(matches) != 32 || matches[0].First != begin || matches[31].First != begin+31*second || counts.Dropped != 3 || counts.Signals != 35 {
+		t.Errorf("%d matches, %+v", len(matches), counts)
+	}
+}
+
+// TestSeriesOfContactsBeginsAnewBehindAGap of more than two of the longest intervals.
+func TestSeriesOfContactsBeginsAnewBehindAGap(t *testing.T) {
+	r := rule(correlate.Interval, 0, 1)
+	r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 4, 10*time.Second, time.Minute, 0.2
+	check(t, fold(r, signal(0, 0), signal(0, 30), signal(0, 151), signal(0, 181), signal(0, 211), signal(0, 241)),
+		"241 4 [151-241] 0:151 0:181 0:211 0:241")
+	check(t, fold(r, signal(0, 0), signal(0, 30), signal(0, 150), signal(0, 180), signal(0, 210)),
+		"180 4 [0-180] 0:0 0:30 0:150 0:180", "210 1 [210-210] 0:210") // one contact may be lost
+}
+
+// TestValuesThatAreNewAgainAreForgottenFirst: a value that was not there for long is not evicted.
+func TestValuesThatAreNewAgainAreForgottenFirst(t *testing.T) {
+	r := rule(correlate.FirstSeen, 0, 1)
+	r.Baseline, r.ExpireAfter = time.Second, 10*time.Second
+	limits := correlate.DefaultLimits
+	limits.Values = 4
+	f := correlate.New([]*correlate.Rule{r}, limits)
+	for i, at := range []float64{1, 2, 10, 11, 12.5} {
+		s := signal(0, at)
+		s.Value = int64(i)
+		f.Add(s)
+	}
+	f.Advance(begin + 13*second)
+	if counts := f.Counts(); f.Values() != 3 || counts.Evicted != 0 || counts.Signals != 5 { // those at 1 and 2 s are gone
+		t.Errorf("%d values, %+v", f.Values(), counts)
+	}
+}
+
+// TestSignalsOfAReplacedRuleAreNotAdded: they wait for the watermark while the rules change.
+func TestSignalsOfAReplacedRuleAreNotAdded(t *testing.T) {
+	r := rule(correlate.Count, time.Minute, 1)
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	f.Add(signal(0, 1))
+	changed := *r
+	changed.Version = "2"
+	f.SetRules([]*correlate.Rule{&changed})
+	if matches := f.Close(); len(matches) != 0 || f.Counts() != (correlate.Counts{Unknown: 1}) || f.Groups() != 0 {
+		t.Errorf("%v, %+v", render(matches), f.Counts())
+	}
+}
+
+// TestEventInTheMiddleOfAFloodCompletesASequence: it ended last, and it is not the one that is dropped.
+func TestEventInTheMiddleOfAFloodCompletesASequence(t *testing.T) {
+	r := rule(correlate.Sequence, time.Minute, 2)
+	r.Steps[1].Within = time.Second / 2
+	signals := []correlate.Signal{signal(0, 16.75)}
+	for at := range 33 {
+		if at != 16 {
+			signals = append(signals, signal(1, float64(at+1)))
+		}
+	}
+	last := signal(1, 17)
+	last.End = begin + 40*second
+	check(t, fold(r, append(signals, last)...), "40 2 [16.75-17] 0:16.75 1:17")
+}
