@@ -2,6 +2,8 @@ package alerts
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -143,5 +145,62 @@ func TestAlertIsHandedOverOnce(t *testing.T) {
 	}
 	if !d.markSeen("one more") || d.markSeen("one more") || len(d.seen) > maxSeenAlerts {
 		t.Errorf("one more is not new once, or %d are held", len(d.seen))
+	}
+}
+
+// TestErrorOfAConnectionIsItsCause, without the address of the destination, which may be a secret.
+func TestErrorOfAConnectionIsItsCause(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	sender, err := newHTTPSender(HTTP{URL: "http://" + address + "/a/b"}, "", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sender.postBody(t.Context(), []byte("{}"), nil); err == nil || err.Error() != "dial tcp "+address+": connect: connection refused" {
+		t.Error(err)
+	}
+	if err := sender.withoutURL(errors.New("another error")); err.Error() != "another error" {
+		t.Error(err)
+	}
+}
+
+// TestDestinationsWithUnreadableSecretsAreRefused, each by its place in the configuration.
+func TestDestinationsWithUnreadableSecretsAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := HTTP{Name: "good", URL: "http://127.0.0.1:1"}
+	with := func(change func(h *HTTP)) HTTP {
+		bad := HTTP{Name: "bad", URL: "http://127.0.0.1:1"}
+		change(&bad)
+		return bad
+	}
+	for key, change := range map[string]func(h *HTTP){
+		"password_file": func(h *HTTP) { h.Username, h.PasswordFile = "u", empty },
+		"token_file":    func(h *HTTP) { h.TokenFile = empty },
+		"tls.ca_file":   func(h *HTTP) { h.TLS.CAFile = empty },
+	} {
+		for kind, cfg := range map[string]Config{
+			"alertmanager": {Alertmanager: []Alertmanager{{HTTP: good}, {HTTP: with(change)}}},
+			"webhooks":     {Webhooks: []Webhook{{HTTP: good}, {HTTP: with(change)}}},
+		} {
+			whole := Default()
+			whole.Alertmanager, whole.Webhooks = cfg.Alertmanager, cfg.Webhooks
+			_, err := NewPublisher(whole, nil, nil, discardLog, nil)
+			if want := "alerts." + kind + "[1]." + key + ": "; err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+		}
+	}
+	whole := Default()
+	whole.Webhooks = []Webhook{{HTTP: good, SecretFile: empty}}
+	if _, err := NewPublisher(whole, nil, nil, discardLog, nil); err == nil || !strings.HasPrefix(err.Error(), "alerts.webhooks[0].secret_file: ") {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
 )
 
@@ -70,9 +72,9 @@ func TestPublisherCountsAndLogsWhatItDoes(t *testing.T) {
 	}
 }
 
-// TestAlertThatNoTopicTakesIsLogged: a message that is no alert, while the dead-letter topic rejects every record. The next alert is
-// delivered.
-func TestAlertThatNoTopicTakesIsLogged(t *testing.T) {
+// newBroker returns an in-memory broker with the topics of tidegate, and a client of it.
+func newBroker(t *testing.T) (*kfake.Cluster, *kafka.Client) {
+	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +90,42 @@ func TestAlertThatNoTopicTakesIsLogged(t *testing.T) {
 	if _, err := client.EnsureTopics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	return cluster, client
+}
+
+// TestPublisherWhosePartitionsAreTakenEnds: another process delivers them.
+func TestPublisherWhosePartitionsAreTakenEnds(t *testing.T) {
+	cluster, client := newBroker(t)
+	cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		commit := request.(*kmsg.OffsetCommitRequest)
+		response := commit.ResponseKind().(*kmsg.OffsetCommitResponse)
+		part := kmsg.NewOffsetCommitResponseTopicPartition()
+		part.Partition, part.ErrorCode = commit.Topics[0].Partitions[0].Partition, kerr.IllegalGeneration.Code
+		topic := kmsg.NewOffsetCommitResponseTopic()
+		topic.Topic = commit.Topics[0].Topic
+		topic.Partitions = append(topic.Partitions, part)
+		response.Topics = append(response.Topics, topic)
+		return response, nil, true
+	})
+	hook := newReceiver(t, "s3cret")
+	publisher, err := NewPublisher(webhookConfig(hook.URL), client, nil, discardLog, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, client, alertOf("r", "a", 1))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = publisher.Run(ctx)
+	if want := "publish alerts to hook: " + client.Topic(pipeline.TopicAlerts) + "/"; !errors.Is(err, consumer.ErrFenced) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestAlertThatNoTopicTakesIsLogged: a message that is no alert, while the dead-letter topic rejects every record. The next alert is
+// delivered.
+func TestAlertThatNoTopicTakesIsLogged(t *testing.T) {
+	cluster, client := newBroker(t)
 	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		produce := request.(*kmsg.ProduceRequest)

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -130,4 +132,29 @@ func TestTopicThatWasCreatedAnewWhileThePublisherWasOffIsDelivered(t *testing.T)
 			t.Errorf("logged %s", &logged)
 		}
 	}
+}
+
+// TestPendingAlertOfADeletedTopicIsDelivered: the destination has not accepted it yet when the topic is created anew.
+func TestPendingAlertOfADeletedTopicIsDelivered(t *testing.T) {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	var accepts atomic.Bool
+	hook.answer = func(w http.ResponseWriter, _ int) bool {
+		if !accepts.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		return accepts.Load()
+	}
+	var logged bytes.Buffer
+	registry, stop := start(t, webhookConfig(hook.URL), client, &logged)
+	publish(t, client, alertOf("r", "a", 1), alertOf("r", "b", 1))
+	waitUntil(t, "two pending alerts", func() bool { return values(t, registry)["pending"] == 2 })
+	recreateAlertsTopic(t, client)
+	publish(t, client, alertOf("r", "c", 1))
+	waitUntil(t, "three pending alerts", func() bool { return values(t, registry)["pending"] == 3 })
+	accepts.Store(true)
+	waitUntil(t, "the alerts", func() bool {
+		return strings.Contains(hook.list(), "r/a×1") && strings.Contains(hook.list(), "r/b×1") && strings.Contains(hook.list(), "r/c×1")
+	})
+	waitUntil(t, "the commit", func() bool { return committed(t, client, "hook") == 1 })
+	stop()
 }
