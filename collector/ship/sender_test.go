@@ -438,6 +438,17 @@ func TestLinesThatAreReadAgainFillTheirBatch(t *testing.T) {
 	if f.refillBatch(lines, &pipeline.Event{}, collector.Checkpoint{End: 40}) || lines.replay.received != 3 {
 		t.Error("a batch that was sent takes a line")
 	}
+	lines.replay.received = 1
+	if s.shipper.finishReplay(lines); pending.missingRanges != 0 || s.shipper.counters.unconfirmed.total() != 0 {
+		t.Error("a replay ends twice")
+	}
+
+	// The owner comes to a line of a range while its replay is given up: the line is a new one.
+	f.ranges = []*batchRange{{file: f, after: 40, end: collector.Checkpoint{End: 60}, count: 2, replay: &rangeReplay{sender: s, finished: true}}}
+	f.unpassedRanges.Store(1)
+	if f.replayEvent(&pipeline.Event{Dataset: pipeline.Dataset_LOG}, collector.Checkpoint{End: 50}) || f.lastEnd != 40 {
+		t.Error("a line of a range that was given up is an earlier one")
+	}
 }
 
 // TestSafeLinesAreDroppedAsReadAgain: their batch was acknowledged to an earlier process.

@@ -595,3 +595,146 @@ func TestEventInTheMiddleOfAFloodCompletesASequence(t *testing.T) {
 	last.End = begin + 40*second
 	check(t, fold(r, append(signals, last)...), "40 2 [16.75-17] 0:16.75 1:17")
 }
+
+// TestGroupsStayAsLongAsASignalMatters, to the nanosecond.
+func TestGroupsStayAsLongAsASignalMatters(t *testing.T) {
+	check := func(what string, r *correlate.Rule, gone int64) {
+		t.Helper()
+		f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+		f.Add(signal(0, 1))
+		f.Add(signal(0, 4.5))
+		f.Advance(begin + gone - 1)
+		if f.Groups() != 1 || f.Deadlines() != 1 {
+			t.Errorf("%s: %d groups, %d deadlines before their end", what, f.Groups(), f.Deadlines())
+		}
+		f.Advance(begin + gone)
+		if f.Groups() != 0 || f.Deadlines() != 0 {
+			t.Errorf("%s: %d groups, %d deadlines behind their end", what, f.Groups(), f.Deadlines())
+		}
+	}
+	never := rule(correlate.Count, 10*time.Second, 1)
+	never.Min = 100
+	check("a sliding window", never, 14*second) // the slot of a second
+	long := rule(correlate.Count, 20*time.Minute, 1)
+	check("a long sliding window", long, 4*second+20*60*second) // slots of two seconds
+	tumbling := rule(correlate.Count, 10*time.Second, 1)
+	tumbling.Max = 5
+	check("a tumbling window", tumbling, 20*second)
+	check("a sequence", rule(correlate.Sequence, 10*time.Second, 2), 24*second+second/2+1)
+	check("an absence", rule(correlate.Absent, 10*time.Second, 2), 14*second+second/2+1)
+	seen := rule(correlate.FirstSeen, 0, 1)
+	seen.Baseline, seen.ExpireAfter = 10*time.Second, 20*time.Second
+	check("a value", seen, 24*second+second/2+1)
+	seen.Baseline = 30 * time.Second
+	check("a value that is learned", seen, 34*second+second/2+1)
+	regular := rule(correlate.Interval, 0, 1)
+	regular.Contacts, regular.MinInterval, regular.MaxInterval = 3, time.Second, 10*time.Second
+	check("a contact", regular, 24*second+second/2+1)
+}
+
+// TestSignalAtTheWatermarkWaits: others that ended at the same time may come.
+func TestSignalAtTheWatermarkWaits(t *testing.T) {
+	f := correlate.New([]*correlate.Rule{rule(correlate.Count, time.Minute, 1)}, correlate.DefaultLimits)
+	f.Add(signal(0, 5))
+	check(t, render(f.Advance(begin+5*second)))
+	f.Add(signal(0, 5))
+	check(t, render(f.Advance(begin+5*second+1)), "5 1 [5-5] 0:5", "5 1 [5-5] 0:5")
+	if counts := f.Counts(); counts != (correlate.Counts{Signals: 2}) {
+		t.Errorf("%+v", counts)
+	}
+}
+
+// TestRuleWithTheMostGroupsLosesOne where all rules together have too many.
+func TestRuleWithTheMostGroupsLosesOne(t *testing.T) {
+	few, many := rule(correlate.Count, time.Minute, 1), rule(correlate.Count, time.Minute, 1)
+	few.ID, few.Min, many.ID, many.Min = "few", 2, "many", 2
+	limits := correlate.DefaultLimits
+	limits.Groups = 4
+	f := correlate.New([]*correlate.Rule{few, many}, limits)
+	add := func(id, group string, at float64) {
+		s := signal(0, at)
+		s.Rule, s.Group = id, group
+		f.Add(s)
+	}
+	add("few", "a", 1)
+	for i, group := range []string{"a", "b", "c"} {
+		add("many", group, float64(2+i))
+	}
+	add("few", "b", 5) // many loses a
+	add("many", "b", 6)
+	add("few", "a", 7)
+	add("many", "c", 8)
+	if got := render(f.Close()); !slices.Equal(got, []string{"b: 6 2 [3-6] 0:3 0:6", "a: 7 2 [1-7] 0:1 0:7", "c: 8 2 [4-8] 0:4 0:8"}) || f.Counts().Evicted != 1 {
+		t.Errorf("%q, %+v", got, f.Counts())
+	}
+}
+
+// TestNumberOfEvictedValuesIsASixteenth more than are too many.
+func TestNumberOfEvictedValuesIsASixteenth(t *testing.T) {
+	r := rule(correlate.FirstSeen, 0, 1)
+	r.Baseline, r.ExpireAfter = time.Hour, time.Hour
+	limits := correlate.DefaultLimits
+	limits.Values = 100
+	f := correlate.New([]*correlate.Rule{r}, limits)
+	for i := range 102 {
+		s := signal(0, float64(i))
+		s.Value = int64(i)
+		f.Add(s)
+	}
+	f.Advance(begin + 100*second)
+	if f.Values() != 100 || f.Counts().Evicted != 0 {
+		t.Errorf("%d values, %+v", f.Values(), f.Counts())
+	}
+	f.Advance(begin + 101*second)
+	if f.Values() != 94 || f.Counts().Evicted != 7 {
+		t.Errorf("%d values, %+v", f.Values(), f.Counts())
+	}
+}
+
+// TestEventsOfOneTimeLieBetween: what must not occur, at the time of the event before it or behind it.
+func TestEventsOfOneTimeLieBetween(t *testing.T) {
+	r := rule(correlate.Sequence, 10*time.Second, 3)
+	r.Steps[1].Not = true
+	another := func(at float64) correlate.Signal {
+		s := signal(1, at)
+		s.Event[15] = 1
+		return s
+	}
+	check(t, fold(r, signal(0, 1), another(1), signal(2, 3)))
+	check(t, fold(r, signal(0, 1), another(3), signal(2, 3)))
+	check(t, fold(r, signal(0, 1), another(0.9), another(3.1), signal(2, 3)), "3 2 [1-3] 0:1 2:3")
+	check(t, fold(r, signal(0, 1), signal(1, 1), signal(2, 3)), "3 2 [1-3] 0:1 2:3") // the event itself is of the step
+}
+
+// TestTenthOfTheDistancesMayBeIrregular, and one of few.
+func TestTenthOfTheDistancesMayBeIrregular(t *testing.T) {
+	for contacts, allowed := range map[int]int{5: 1, 20: 1, 21: 2, 31: 3} {
+		for irregular := allowed; irregular <= allowed+1; irregular++ {
+			r := rule(correlate.Interval, 0, 1)
+			r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = contacts, 10*time.Second, time.Minute, 0.2
+			var signals []correlate.Signal
+			at := 0.0
+			for i := range contacts {
+				signals = append(signals, signal(0, at))
+				if at += 30; i < irregular {
+					at += 20
+				}
+			}
+			if got := fold(r, signals...); (len(got) == 1) != (irregular == allowed) {
+				t.Errorf("%d of %d distances are irregular: %q", irregular, contacts-1, got)
+			}
+		}
+	}
+}
+
+// TestFloodIsKeptWithinItsBound: of the events that belong to no match, as many as a group keeps.
+func TestFloodIsKeptWithinItsBound(t *testing.T) {
+	f := correlate.New([]*correlate.Rule{rule(correlate.Sequence, time.Hour, 2)}, correlate.DefaultLimits)
+	for i := range 100 {
+		f.Add(signal(1, float64(i)))
+	}
+	f.Advance(begin + 100*second)
+	if counts := f.Counts(); f.Fresh() != 32 || counts.Dropped != 68 || counts.Signals != 100 {
+		t.Errorf("%d events, %+v", f.Fresh(), counts)
+	}
+}

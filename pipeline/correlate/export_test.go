@@ -3,6 +3,16 @@ package correlate
 // Deadlines returns the number of groups that wait for a deadline.
 func (f *Fold) Deadlines() int { return len(f.deadlines) }
 
+// Fresh returns the number of events of sequences that belong to no match yet.
+func (f *Fold) Fresh() (count int) {
+	for _, g := range f.groups {
+		if q, ok := g.state.(*sequence); ok {
+			count += len(q.fresh)
+		}
+	}
+	return count
+}
+
 // Values returns the number of values that rules of FirstSeen remember.
 func (f *Fold) Values() (count int) {
 	for _, seen := range f.seen {

@@ -243,6 +243,77 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestJournalIsCreatedWithTheFirstBatchIfTheDiskWasFull when the process began.
+func TestJournalIsCreatedWithTheFirstBatchIfTheDiskWasFull(t *testing.T) {
+	dir := t.TempDir()
+	fill := func() {
+		t.Helper()
+		if err := os.Symlink("/dev/full", filepath.Join(dir, "journal.new")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	var log bytes.Buffer
+	journal := start(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	want := `level=ERROR msg="journal cannot be written: log lines wait in their files" err="write journal: the disk is full: `
+	if got := log.String(); journal.Errors() != 1 || journal.Bytes() != 0 || strings.Count(got, "\n") != 1 || !strings.Contains(got, want) {
+		t.Errorf("%d errors, %d bytes, logged %s, want %s", journal.Errors(), journal.Bytes(), got, want)
+	}
+	fileID := journal.AddFile("a")
+	fill()
+	if err := journal.Append(batch(1, fileID, 0, 100)); !errors.Is(err, unix.ENOSPC) || journal.Errors() != 2 {
+		t.Errorf("%v, %d errors", err, journal.Errors())
+	}
+	mustAppend(t, journal, batch(2, fileID, 0, 100))
+	if err := journal.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, dir, Options{}).State(); len(got.Batches) != 1 || got.Batches[0].ID.Sequence != 2 || len(got.Files) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A failingSync is a file that cannot be synced.
+type failingSync struct{ frame.File }
+
+func (failingSync) Sync() error { return unix.EIO }
+
+// TestBatchThatIsNotOnTheDiskIsAnError where each write is synced.
+func TestBatchThatIsNotOnTheDiskIsAnError(t *testing.T) {
+	for _, isSynced := range []bool{true, false} {
+		journal := start(t, t.TempDir(), Options{Sync: isSynced, Wrap: func(f frame.File) frame.File { return failingSync{f} }})
+		size := journal.Bytes()
+		err := journal.Append(batch(1, journal.AddFile("a"), 0, 100))
+		batches, failures := 1, uint64(0)
+		if isSynced {
+			batches, failures = 0, 1
+		}
+		if errors.Is(err, unix.EIO) != isSynced || (err == nil) == isSynced || journal.Bytes() > size == isSynced || journal.Errors() != failures || len(journal.State().Batches) != batches {
+			t.Errorf("synced %t: %v, %d bytes, %d errors", isSynced, err, journal.Bytes()-size, journal.Errors())
+		}
+		if err := journal.Close(true); !errors.Is(err, unix.EIO) {
+			t.Errorf("closed: %v", err)
+		}
+	}
+}
+
+// TestRecordsBeforeTheStartAreWrittenWithIt.
+func TestRecordsBeforeTheStartAreWrittenWithIt(t *testing.T) {
+	dir := t.TempDir()
+	journal := open(t, dir, Options{})
+	journal.SetPartitions(5)
+	if _, err := os.Stat(filepath.Join(dir, "journal")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the journal is there: %v", err)
+	}
+	if err := journal.Start(); err != nil {
+		t.Fatal(err)
+	}
+	journal.Close(false)
+	if got := open(t, dir, Options{}).State().Partitions; got != 5 {
+		t.Errorf("%d partitions", got)
+	}
+}
+
 // TestFailedCompactionLosesNothing: while a new file cannot be written, or cannot get the name of the journal, the
 // old one is continued. The next process reads everything from it.
 func TestFailedCompactionLosesNothing(t *testing.T) {

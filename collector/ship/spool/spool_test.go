@@ -229,6 +229,69 @@ func TestDamageIsKept(t *testing.T) {
 	}
 }
 
+// A failingSync is a file that cannot be synced.
+type failingSync struct{ frame.File }
+
+func (failingSync) Sync() error { return unix.EIO }
+
+// TestBatchThatIsNotOnTheDiskIsAnError where each write is synced.
+func TestBatchThatIsNotOnTheDiskIsAnError(t *testing.T) {
+	for _, isSynced := range []bool{true, false} {
+		var log bytes.Buffer
+		spool, _ := open(t, t.TempDir(), Options{
+			Sync: isSynced, Log: slog.New(slog.NewTextHandler(&log, nil)), Wrap: func(f frame.File) frame.File { return failingSync{f} },
+		})
+		_, err := spool.Append(header(1), []byte("batch"))
+		line := strings.Contains(log.String(), `level=ERROR msg="spool cannot be written: packet events stay in memory" err="sync spool `)
+		if errors.Is(err, unix.EIO) != isSynced || (err == nil) == isSynced || (spool.Condition() == Failing) != isSynced || spool.Errors() != uint64(strings.Count(log.String(), "\n")) || line != isSynced {
+			t.Errorf("synced %t: %v, condition %d, %d errors, logged %s", isSynced, err, spool.Condition(), spool.Errors(), &log)
+		}
+		if err := spool.Close(true); !errors.Is(err, unix.EIO) {
+			t.Errorf("closed: %v", err)
+		}
+	}
+}
+
+// TestSpoolThatIsOffTakesNoBatch, and reports no condition.
+func TestSpoolThatIsOffTakesNoBatch(t *testing.T) {
+	var log bytes.Buffer
+	spool, err := Open(t.TempDir(), Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ref, err := spool.Append(header(1), nil); !errors.Is(err, ErrFull) || ref != (Ref{}) || spool.Condition() != Accepting || spool.Errors() != 0 || log.Len() > 0 {
+		t.Errorf("%v, condition %d, logged %s", err, spool.Condition(), &log)
+	}
+	spool.Release(Ref{})
+	spool.Close(true)
+}
+
+// TestSegmentsAreOfABoundedSize: a full one is followed by another, and goes with its last batch.
+func TestSegmentsAreOfABoundedSize(t *testing.T) {
+	dir := t.TempDir()
+	spool, _ := open(t, dir, Options{})
+	large := make([]byte, segmentBytes/2)
+	first := mustAppend(t, spool, 1, large)
+	second := mustAppend(t, spool, 2, large)
+	if got := segments(t, dir, "*"); len(got) != 2 || filepath.Base(got[1]) != "00000002.seg" {
+		t.Errorf("segments %q", got)
+	}
+	spool.Release(second)
+	third := mustAppend(t, spool, 3, large)
+	if got := segments(t, dir, "*"); len(got) != 2 || filepath.Base(got[1]) != "00000003.seg" {
+		t.Errorf("segments %q", got)
+	}
+	size := spool.Bytes()
+	spool.Release(first)
+	if got := segments(t, dir, "*"); len(got) != 1 || spool.Bytes() >= size {
+		t.Errorf("segments %q, %d bytes of %d", got, spool.Bytes(), size)
+	}
+	if batch, err := spool.Read(third); err != nil || len(batch) != len(large) {
+		t.Errorf("%d bytes, %v", len(batch), err)
+	}
+	spool.Close(false)
+}
+
 // TestOtherNumberOfDatasets: a spool of a version with more or fewer datasets is read.
 func TestOtherNumberOfDatasets(t *testing.T) {
 	dir := t.TempDir()
