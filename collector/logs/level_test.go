@@ -71,6 +71,7 @@ func TestKeysOfLevelsHaveAValue(t *testing.T) {
 	checkLevel(t, `{"log":{"a":1},"x":{"level":"error"}}`, "")
 	checkLevel(t, `{"log":{"level":"error","lvl":"info"}}`, "error")
 	checkLevel(t, `{"a":[1,2],"level":"error"}`, "error")
+	checkLevel(t, `{"a":[1,2],"log":{"b":1,"level":"error"}}`, "error")
 	checkLevel(t, `{"a":"\\","level":"error"}`, "error")
 	checkLevel(t, `{"":"x","level":"error"}`, "error")
 	checkLevel(t, "\t "+`{"level":"error"}`, "error")

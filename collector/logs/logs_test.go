@@ -696,3 +696,35 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 		t.Errorf("%d problems: %v", len(errs), errs)
 	}
 }
+
+// TestCheckNamesEveryProblemOfTheLogs: the first and the last value of each range are allowed, those behind them are named.
+func TestCheckNamesEveryProblemOfTheLogs(t *testing.T) {
+	check := func(want string, change func(c *Config)) {
+		t.Helper()
+		cfg := Default()
+		change(&cfg)
+		var keys []string
+		for _, problem := range cfg.Check() {
+			keys = append(keys, problem.Key)
+		}
+		if got := strings.Join(keys, " "); got != want {
+			t.Errorf("problems of %q, want %q", got, want)
+		}
+	}
+	check("docker_data_root", func(c *Config) { c.DockerDataRoot = "" })
+	check("", func(c *Config) { c.Files = []string{"/a/*.log", "/b/[ab].log"} })
+	check("files[1]", func(c *Config) { c.Files = []string{"/a/*.log", "b/*.log"} })
+	check("files[0]", func(c *Config) { c.Files = []string{"/a/[.log"} })
+	check("", func(c *Config) { c.StartAt = "end" })
+	check("start_at", func(c *Config) { c.StartAt = "" })
+	check("", func(c *Config) { c.MaxLineBytes = 1 << 10 })
+	check("max_line_bytes", func(c *Config) { c.MaxLineBytes = 1<<10 - 1 })
+	check("", func(c *Config) { c.MaxLineBytes = 16 << 20 })
+	check("max_line_bytes", func(c *Config) { c.MaxLineBytes = 16<<20 + 1 })
+	check("", func(c *Config) { c.PartialTimeout = time.Second })
+	check("partial_timeout", func(c *Config) { c.PartialTimeout = time.Second - 1 })
+	check("", func(c *Config) { c.MaxOpenFiles = 0 })
+	check("max_open_files", func(c *Config) { c.MaxOpenFiles = -1 })
+	check("", func(c *Config) { c.BufferBytes = 4 << 20 })
+	check("buffer_bytes", func(c *Config) { c.BufferBytes = 4<<20 - 1 })
+}
