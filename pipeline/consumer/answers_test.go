@@ -175,6 +175,11 @@ func TestTemporaryErrorsOfKafkaAreRetried(t *testing.T) {
 	onFetch := func(request kmsg.Request) kmsg.Response { return answerFetch(request, about, code, nil) }
 	check("commit", "commit offset of", kmsg.OffsetCommit, onCommit, commit, "2 m")
 	check("committed", "fetch committed offset of", kmsg.OffsetFetch, onCommitted, committed, "2 m")
+	check("committed, of all partitions", "fetch committed offset of", kmsg.OffsetFetch, func(request kmsg.Request) kmsg.Response {
+		response := answerOffsetFetch(request, about, 0).(*kmsg.OffsetFetchResponse)
+		response.ErrorCode = code
+		return response
+	}, committed, "2 m")
 	code = kerr.NotLeaderForPartition.Code
 	check("bounds", "list offsets of", kmsg.ListOffsets, onList, bounds, "0 3")
 	check("offset at a time", "seek by time in", kmsg.ListOffsets, onList, offsetAt, "0")

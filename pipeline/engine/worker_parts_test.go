@@ -200,6 +200,8 @@ func TestReasonOfADeadLetterIsThatOfTheMessage(t *testing.T) {
 	check("", func(*consumer.Record, *pipeline.Batch) {})
 	check("unreadable", func(r *consumer.Record, _ *pipeline.Batch) { r.Err = errors.New("damaged") })
 	check("decode", func(r *consumer.Record, _ *pipeline.Batch) { r.Value = []byte("garbage") })
+	const eventsAsNumber = 10 << 3 // a field that is measured as unknown, and that the decoder refuses
+	check("decode", func(r *consumer.Record, _ *pipeline.Batch) { r.Value = []byte{eventsAsNumber, 1} })
 	check("too_large", func(r *consumer.Record, _ *pipeline.Batch) { r.Key = []byte("large") })
 	check("", func(r *consumer.Record, _ *pipeline.Batch) { r.Key = []byte("exact") })
 	check("too_many_events", func(r *consumer.Record, _ *pipeline.Batch) { r.Key = []byte("many") })
