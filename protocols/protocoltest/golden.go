@@ -21,7 +21,7 @@ func CheckGoldens(t *testing.T, list []protocols.Protocol, protocol string) {
 	t.Helper()
 	for _, conversation := range transcripts(t, protocol) {
 		events, _ := conversation.Play(list)
-		compareGolden(t, strings.TrimSuffix(filepath.Base(conversation.Name), ".txt")+".golden", strings.Join(events, "\n")+"\n")
+		CompareGolden(t, strings.TrimSuffix(filepath.Base(conversation.Name), ".txt")+".golden", strings.Join(events, "\n")+"\n")
 	}
 }
 
@@ -42,8 +42,9 @@ func transcripts(t *testing.T, protocol string) (all []Conversation) {
 	return all
 }
 
-// compareGolden compares got with a file in testdata, or writes it. Only the first difference is printed.
-func compareGolden(t *testing.T, name, got string) {
+// CompareGolden compares got with a file in testdata of the calling test. Only the first difference is printed. GOLDEN=1 in
+// the environment rewrites the file.
+func CompareGolden(t *testing.T, name, got string) {
 	t.Helper()
 	golden := filepath.Join("testdata", name)
 	if os.Getenv("GOLDEN") != "" {
@@ -138,7 +139,7 @@ func checkLosses(t *testing.T, list []protocols.Protocol, conversations []Conver
 			}
 		}
 	}
-	compareGolden(t, golden, out.String())
+	CompareGolden(t, golden, out.String())
 }
 
 // CheckCaptureGoldens plays the shared captures with messages of a protocol and compares the number and the checksum of
@@ -175,7 +176,7 @@ func CheckCaptureGoldens(t *testing.T, list []protocols.Protocol) {
 				crc32.ChecksumIEEE([]byte(strings.Join(events, "\n"))), countersText(t, reg), inGolden(events[0]))
 		}
 	}
-	compareGolden(t, "captures.golden", out.String())
+	CompareGolden(t, "captures.golden", out.String())
 }
 
 // countersText returns the counters of reg that are not 0.
