@@ -3,6 +3,7 @@ package reassembly
 import (
 	"math"
 	"testing"
+	"time"
 )
 
 // TestSequenceNumberStandsForTheNearestOffset to the next byte, also across the wrap at 2^32.
@@ -342,6 +343,48 @@ func TestUrgentByteIsNoneOfTheStream(t *testing.T) {
 	check(3, ">ab >de >fg", 0, 3, 5)
 	check(5, ">abcd >fg", 0, 5)
 	check(6, ">abcde >g", 0, 6)
+}
+
+// TestUrgentByteMayBeLost: with the bytes around it, which are given up, or cut by the capture. What follows is read as usual.
+func TestUrgentByteMayBeLost(t *testing.T) {
+	for pointer := range uint16(14) {
+		conn := newTestConn(t, testConfig(), defaultISN).handshake()
+		conn.Segment(0, &Segment{Seq: conn.isn[0] + 1, Ack: conn.isn[1] + 1, Flags: ACK | URG, Urgent: pointer, Time: conn.now}, conn.now)
+		conn.segment(0, "A", 10, 0, "klm")
+		conn.wait(3 * time.Second)
+		conn.segment(0, "A", 13, 0, "nop")
+		log, urgent := ">gap10 >klm >nop", 0
+		switch pointer {
+		case 11:
+			log, urgent = ">gap10 >lm >nop", 1
+		case 12:
+			log, urgent = ">gap10 >k >m >nop", 1
+		case 13:
+			log, urgent = ">gap10 >kl >nop", 1
+		}
+		if conn.want(log); conn.observed[UrgentByte] != urgent {
+			t.Errorf("pointer %d: %d urgent bytes", pointer, conn.observed[UrgentByte])
+		}
+		conn.finish()
+	}
+	for pointer := range uint16(7) {
+		conn := newTestConn(t, testConfig(), defaultISN).handshake()
+		conn.Segment(0, &Segment{
+			Seq: conn.isn[0] + 1, Ack: conn.isn[1] + 1, Flags: ACK | URG, Urgent: pointer, Payload: []byte("ab"), Size: 6, Time: conn.now,
+		}, conn.now)
+		conn.segment(0, "A", 6, 0, "ghi")
+		log, urgent := ">ab >gap4 >ghi", 0
+		switch pointer {
+		case 0, 1:
+			log, urgent = ">b >gap4 >ghi", 1
+		case 2:
+			log, urgent = ">a >gap4 >ghi", 1
+		}
+		if conn.want(log); conn.observed[UrgentByte] != urgent {
+			t.Errorf("a cut segment, pointer %d: %d urgent bytes", pointer, conn.observed[UrgentByte])
+		}
+		conn.finish()
+	}
 }
 
 // A numberingHandler records the number of the first byte of each part that is delivered.

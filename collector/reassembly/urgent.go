@@ -17,7 +17,8 @@ func (c *Conn) markUrgent(dir Dir, segment *Segment, off int64) {
 func (c *Conn) deliverAroundUrgent(dir Dir, data []byte, at int64) {
 	half := &c.half[dir]
 	index := half.urgent - half.next
-	if index >= int64(len(data)) {
+	if index < 0 || index >= int64(len(data)) {
+		half.isUrgent = index >= 0 // else it was given up with the bytes around it
 		c.handler.Data(dir, data, at)
 		return
 	}

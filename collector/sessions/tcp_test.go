@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
+
 	"tidegate/collector/reassembly"
 	"tidegate/pipeline"
 )
@@ -580,6 +582,20 @@ func TestPanicCostsOnlyTheOpenSessions(t *testing.T) {
 	test.segment(">", "A", 0, 0, "def")
 	test.closeOneSession()
 	test.wantParserLog(">def close")
+}
+
+// TestLostUrgentByteCostsNoSession: the urgent byte of a segment is among bytes that never come.
+func TestLostUrgentByteCostsNoSession(t *testing.T) {
+	test := newTableTest(t, Default(), Deps{}).handshake()
+	urgent := &layers.TCP{SrcPort: 40000, DstPort: 80, Seq: test.isn[0] + 1, Ack: test.isn[1] + 1, Window: 60000, ACK: true, URG: true, Urgent: 5}
+	frame := frame(t, addrPort("10.0.0.1:40000").Addr(), addrPort("10.0.0.2:80").Addr(), 99, urgent, "")
+	test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now), frame, len(frame))
+	test.segment(">", "A", 10, 0, "behind")
+	test.Tick(startTime + int64(3*time.Second))
+	test.wantParserLog(">gap1 >behind")
+	if event := test.closeOneSession(); counterValue(test.metrics.panics) != 0 || event.Source.Bytes != 6 || event.Session.ClientMissingBytes != 10 {
+		t.Errorf("%v panics, %v", counterValue(test.metrics.panics), event)
+	}
 }
 
 // TestForgedSYNCutsNoConnectionOfWhichOneSYNWasSeen: the capture has lost the SYN of one side, and both have
