@@ -395,6 +395,13 @@ func TestPartitionsWithAnOwnerAreCounted(t *testing.T) {
 	check("no member", 0, true, of("Stable", 0, nil))
 	check("rebalancing", 0, false, of("PreparingRebalance", 0, []string{topic}, []int32{0, 1, 2}))
 	check("an error", 0, false, of("Stable", kerr.GroupAuthorizationFailed.Code, []string{topic}, []int32{0, 1, 2}))
+	cluster.ControlKey(int16(kmsg.DescribeGroups), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return nil, errors.New("the connection is lost"), true
+	})
+	if partitions, assigned, err := cfg.countAssigned(t.Context()); partitions != 0 || assigned != 0 || err == nil {
+		t.Errorf("no answer: %d of %d, %v", assigned, partitions, err)
+	}
 	check("no group", 0, false, func(request kmsg.Request) *kmsg.DescribeGroupsResponse {
 		return request.ResponseKind().(*kmsg.DescribeGroupsResponse)
 	})

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"tidegate/pipeline/kafka"
 )
 
@@ -81,6 +83,11 @@ func TestFetchedRecordsAreSentInOneChunk(t *testing.T) {
 	ended, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("stopped")
 	cancel(stopped)
+	if ended := partition.Fetch(ended, 0, FetchConfig{}); len(drain(ended.C)) != 0 || ended.Err() != nil {
+		t.Errorf("a fetcher that has ended: %v", ended.Err())
+	} else if ended.Consumed(0); len(ended.freed) != 1 {
+		t.Error("what is consumed before it is waited for is not seen")
+	}
 	loop.chunks = make(chan Chunk)
 	if err := loop.send(ended); !errors.Is(err, stopped) {
 		t.Errorf("an ended fetcher: %v", err)
@@ -89,3 +96,48 @@ func TestFetchedRecordsAreSentInOneChunk(t *testing.T) {
 		t.Errorf("an ended wait for the budget: %v", err)
 	}
 }
+
+// drain returns the chunks until the end of a channel.
+func drain(chunks <-chan Chunk) (list []Chunk) {
+	for chunk := range chunks {
+		list = append(list, chunk)
+	}
+	return list
+}
+
+// TestEndedFetcherSendsNothing: a large batch, one for which there is no memory, and the rest of an answer.
+func TestEndedFetcherSendsNothing(t *testing.T) {
+	cluster, partition, _ := newBroker(t)
+	ended, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	cancel(stopped)
+	check := func(what string, change func(loop *fetchLoop)) {
+		t.Helper()
+		cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+			return answerFetch(request, 0, 0, append(rawBatch(0, 0, 0, 0), rawBatch(1, 1, 0, 1)...)), nil, true
+		})
+		loop, _ := newFetchLoop(partition, 0)
+		response, err := loop.fetch(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		loop.chunks = make(chan Chunk) // nobody takes them
+		change(loop)
+		if err := loop.sendBatches(ended, response); !errors.Is(err, stopped) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("the rest", func(*fetchLoop) {})
+	check("a large batch", func(loop *fetchLoop) { loop.pending.Bytes = chunkBytes })
+	check("no place in the budget", func(loop *fetchLoop) { loop.pendingBytes, loop.chunks = loop.budget, make(chan Chunk, 9) })
+	check("no memory", func(loop *fetchLoop) {
+		loop.chunks = make(chan Chunk, 9)
+		loop.cfg.Measure, loop.cfg.Memory = func(*Record) int64 { return 1 }, endedMemory{}
+	})
+}
+
+// endedMemory is a Memory that has nothing until its context ends.
+type endedMemory struct{}
+
+func (endedMemory) TryTake(int64) bool                      { return false }
+func (endedMemory) Take(ctx context.Context, _ int64) error { return context.Cause(ctx) }

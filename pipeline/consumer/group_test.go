@@ -35,7 +35,10 @@ func TestGroupAssignsEveryPartition(t *testing.T) {
 		cluster.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
 			mu.Lock()
 			defer mu.Unlock()
-			joined = append(joined, request.(*kmsg.JoinGroupRequest).SessionTimeoutMillis)
+			join := request.(*kmsg.JoinGroupRequest)
+			if joined = append(joined, join.SessionTimeoutMillis); join.RebalanceTimeoutMillis != 30_000 { // work finishes its block before
+				t.Errorf("%s: joined with a rebalance timeout of %d ms", what, join.RebalanceTimeoutMillis)
+			}
 			cluster.KeepControl()
 			return nil, nil, false
 		})

@@ -3,11 +3,14 @@ package consumer
 import (
 	"bytes"
 	"errors"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/compress"
 
 	"tidegate/pipeline/kafka"
 )
@@ -73,5 +76,22 @@ func TestUnreadableBatchIsOneRecordWithItsError(t *testing.T) {
 	if got := string(bytes.Join(read, []byte(" "))); got != "before unreadable between unreadable after" ||
 		!slices.Equal(offsets, []int64{0, 1, 2, 7, 8}) {
 		t.Errorf("read %q at %v", got, offsets)
+	}
+}
+
+// A panickingCodec has a bug.
+type panickingCodec struct{ compress.Codec }
+
+func (panickingCodec) NewReader(io.Reader) io.ReadCloser { panic("a bug") }
+
+// TestPanicOfADecompressorIsAnErrorOfItsBatch.
+func TestPanicOfADecompressorIsAnErrorOfItsBatch(t *testing.T) {
+	before := compress.Codecs[compress.Gzip]
+	compress.Codecs[compress.Gzip] = panickingCodec{before}
+	t.Cleanup(func() { compress.Codecs[compress.Gzip] = before })
+	batch := kafka.RecordBatch{First: 0, Last: 2, Data: rawBatch(0, 2, int16(compress.Gzip), 0, 1, 2)}
+	records, err := new(Partition).readBatch(batch, 0)
+	if !errors.Is(err, kafka.ErrUnreadable) || !strings.HasSuffix(err.Error(), "the decompressor panicked: a bug") || len(records) != 0 {
+		t.Errorf("%d records, %v", len(records), err)
 	}
 }
