@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/correlate"
 )
 
@@ -144,6 +145,25 @@ func TestFilesOfASetHaveBounds(t *testing.T) {
 	if want := "b.yaml:1:1: evil: shared name is defined in a.yaml already\nb.yaml:1:1: words: shared name is defined in a.yaml already"; err == nil ||
 		!strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// TestRulesOfASetAreBounded: the first one that is too many is named, the others are left out.
+func TestRulesOfASetAreBounded(t *testing.T) {
+	file := parseFile(Source{"a.yaml", []byte(ruleYAML("a", `message == "a"`) + ruleYAML("b", `message == "a"`) + ruleYAML("c", `message == "a"`))})
+	compiler := &compiler{cfg: Default(), slots: newSlotTable(), parsed: map[string]*parsedRule{}, total: maxRules - 1}
+	for _, rule := range file.rules {
+		compiler.compileRule(rule)
+	}
+	if errs := file.doc.Errors(); len(errs) != 1 || errs[0].Error() != "a.yaml:5:3: b: more than 50000 rules" || len(compiler.rules) != 1 || len(compiler.parsed) != 1 {
+		t.Errorf("%v, %d rules", errs, len(compiler.rules))
+	}
+	file = parseFile(Source{"a.yaml", []byte(strings.Repeat("- 1\n", maxRules+2))})
+	if errs := file.doc.Errors(); !slices.ContainsFunc(errs, func(err *config.Error) bool {
+		return err.Line == maxRules+1 && strings.HasSuffix(err.Error(), "more than 50000 rules")
+	}) ||
+		slices.ContainsFunc(errs, func(err *config.Error) bool { return err.Line > maxRules+1 }) {
+		t.Errorf("%d errors, the last is %v", len(errs), errs[len(errs)-1])
 	}
 }
 

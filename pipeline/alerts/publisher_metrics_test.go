@@ -168,3 +168,44 @@ func TestFailureOfADestinationIsLogged(t *testing.T) {
 		t.Errorf("logged %s, want %s", got, want)
 	}
 }
+
+// TestCommitListsWhatIsPending: the oldest message that waits, those behind it that wait too, also such that this run has not read yet.
+func TestCommitListsWhatIsPending(t *testing.T) {
+	client := newClient(t)
+	publisher, err := NewPublisher(webhookConfig("http://127.0.0.1:1"), client, nil, discardLog, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cfg := consumer.Config{Client: client, Topic: client.Topic(pipeline.TopicAlerts), Group: GroupName(client.Config(), "hook")}
+	if err := consumer.Run(ctx, cfg, discardLog, func(ctx context.Context, partition *consumer.Partition) error {
+		if partition.ID != 0 {
+			return nil
+		}
+		defer cancel()
+		d := newDeliverer(publisher, publisher.destinations[0], partition, discardLog)
+		check := func(what string, wantOffset int64, want string) {
+			t.Helper()
+			if err := d.commitDelivered(ctx); err != nil {
+				t.Error(err)
+			}
+			if offset, metadata, err := partition.Committed(ctx); offset != wantOffset || metadata != want || err != nil {
+				t.Errorf("%s: %d %q, %v, want %d %q", what, offset, metadata, err, wantOffset, want)
+			}
+		}
+		d.nextOffset = 5
+		check("nothing is pending", 5, "")
+		d.resumed = progress{next: 9, pending: map[int64]bool{3: true, 6: true, 7: true}}
+		check("messages of an earlier run", 5, "v1 9 6 7")
+		d.open["a"], d.open["b"], d.open["c"] = &openAlert{undelivered: 4}, &openAlert{undelivered: noOffset}, &openAlert{undelivered: 2}
+		check("alerts of this run", 2, "v1 9 2 4 6 7")
+		d.nextOffset, d.mark = 12, recordMark{isSet: true, offset: 11, sum: 0xab}
+		check("all are read", 2, "v1 12 @11:00000000000000ab 2 4")
+		d.open = nil
+		check("all are delivered", 12, "v1 12 @11:00000000000000ab")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
