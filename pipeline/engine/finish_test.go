@@ -46,6 +46,19 @@ func TestAlertsOfTheLastBlockAreRaisedOnce(t *testing.T) {
 	}
 	inserts := 0
 	store.insertAlerts = func(string) (bool, error) { inserts++; return true, nil }
+	countPublished := func(w *worker) (published int) {
+		t.Helper()
+		for partition := range w.alertPartitions {
+			for _, message := range harness.read(pipeline.TopicAlerts, partition) {
+				var alert pipeline.Alert
+				if err := json.Unmarshal(message.Value, &alert); err != nil || alert.Rule != "r" || alert.Offset != 7 || alert.Count != 1 {
+					t.Errorf("published %s, %v", message.Value, err)
+				}
+				published++
+			}
+		}
+		return published
+	}
 	for attempt := 1; attempt <= 2; attempt++ {
 		w, logged := newTestWorker(store)
 		w.deps.Kafka = harness.client
@@ -60,18 +73,22 @@ func TestAlertsOfTheLastBlockAreRaisedOnce(t *testing.T) {
 		if inserts != 1 || len(store.alerts) != 1 || raised != (attempt == 1) {
 			t.Errorf("attempt %d: %d inserts, %d alerts: %s", attempt, inserts, len(store.alerts), logged)
 		}
-		published := 0
-		for partition := range w.alertPartitions {
-			for _, message := range harness.read(pipeline.TopicAlerts, partition) {
-				var alert pipeline.Alert
-				if err := json.Unmarshal(message.Value, &alert); err != nil || alert.Rule != "r" || alert.Offset != 7 || alert.Count != 1 {
-					t.Errorf("published %s, %v", message.Value, err)
-				}
-				published++
-			}
-		}
-		if published != attempt {
+		if published := countPublished(w); published != attempt {
 			t.Errorf("attempt %d: %d messages are published", attempt, published)
+		}
+		if attempt == 1 {
+			continue
+		}
+
+		// A worker that starts again, while its log is another one, completes the block once.
+		for _, want := range []int{3, 3} {
+			start := startPoint{logDiffers: true, hasRows: true, stored: pipeline.NewestRows{LastTime: match.Ingested}, offset: 2}
+			if err := w.completeLastBlock(t.Context(), &start); err != nil || start.offset != 2 || w.completedTime != match.Ingested {
+				t.Errorf("%v, begins at %d, completed %d", err, start.offset, w.completedTime)
+			}
+			if published := countPublished(w); published != want {
+				t.Errorf("%d messages are published, want %d", published, want)
+			}
 		}
 	}
 }
