@@ -151,10 +151,38 @@ func (l *lab) read(name string) []byte {
 	return text
 }
 
+// waitCaptured waits until the capture has what was sent so far: the kernel hands packets over a block at a time.
+func (l *lab) waitCaptured() {
+	l.t.Helper()
+	const port, mark = 9, "the end of the capture"
+	for range 600 {
+		conn, err := net.Dial("udp", address(hosts[0], port))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		_, _ = conn.Write([]byte(mark))
+		_ = conn.Close()
+		time.Sleep(100 * time.Millisecond)
+		file, err := os.Open(l.captureFile())
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		end := make([]byte, 16<<10)
+		if size, err := file.Seek(0, io.SeekEnd); err == nil {
+			_, _ = file.ReadAt(end, max(0, size-int64(len(end))))
+		}
+		_ = file.Close()
+		if bytes.Contains(end, []byte(mark)) {
+			return
+		}
+	}
+	l.t.Fatal("tcpdump has not written what was sent a minute ago")
+}
+
 // stopCapture ends tcpdump. It fails the test if the kernel dropped packets.
 func (l *lab) stopCapture() {
 	l.t.Helper()
-	time.Sleep(500 * time.Millisecond)
+	l.waitCaptured()
 	_ = l.tcpdump.Process.Signal(os.Interrupt)
 	text := <-l.output
 	if err := l.tcpdump.Wait(); err != nil {

@@ -39,6 +39,8 @@ type datagram struct {
 	cost     int            // memory charged for the buffers of parts
 	due      int64          // clock: when it times out; 0 if it is complete or was given up
 	conflict bool           // fragments overlap and have different bytes
+	source   *fragSource    // of IPv4
+	newest   uint64         // number of its last fragment among those of source
 	next     byte           // of IPv6: the type of the header at its front
 }
 
@@ -50,6 +52,25 @@ type datagramPart struct {
 }
 
 func (p *datagramPart) end() int { return p.off + len(p.b) }
+
+// A fragSource counts the fragments of IPv4 of one host to another one, while a datagram of them is incomplete.
+type fragSource struct {
+	fragments uint64
+	datagrams int // incomplete
+}
+
+// sourceCost is what a source is charged, with its place in the table.
+const sourceCost = 192
+
+// maxDistance is the number of fragments of a source between two of a datagram behind which Linux drops the first one
+// (net.ipv4.ipfrag_max_dist): the id, of 16 bits, is that of another datagram then.
+const maxDistance = 64
+
+// sourceKey returns the key of the source of a fragment.
+func (k fragKey) sourceKey() fragKey {
+	k.id, k.proto, k.refused = 0, 0, false
+	return k
+}
 
 // maxDatagram is the largest length of a datagram. Its parts have 8 bytes at least, but for the last one.
 const maxDatagram = 65535
@@ -68,9 +89,10 @@ type defragmenter struct {
 	memory  *memory.Account // charged with cost
 
 	datagrams map[fragKey]*datagram
+	sources   map[fragKey]*fragSource // by sourceKey
 	queue     []*datagram // in the order of due; the first is queue[front]
 	front     int
-	cost      int      // sum of the costs of all datagrams
+	cost      int      // sum of the costs of all datagrams and sources
 	complete  [][]byte // buffers of the datagrams that the current packet has completed
 	conflict  bool     // fragments of the last complete datagram overlapped and had different bytes
 	next      byte     // of the last complete datagram
@@ -79,7 +101,7 @@ type defragmenter struct {
 func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
 	return defragmenter{
 		limit: int(cfg.FragmentBytes), timeout: int64(cfg.FragmentTimeout), buffers: buffers, metrics: m,
-		datagrams: map[fragKey]*datagram{},
+		datagrams: map[fragKey]*datagram{}, sources: map[fragKey]*fragSource{},
 	}
 }
 
@@ -97,14 +119,25 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 
 	// Find its datagram, or begin one.
 	target := f.datagrams[in.key]
+	if target != nil && target.source != nil && target.source.fragments-target.newest >= maxDistance {
+		f.metrics.fragmentsTimeout.Add(float64(len(target.parts)))
+		f.removeDatagram(target)
+		target = nil
+	}
 	if target == nil {
 		target = &datagram{key: in.key, end: -1, due: now + f.timeout}
 		f.datagrams[in.key] = target
+		f.openSource(target)
 		f.queue = append(f.queue, target)
 		f.chargeCost(target, reassembly.BufferOverhead)
 		if len(f.queue)-f.front > maxDatagramQueue {
 			f.removeOldest(f.metrics.fragmentsLimit)
 		}
+	}
+
+	if target.source != nil {
+		target.source.fragments++
+		target.newest = target.source.fragments
 	}
 
 	// All fragments must agree on the end of the datagram, which the last one determines.
@@ -134,6 +167,38 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	f.complete, f.conflict, f.next = append(f.complete, whole), target.conflict, target.next
 	f.removeDatagram(target)
 	return whole, resFragment
+}
+
+// openSource sets the source of a datagram that begins.
+func (f *defragmenter) openSource(d *datagram) {
+	if d.key.v6 {
+		return
+	}
+	key := d.key.sourceKey()
+	if d.source = f.sources[key]; d.source == nil {
+		d.source = &fragSource{}
+		f.sources[key] = d.source
+		f.chargeSource(sourceCost)
+	}
+	d.source.datagrams++
+}
+
+// chargeSource adds n bytes, which may be negative, to the memory of the fragments.
+func (f *defragmenter) chargeSource(n int) {
+	f.cost += n
+	f.memory.Add(int64(n))
+}
+
+// closeSource ends the part of a datagram in its source.
+func (f *defragmenter) closeSource(d *datagram) {
+	if d.source == nil {
+		return
+	}
+	if d.source.datagrams--; d.source.datagrams == 0 {
+		delete(f.sources, d.key.sourceKey())
+		f.chargeSource(-sourceCost)
+	}
+	d.source = nil
 }
 
 // reached returns the offset behind the last part of d.
@@ -220,6 +285,7 @@ func (f *defragmenter) releaseParts(d *datagram) {
 func (f *defragmenter) removeDatagram(d *datagram) {
 	f.releaseParts(d)
 	delete(f.datagrams, d.key)
+	f.closeSource(d)
 	d.due = 0
 }
 

@@ -25,15 +25,15 @@ func TestFragmentsAreChargedWithTheirBuffers(t *testing.T) {
 	check("nothing", 0)
 	one := reassembly.BufferOverhead + reassembly.BufferCost(8)
 	add(1, 0, true, "01234567")
-	check("a fragment", one)
+	check("a fragment and its source", sourceCost+one)
 	add(2, 0, true, "01234567")
-	check("a fragment of another datagram", 2*one)
+	check("a fragment of another datagram", sourceCost+2*one)
 	add(1, 16, true, strings.Repeat("x", 400))
-	check("a second fragment", 2*one+reassembly.BufferCost(400))
+	check("a second fragment", sourceCost+2*one+reassembly.BufferCost(400))
 	if _, result := add(1, 8, false, "y"); result != resBadFragment { // an end before bytes that were seen
 		t.Errorf("%s", resultNames[result])
 	}
-	check("a datagram that was given up", one)
+	check("a datagram that was given up", sourceCost+one)
 	data, _ := add(2, 8, false, "89")
 	if string(data) != "0123456789" {
 		t.Errorf("the datagram is %q", data)
@@ -83,6 +83,41 @@ func TestFragmentsAreThoseOfLinux(t *testing.T) {
 	check("bytes behind the end", false, "", resBadFragment, part{8, false, whole[8:]}, part{16, true, whole[:8]})
 	check("an end before other bytes", false, "", resBadFragment, part{8, true, whole[8:16]}, part{0, false, whole[:8]})
 	check("an end at other bytes", false, "", resFragment, part{8, true, whole[8:16]}, part{8, false, whole[8:16]})
+}
+
+// TestFragmentsOfAnEarlierDatagramAreDropped: more than 64 other fragments of the source came since, so that the id is that
+// of another datagram. Linux does so with IPv4 only.
+func TestFragmentsOfAnEarlierDatagramAreDropped(t *testing.T) {
+	check := func(what string, others int, otherSource, v6 bool, want string) {
+		t.Helper()
+		f := &New(Default(), Deps{}, nil).decoder.frags
+		add := func(id uint32, source byte, off int, more bool, text string) string {
+			key := fragKey{id: id, src: addr{lo: uint64(source)}, v6: v6}
+			data, _ := f.addFragment(1, ipFragment{key: key, off: off, more: more, b: []byte(text), wire: len(text)})
+			return string(data)
+		}
+		add(7, 1, 16, false, "old") // of a datagram whose other fragments never come
+		for i := range others {
+			source := byte(1)
+			if otherSource {
+				source = 2
+			}
+			add(uint32(100+i), source, 0, true, "12345678")
+		}
+		got := add(7, 1, 8, false, "de")
+		got += add(7, 1, 0, true, "newabcde")
+		if got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+		f.close()
+		if f.cost != 0 || len(f.sources) != 0 {
+			t.Errorf("%s: %d bytes and %d sources are left", what, f.cost, len(f.sources))
+		}
+	}
+	check("63 others", 63, false, false, "") // the end contradicts: both datagrams are given up
+	check("64 others", 64, false, false, "newabcdede")
+	check("of another source", 100, true, false, "")
+	check("of IPv6", 100, false, true, "")
 }
 
 // TestERSPANOfTypeIIIHasAPartOfThePlatform if its flag O is set.
