@@ -85,3 +85,26 @@ func TestAnswerOfTheClientHidesNoOtherProtocol(t *testing.T) {
 		t.Errorf("%d events, none of SET: %v", len(events), events)
 	}
 }
+
+// TestUnansweredQueryBehindShortMessagesIsTold on any port: CoreDNS skips empty messages, and most servers whole ones that are
+// shorter than a header. The client may end the connection before an answer comes.
+func TestUnansweredQueryBehindShortMessagesIsTold(t *testing.T) {
+	query := "\x00\x1d\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03abc\x07example\x00\x00\x01\x00\x01"
+	sizes := []int{1, 7, 1 << 20}
+	if testing.Short() {
+		sizes = sizes[1:]
+	}
+	for _, port := range []uint16{53, 5300} {
+		const question = `dns.question.name="abc.example"`
+		for _, front := range []string{"\x00\x00", strings.Repeat("\x00\x00", 500)} {
+			for _, size := range sizes {
+				told(t, dialogue(port, ">"+front+query).Cut(size), question)
+			}
+		}
+		for _, front := range []string{"\x00\x01x\x00\x00", "\x00\x0bhello world"} { // the front of one may be that of many protocols
+			if events, _ := dialogue(port, ">"+front+query).Play(all.Protocols); !strings.Contains(strings.Join(events, "\n"), question) {
+				t.Errorf("port %d, %q: %q", port, front, events)
+			}
+		}
+	}
+}

@@ -90,7 +90,7 @@ type defragmenter struct {
 
 	datagrams map[fragKey]*datagram
 	sources   map[fragKey]*fragSource // by sourceKey
-	queue     []*datagram // in the order of due; the first is queue[front]
+	queue     []*datagram             // in the order of due; the first is queue[front]
 	front     int
 	cost      int      // sum of the costs of all datagrams and sources
 	complete  [][]byte // buffers of the datagrams that the current packet has completed

@@ -66,10 +66,29 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	if match := matchStream(data); match != protocols.No {
 		return match
 	}
+	if front := shortMessages(data); front > 0 {
+		if match := matchStream(data[front:]); match != protocols.No {
+			return match
+		}
+	}
 	if isReadable(data) || isRefusal(data) || isReadableStream(data) {
 		return protocols.More // a plausible front but not well formed: the port decides
 	}
 	return protocols.No
+}
+
+// shortMessages returns the length of the whole messages at the front of a stream that are shorter than a header. Servers
+// skip them; some, as CoreDNS, also the empty ones. The front of one could be that of many protocols.
+func shortMessages(data []byte) int {
+	front := 0
+	for front+2 <= len(data) {
+		length := int(binary.BigEndian.Uint16(data[front:]))
+		if length >= headerSize || front+2+length > len(data) {
+			break
+		}
+		front += 2 + length
+	}
+	return front
 }
 
 // isDatagram reports whether data is one well-formed message and nothing else. It is strict enough for any

@@ -255,8 +255,11 @@ func TestDetectIsStrict(t *testing.T) {
 	check(prefix(query)[:1], protocols.More)
 	check(answer[:len(answer)-1], protocols.More) // cut: the port decides
 	check(append(query, 0), protocols.More)       // a byte too many
-	check(make([]byte, 12), protocols.No)         // nothing but zeros
-	check(make([]byte, 100), protocols.No)        //
+	check(make([]byte, 12), protocols.More)       // empty messages: what follows decides
+	check(make([]byte, 13), protocols.More)
+	check(append(make([]byte, 12), prefix(query)...), protocols.Yes)
+	check(append([]byte("\x00\x01x\x00\x00"), prefix(query)...), protocols.Yes)
+	check([]byte("\x00\x00\x00\x08\x04\xd2\x16\x2f"), protocols.No) // of PostgreSQL
 	check([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), protocols.No)
 	check([]byte("*1\r\n$4\r\nPING\r\n"), protocols.No)
 	check(unhex(t, "16030100c8010000c40303000102030405060708"), protocols.No)
