@@ -596,7 +596,8 @@ const maxUnfinished = 4 << 10
 
 // matchTurn is called when the client begins to send, after the server's answer to what it sent before. It selects a
 // protocol that both have, and ends the detection if there is none: the bytes that come begin anew. An answer that may
-// be of the protocol of the port is waited for.
+// be of the protocol of the port is waited for. An answer of no protocol ends it behind a whole line: what the line could
+// begin, as SYNC of Redis, has other answers.
 func (c *Conn) matchTurn(client Dir, at int64) {
 	defer c.recoverPanic()
 	asked, answered := c.candidates[client], c.candidates[client.Other()]
@@ -605,7 +606,8 @@ func (c *Conn) matchTurn(client Dir, at int64) {
 	case c.selectBySync(client):
 		c.applyRequests(at)
 	case c.endsWithinLine(client):
-	case asked == 0, answered != 0 && asked&answered == 0 && !c.anyHasPort(answered):
+	case asked == 0, answered != 0 && asked&answered == 0 && !c.anyHasPort(answered),
+		answered == 0 && bytes.HasSuffix(c.streams[client].tail, []byte{'\n'}) && !c.anyHasPort(asked):
 		c.stopBuffering(at)
 	}
 }

@@ -51,6 +51,8 @@ func TestOneWordIsNoRedis(t *testing.T) {
 		{">SYNC\r\n", "<200 OK\r\n"},
 		{">SYNC\r\n", "<\r\nOK\r\n", ">GET a\r\n", "<a\r\n"},
 		{">SYNC\r\nQUIT\r\n", "<bye\r\n"},
+		{">SYNC\r\n", "<200 OK\r\n", ">SET a b\r\n", "<200 OK\r\n"},
+		{">SYNC\r\n", "<* synced\r\n", ">INCR a\r\n", "<done\r\n", ">SAVE\r\n", "<done\r\n"},
 		{">SYNC\r\nSYNC\r\n"},
 		{">PSYNC a b\r\n"},
 		{">PSYNC ? x\r\n"},
@@ -60,6 +62,8 @@ func TestOneWordIsNoRedis(t *testing.T) {
 			t.Errorf("%q is %s: %q", lines, name, events)
 		}
 	}
+	told(t, dialogue(7000, ">SYNC\r\n", "<200 OK\r\n", cronWrite), cronWriteEvent, cronWriteArgs)
+	told(t, dialogue(6379, ">SYNC\r\n", "<200 OK\r\n", ">SET a b\r\n"), event, `redis.command="SET"`)
 	told(t, dialogue(6379, ">SYNC\r\n"), event)
 	told(t, dialogue(6379, ">SYNC\r\n", "<\n", "<\n"), event)
 	told(t, dialogue(7000, ">PSYNC ? -1\r\n"), `redis.command="PSYNC"`)
