@@ -200,6 +200,29 @@ func (r *replay) readFile(ctx context.Context, name string) error {
 // maxEventLine bounds a line of a file of events.
 const maxEventLine = 16 << 20
 
+// errLongLine is the error of a line that is longer than maxEventLine.
+var errLongLine = fmt.Errorf("the line is longer than %d MiB, the limit for an event", maxEventLine>>20)
+
+// readEventLine reads the next line into buf, with its end. Of a line that is too long it reads all and keeps nothing.
+func readEventLine(in *bufio.Reader, buf []byte) (line []byte, err error) {
+	line, tooLong := buf[:0], false
+	for {
+		part, err := in.ReadSlice('\n')
+		if tooLong = tooLong || len(line)+len(part) > maxEventLine; !tooLong {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err == nil && tooLong, errors.Is(err, io.EOF) && tooLong:
+			return line[:0], errLongLine
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return line, nil
+		}
+		return line, err
+	}
+}
+
 // readEvents reads a file of events, one JSON object a line. A line that is no event is an error; the others are
 // read all the same.
 func (r *replay) readEvents(ctx context.Context, name string) (err error) {
@@ -209,29 +232,38 @@ func (r *replay) readEvents(ctx context.Context, name string) (err error) {
 	}
 	defer func() { _ = file.Close() }()
 	reader := bufio.NewReader(file)
-	var in io.Reader = reader
 	if magic, _ := reader.Peek(2); string(magic) == "\x1f\x8b" {
 		unzipped, err := gzip.NewReader(reader)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
-		in = unzipped
+		reader = bufio.NewReader(unzipped)
 	}
 
 	const maxErrors = 10
 	var errs []error
 	bad, number := 0, 0
-	lines := bufio.NewScanner(in)
-	lines.Buffer(nil, maxEventLine)
-	for lines.Scan() && ctx.Err() == nil && r.writeErr == nil {
-		number++
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-			continue
+	var line []byte
+	var readErr error
+	for ctx.Err() == nil && r.writeErr == nil {
+		line, err = readEventLine(reader, line)
+		if err != nil && !errors.Is(err, errLongLine) {
+			if !errors.Is(err, io.EOF) {
+				readErr = fmt.Errorf("read %s: line %d: %w", name, number+1, err)
+			}
+			break
 		}
-		event, err := pipeline.FromEventLine(lines.Bytes())
+		number++
 		if err == nil {
-			r.addEvent(event)
-			continue
+			text := bytes.TrimRight(line, "\r\n")
+			if len(bytes.TrimSpace(text)) == 0 {
+				continue
+			}
+			var event *pipeline.Event
+			if event, err = pipeline.FromEventLine(text); err == nil {
+				r.addEvent(event)
+				continue
+			}
 		}
 		if bad++; bad <= maxErrors {
 			errs = append(errs, fmt.Errorf("%s:%d: %s", name, number, oneLine(err)))
@@ -240,10 +272,7 @@ func (r *replay) readEvents(ctx context.Context, name string) (err error) {
 	if bad > maxErrors {
 		errs = append(errs, fmt.Errorf("%s: %d more lines are no events", name, bad-maxErrors))
 	}
-	if err := lines.Err(); err != nil {
-		errs = append(errs, fmt.Errorf("read %s: line %d: %w", name, number+1, err))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, readErr)...)
 }
 
 // identifyFile returns the first bytes of the hash of a file, as the collector's id of its events, and the
