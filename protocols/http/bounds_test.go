@@ -154,5 +154,8 @@ func TestRolesAreExchangedBeforeTheFirstHead(t *testing.T) {
 	check("the server sends a request", true, false, protocols.Server, get, true)
 	check("the client sends a response behind a request", true, true, protocols.Client, ok, false)
 	check("the server sends a request behind one", true, true, protocols.Server, get, false)
+	check("the client sends neither", true, false, protocols.Client, "\x01\x02\r\n\r\n", false)
+	check("the server sends neither", true, false, protocols.Server, "\x01\x02\r\n\r\n", false)
+	check("the server begins as a client of HTTP/2", true, false, protocols.Server, "PRI * HTTP/2.0\r\n\r\n", false)
 	check("the client sends a response, from the beginning", false, false, protocols.Client, ok, false)
 }

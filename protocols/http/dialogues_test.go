@@ -1,6 +1,8 @@
 package http
 
 import (
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,7 +34,16 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 	dialogue := func(name string, lines ...string) protocoltest.Conversation {
 		return protocoltest.NamedDialogue(name, 80, lines...)
 	}
-	protocoltest.CheckDialogueGoldens(t, list, []protocoltest.Conversation{
+	var carried []protocoltest.Conversation // a line that goes on behind its body
+	for _, method := range []string{"GET", "POST"} {
+		for kind, end := range map[string]string{"a request line": "GET /carry HTTP/1.1", "a target": "GET /carry", "a word": "word"} {
+			for what, line := range map[string]string{"an empty line": "\r\n\r\n", "a version": " HTTP/1.1\r\n\r\n", "a request": next, "other bytes": "other\r\n\r\n"} {
+				carried = append(carried, dialogue(fmt.Sprintf("%s behind %s in a body of %s", what, kind, method), ">"+body(method, end), "<"+ok, ">"+line, "<"+ok, ">"+last, "<"+ok))
+			}
+		}
+	}
+	slices.SortFunc(carried, func(a, b protocoltest.Conversation) int { return strings.Compare(a.Name, b.Name) })
+	protocoltest.CheckDialogueGoldens(t, list, slices.Concat(carried, []protocoltest.Conversation{
 		dialogue("keep-alive", ">"+get, "<"+ok, ">"+next, "<"+empty, ">end", "<end"),
 		dialogue("pipelined", ">"+get+next+last, "<"+ok+refused, "<"+empty),
 		dialogue("interim", ">"+body("PUT", "abc"), "<HTTP/1.1 100 Continue\r\n\r\n", "<HTTP/1.1 103 Early Hints\r\n\r\n"+ok, ">"+next, "<"+ok),
@@ -103,11 +114,15 @@ func TestDialoguesMatchTheirGoldens(t *testing.T) {
 		dialogue("from its middle", "midstream", ">ield: x\r\n\r\n"+next, "<body"+ok),
 		dialogue("from its middle, the client sends a response", "midstream", ">"+get, "<"+ok, ">"+ok, ">"+next, "<"+ok),
 		dialogue("a head is cut", ">GET /cut HTTP/1.1\r\nHost: a.example\r\nUser-", ">gap 20", ">"+next, "<HTTP/1.1 200 OK\r\nServer: x\r\nCont", "<gap 20", "<"+ok),
+		dialogue("a request and a response are lost", ">"+get, "<"+ok, ">gap 36", "<gap 40", ">"+next, "<"+ok, ">"+last, "<"+ok),
+		dialogue("the front of a body is lost", ">"+head("GET", 200)+"GE", ">gap 8", ">"+inner, "<"+ok, "<"+ok),
+		dialogue("HTTP/2", ">PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+		dialogue("HTTP/2 behind a request", ">"+get, "<"+ok, ">PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "<"+ok),
 		dialogue("responses are lost", ">"+get+next, "<gap 100", ">"+last, "<"+ok),
 		dialogue("a body is lost", ">"+head("POST", 10)+"ab", ">gap 8", "<HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "<gap 9", ">"+next, "<"+ok),
 		dialogue("more than a body is lost", ">"+head("POST", 10)+"ab", ">gap 12", ">"+next, "<"+ok),
 		dialogue("a chunk is lost", ">"+get, "<HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", "<gap 5", "<\r\n0\r\n\r\n", ">"+next, "<"+ok),
-	}, 0)
+	}), 0)
 }
 
 func decimal(n int) string { return strconv.Itoa(n) }

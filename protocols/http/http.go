@@ -399,7 +399,6 @@ func (p *parser) Close(int64) {
 	if exchange := p.sides[protocols.Client].exchange; exchange != nil {
 		p.emitIncomplete(exchange) // a request that was answered before its end, and never ended
 	}
-	p.sides = [2]sideReader{}
 	p.conn = nil
 }
 

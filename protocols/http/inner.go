@@ -159,7 +159,6 @@ func (p *parser) beginInnerHead() {
 		r.reports = true
 	}
 	if r.reports {
-		p.ambiguous = true
 		markAmbiguous(exchange)
 	}
 }

@@ -505,7 +505,7 @@ func TestWaitingRequestsAreHeld(t *testing.T) {
 	conn.Data(protocols.Client, []byte("GET / HTTP/1.1\r\nContent-Length: 60\r\n\r\nGET /inner HTTP/1.1\r\n\r\n"), 8)
 	held("a request and one in its body", 2, 1+6+cap(p.inner.pending))
 	conn.Close(8)
-	if p.conn != nil || p.textBytes != 0 {
+	if p.conn != nil || p.textBytes != 0 || p.inner != nil {
 		t.Errorf("%d bytes are held at the end", p.textBytes)
 	}
 }
