@@ -68,7 +68,7 @@ golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the sche
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
 	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPosition
-	GOLDEN=1 go test ./protocols/... ./collector/sessions -run Goldens
+	GOLDEN=1 go test ./protocols/... ./collector/sessions ./collector/reassembly -run Goldens
 
 .PHONY: rules
 rules: build ## check and test every rule
