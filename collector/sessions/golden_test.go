@@ -3,6 +3,7 @@ package sessions
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -270,8 +271,12 @@ func encapsulationText(t *testing.T) string {
 
 // TestEncapsulationsMatchTheirGoldens: what the frames of TestEncapsulations yield stands in testdata/encapsulations.golden.
 func TestEncapsulationsMatchTheirGoldens(t *testing.T) {
-	const golden = "testdata/encapsulations.golden"
-	got := encapsulationText(t)
+	compareGolden(t, "testdata/encapsulations.golden", encapsulationText(t))
+}
+
+// compareGolden compares got with a file. GOLDEN=1 in the environment rewrites it.
+func compareGolden(t *testing.T, golden, got string) {
+	t.Helper()
 	if os.Getenv("GOLDEN") != "" {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -288,4 +293,119 @@ func TestEncapsulationsMatchTheirGoldens(t *testing.T) {
 			t.Fatalf("GOLDEN=1 go test ./collector/sessions -run Goldens rewrites %s\ngot:\n%s\nwant:\n%s", golden, line, wanted[min(i, len(wanted)-1)])
 		}
 	}
+}
+
+// hostText returns what a connection yields that two or three interfaces of a host see, with some packets missing or late, and
+// a mapping that may come late or never.
+func hostText(t *testing.T, rng *rand.Rand) string {
+	t.Helper()
+	scenarios := []struct {
+		mapping Mapping
+		legs    []natLeg
+	}{
+		{newMapping("172.17.0.3:4000", "203.0.113.9:443", "192.0.2.1:61000", "203.0.113.9:443"), []natLeg{
+			{"docker0", "172.17.0.3:4000", "203.0.113.9:443"}, {"eth0", "192.0.2.1:61000", "203.0.113.9:443"},
+		}},
+		{newMapping("203.0.113.9:5000", "172.17.0.2:8080", "203.0.113.9:5000", "192.0.2.1:9090"), []natLeg{
+			{"eth0", "203.0.113.9:5000", "192.0.2.1:9090"}, {"docker0", "203.0.113.9:5000", "172.17.0.2:8080"},
+		}},
+		{newMapping("172.17.0.3:4000", "172.18.0.2:8080", "172.17.0.3:4000", "192.0.2.1:9090"), []natLeg{
+			{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, {"br-1", "172.17.0.3:4000", "172.18.0.2:8080"},
+		}},
+		{newMapping("172.17.0.3:4000", "172.17.0.2:80", "172.17.0.3:4000", "172.17.0.2:80"), []natLeg{
+			{"docker0", "172.17.0.3:4000", "172.17.0.2:80"}, {"br-1", "172.17.0.3:4000", "172.17.0.2:80"}, {"eth0", "172.17.0.3:4000", "172.17.0.2:80"},
+		}},
+	}
+	number := rng.IntN(len(scenarios))
+	scenario := scenarios[number]
+	nat := fakeNAT{}
+	host := newHost(t, nat)
+	host.texts = true
+	if rng.IntN(3) == 0 {
+		host.deps.IsOutsideBridge = func(_ string, ip netip.Addr) bool { return !strings.HasPrefix(ip.String(), "172.1") }
+	}
+	advance := func(wait time.Duration) {
+		for end := host.now + wait; host.now < end; host.now += 50 * time.Millisecond {
+			for _, leg := range scenario.legs {
+				host.tableOf(leg.iface).Tick(startTime + int64(host.now))
+			}
+			host.checkOutboxes()
+		}
+	}
+	mapped := rng.IntN(20) // steps before the mapping is known
+	var next [3]int        // step of each leg
+	out := fmt.Sprintf("scenario %d:", number)
+	for step := 0; step < 60; step++ {
+		if step == mapped {
+			nat.addMapping(scenario.mapping)
+			out += " nat"
+		}
+		switch leg := rng.IntN(len(scenario.legs)); {
+		case rng.IntN(6) == 0:
+			wait := []time.Duration{time.Millisecond, 60 * time.Millisecond, 300 * time.Millisecond, 1200 * time.Millisecond}[rng.IntN(4)]
+			out += fmt.Sprintf(" +%s", wait)
+			advance(wait)
+		case next[leg] == numSteps:
+		case rng.IntN(12) == 0:
+			out += fmt.Sprintf(" -%s%d", scenario.legs[leg].iface, next[leg])
+			next[leg]++
+		default:
+			out += fmt.Sprintf(" %s%d", scenario.legs[leg].iface, next[leg])
+			host.sendStep(scenario.legs[leg], next[leg])
+			next[leg]++
+		}
+	}
+	advance(3 * time.Second)
+	sums := map[string]float64{}
+	for _, leg := range scenario.legs {
+		table := host.tableOf(leg.iface)
+		table.Close()
+		for name, metric := range map[string]counter{
+			"duplicates": table.metrics.duplicates, "duplicate_events": table.metrics.duplicateEvents, "takeovers": table.metrics.takeovers,
+			"continued": table.metrics.continued, "unreported": table.metrics.unreportedBytes, "differing": table.metrics.differingCopies, "panics": table.metrics.panics,
+			"late": table.metrics.segmentsLate, "outside": table.metrics.segmentsOutside, "before_start": table.metrics.segmentsBeforeStart,
+		} {
+			sums[name] += counterValue(metric)
+		}
+		for why, metric := range table.metrics.pendingSessions {
+			sums["pending_"+string(why)] += counterValue(metric)
+		}
+		for state, metric := range table.metrics.closed {
+			sums["closed_"+state] += counterValue(metric)
+		}
+	}
+	var numbers []string
+	for name, value := range sums {
+		if value != 0 {
+			numbers = append(numbers, fmt.Sprintf("%s=%v", name, value))
+		}
+	}
+	slices.Sort(numbers)
+	out += "\n  " + strings.Join(numbers, " ") + "\n"
+	end := func(e *pipeline.Endpoint) string {
+		ip, _ := netip.AddrFromSlice(e.Ip)
+		text := netip.AddrPortFrom(ip, uint16(e.Port)).String()
+		if nat, ok := netip.AddrFromSlice(e.NatIp); ok {
+			text += fmt.Sprintf("(%s)", netip.AddrPortFrom(nat, uint16(e.NatPort)))
+		}
+		return text + " " + e.GetContainer().GetId()
+	}
+	for _, event := range host.events {
+		what := event.Redis.GetCommand()
+		if event.Session != nil {
+			what = sessionText(event, startTime)
+		}
+		out += fmt.Sprintf("  %x %s %s > %s %v %v %t %s\n", event.Id[:4], event.Dataset.Name(), end(event.Source), end(event.Destination), event.Interfaces, event.Tags, event.Partial, what)
+	}
+	return out
+}
+
+// TestHostsMatchTheirGoldens: what the interfaces of a host yield of random connections stands in testdata/hosts.golden.
+func TestHostsMatchTheirGoldens(t *testing.T) {
+	var out strings.Builder
+	for seed := range uint64(300) {
+		fmt.Fprintf(&out, "%d ", seed)
+		out.WriteString(hostText(t, rand.New(rand.NewPCG(seed, 28))))
+	}
+	compareGolden(t, "testdata/hosts.golden", out.String())
 }
