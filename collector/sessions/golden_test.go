@@ -335,7 +335,7 @@ func hostText(t *testing.T, rng *rand.Rand) string {
 	mapped := rng.IntN(20) // steps before the mapping is known
 	var next [3]int        // step of each leg
 	out := fmt.Sprintf("scenario %d:", number)
-	for step := 0; step < 60; step++ {
+	for step := range 60 {
 		if step == mapped {
 			nat.addMapping(scenario.mapping)
 			out += " nat"
