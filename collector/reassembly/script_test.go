@@ -2,6 +2,7 @@ package reassembly
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -108,6 +109,18 @@ func TestScriptsMatchTheirGoldens(t *testing.T) {
 		for dir := range Dir(2) {
 			base := conn.isn[dir] + 1
 			fmt.Fprintf(&out, ", next %d top %d turn %d", int32(conn.NextSeq(dir)-base), int32(conn.TopSeq(dir)-base), int32(conn.TurnSeq(dir)-base))
+		}
+		if release := conn.NextRelease(); release != math.MaxInt64 {
+			fmt.Fprintf(&out, ", release in %d", (release-conn.now)/1000)
+		}
+		for dir := range Dir(2) { // copies of what was delivered
+			for off := range uint32(10) {
+				for _, size := range []int{1, 3} {
+					if b, known := conn.Delivered(dir, conn.isn[dir]+1+off, size); known {
+						fmt.Fprintf(&out, " %s%d=%s", arrow(dir), off, b)
+					}
+				}
+			}
 		}
 		fmt.Fprintf(&out, ", %d held | flush:", conn.Buffered())
 		conn.Flush()

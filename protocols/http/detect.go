@@ -47,8 +47,8 @@ func detectRequest(data []byte) protocols.Match {
 	if space >= 0 {
 		word = data[:space]
 	}
-	if lineEnd := bytes.IndexByte(word, '\n'); lineEnd >= 0 {
-		return matchMethodAlone(trim(word[:lineEnd]))
+	if alone, _, ended := bytes.Cut(word, []byte{'\n'}); ended {
+		return matchMethodAlone(trim(alone))
 	}
 	if space < 0 && len(word) > 1 && word[len(word)-1] == '\r' {
 		return matchMethodAlone(word[:len(word)-1])
@@ -64,17 +64,13 @@ func detectRequest(data []byte) protocols.Match {
 	// maxRequestLine on: memcached and Redis have lines of any length that begin with get and GET.
 	rest := data[space+1:]
 	known := isKnownMethod(word)
-	end := bytes.IndexByte(rest, '\n')
-	line := rest
-	if end >= 0 {
-		line = rest[:end]
-	}
+	line, next, ended := bytes.Cut(rest, []byte{'\n'})
 	clean := isClean(line[:min(len(line), maxRequestLine)])
 	switch {
 	case !clean && !known:
 		return protocols.No
-	case end >= 0:
-		return detectLine(word, line, rest[end+1:])
+	case ended:
+		return detectLine(word, line, next)
 	case len(rest) < maxRequestLine:
 		return protocols.More
 	case !clean:

@@ -88,7 +88,6 @@ func (p *parser) beginHTTP09Response(data []byte) bool {
 		p.pairInner(0)
 	}
 	p.pairing.FoundReplies()
-	exchange.responseBegun = true
 	p.sides[protocols.Server] = sideReader{state: untilClose, exchange: exchange}
 	return true
 }

@@ -38,6 +38,9 @@ func TestFormsOfAttacksAreTexts(t *testing.T) {
 			}
 		}
 	}
+	if formsIn([]byte("1 where 5929=5929")) != sqlForm || formsIn([]byte("1 where 5929=5930")) != 0 {
+		t.Error("a comparison of equal numbers is a form of SQL")
+	}
 	if forms[4].name != "sql" || sqlForm != 1<<4 || formsIn(nil) != 0 {
 		t.Errorf("SQL is form %b", sqlForm)
 	}
@@ -136,6 +139,8 @@ func TestRequestLinesAreRecognised(t *testing.T) {
 	check("GET /a HTTQ/1.1\r\n", more)
 	check("GET /a http/1.1\r\n", more)
 	check("GET /a b c\r\n", no)
+	check("GET / x\r\n", more)
+	check("GET /  x\r\n", more)
 	check("GET a b\r\n", no)
 	check("get /a b\r\n", no)
 	check("BREW /a b\r\n", no)
@@ -163,6 +168,9 @@ func TestRequestLinesAreRecognised(t *testing.T) {
 	check("GET /a\x01 HTTP/1.1\r\n", yes)
 	check("BREW /a\x01 HTTP/1.1\r\n", no)
 	check("BREW /a", more)
+	check("GET "+strings.Repeat(" ", maxRequestLine), more)
+	check("GET "+strings.Repeat("a", maxRequestLine), more)
+	check("GET http://"+strings.Repeat("a", maxRequestLine), yes)
 	check("GET /"+strings.Repeat("a", maxRequestLine-2), more)
 	check("GET /"+strings.Repeat("a", maxRequestLine-1), yes)
 	check("GET /\x01"+strings.Repeat("a", maxRequestLine-2), no)
@@ -368,6 +376,8 @@ func TestHeadEndsWithAnEmptyLine(t *testing.T) {
 	target("GET ", false)
 	target("GET", false)
 	target(" /", false)
+	target("B / HTTP/1.1\r\n", true)
+	target("B /", false)
 	target("BREW /", false)
 	target("BREW / HTTP/1.1\r\n", true)
 	target("GET x\r\n", false)
@@ -405,6 +415,8 @@ func TestNumbersOfTheFraming(t *testing.T) {
 	check("hex", parseHex, "1aF", 0x1af, true)
 	check("hex", parseHex, "ffffffffffffffff", 1<<64-1, true)
 	check("hex", parseHex, "0ffffffffffffffff", 0, false)
+	check("hex", parseHex, "f", 15, true)
+	check("decimal", parseDecimal, "7", 7, true)
 	for _, text := range []string{"", "g", "G", "@", "`", "/", ":", "1 "} {
 		check("hex", parseHex, text, 0, false)
 	}
