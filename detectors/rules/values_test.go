@@ -440,6 +440,9 @@ func TestIndexNeedsWhatEveryMatchNeeds(t *testing.T) {
 	if got, _ := literals("ab.*cde.*fgh", 0); !slices.Equal(got, []string{"cde"}) { // the first of those that select most
 		t.Errorf("%q", got)
 	}
+	if got, fold := literals("(?i)abcsdefsgh", 0); len(got) != 1 || !strings.EqualFold(got[0], "abc") || !fold { // cut at an s, which has other forms
+		t.Errorf("%q, %t", got, fold)
+	}
 	if got, fold := literals("abc|(?i:d0)", 0); len(got) != 2 || !fold {
 		t.Errorf("%q, %t", got, fold)
 	}
