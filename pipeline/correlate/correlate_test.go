@@ -738,3 +738,42 @@ func TestFloodIsKeptWithinItsBound(t *testing.T) {
 		t.Errorf("%d events, %+v", f.Fresh(), counts)
 	}
 }
+
+// TestSumStaysWhereItIsCut: large values do not overflow.
+func TestSumStaysWhereItIsCut(t *testing.T) {
+	r := rule(correlate.Sum, time.Minute, 1)
+	r.Min = correlate.NoMax
+	var signals []correlate.Signal
+	for at := range 6 {
+		s := signal(0, float64(at))
+		s.Value = correlate.NoMax - 1
+		signals = append(signals, s)
+	}
+	check(t, fold(r, signals...), "1 2 [0-1] 0:0 0:1", "2 1 [2-2] 0:2", "3 1 [3-3] 0:3", "4 1 [4-4] 0:4", "5 1 [5-5] 0:5")
+}
+
+// TestMemoryOfARuleIsTheLongestThatASignalMatters.
+func TestMemoryOfARuleIsTheLongestThatASignalMatters(t *testing.T) {
+	for kind, want := range map[correlate.Kind]time.Duration{
+		correlate.Count: 20 * time.Second, correlate.Distinct: 20 * time.Second, correlate.Sum: 20 * time.Second, correlate.Sequence: 20 * time.Second,
+		correlate.Absent: 20 * time.Second, correlate.FirstSeen: time.Hour, correlate.Interval: 12 * time.Minute,
+	} {
+		r := rule(kind, 10*time.Second, 1)
+		r.Baseline, r.ExpireAfter, r.Contacts, r.MinInterval, r.MaxInterval = time.Minute, time.Hour, 5, time.Second, time.Minute
+		if got := r.Memory(); got != want {
+			t.Errorf("kind %d: %s, want %s", kind, got, want)
+		}
+		if r.Baseline = 2 * time.Hour; kind == correlate.FirstSeen && r.Memory() != 2*time.Hour {
+			t.Errorf("a long time of learning: %s", r.Memory())
+		}
+	}
+}
+
+// TestEventAtTheBeginOfALongOneIsInItsSequence: it began twice the window before the end of the other.
+func TestEventAtTheBeginOfALongOneIsInItsSequence(t *testing.T) {
+	long := signal(1, 11)
+	long.End = begin + 21*second
+	check(t, fold(rule(correlate.Sequence, 10*time.Second, 2), signal(0, 1), long), "21 2 [1-11] 0:1 1:11")
+	long.End++
+	check(t, fold(rule(correlate.Sequence, 10*time.Second, 2), signal(0, 1), long)) // it is longer than the window
+}
