@@ -555,16 +555,26 @@ func TestValuesThatAreNewAgainAreForgottenFirst(t *testing.T) {
 	r := rule(correlate.FirstSeen, 0, 1)
 	r.Baseline, r.ExpireAfter = time.Second, 10*time.Second
 	limits := correlate.DefaultLimits
-	limits.Values = 4
+	limits.Values = 32
 	f := correlate.New([]*correlate.Rule{r}, limits)
-	for i, at := range []float64{1, 2, 10, 11, 12.5} {
-		s := signal(0, at)
+	for i := range 33 {
+		s := signal(0, 10+float64(i)/10)
+		if i == 0 {
+			s = signal(0, 1)
+		}
 		s.Value = int64(i)
 		f.Add(s)
 	}
-	f.Advance(begin + 13*second)
-	if counts := f.Counts(); f.Values() != 3 || counts.Evicted != 0 || counts.Signals != 5 { // those at 1 and 2 s are gone
+	f.Advance(begin + 14*second)
+	if counts := f.Counts(); f.Values() != 32 || counts.Evicted != 0 || counts.Signals != 33 { // the one at 1 s is gone
 		t.Errorf("%d values, %+v", f.Values(), counts)
+	}
+
+	// Another version of the rule has not seen them.
+	changed := *r
+	changed.Version = "2"
+	if f.SetRules([]*correlate.Rule{&changed}); f.Values() != 0 || f.Groups() != 0 {
+		t.Errorf("%d values, %d groups", f.Values(), f.Groups())
 	}
 }
 
