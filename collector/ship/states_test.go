@@ -320,3 +320,53 @@ func TestEndOfAnOutageIsLogged(t *testing.T) {
 		outage("the change of a leader", time.Second, "logged", "level=INFO msg=\"kafka available again\" after=1s\n", true)
 	})
 }
+
+// TestKeysAreSpreadOverThePartitions, each to one.
+func TestKeysAreSpreadOverThePartitions(t *testing.T) {
+	for _, count := range []int{1, 7, maxPartitions} {
+		keys := make([]int, count)
+		for i := range 200 * count {
+			key := fmt.Sprint("container", i)
+			at := partitionFor(key, count)
+			if at < 0 || at >= count || partitionFor(key, count) != at {
+				t.Fatalf("%s is in partition %d of %d", key, at, count)
+			}
+			keys[at]++
+		}
+		if slices.Min(keys) < 100 || slices.Max(keys) > 300 {
+			t.Errorf("%d partitions have between %d and %d keys of %d", count, slices.Min(keys), slices.Max(keys), 200*count)
+		}
+	}
+}
+
+// TestMemoryOfFilesIsSharedByThePartitionsInUse: what batches of the others hold is not there for them, but a quarter is in any case.
+func TestMemoryOfFilesIsSharedByThePartitionsInUse(t *testing.T) {
+	harness := newHarness(t)
+	harness.cfg.BufferBytes = 8 << 20
+	shipper := harness.startShipper(failpoints{})
+	defer shipper.kill()
+	const memory = 4 << 20
+	check := func(what string, count int, each int64, abandoned ...int) {
+		t.Helper()
+		shipper.setPartitions(count)
+		if got := len(*shipper.partitions.Load()); got != count {
+			t.Errorf("%s: %d partitions", what, got)
+		}
+		for i, partition := range shipper.everyPartition() {
+			if budget := partition.files.budget; budget.abandoned.Load() != slices.Contains(abandoned, i) || i < count && budget.limit() != each {
+				t.Errorf("%s: partition %d has %d bytes, abandoned %t, want %d", what, i, budget.limit(), budget.abandoned.Load(), each)
+			}
+			if partition.index != i || partition.packets.budget != shipper.packetBudget || partition.packets.budget.limit() != memory {
+				t.Errorf("%s: partition %d is %d", what, i, partition.index)
+			}
+		}
+	}
+	check("all", 4, memory/4)
+	check("fewer", 2, memory/2, 2, 3)
+	shipper.everyPartition()[3].files.budget.charge(memory / 2)
+	check("one of the others holds a half", 2, memory/4, 2, 3)
+	shipper.everyPartition()[2].files.budget.charge(memory / 2)
+	check("the others hold all", 2, memory/8, 2, 3)
+	check("more", 3, memory/6, 3)
+	check("all again", 5, memory/5)
+}

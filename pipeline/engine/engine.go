@@ -190,8 +190,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}); err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
-	share := int(e.cfg.Memory) / shares * fetchShare / max(1, events)
-	e.fetchBytes = min(max(share, minFetchBytes), maxFetchBytes)
+	e.fetchBytes = fetchBytes(e.cfg.Memory, events)
 
 	cfg := consumer.Config{
 		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicEvents), Group: e.cfg.Group,
@@ -200,6 +199,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
 		return newWorker(e, p).processPartition(ctx)
 	})
+}
+
+// fetchBytes returns the bound of one fetch: the share of one of a number of partitions in the memory for responses.
+func fetchBytes(memory config.Size, partitions int) int {
+	share := int(memory) / shares * fetchShare / max(1, partitions)
+	return min(max(share, minFetchBytes), maxFetchBytes)
 }
 
 // currentBundle returns the bundle for the next block, and keeps it for replays if it is new.

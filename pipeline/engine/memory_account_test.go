@@ -182,3 +182,12 @@ func TestMemoryIsWaitedForInOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestPartitionsShareTheMemoryOfResponses, which are between 64 KiB and 1 MiB.
+func TestPartitionsShareTheMemoryOfResponses(t *testing.T) {
+	for partitions, want := range map[int]int{0: 1 << 20, 1: 1 << 20, 16: 1 << 20, 32: 512 << 10, 64: 256 << 10, 256: 64 << 10, 1000: 64 << 10} {
+		if got := fetchBytes(256<<20, partitions); got != want {
+			t.Errorf("%d partitions: %d bytes, want %d", partitions, got, want)
+		}
+	}
+}
