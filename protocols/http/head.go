@@ -33,6 +33,10 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 	if side.scanned == 0 {
 		if length := emptyLines(data); length > 0 {
+			isUndecided := dir == protocols.Server && length < maxUndecidedLines && detectResponse(data) == protocols.More
+			if isUndecided && p.awaitsHTTP09Response() {
+				return 0, nil // they may be the front of its body
+			}
 			return length, nil // empty lines between messages are ignored
 		}
 	}

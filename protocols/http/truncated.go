@@ -72,15 +72,29 @@ func withoutVersion(line []byte) []byte {
 	return line
 }
 
+// awaitsHTTP09Response reports whether the next response is that to a request of HTTP/0.9.
+func (p *parser) awaitsHTTP09Response() bool {
+	if p.pairing.Skipping() {
+		return false
+	}
+	if first := p.pairing.First(); first != nil {
+		return (*first).isHTTP09
+	}
+	inner := p.inner.firstUnanswered()
+	return inner != nil && inner.isHTTP09
+}
+
+// maxUndecidedLines bounds the empty lines at the front of a response that may be part of the body of HTTP/0.9: they are
+// read again with each byte that follows.
+const maxUndecidedLines = 256
+
 // beginHTTP09Response reports whether data is the response to a request of HTTP/0.9. If it is, the response
 // begins: it has no head, and its body extends to the end of the connection.
 func (p *parser) beginHTTP09Response(data []byte) bool {
-	first, inner := p.pairing.First(), p.inner.firstUnanswered()
-	switch {
-	case p.pairing.Skipping(), first != nil && !(*first).isHTTP09, first == nil && (inner == nil || !inner.isHTTP09),
-		detectResponse(data) != protocols.No, looksLikeResponse(data):
+	if !p.awaitsHTTP09Response() || detectResponse(data) != protocols.No || looksLikeResponse(data) {
 		return false
 	}
+	first, inner := p.pairing.First(), p.inner.firstUnanswered()
 	exchange := inner
 	if first != nil {
 		exchange = *first
