@@ -3,6 +3,7 @@ package decode
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -49,10 +50,37 @@ func TestRecordsAreReadAsDockerdWritesThem(t *testing.T) {
 	check(`{"log":"\ufffd\ufffdx\n"`+tail, "\ufffd\ufffdx", "stdout", true, 4)
 	check(`{"log":"\ud83d\ude00 \ud83d \ude00x"`+tail, "😀 \ufffd \ufffdx", "stdout", false, 9)
 	check(`{"log":"bad \x \u12 \uzzzz"`+tail, `bad \x \u12 \uzzzz`, "stdout", false, 18)
+	check(`{"log":"a\n\u00g0b\n"`+tail, "a\n\\u00g0b", "stdout", true, 10)
 	check(`{"log":"e\n","stream":"stderr","attrs":{"a":"}\"]","b":[1,{"c":null}]},"time":"2026-11-24T23:08:00Z"}`, "e", "stderr", true, 2)
 	check(`{"stream":"stderr","time":"2026-11-24T23:08:00Z"}`, "", "stderr", false, 0)
 	check(`{"log":null,"stream":"stdout","time":"2026-11-24T23:08:00Z"}`, "", "stdout", false, 0)
 	check(` { "time" : "2026-11-24T23:08:00Z" , "x" : -1.5e3, "y":true, "log" : "k\n" } `, "k", "stdout", true, 2)
+}
+
+// TestRecordsSayWhatTheyAreOf: the decoder returns all that the assembly of lines needs. A record ends its line
+// if it has a newline or is shorter than a part.
+func TestRecordsSayWhatTheyAreOf(t *testing.T) {
+	at := time.Date(2026, 11, 24, 23, 8, 0, 1, time.UTC).UnixNano()
+	const tail = `","stream":"stderr","time":"2026-11-24T23:08:00.000000001Z"}`
+	part := strings.Repeat("p", DockerPartBytes)
+	decoder := DockerJSON.New()
+	for _, c := range []struct {
+		log, text string
+		ends      bool
+	}{
+		{`hello\n`, "hello", true},
+		{"short", "short", true},
+		{part, part, false},
+		{part[1:] + `\n`, part[1:], true},
+		{part[1:], part[1:], true},
+	} {
+		var got Record
+		ok := decoder.Decode([]byte(`{"log":"`+c.log+tail), &got)
+		want := Record{Text: []byte(c.text), Time: at, Group: at, Stream: Stderr, Ends: c.ends}
+		if !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("%.20q: %v, %+.60v, want %+.60v", c.log, ok, got, want)
+		}
+	}
 }
 
 func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
