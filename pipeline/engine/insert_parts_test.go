@@ -14,11 +14,14 @@ import (
 // A countingStore counts the queries of a fakeStore.
 type countingStore struct {
 	*fakeStore
-	queries int
+	queries  int
+	verified int // of them, those when rows were stored
 }
 
 func (s *countingStore) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
-	s.queries++
+	if s.queries++; s.count() > 0 {
+		s.verified++
+	}
 	return s.fakeStore.ExistingRows(ctx, block)
 }
 
@@ -94,4 +97,36 @@ func TestRowsOfAPartAreStoredOnce(t *testing.T) {
 		s.tokens[p.token.String()] = true
 	})
 	check("a rejected whole of accepted halves", all, 0, 3, 2, "bisecting", func(_ *worker, s *countingStore, _ *part) { s.insert = fails(errPermanent) })
+}
+
+// TestStoredRowsAreLookedUpBeforeTheFirstInsert where an earlier one may have stored some: of a block that is replayed, or whose intent is old.
+func TestStoredRowsAreLookedUpBeforeTheFirstInsert(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		check := func(what string, age time.Duration, replayed bool, queries int) {
+			t.Helper()
+			store := &countingStore{fakeStore: newFakeStore()}
+			w, logged := newTestWorker(store)
+			producer := &harness{TB: t, epoch: 1, sequences: map[int]uint64{}}
+			batch := producer.batch(0, 3)
+			for _, e := range batch.Events {
+				e.Ingested = testStart
+			}
+			b := &block{from: 3, end: 4, time: testStart, intentTime: time.Now().Add(-age), replayed: replayed}
+			b.messages = []message{{record: recordOf(t, 3, batch), batch: batch}}
+			if err := w.insertBlock(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			if store.count() != 3 || b.counts.rows != 3 || logged.Len() > 0 {
+				t.Errorf("%s: %d rows, %d counted, logged %s", what, store.count(), b.counts.rows, logged)
+			}
+			if before := store.queries - store.verified; before != queries {
+				t.Errorf("%s: %d queries before the insert, want %d", what, before, queries)
+			}
+		}
+		verifyAfter := Default().VerifyAfter
+		check("a new block", 0, false, 0)
+		check("a young intent", verifyAfter, false, 0)
+		check("an old intent", verifyAfter+1, false, 1)
+		check("a replayed block", 0, true, 1)
+	})
 }
