@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -663,4 +664,43 @@ func TestRecoveredBatchAmongThoseOfPacketsIsAcknowledged(t *testing.T) {
 	if err := later.Close(true); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestUnwrittenShrinkIsWrittenOnce: the batch waits until the journal has the extent of its range, and is sent then.
+func TestUnwrittenShrinkIsWrittenOnce(t *testing.T) {
+	s, sent := newTestSender(t)
+	shipper := s.shipper
+	shipper.host = &pipeline.Host{}
+	var full atomic.Bool
+	var err error
+	shipper.journal, err = journal.Open(t.TempDir(), journal.Options{
+		Log: testLog(), Wrap: func(f frame.File) frame.File { return fullDisk{f, &full} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shipper.journal.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f := newFileProducer(shipper, "a", shipper.journal.AddFile("a"))
+	pending := waiting(7, stateRecovering)[0]
+	pending.missingRanges = 1
+	s.pending = []*pendingBatch{pending}
+	lines := &batchRange{file: f, after: 10, end: collector.Checkpoint{End: 20, ReadFrom: 20}, count: 3, replay: &rangeReplay{sender: s, pending: pending}}
+	check := func(what string, unwritten, missing int, want string) {
+		t.Helper()
+		if got := fmt.Sprint(sent()); len(shipper.unwritten) != unwritten || pending.missingRanges != missing || got != want {
+			t.Errorf("%s: %d ranges are not written, %d are missing, %s are sent", what, len(shipper.unwritten), pending.missingRanges, got)
+		}
+	}
+	full.Store(true)
+	shipper.journalShrink(lines)
+	check("a full disk", 1, 1, "[]")
+	shipper.journalUnwritten()
+	check("still full", 1, 1, "[]")
+	full.Store(false)
+	shipper.journalUnwritten()
+	check("not full any more", 0, 0, "[7]")
+	shipper.journalUnwritten()
+	check("nothing is left", 0, 0, "[]")
 }
