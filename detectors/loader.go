@@ -18,6 +18,7 @@ import (
 	"tidegate/detectors/rules"
 	"tidegate/detectors/watch"
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 )
 
 // Config holds the settings of the detectors.
@@ -98,13 +99,15 @@ func (l *Loader) Warnings() []string {
 	return warnings
 }
 
-// notEvaluated is the warning about correlation rules.
-const notEvaluated = "correlation rules run in replay and rules test, not yet in the engine"
+// notEvaluated is the warning about rules that need more of the past than the engine has.
+const notEvaluated = "rules with first_seen run in replay and rules test, not yet in the engine"
 
-// rulesNotEvaluated returns the ids of the correlation rules. l.mu must be held, except in NewLoader.
+// rulesNotEvaluated returns the ids of the rules that only replay evaluates. l.mu must be held, except in NewLoader.
 func (l *Loader) rulesNotEvaluated() (ids []string) {
 	for _, rule := range l.rules.Correlations() {
-		ids = append(ids, rule.ID)
+		if rule.Kind == correlate.FirstSeen {
+			ids = append(ids, rule.ID)
+		}
 	}
 	return ids
 }

@@ -7,7 +7,7 @@ import "time"
 // in ClickHouse.
 type Alert struct {
 	ID          string    `json:"id"`          // 32 hex digits: the fingerprint and the window's start
-	Revision    uint64    `json:"revision"`    // the same as Count: a later revision has more matches
+	Revision    uint64    `json:"revision"`    // the same as Count but for a rule over several events: a later revision has more matches
 	Fingerprint string    `json:"fingerprint"` // 16 hex digits: hash of rule and group; names the alert at destinations
 	Detector    string    `json:"detector"`
 	Rule        string    `json:"rule"`

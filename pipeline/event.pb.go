@@ -2310,6 +2310,217 @@ func (x *MemcachedCommand) GetValueBytes() uint64 {
 	return 0
 }
 
+// SignalBlock is the value of one message on tidegate.signals, which engines write and read: the signals that a block of
+// the events topic has for one partition of the signals topic, or a part of them.
+type SignalBlock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Schema        uint32                 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`        // version of this message: 1
+	Partition     int32                  `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`  // of the events topic
+	Time          int64                  `protobuf:"fixed64,3,opt,name=time,proto3" json:"time,omitempty"`           // of the block (event.ingested), ns since 1970; 0: there is no block, only a watermark
+	Part          uint32                 `protobuf:"varint,4,opt,name=part,proto3" json:"part,omitempty"`            // 0, 1, 2, … of the signals of a block
+	Watermark     int64                  `protobuf:"fixed64,5,opt,name=watermark,proto3" json:"watermark,omitempty"` // events of later blocks ended after it, as a rule; ns since 1970; 0: none is told
+	Signals       []*Signal              `protobuf:"bytes,6,rep,name=signals,proto3" json:"signals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalBlock) Reset() {
+	*x = SignalBlock{}
+	mi := &file_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalBlock) ProtoMessage() {}
+
+func (x *SignalBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalBlock.ProtoReflect.Descriptor instead.
+func (*SignalBlock) Descriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SignalBlock) GetSchema() uint32 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
+func (x *SignalBlock) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *SignalBlock) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *SignalBlock) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
+}
+
+func (x *SignalBlock) GetWatermark() int64 {
+	if x != nil {
+		return x.Watermark
+	}
+	return 0
+}
+
+func (x *SignalBlock) GetSignals() []*Signal {
+	if x != nil {
+		return x.Signals
+	}
+	return nil
+}
+
+// Signal is an event that matches a step of a correlation rule.
+type Signal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"` // of the rule
+	Step          uint32                 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"`
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	Start         int64                  `protobuf:"fixed64,5,opt,name=start,proto3" json:"start,omitempty"` // ns since 1970
+	End           int64                  `protobuf:"fixed64,6,opt,name=end,proto3" json:"end,omitempty"`
+	Value         int64                  `protobuf:"fixed64,7,opt,name=value,proto3" json:"value,omitempty"`  // a number, or the hash of a value
+	Offset        int64                  `protobuf:"varint,8,opt,name=offset,proto3" json:"offset,omitempty"` // of the message in the events topic
+	Index         uint32                 `protobuf:"varint,9,opt,name=index,proto3" json:"index,omitempty"`   // of the event in the message
+	Text          string                 `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`     // of the alert
+	Event         *Event                 `protobuf:"bytes,11,opt,name=event,proto3" json:"event,omitempty"`   // its id, owner and endpoints
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Signal) Reset() {
+	*x = Signal{}
+	mi := &file_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Signal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Signal) ProtoMessage() {}
+
+func (x *Signal) ProtoReflect() protoreflect.Message {
+	mi := &file_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Signal.ProtoReflect.Descriptor instead.
+func (*Signal) Descriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Signal) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Signal) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Signal) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Signal) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Signal) GetStart() int64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *Signal) GetEnd() int64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *Signal) GetValue() int64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Signal) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Signal) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Signal) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Signal) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
 var File_event_proto protoreflect.FileDescriptor
 
 const file_event_proto_rawDesc = "" +
@@ -2540,7 +2751,27 @@ const file_event_proto_rawDesc = "" +
 	"\x04hits\x18\a \x01(\rR\x04hits\x12\x16\n" +
 	"\x06misses\x18\b \x01(\rR\x06misses\x12\x1f\n" +
 	"\vvalue_bytes\x18\t \x01(\x04R\n" +
-	"valueBytes*\x8b\x01\n" +
+	"valueBytes\"\xb8\x01\n" +
+	"\vSignalBlock\x12\x16\n" +
+	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
+	"\x04time\x18\x03 \x01(\x10R\x04time\x12\x12\n" +
+	"\x04part\x18\x04 \x01(\rR\x04part\x12\x1c\n" +
+	"\twatermark\x18\x05 \x01(\x10R\twatermark\x12-\n" +
+	"\asignals\x18\x06 \x03(\v2\x13.tidegate.v1.SignalR\asignals\"\x8a\x02\n" +
+	"\x06Signal\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\rR\x04step\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\x10R\x05start\x12\x10\n" +
+	"\x03end\x18\x06 \x01(\x10R\x03end\x12\x14\n" +
+	"\x05value\x18\a \x01(\x10R\x05value\x12\x16\n" +
+	"\x06offset\x18\b \x01(\x03R\x06offset\x12\x14\n" +
+	"\x05index\x18\t \x01(\rR\x05index\x12\x12\n" +
+	"\x04text\x18\n" +
+	" \x01(\tR\x04text\x12(\n" +
+	"\x05event\x18\v \x01(\v2\x12.tidegate.v1.EventR\x05event*\x8b\x01\n" +
 	"\aDataset\x12\x10\n" +
 	"\fDATASET_NONE\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\a\n" +
@@ -2584,7 +2815,7 @@ func file_event_proto_rawDescGZIP() []byte {
 }
 
 var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_event_proto_goTypes = []any{
 	(Dataset)(0),             // 0: tidegate.v1.Dataset
 	(Transport)(0),           // 1: tidegate.v1.Transport
@@ -2607,6 +2838,8 @@ var file_event_proto_goTypes = []any{
 	(*LogLine)(nil),          // 18: tidegate.v1.LogLine
 	(*ContainerChange)(nil),  // 19: tidegate.v1.ContainerChange
 	(*MemcachedCommand)(nil), // 20: tidegate.v1.MemcachedCommand
+	(*SignalBlock)(nil),      // 21: tidegate.v1.SignalBlock
+	(*Signal)(nil),           // 22: tidegate.v1.Signal
 }
 var file_event_proto_depIdxs = []int32{
 	5,  // 0: tidegate.v1.Batch.host:type_name -> tidegate.v1.Host
@@ -2633,11 +2866,13 @@ var file_event_proto_depIdxs = []int32{
 	20, // 21: tidegate.v1.Event.memcached:type_name -> tidegate.v1.MemcachedCommand
 	6,  // 22: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
 	3,  // 23: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	22, // 24: tidegate.v1.SignalBlock.signals:type_name -> tidegate.v1.Signal
+	8,  // 25: tidegate.v1.Signal.event:type_name -> tidegate.v1.Event
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_event_proto_init() }
@@ -2651,7 +2886,7 @@ func file_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_proto_rawDesc), len(file_event_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

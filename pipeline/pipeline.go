@@ -23,6 +23,7 @@ const Schema = 1
 // The short names of the topics. The full names have a prefix, "tidegate" unless configured.
 const (
 	TopicEvents     = "events"     // Batch; all events of one container, or of the host, are in one partition
+	TopicSignals    = "signals"    // SignalBlock; all signals of one group of a rule are in one partition
 	TopicAlerts     = "alerts"     // Alert in JSON; the key is its fingerprint
 	TopicDeadLetter = "deadletter" // records that could not be processed; headers hold their position and the reason
 )

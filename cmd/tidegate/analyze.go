@@ -11,7 +11,8 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// startEngine starts the detectors and the engine: events topic → evaluation → store → alerts topic. Without
+// startEngine starts the detectors and the engine: events topic → evaluation → store → alerts topic, and for
+// rules over several events → signals topic → windows → alerts topic. Without
 // a store the events are evaluated and discarded.
 func (p *process) startEngine(ctx context.Context) error {
 	var store engine.Store = engine.DiscardStore{}
@@ -36,6 +37,7 @@ func (p *process) startEngine(ctx context.Context) error {
 	}
 
 	p.lifecycle.startComponent("detectors", p.detectors.Watch)
+	p.lifecycle.startComponent("correlation", p.engine.Correlate)
 	p.lifecycle.startComponent("engine", p.engine.Run)
 	p.lifecycle.addStopHook("engine drain", p.drainShipped)
 	return nil

@@ -21,6 +21,7 @@ import (
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/engine"
 	"tidegate/pipeline/kafka"
 	"tidegate/pipeline/statedir"
 )
@@ -142,6 +143,7 @@ func topicUses(parts role) []topicUse {
 	}
 	if parts&roleEngine != 0 {
 		uses[pipeline.TopicEvents] |= kafka.ToFetch
+		uses[pipeline.TopicSignals] |= kafka.ToProduce | kafka.ToFetch
 		uses[pipeline.TopicAlerts] |= kafka.ToProduce
 		uses[pipeline.TopicDeadLetter] |= kafka.ToProduce
 	}
@@ -150,7 +152,7 @@ func topicUses(parts role) []topicUse {
 		uses[pipeline.TopicDeadLetter] |= kafka.ToProduce
 	}
 	var list []topicUse
-	for _, topic := range []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter} {
+	for _, topic := range []string{pipeline.TopicEvents, pipeline.TopicSignals, pipeline.TopicAlerts, pipeline.TopicDeadLetter} {
 		if uses[topic] != 0 {
 			list = append(list, topicUse{topic, uses[topic]})
 		}
@@ -217,7 +219,8 @@ type kafkaGroup struct{ name, topic string }
 func kafkaGroups(cfg *Config, parts role) []kafkaGroup {
 	var groups []kafkaGroup
 	if parts&roleEngine != 0 {
-		groups = append(groups, kafkaGroup{cmp.Or(cfg.Engine.Group, cfg.Kafka.TopicPrefix+"-engine"), pipeline.TopicEvents})
+		group := cmp.Or(cfg.Engine.Group, cfg.Kafka.TopicPrefix+"-engine")
+		groups = append(groups, kafkaGroup{group, pipeline.TopicEvents}, kafkaGroup{group + engine.SignalsGroup, pipeline.TopicSignals})
 	}
 	if parts&rolePublisher != 0 {
 		for _, destination := range cfg.Alerts.DestinationNames() {

@@ -13,6 +13,7 @@ import (
 
 	"tidegate/detectors/rules"
 	"tidegate/pipeline/config"
+	"tidegate/pipeline/correlate"
 )
 
 // rulesCommand returns the command `tidegate rules`.
@@ -174,7 +175,7 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 		switch {
 		case !listed.Enabled:
 			state = "disabled"
-		case rule.Correlation != nil:
+		case rule.Correlation != nil && rule.Correlation.Kind == correlate.FirstSeen:
 			state = "replay only"
 		}
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\n", rule.ID, listed.Severity, state, rule.File, rule.Title)

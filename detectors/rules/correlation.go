@@ -180,7 +180,7 @@ func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.S
 	}
 	signal = correlate.Signal{
 		Rule: s.rule.ID, Version: s.rule.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, event),
-		Start: event.Timestamp, End: event.End(), Text: alert.render(event),
+		Start: event.Timestamp, End: event.End(), Origin: correlate.Origin{Text: alert.render(event)},
 	}
 	copy(signal.Event[:], event.Id)
 	switch s.rule.Correlation.Kind {

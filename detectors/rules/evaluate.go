@@ -230,6 +230,19 @@ func (s *Set) isExcepted(w *worker, step *step) bool {
 	return false
 }
 
+// MatchVerdict returns the verdict of a correlation rule that is fulfilled.
+func (s *Set) MatchVerdict(match *correlate.Match) *pipeline.Verdict {
+	verdict := &pipeline.Verdict{
+		Detector: "rules", Rule: match.Rule.ID, Version: match.Rule.Version, Evidence: match.Text, Group: match.Group,
+	}
+	at, found := slices.BinarySearchFunc(s.rules, match.Rule.ID, func(rule *Rule, id string) int { return strings.Compare(rule.ID, id) })
+	if found {
+		rule := s.rules[at]
+		verdict.Title, verdict.Severity, verdict.Score, verdict.Tags = rule.Title, rule.Severity, rule.Score, rule.Tags
+	}
+	return verdict
+}
+
 // verdict returns the verdict of r on event. Nothing in it aliases the event.
 func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
 	verdict := pipeline.VerdictFromVTPool()

@@ -119,6 +119,47 @@ func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 	}
 }
 
+// A Match is a match of a rule over several events.
+type Match struct {
+	Event       *pipeline.Event // that the alert shows
+	Verdict     *pipeline.Verdict
+	At          int64 // when the rule was fulfilled, ns since 1970, as are First, Last and Ingested
+	First, Last int64 // begin of the earliest and latest of the events
+	Count       int64 // of events; 0: the rule was fulfilled because there were none
+	Offset      int64 // of the record of the signals topic at which it was fulfilled
+	Ingested    int64 // time of the block
+}
+
+// AddMatch counts a match of a rule over several events. Count of its alert is the number of events. The revision grows with
+// each match, also with one that has no events.
+func (g *Grouper) AddMatch(m Match) {
+	if g.IsAheadOf(m.Ingested) {
+		g.dropWindowsAfter(g.LatestStart(m.Ingested))
+	}
+	event := &pipeline.Event{
+		Id: m.Event.GetId(), Dataset: m.Event.GetDataset(), Timestamp: m.Last, Ingested: m.Ingested, Host: m.Event.GetHost(),
+		Container: m.Event.GetContainer(), Source: m.Event.GetSource(), Destination: m.Event.GetDestination(),
+	}
+	window := g.addVerdict(event, m.Verdict, min(m.At, m.Ingested), m.Offset)
+	alert := &window.alert
+	alert.Revision += uint64(max(m.Count, 1)) - 1
+	alert.Count += uint64(m.Count) - 1
+	if first := time.Unix(0, m.First).UTC(); first.Before(alert.First) {
+		alert.First = first
+	}
+}
+
+// NewestOffset returns the largest offset of an open alert, -1 if there is none.
+func (g *Grouper) NewestOffset() int64 {
+	newest := int64(-1)
+	for _, group := range g.groups {
+		for _, window := range group.windows {
+			newest = max(newest, window.alert.Offset)
+		}
+	}
+	return newest
+}
+
 // IsAheadOf reports whether the newest window begins more than AllowedLateness after blockTime, the time of a
 // block in ns since 1970: a clock was ahead. Matches of the block would count in its future.
 func (g *Grouper) IsAheadOf(blockTime int64) bool { return g.newestStart > g.LatestStart(blockTime) }
@@ -165,7 +206,7 @@ func (g *Grouper) removeGroup(group *alertGroup) {
 
 // addVerdict counts one verdict of a match at the time at. A match that is too late, by
 // AllowedLateness behind the newest window, counts at that limit, where windows are still open.
-func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, at, offset int64) {
+func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, at, offset int64) *window {
 	// Find the window of the match, or open one, and mark it for the next Flush.
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
@@ -179,10 +220,10 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 		g.touched = append(g.touched, window)
 	}
 
-	// The count is the revision: it grows with each match and can be restored from the alert.
+	// The revision grows with each match and can be restored from the alert. Of a rule over one event it is the count.
 	alert := &window.alert
 	alert.Count++
-	alert.Revision = alert.Count
+	alert.Revision++
 	alert.Offset = offset
 	if event.Ingested > 0 {
 		alert.Ingested = time.Unix(0, event.Ingested).UTC()
@@ -195,6 +236,7 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 		alert.First = t
 	}
 	window.lastVerdict = verdict
+	return window
 }
 
 // findWindow returns the window to which a match at the time at belongs: the window that contains it, else

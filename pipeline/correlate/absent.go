@@ -21,7 +21,7 @@ type absence struct {
 type expectation struct {
 	at int64 // when it ended
 	Event
-	text string
+	origin Origin
 }
 
 func (a *absence) addSignal(f *Fold, _ *group, s *Signal, at int64) {
@@ -32,7 +32,7 @@ func (a *absence) addSignal(f *Fold, _ *group, s *Signal, at int64) {
 	case len(a.expecting) == maxExpecting:
 		f.counts.Dropped++
 	default:
-		a.expecting = append(a.expecting, expectation{at, Event{s.Step, s.Start, s.Event}, s.Text})
+		a.expecting = append(a.expecting, expectation{at, Event{s.Step, s.Start, s.Event}, s.Origin})
 	}
 }
 
@@ -41,7 +41,7 @@ func (a *absence) passDeadline(f *Fold, g *group, at int64) {
 	for len(a.expecting) > 0 && a.nextDeadline(g.rule) <= at {
 		e := a.expecting[0]
 		a.expecting = slices.Delete(a.expecting, 0, 1)
-		f.addMatch(g, Match{At: at, Count: 1, First: e.Start, Last: e.Start, Events: []Event{e.Event}, Text: e.text})
+		f.addMatch(g, Match{At: at, Count: 1, First: e.Start, Last: e.Start, Events: []Event{e.Event}, Origin: e.origin})
 	}
 }
 

@@ -4,7 +4,7 @@
 // A correlation rule has steps. An event that matches a step is a Signal. A Fold takes the signals of some
 // groups, keeps for each rule and group what lies in the rule's window, and returns a Match wherever the rule
 // is fulfilled. detectors/rules makes the rules and the signals. Replay and the cases of rules own a Fold
-// each; the engine does not evaluate these rules yet.
+// each, and the engine one for each partition of the signals topic.
 //
 // # Time
 //
@@ -111,11 +111,17 @@ type Signal struct {
 	// Value is a number for Sum, and the hash of a value for Distinct and FirstSeen.
 	Value int64
 	Event pipeline.ID
-	Text  string // the text of the alert, with the values of this event
+	Origin
 	// Position of the event, which orders signals that ended at the same time.
 	Partition int32
 	Offset    int64
 	Index     uint32
+}
+
+// An Origin is what an alert says of the event that fulfilled its rule.
+type Origin struct {
+	Text   string          // the text of the alert, with the values of the event
+	Source *pipeline.Event // reduced to what identifies it in an alert; nil where nobody needs it
 }
 
 // A Match is a rule that is fulfilled in a group.
@@ -126,7 +132,7 @@ type Match struct {
 	First, Last int64   // begin of the earliest and latest event; of a match without events, those of the window before
 	Count       int64   // events that belong to it and to no match of the group before
 	Events      []Event // up to maxEvents of them, in the order of their steps and times
-	Text        string  // of the signal that fulfilled it
+	Origin              // of the signal that fulfilled it
 	Late        bool    // the signal that completed it came behind the watermark
 }
 

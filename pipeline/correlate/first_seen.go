@@ -31,7 +31,7 @@ func (n *firstSeen) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	if isKnown && at-last <= int64(g.rule.ExpireAfter) || at-n.began < int64(g.rule.Baseline) {
 		return
 	}
-	f.addMatch(g, Match{At: at, Count: 1, First: s.Start, Last: s.Start, Text: s.Text, Events: []Event{{s.Step, s.Start, s.Event}}})
+	f.addMatch(g, Match{At: at, Count: 1, First: s.Start, Last: s.Start, Origin: s.Origin, Events: []Event{{s.Step, s.Start, s.Event}}})
 }
 
 // passDeadline ends a group without a signal for as long as its values are remembered: the next one is of a

@@ -41,7 +41,7 @@ func (c *contacts) addSignal(f *Fold, g *group, s *Signal, at int64) {
 		return
 	}
 	events := c.events[len(c.events)-int(c.fresh):]
-	m := Match{At: at, Count: c.fresh, Text: s.Text, Events: slices.Clone(events[max(0, len(events)-maxEvents):])}
+	m := Match{At: at, Count: c.fresh, Origin: s.Origin, Events: slices.Clone(events[max(0, len(events)-maxEvents):])}
 	m.First, m.Last = events[0].Start, s.Start
 	c.fresh = 0
 	f.addMatch(g, m)

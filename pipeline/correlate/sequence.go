@@ -55,7 +55,7 @@ func (q *sequence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	if chain == nil {
 		return
 	}
-	m := Match{At: at, First: chain[0].Start, Last: chain[0].Start, Text: chain[len(chain)-1].Text}
+	m := Match{At: at, First: chain[0].Start, Last: chain[0].Start, Origin: chain[len(chain)-1].Origin}
 	for _, e := range chain {
 		m.First, m.Last = min(m.First, e.Start), max(m.Last, e.Start)
 		m.Events = append(m.Events, Event{e.Step, e.Start, e.Event})

@@ -70,7 +70,7 @@ func (w *slidingWindow) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	if measured < g.rule.Min {
 		return
 	}
-	m := Match{At: at, Text: s.Text, First: s.Start, Last: s.Start}
+	m := Match{At: at, Origin: s.Origin, First: s.Start, Last: s.Start}
 	for i := range w.slots {
 		if slot := &w.slots[i]; slot.fresh > 0 {
 			m.Count += slot.fresh
@@ -151,7 +151,7 @@ type tumblingWindow struct {
 	values      map[int64]struct{}
 	first, last int64
 	events      []Event
-	text        string
+	origin      Origin
 	empty       bool // it has no signal yet: the one before had
 }
 
@@ -165,7 +165,7 @@ func (w *tumblingWindow) addSignal(_ *Fold, g *group, s *Signal, at int64) {
 	if w.count++; w.count == 1 {
 		w.first, w.last = s.Start, s.Start
 	}
-	w.first, w.last, w.text, w.empty = min(w.first, s.Start), max(w.last, s.Start), s.Text, false
+	w.first, w.last, w.origin, w.empty = min(w.first, s.Start), max(w.last, s.Start), s.Origin, false
 	// Beyond Max the number of values does not matter.
 	if g.rule.Kind == Distinct && int64(len(w.values)) <= g.rule.Max {
 		if w.values == nil {
@@ -185,13 +185,13 @@ func (w *tumblingWindow) passDeadline(f *Fold, g *group, at int64) {
 		measured = int64(len(w.values))
 	}
 	if measured >= g.rule.Min && measured <= g.rule.Max {
-		f.addMatch(g, Match{At: at, Count: w.count, First: w.first, Last: w.last, Events: w.events, Text: w.text})
+		f.addMatch(g, Match{At: at, Count: w.count, First: w.first, Last: w.last, Events: w.events, Origin: w.origin})
 	}
 	if w.empty {
 		*w = tumblingWindow{}
 		return
 	}
-	*w = tumblingWindow{number: w.number + 1, first: w.first, last: w.last, text: w.text, empty: true}
+	*w = tumblingWindow{number: w.number + 1, first: w.first, last: w.last, origin: w.origin, empty: true}
 }
 
 func (w *tumblingWindow) nextDeadline(r *Rule) int64 {

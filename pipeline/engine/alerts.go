@@ -28,6 +28,15 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 		return err
 	}
 	verdicts := w.groupVerdicts(block)
+	if err := w.storeAlerts(ctx, block, verdicts); err != nil {
+		return err
+	}
+	w.metrics.observeStage("alerts", began)
+	return nil
+}
+
+// storeAlerts stores and publishes a revision of each alert of the grouper that the block has touched.
+func (w *worker) storeAlerts(ctx context.Context, block *block, verdicts int) error {
 	revisions, opened := w.grouper.Flush()
 	if len(revisions) > 0 {
 		if err := w.confirmOwnership(ctx, block); err != nil {
@@ -50,7 +59,6 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	w.metrics.verdicts.Add(uint64(verdicts))
 	w.metrics.alerts.Add(uint64(len(opened)))
 	w.metrics.revisions.Add(uint64(len(revisions)))
-	w.metrics.observeStage("alerts", began)
 	return nil
 }
 
@@ -185,13 +193,13 @@ const maxProduceBytes = 256 << 10
 // partition, so that the revisions of one fingerprint stay in order.
 func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert) error {
 	// Distribute the messages over the partitions of the topic.
-	byPartition := make([][]kafkaMessage, w.alertPartitions)
+	byPartition := make([][]kafkaMessage, w.alertPartitions.Load())
 	for _, alert := range revisions {
 		value, err := json.Marshal(alert)
 		if err != nil {
 			return fmt.Errorf("encode alert %s: %w", alert.ID, err)
 		}
-		target := int(xxh3.HashString(alert.Fingerprint) % uint64(w.alertPartitions))
+		target := int(xxh3.HashString(alert.Fingerprint) % uint64(len(byPartition)))
 		byPartition[target] = append(byPartition[target], kafkaMessage{[]byte(alert.Fingerprint), value})
 	}
 

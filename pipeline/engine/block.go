@@ -7,15 +7,17 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/correlate"
 )
 
 // A block is the messages [from, end) of a partition on their way through a worker. A worker has a single
 // block, which it resets before each use.
 type block struct {
-	from, end int64 // offsets
-	first     int64 // offset of the first record; offsets from from on may have been lost before it
-	time      int64 // event.ingested of all events, ns since 1970; 0 while the block is gathered
-	bundle    *pipeline.Bundle
+	from, end   int64 // offsets
+	first       int64 // offset of the first record; offsets from from on may have been lost before it
+	time        int64 // event.ingested of all events, ns since 1970; 0 while the block is gathered
+	bundle      *pipeline.Bundle
+	correlation *correlation // of the bundle; nil: it has no rules over several events
 
 	messages    []message             // messages to store, without duplicates and dead letters
 	deadLetters []consumer.DeadLetter // records that could not be decoded
@@ -43,6 +45,7 @@ type message struct {
 	record    consumer.Record // the strings of the batch alias its value
 	batch     *pipeline.Batch
 	id        pipeline.BatchID
+	signals   []correlate.Signal
 	rejection error // why the store rejects the message, of which no row is stored; nil: it does not
 }
 

@@ -22,7 +22,9 @@
 //	alerts      group the verdicts, insert the revisions of the touched alerts under the same token
 //	   ↓        after-alerts-insert
 //	publish     write the revisions to the alerts topic
-//	   ↓        after-alerts-publish; write the dead letters
+//	   ↓        after-alerts-publish
+//	signals     write the signals of correlation rules, and the watermark, to the signals topic
+//	   ↓        after-signals; write the dead letters
 //	finished    the next block begins at end; its intent replaces the one of this block
 //	   ↓        before-close (only when no message came for the idle time, or at the end)
 //	closed      commit offset end without metadata
@@ -52,6 +54,12 @@
 // with the latest block time, and the block times of a partition ascend. Before a worker looks for rows it
 // waits for the inserts of earlier owners that the store has not finished. See resume.go.
 //
+// # Rules over several events
+//
+// A worker writes what matches a step of a correlation rule to the signals topic (signals.go), and how far it has come.
+// Correlate runs a foldWorker for each partition of that topic (fold.go), which folds the signals (package correlate) and
+// raises alerts as a worker does. fold_state.go is what its place in the topic consists of.
+//
 // # Errors of an insert
 //
 // After an insert that fails, the worker asks the store for the rows. If they are stored, the insert was
@@ -74,13 +82,14 @@
 // worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go
 // (forming a block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go,
 // insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), batch_id.go (the id
-// of a batch, from its first bytes), lag.go, lag_metrics.go and metrics.go, config.go.
+// of a batch, from its first bytes), signals.go, fold.go, fold_state.go, fold_metrics.go, lag.go, lag_metrics.go and metrics.go, config.go.
 package engine
 
 import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -109,11 +118,12 @@ const (
 	AfterInsert        = "after-insert"
 	AfterAlertsInsert  = "after-alerts-insert"
 	AfterAlertsPublish = "after-alerts-publish"
+	AfterSignals       = "after-signals"
 	BeforeClose        = "before-close"
 )
 
 // Failpoints lists the names of all failpoints.
-var Failpoints = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, BeforeClose}
+var Failpoints = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, AfterSignals, BeforeClose}
 
 // An Engine runs the workers of this process.
 type Engine struct {
@@ -126,8 +136,8 @@ type Engine struct {
 	decoding  chan struct{} // of the fetchers
 	inserters inserterPool
 
-	alertPartitions int // number of partitions of the alerts topic; set by Run before the workers start
-	fetchBytes      int // of one fetch, compressed; set by Run before the workers start
+	alertPartitions atomic.Int64 // number of partitions of the alerts topic; set before the workers start
+	fetchBytes      int          // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
@@ -175,11 +185,7 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 // stopGrace to finish. Run retries temporary errors; it returns an error only if a retry cannot help, such as
 // another process that took the partitions of a static assignment.
 func (e *Engine) Run(ctx context.Context) error {
-	// The workers distribute alerts over the partitions of the alerts topic, so their number comes first.
-	if err := consumer.Retry(ctx, e.log, "find the alerts topic", func() (err error) {
-		e.alertPartitions, err = e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicAlerts))
-		return err
-	}); err != nil {
+	if err := e.findAlertsTopic(ctx); err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
 	// All partitions may have a response in memory at the same time.
@@ -205,6 +211,16 @@ func (e *Engine) Run(ctx context.Context) error {
 func fetchBytes(memory config.Size, partitions int) int {
 	share := int(memory) / shares * fetchShare / max(1, partitions)
 	return min(max(share, minFetchBytes), maxFetchBytes)
+}
+
+// findAlertsTopic waits for the alerts topic. The workers distribute alerts over its partitions, so their number comes first.
+// It fails only if ctx has ended.
+func (e *Engine) findAlertsTopic(ctx context.Context) error {
+	return consumer.Retry(ctx, e.log, "find the alerts topic", func() error {
+		partitions, err := e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicAlerts))
+		e.alertPartitions.Store(int64(partitions))
+		return err
+	})
 }
 
 // currentBundle returns the bundle for the next block, and keeps it for replays if it is new.

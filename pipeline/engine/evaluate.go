@@ -10,8 +10,10 @@ import (
 // bundle on every message.
 func (w *worker) evaluate(block *block) {
 	began := time.Now()
+	block.correlation = correlationOf(block.bundle)
 	for i := range block.messages {
-		batch := block.messages[i].batch
+		message := &block.messages[i]
+		batch := message.batch
 		pipeline.ResolveReferences(batch)
 		for _, event := range batch.Events {
 			event.Ingested = block.time
@@ -21,8 +23,8 @@ func (w *worker) evaluate(block *block) {
 		}
 		// After a panic all detectors run again on this message, one event at a time.
 		for _, detector := range block.bundle.Detectors {
-			if !runDetector(detector, batch.Events) {
-				w.evaluateSeparately(block.bundle, batch.Events)
+			if !message.runDetector(detector, block.correlation, batch.Events) {
+				w.evaluateSeparately(block, message)
 				break
 			}
 		}
@@ -33,12 +35,18 @@ func (w *worker) evaluate(block *block) {
 // evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked. An event
 // on which a detector panics has no verdict of that detector, not even those written before the panic. Its
 // other verdicts, and all verdicts of the other events, stay.
-func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
+func (w *worker) evaluateSeparately(block *block, message *message) {
+	message.signals = nil
+	events := message.batch.Events
 	for i, event := range events {
 		event.Verdicts = nil
-		for _, detector := range bundle.Detectors {
-			before := event.Verdicts
-			if !runDetector(detector, events[i:i+1]) {
+		for _, detector := range block.bundle.Detectors {
+			before, signals := event.Verdicts, len(message.signals)
+			ok := message.runDetector(detector, block.correlation, events[i:i+1])
+			for j := range message.signals[signals:] {
+				message.signals[signals+j].Index = uint32(i)
+			}
+			if !ok {
 				event.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
 				w.logWarning(w.throttles.panic, "detector panicked",
@@ -48,9 +56,14 @@ func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.
 	}
 }
 
-// runDetector reports whether the detector returned without a panic.
-func runDetector(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
+// runDetector runs a detector on events of the message, and adds their signals if it is the correlator. It reports whether
+// the detector returned without a panic.
+func (m *message) runDetector(d pipeline.Detector, c *correlation, events []*pipeline.Event) (ok bool) {
 	defer func() { ok = recover() == nil }()
-	d.Evaluate(events)
+	if c != nil && d == pipeline.Detector(c.correlator) {
+		m.signals = append(m.signals, c.Signals(events)...)
+	} else {
+		d.Evaluate(events)
+	}
 	return
 }

@@ -48,7 +48,7 @@ func TestAlertsOfTheLastBlockAreRaisedOnce(t *testing.T) {
 	store.insertAlerts = func(string) (bool, error) { inserts++; return true, nil }
 	countPublished := func(w *worker) (published int) {
 		t.Helper()
-		for partition := range w.alertPartitions {
+		for partition := range int(w.alertPartitions.Load()) {
 			for _, message := range harness.read(pipeline.TopicAlerts, partition) {
 				var alert pipeline.Alert
 				if err := json.Unmarshal(message.Value, &alert); err != nil || alert.Rule != "r" || alert.Offset != 7 || alert.Count != 1 {
@@ -63,7 +63,7 @@ func TestAlertsOfTheLastBlockAreRaisedOnce(t *testing.T) {
 		w, logged := newTestWorker(store)
 		w.deps.Kafka = harness.client
 		var err error
-		if w.alertPartitions, err = harness.client.Partitions(t.Context(), harness.client.Topic(pipeline.TopicAlerts)); err != nil {
+		if err = w.findAlertsTopic(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.completeAlerts(t.Context(), &block{from: 7, end: 8, time: match.Ingested, replayed: true}); err != nil {

@@ -39,6 +39,9 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		if isEmpty {
 			began = time.Now()
 			w.skipUnfetched(block)
+			if err := w.tellIdle(ctx); err != nil {
+				return false, err
+			}
 		} else if linger == nil {
 			timer := time.NewTimer(w.cfg.Linger)
 			defer timer.Stop()
@@ -156,6 +159,9 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.fetcher.Consumed(chunk.Bytes)
 	w.logEnd, w.fetched = chunk.End, chunk.Next
+	if chunk.Next >= chunk.End {
+		w.signals.caughtUp = w.deps.Now().UnixNano()
+	}
 	w.metrics.lag.answered(w.partition.ID)
 	if chunk.Lost > 0 {
 		w.recordLost(chunk.Lost)

@@ -37,9 +37,11 @@ type engineMetrics struct {
 	messages, events, duplicates, duplicateEvents, deadLettered, lost atomic.Uint64
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
 	detectorPanics, reevaluated, alertsRejected, newerSchema, blocks  atomic.Uint64
+	signals, signalsRejected                                          atomic.Uint64
 	clockCorrections                                                  atomic.Uint64
 	storedDespiteError, rejectedBlocks, unfinished                    atomic.Uint64
 
+	fold         foldMetrics
 	deadLetters  *prometheus.CounterVec
 	retries      *prometheus.CounterVec
 	lag          *lagCollector
@@ -51,13 +53,14 @@ type engineMetrics struct {
 func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 	factory := metrics.With(reg)
 	created := &engineMetrics{
+		fold: newFoldMetrics(factory),
 		deadLetters: factory.LabelledCounters("tidegate_engine_dead_letters_total",
 			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason",
 			"batch_id", "decode", "event_id", "partition", "rejected", "schema", "too_large", "too_many_events", "unreadable",
 			"unwritable"),
 		retries: factory.LabelledCounters("tidegate_engine_retries_total",
 			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation",
-			"insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
+			"write signals", "find the signals topic", "insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
 			"query the alerts of the last block", "query the batches of a producer", "query the last block",
 			"query the newest rows", "query the running inserts",
 			"restore the alert windows", "restore the state of the partition"),
@@ -67,10 +70,10 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		blockRows: factory.Histogram("tidegate_engine_block_rows",
 			"Rows in an inserted block of events.", prometheus.ExponentialBuckets(1, 4, 10)),
 		stageSeconds: factory.HistogramVec("tidegate_engine_block_seconds",
-			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or alerts.",
+			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert, alerts or signals.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
-	for _, stage := range []string{"gather", "evaluate", "insert", "alerts"} {
+	for _, stage := range []string{"gather", "evaluate", "insert", "alerts", "signals"} {
 		created.stageSeconds.WithLabelValues(stage)
 	}
 	created.exportCounters(factory)
@@ -103,6 +106,8 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 			"Events of blocks that were not finished when their partition was revoked or the engine stopped; they are read again.",
 			&m.unfinished,
 		},
+		{"signals", "Events that match a step of a correlation rule, written to the signals topic.", &m.signals},
+		{"rejected_signals", "Signals that the signals topic rejected.", &m.signalsRejected},
 		{"verdicts", "Verdicts of detectors on stored events.", &m.verdicts},
 		{"alerts", "Alerts opened.", &m.alerts},
 		{"alert_revisions", "Revisions of alerts written, the first one of each alert included.", &m.revisions},

@@ -108,7 +108,7 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 	harness := harnessAt(t, cluster.ListenAddrs(), 1, kafka.AssignStatic)
 	w, logged := newTestWorker(newFakeStore())
 	w.deps.Kafka = harness.client
-	if w.alertPartitions, err = harness.client.Partitions(t.Context(), harness.client.Topic(pipeline.TopicAlerts)); err != nil {
+	if err = w.findAlertsTopic(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var revisions []*pipeline.Alert
@@ -120,7 +120,7 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for partition := range w.alertPartitions {
+	for partition := range int(w.alertPartitions.Load()) {
 		for _, message := range harness.read(pipeline.TopicAlerts, partition) {
 			if string(message.Key) != "f" {
 				t.Errorf("key %q", message.Key)

@@ -47,6 +47,8 @@ type childConfig struct {
 	Passage   int32  // the passage of Failpoint at which it does so, from 1
 	Stop      bool   // it stops itself there instead, until it gets SIGCONT
 
+	Correlate bool // it evaluates correlation rules too, those of correlationBundle
+
 	ClockOffset time.Duration // of its wall clock, until it gets SIGCONT
 }
 
@@ -92,10 +94,20 @@ func runChild(spec string) {
 		}
 	}
 	bundle := func() *pipeline.Bundle { return testBundle }
+	if child.Correlate {
+		bundle = func() *pipeline.Bundle { return correlationBundle }
+	}
 	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint, Now: child.now()}
 	engine, err := New(engineConfig, deps, discardLog, nil)
 	fail(err)
+	correlated := make(chan error, 1)
+	if child.Correlate {
+		go func() { correlated <- engine.Correlate(ctx) }()
+	} else {
+		correlated <- nil
+	}
 	fail(engine.Run(ctx))
+	fail(<-correlated)
 	ledger, err := json.Marshal(engine.Ledger())
 	fail(err)
 	fmt.Printf("%s%s\n", ledgerPrefix, ledger)
@@ -385,13 +397,19 @@ func (s *scenario) expectedAlerts(t *testing.T) map[string]pipeline.Alert {
 // storedAlerts returns the newest revision of each alert in the store, by ID.
 func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 	t.Helper()
+	return s.storedAlertsOf(t, "tidegate.events")
+}
+
+// storedAlertsOf returns the newest revision of each stored alert of a topic, by id.
+func (s *scenario) storedAlertsOf(t *testing.T, topic string) map[string]pipeline.Alert {
+	t.Helper()
 	stored := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
 		var list []*pipeline.Alert
 		waitUntil(t, "an answer of the store", func() (ok bool) {
 			var err error
 			list, err = s.store.NewestAlerts(t.Context(), pipeline.AlertFilter{
-				TopicPartition: pipeline.TopicPartition{Topic: "tidegate.events", Partition: int32(partition)},
+				TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: int32(partition)},
 				Lookback:       365 * 24 * time.Hour,
 			})
 			return err == nil

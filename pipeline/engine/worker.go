@@ -39,6 +39,7 @@ type worker struct {
 
 	// Output.
 	block        block
+	signals      signalWriter
 	rows         pipeline.EventInserter // rows of the part of the block that is being inserted; nil between inserts
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent
@@ -307,7 +308,14 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	}
 	w.metrics.observeStage("insert", began)
 	w.deps.Failpoint(AfterInsert)
-	return w.raiseAlerts(ctx, block)
+	if err := w.raiseAlerts(ctx, block); err != nil {
+		return err
+	}
+	if err := w.writeSignals(ctx, block); err != nil {
+		return err
+	}
+	w.deps.Failpoint(AfterSignals)
+	return nil
 }
 
 // maxUnconfirmed is the time after which a worker confirms that it still owns the partition before it writes.

@@ -27,9 +27,10 @@ func newTestWorker(store Store) (*worker, *bytes.Buffer) {
 	cfg := Default()
 	cfg.Shard = "s1"
 	engine := &Engine{
-		cfg: cfg, log: log, metrics: newEngineMetrics(nil), memory: newMemoryBudget(1<<30, nil), nextOffsets: map[int]int64{}, alertPartitions: 1,
+		cfg: cfg, log: log, metrics: newEngineMetrics(nil), memory: newMemoryBudget(1<<30, nil), nextOffsets: map[int]int64{},
 		deps: Deps{Store: store, Now: time.Now, Failpoint: func(string) {}},
 	}
+	engine.alertPartitions.Store(1)
 	w := newWorker(engine, &consumer.Partition{})
 	w.source.Topic = "events"
 	w.memory = engine.memory.open()
@@ -83,7 +84,7 @@ func TestBlocksAndStagesHaveTheirBuckets(t *testing.T) {
 			}
 		}
 	}
-	if fmt.Sprint(stages) != "map[alerts:0 evaluate:0 gather:0 insert:1]" {
+	if fmt.Sprint(stages) != "map[alerts:0 evaluate:0 gather:0 insert:1 signals:0]" {
 		t.Errorf("stages %v", stages)
 	}
 }

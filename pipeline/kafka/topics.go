@@ -24,7 +24,7 @@ const (
 // number of partitions, even if another one is configured.
 func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]int, error) {
 	if len(names) == 0 {
-		names = []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
+		names = []string{pipeline.TopicEvents, pipeline.TopicSignals, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
 	}
 	counts, missing, err := c.findTopics(ctx, names)
 	if err != nil || len(missing) == 0 {
@@ -66,6 +66,11 @@ func (c *Client) topicConfig(name string) kafka.TopicConfig {
 	case pipeline.TopicEvents:
 		config.NumPartitions = c.cfg.Partitions
 		limit(maxEventsMessage)
+	case pipeline.TopicSignals:
+		// The times of its records are compared with each other, and come from one clock.
+		config.NumPartitions = c.cfg.Partitions
+		config.ConfigEntries = append(config.ConfigEntries,
+			kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
 	case pipeline.TopicDeadLetter:
 		limit(maxDeadLetterMessage)
 	}

@@ -1,0 +1,406 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/correlate"
+	"tidegate/pipeline/retry"
+)
+
+// A foldWorker raises the alerts of correlation rules: it reads one partition of the signals topic, which has all signals of
+// its groups in one order, and folds them (package correlate).
+//
+// What it does follows from the records alone. The offset that it commits has two things in its metadata: the place from
+// which a fold that begins empty is complete again at the offset (foldState), and the intent of a block with matches. A
+// worker that starts reads from that place up to the offset without raising anything, then repeats the block of the intent
+// with the same bounds and time, as the workers of the events topic do.
+type foldWorker struct {
+	*worker
+	fold        *correlate.Fold
+	correlation *correlation
+	bundle      *pipeline.Bundle
+
+	state       *foldState   // behind the last record that was folded
+	checkpoints []*foldState // earlier ones, the oldest first: from the first of them on the fold is complete
+	memory      time.Duration
+	silentUntil int64 // matches of records before it are raised already
+
+	counts    correlate.Counts // of the fold, as they were exported last
+	matches   []foldedMatch    // of the block
+	letters   []consumer.DeadLetter
+	committed time.Time // when an offset was committed last
+	position  string    // as it was committed last
+}
+
+// A foldedMatch is a match with the offset of the record at which it was fulfilled.
+type foldedMatch struct {
+	correlate.Match
+	offset int64
+}
+
+const (
+	// commitInterval is the time after which the offset of a block without matches is committed.
+	commitInterval = time.Second
+	// maxFoldRecords bounds a block.
+	maxFoldRecords = 1000
+)
+
+// SignalsGroup is what the name of the consumer group of the signals topic has behind that of the events topic.
+const SignalsGroup = "-signals"
+
+// Correlate evaluates the correlation rules until ctx ends: it reads the signals that all engines write, of the partitions
+// that this process is assigned, and raises the alerts. Its errors are those of Run.
+func (e *Engine) Correlate(ctx context.Context) error {
+	if err := e.findAlertsTopic(ctx); err != nil {
+		return nil //nolint:nilerr // ctx ended
+	}
+	cfg := consumer.Config{
+		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicSignals), Group: e.cfg.Group + SignalsGroup,
+	}
+	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
+		f := &foldWorker{worker: newWorker(e, p)}
+		return f.processPartition(ctx)
+	})
+}
+
+// processPartition folds the partition until ctx ends, and returns nil then.
+func (f *foldWorker) processPartition(ctx context.Context) error {
+	backoff := retry.Backoff{Min: minRestartPause, Max: maxRestartPause}
+	for {
+		err := f.processFromCommitted(ctx)
+		if !errors.Is(err, consumer.ErrLogReplaced) {
+			return ignoreCancel(ctx, err)
+		}
+		if backoff.Wait(ctx) != nil {
+			return nil // ctx has ended
+		}
+	}
+}
+
+// processFromCommitted restores the fold and folds the partition until ctx ends.
+func (f *foldWorker) processFromCommitted(ctx context.Context) error {
+	open, found, end, err := f.resume(ctx)
+	if err != nil {
+		return err
+	}
+	fetchCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.fetcher = f.partition.Fetch(fetchCtx, f.state.offset, consumer.FetchConfig{
+		MaxBytes: maxFetchBytes, PrefetchBytes: 4 << 20, MaxWait: 250 * time.Millisecond, Decoding: f.decoding,
+	})
+	f.records, f.fetched = nil, f.state.offset
+
+	// Read up to the committed offset without raising anything.
+	if err := f.foldUntil(ctx, end); err != nil {
+		return err
+	}
+	f.letters = nil
+	f.nextOffset = max(end, f.state.offset)
+	if found {
+		if err := f.replay(ctx, open); err != nil {
+			return err
+		}
+	}
+	for {
+		if err := f.processNext(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// resume reads the committed offset and its metadata, and begins the fold where it was complete. end is the committed offset.
+func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end int64, err error) {
+	committed, metadata, err := f.partition.Committed(ctx)
+	if err != nil {
+		return open, false, 0, err
+	}
+	first, logEnd, err := f.partition.Bounds(ctx)
+	if err != nil {
+		return open, false, 0, err
+	}
+	state := &foldState{offset: max(first, committed), sources: map[int32]foldSource{}}
+	end = state.offset
+	if place, rest, ok := strings.Cut(metadata, " "); ok && committed >= first && committed <= logEnd {
+		if open, found, err = parseIntent(committed, rest); err != nil {
+			return open, false, 0, err
+		}
+		if state, err = parseFoldState(place); err != nil {
+			return open, false, 0, fmt.Errorf("offset %d of %s: %w", committed, f.partition, err)
+		}
+		state.offset = max(state.offset, first)
+	} else if committed >= 0 && committed < first {
+		f.log.Error("signals were deleted before they were read", "messages", first-committed)
+		f.metrics.fold.signals.WithLabelValues("lost").Add(float64(first - committed))
+	} else if committed > logEnd {
+		f.log.Error("signals topic is another one than before, or its end was lost: reading it from its beginning",
+			"committed", committed, "first", first, "end", logEnd)
+		state.offset, end = first, first
+	}
+	f.state, f.checkpoints, f.nextOffset = state, []*foldState{state.clone()}, end
+	f.fold, f.correlation, f.bundle, f.counts = correlate.New(nil, f.foldLimits()), nil, nil, correlate.Counts{}
+	f.loadRules()
+	if state.watermark > 0 {
+		f.fold.Advance(state.watermark)
+	}
+
+	// Alerts that are stored with an offset behind the committed one were raised before the offset was set back.
+	f.lastTime, f.silentUntil = open.time, end
+	except := pipeline.BlockID{}
+	if found {
+		except = pipeline.BlockID{TopicPartition: f.source, Start: committed, End: open.end, Time: open.time}
+	}
+	if err := f.withRetry(ctx, "restore the alert windows", func() error {
+		return f.restoreGrouper(ctx, except, max(open.time, f.deps.Now().UnixNano()))
+	}); err != nil {
+		return open, false, 0, err
+	}
+	if newest := f.grouper.NewestOffset(); !found && newest >= end && newest < logEnd {
+		f.silentUntil = newest + 1
+	}
+	f.log.Info("signals partition assigned", "from", state.offset, "offset", end, "replay_block", found)
+	return open, found, end, nil
+}
+
+// foldLimits bounds the windows by a part of the memory of the engine, some KiB for each group.
+func (f *foldWorker) foldLimits() correlate.Limits {
+	groups := int(f.cfg.Memory / (8 << 10))
+	return correlate.Limits{Groups: groups, GroupsPerRule: groups / 4, Waiting: groups / 2}
+}
+
+// loadRules gives the rules of the current bundle to the fold. Windows of rules that did not change stay.
+func (f *foldWorker) loadRules() {
+	bundle := f.currentBundle()
+	if bundle == f.bundle {
+		return
+	}
+	f.bundle, f.correlation = bundle, correlationOf(bundle)
+	f.memory = 0
+	if f.correlation == nil {
+		f.fold.SetRules(nil)
+		return
+	}
+	f.fold.SetRules(f.correlation.rules)
+	for _, rule := range f.correlation.rules {
+		f.memory = max(f.memory, rule.Memory())
+	}
+}
+
+// foldUntil folds records up to the offset end.
+func (f *foldWorker) foldUntil(ctx context.Context, end int64) error {
+	for {
+		for len(f.records) > 0 && f.records[0].Offset < end {
+			f.foldRecord(f.records[0])
+			f.popRecord()
+		}
+		if len(f.records) > 0 || f.fetched >= end {
+			f.state.offset = max(f.state.offset, end)
+			return nil
+		}
+		if err := f.receive(ctx, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// receive waits for the next records, or for the end of a time.
+func (f *foldWorker) receive(ctx context.Context, timeout <-chan time.Time) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timeout:
+		return nil
+	case chunk, ok := <-f.fetcher.C:
+		if !ok {
+			if err := f.fetcher.Err(); err != nil {
+				return err
+			}
+			return context.Cause(ctx)
+		}
+		f.fetcher.Consumed(chunk.Bytes)
+		f.logEnd, f.fetched = chunk.End, chunk.Next
+		if chunk.Lost > 0 {
+			f.log.Error("signals were deleted before they were read", "messages", chunk.Lost)
+			f.metrics.fold.signals.WithLabelValues("lost").Add(float64(chunk.Lost))
+		}
+		f.records = append(f.records, chunk.Records...)
+		return nil
+	}
+}
+
+// foldRecord folds the signals of a record, and collects the matches.
+func (f *foldWorker) foldRecord(record consumer.Record) {
+	block := &pipeline.SignalBlock{}
+	err := block.UnmarshalVT(record.Value)
+	if err == nil && block.Schema != signalSchema {
+		err = fmt.Errorf("signals have the schema %d; this engine reads %d", block.Schema, signalSchema)
+	}
+	if err != nil {
+		f.letters = append(f.letters, f.newDeadLetter(record, "undecodable", err))
+		return
+	}
+	if f.state.read(record.Offset, record.Time, block) {
+		for _, signal := range block.Signals {
+			decoded := decodeSignal(signal, block.Partition, record.Time)
+			f.state.latestEnd = max(f.state.latestEnd, decoded.End)
+			f.fold.Add(decoded)
+		}
+	}
+	for _, match := range f.fold.Advance(f.state.watermark) {
+		if record.Offset >= f.silentUntil {
+			f.matches = append(f.matches, foldedMatch{match, record.Offset})
+		}
+	}
+	f.keepCheckpoint()
+}
+
+// decodeSignal returns a signal of a record. An event did not end after its record was written.
+func decodeSignal(signal *pipeline.Signal, partition int32, recordTime int64) correlate.Signal {
+	out := correlate.Signal{
+		Rule: signal.Rule, Version: signal.Version, Step: int(signal.Step), Group: signal.Group, Start: signal.Start,
+		End: min(signal.End, recordTime), Value: signal.Value, Partition: partition, Offset: signal.Offset, Index: signal.Index,
+		Origin: correlate.Origin{Text: signal.Text, Source: signal.Event},
+	}
+	copy(out.Event[:], signal.GetEvent().GetId())
+	return out
+}
+
+// keepCheckpoint notes the state now and then, and drops the states that are older than the rules need.
+func (f *foldWorker) keepCheckpoint() {
+	last := f.checkpoints[len(f.checkpoints)-1]
+	if f.state.watermark-last.watermark >= int64(max(f.memory/8, 10*time.Second)) {
+		f.checkpoints = append(f.checkpoints, f.state.clone())
+	}
+	for len(f.checkpoints) > 1 && f.checkpoints[1].latestEnd < f.state.watermark-int64(f.memory) {
+		f.checkpoints = f.checkpoints[1:]
+	}
+}
+
+// replay folds exactly the block of an intent and raises its alerts.
+func (f *foldWorker) replay(ctx context.Context, open intent) error {
+	if open.shard != f.cfg.Shard {
+		return fmt.Errorf("signals [%d,%d) were started on shard %s, this engine writes to %s: start an engine with engine.shard: %s to finish them",
+			f.nextOffset, open.end, open.shard, f.cfg.Shard, open.shard)
+	}
+	block := f.beginBlock()
+	block.time, block.replayed = open.time, true
+	block.intent = f.checkpoints[0].String() + " " + open.String()
+	if version := bundleVersion(f.bundle); version != open.bundle {
+		f.metrics.reevaluated.Add(1)
+		f.log.Warn("signals are folded again by newer rules", "before", open.bundle, "now", version)
+	}
+	if err := f.foldUntil(ctx, open.end); err != nil {
+		return err
+	}
+	block.end = open.end
+	return f.finishBlock(ctx, block)
+}
+
+// beginBlock returns an empty block from nextOffset on.
+func (f *foldWorker) beginBlock() *block {
+	f.block.reset(f.nextOffset)
+	f.matches, f.letters = f.matches[:0], f.letters[:0]
+	return &f.block
+}
+
+// processNext folds the records that are there, in one block, or waits for some.
+func (f *foldWorker) processNext(ctx context.Context) error {
+	if len(f.records) == 0 {
+		timer := time.NewTimer(commitInterval)
+		defer timer.Stop()
+		if err := f.receive(ctx, timer.C); err != nil {
+			return err
+		}
+	}
+	f.loadRules()
+	block := f.beginBlock()
+	place := f.checkpoints[0].String()
+	for count := 0; len(f.records) > 0 && count < maxFoldRecords; count++ {
+		f.foldRecord(f.records[0])
+		block.end = f.records[0].Offset + 1
+		f.popRecord()
+	}
+	if len(f.records) == 0 {
+		block.end = max(block.end, f.fetched) // offsets without a record
+	}
+	if len(f.matches) == 0 && len(f.letters) == 0 {
+		f.nextOffset = block.end
+		return f.commitPosition(ctx)
+	}
+	f.lastTime = nextBlockTime(f.lastTime, f.deps.Now().UnixNano())
+	block.time = f.lastTime
+	if len(f.matches) > 0 {
+		open := intent{end: block.end, time: block.time, shard: f.cfg.Shard, bundle: bundleVersion(f.bundle)}
+		block.intent = place + " " + open.String()
+		block.intentTime = f.deps.Now()
+		block.confirmed = block.intentTime
+		f.deps.Failpoint(BeforeIntent)
+		if err := f.partition.Commit(ctx, block.from, block.intent); err != nil {
+			return err
+		}
+		f.deps.Failpoint(AfterIntent)
+	}
+	return f.finishBlock(ctx, block)
+}
+
+// finishBlock raises the alerts of the matches, writes dead letters and commits the end of the block. It may continue for
+// stopGrace after ctx has ended.
+func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
+	if len(f.matches) > 0 {
+		if err := f.correctGrouper(ctx, block); err != nil {
+			return err
+		}
+		for i := range f.matches {
+			f.addMatch(&f.matches[i], block)
+		}
+		if err := f.storeAlerts(ctx, block, len(f.matches)); err != nil {
+			return err
+		}
+	}
+	for _, letter := range f.letters {
+		if err := f.writeDeadLetter(ctx, letter); err != nil {
+			return err
+		}
+	}
+	f.nextOffset = block.end
+	f.committed = time.Time{}
+	return f.commitPosition(ctx)
+}
+
+// addMatch adds a match to the alert of its group.
+func (f *foldWorker) addMatch(match *foldedMatch, block *block) {
+	verdict := f.correlation.MatchVerdict(&match.Match)
+	if match.Late {
+		verdict.Evidence += " (evaluated late)"
+	}
+	f.grouper.AddMatch(alerts.Match{
+		Event: match.Source, Verdict: verdict, At: match.At, First: match.First, Last: match.Last, Count: match.Count,
+		Offset: match.offset, Ingested: block.time,
+	})
+}
+
+// commitPosition commits nextOffset, if it was not a moment ago.
+func (f *foldWorker) commitPosition(ctx context.Context) error {
+	if time.Since(f.committed) < commitInterval {
+		return nil
+	}
+	// The space before an intent that is not there.
+	metadata := f.checkpoints[0].String() + " "
+	if position := fmt.Sprint(f.nextOffset, metadata); position != f.position {
+		if err := f.partition.Commit(ctx, f.nextOffset, metadata); err != nil {
+			return err
+		}
+		f.position = position
+	}
+	f.committed = time.Now()
+	f.counts = f.metrics.fold.export(f.partition.ID, f.fold, f.counts)
+	return nil
+}

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+// ago returns a time before 2026-11-01, ns since 1970.
+func ago(d time.Duration) int64 {
+	return time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).Add(-d).UnixNano()
+}
+
+// blockOf returns a block of a source with one signal, or with none.
+func blockOf(source int32, at int64, part uint32, watermark int64, signals int) *pipeline.SignalBlock {
+	block := &pipeline.SignalBlock{Schema: signalSchema, Partition: source, Time: at, Part: part, Watermark: watermark}
+	for range signals {
+		block.Signals = append(block.Signals, &pipeline.Signal{Rule: "r"})
+	}
+	return block
+}
+
+// TestSignalsOfABlockAreReadOnce: a block that is written again is a repeat, in whole and in each part, and so is a block
+// before it; not one behind a clock that was ahead.
+func TestSignalsOfABlockAreReadOnce(t *testing.T) {
+	state := &foldState{sources: map[int32]foldSource{}}
+	at := ago(time.Hour)
+	for i, step := range []struct {
+		block *pipeline.SignalBlock
+		isNew bool
+	}{
+		{blockOf(1, at, 0, 0, 1), true},
+		{blockOf(1, at, 1, 0, 1), true},
+		{blockOf(1, at, 0, 0, 1), false},
+		{blockOf(1, at, 1, 0, 1), false},
+		{blockOf(1, at, 2, 0, 1), true},
+		{blockOf(2, at, 0, 0, 1), true}, // of another source
+		{blockOf(1, at+5, 0, at, 0), false},
+		{blockOf(1, at+5, 0, 0, 1), true}, // the one before had no signals
+		{blockOf(1, at, 3, 0, 1), false},
+		{blockOf(1, at+5-int64(maxClockStep)+1, 0, 0, 1), false},
+		{blockOf(1, at+5-int64(maxClockStep), 0, 0, 1), true},
+		{blockOf(1, at+5, 0, 0, 1), true},
+	} {
+		if got := state.read(int64(i), at, step.block); got != step.isNew {
+			t.Errorf("step %d: new: %v, want %v", i, got, step.isNew)
+		}
+		if state.offset != int64(i)+1 {
+			t.Errorf("step %d: the state is before the record %d", i, state.offset)
+		}
+	}
+}
+
+// TestWatermarkIsThatOfTheSlowestSource: the signals of all partitions of the events topic are waited for, but for one that
+// has told nothing for a minute, and for one that has never told how far it is. It does not go back.
+func TestWatermarkIsThatOfTheSlowestSource(t *testing.T) {
+	state := &foldState{sources: map[int32]foldSource{}}
+	second := int64(time.Second)
+	start := ago(time.Hour)
+	for i, step := range []struct {
+		block *pipeline.SignalBlock
+		at    int64 // of the record
+		want  int64
+	}{
+		{blockOf(3, start, 0, 0, 1), start, 0},
+		{blockOf(1, 0, 0, start-9*second, 0), start, start - 9*second},
+		{blockOf(2, 0, 0, start-5*second, 0), start, start - 9*second},
+		{blockOf(1, 0, 0, start-3*second, 0), start + second, start - 5*second},
+		{blockOf(1, 0, 0, start-4*second, 0), start + second, start - 5*second},
+		{blockOf(4, 0, 0, start-60*second, 0), start + second, start - 5*second},     // a new one, far behind
+		{blockOf(4, 0, 0, start+50*second, 0), start + 2*second, start - 5*second},   // a clock that is ahead
+		{blockOf(1, 0, 0, start+58*second, 0), start + 59*second, start - 5*second},  // 2 is heard 59 s ago
+		{blockOf(1, 0, 0, start+59*second, 0), start + 60*second, start + 2*second},  // and does not count any more
+		{blockOf(2, 0, 0, start-4*second, 0), start + 61*second, start + 2*second},   // it is back
+		{blockOf(1, 0, 0, start+80*second, 0), start + 62*second, start + 2*second},  // 4 is stalled, 2 is slow
+		{blockOf(2, 0, 0, start+70*second, 0), start + 62*second, start + 62*second}, // not behind the records
+	} {
+		state.read(int64(i), step.at, step.block)
+		if state.watermark != step.want {
+			t.Errorf("step %d: %d s, want %d s", i, (state.watermark-start)/second, (step.want-start)/second)
+		}
+	}
+}
+
+// TestStateOfTheFoldIsReadAgain: its text is the state; with too many sources it has none of them.
+func TestStateOfTheFoldIsReadAgain(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, sources := range []int{0, 1, 12, 100, 2000} {
+		state := &foldState{
+			offset: 1 << 40, watermark: ago(3 * time.Second), latestEnd: ago(-time.Hour), newest: ago(0), sources: map[int32]foldSource{},
+		}
+		for i := range sources {
+			state.sources[int32(i)] = foldSource{
+				blockTime: ago(time.Duration(random.Int64N(int64(time.Minute)))), part: uint32(random.IntN(3)),
+				watermark: ago(time.Duration(random.Int64N(int64(time.Minute)))), heard: ago(time.Duration(random.Int64N(int64(time.Second)))),
+			}
+		}
+		text := state.String()
+		if len(text) > maxStateText || strings.Contains(text, " ") {
+			t.Errorf("%d sources: a text of %d bytes", sources, len(text))
+		}
+		if sources == 2000 {
+			state.sources = map[int32]foldSource{}
+		}
+		if got, err := parseFoldState(text); err != nil || !reflect.DeepEqual(got, state) {
+			t.Errorf("%d sources: %+v, %v", sources, got, err)
+		}
+	}
+	for _, text := range []string{"", "AQ", "AAAA", "!", "AQEBAQEBAQ", fmt.Sprint((&foldState{}).String(), "A")} {
+		if state, err := parseFoldState(text); err == nil {
+			t.Errorf("%q: %+v", text, state)
+		}
+	}
+}
