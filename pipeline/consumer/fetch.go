@@ -18,10 +18,11 @@ type Record = kafka.Record
 // A Chunk is the result of a fetch, or of a part of one. A chunk without records reports only offsets.
 type Chunk struct {
 	Records []Record
-	Bytes   int64 // of keys and values
-	End     int64 // the offset behind the last record of the partition
-	Next    int64 // the offset from which the next chunk is fetched
-	Lost    int64 // number of offsets before the first record that were deleted before they were read
+	Bytes   int64     // of keys and values
+	End     int64     // the offset behind the last record of the partition
+	Next    int64     // the offset from which the next chunk is fetched
+	At      time.Time // when the broker answered
+	Lost    int64     // number of offsets before the first record that were deleted before they were read
 }
 
 // FetchConfig bounds one Fetcher.
@@ -304,7 +305,7 @@ func (l *fetchLoop) send(ctx context.Context) error {
 		return context.Cause(ctx)
 	case l.chunks <- chunk:
 	}
-	l.pending = Chunk{End: chunk.End}
+	l.pending = Chunk{End: chunk.End, At: chunk.At}
 	return nil
 }
 
@@ -326,7 +327,7 @@ func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, e
 		return err
 	})
 	if err == nil && response != nil {
-		l.pending.End = response.HighWatermark
+		l.pending.End, l.pending.At = response.HighWatermark, time.Now()
 	}
 	return response, err
 }

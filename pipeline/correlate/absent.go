@@ -53,3 +53,10 @@ func (a *absence) nextDeadline(r *Rule) int64 {
 	}
 	return a.expecting[0].at + int64(r.Within) + 1
 }
+
+func (a *absence) bytes() (sum int) {
+	for i := range a.expecting {
+		sum += eventBytes + a.expecting[i].origin.bytes()
+	}
+	return sum
+}

@@ -13,6 +13,7 @@ type Limits struct {
 	Groups        int // of all rules
 	GroupsPerRule int
 	Waiting       int // signals that wait for the watermark
+	Bytes         int // of all groups, roughly; 0: no bound
 	Values        int // of a rule of FirstSeen
 }
 
@@ -40,6 +41,7 @@ type Fold struct {
 	waiting   signalHeap
 	deadlines deadlineHeap
 	groups    map[groupKey]*group
+	bytes     int                   // of groups
 	recent    map[string]*list.List // by rule: of *group, the one with the latest signal in front
 	matches   []Match               // since the last Advance
 	counts    Counts
@@ -54,6 +56,7 @@ type group struct {
 	rule     *Rule
 	name     string
 	state    state
+	bytes    int           // that it takes, roughly
 	deadline int64         // when passDeadline is called
 	index    int           // in Fold.deadlines; -1: the group is not in it
 	place    *list.Element // in the list of its rule
@@ -67,6 +70,24 @@ type state interface {
 	passDeadline(f *Fold, g *group, at int64)
 	// nextDeadline returns when passDeadline must be called; 0: there is nothing left in the state.
 	nextDeadline(r *Rule) int64
+	// bytes returns roughly what the state takes.
+	bytes() int
+}
+
+// Sizes, roughly, of a group and of what it holds.
+const (
+	groupBytes  = 400
+	eventBytes  = 48
+	signalBytes = 250
+	sourceBytes = 500 // of Origin.Source
+)
+
+// bytes returns roughly what an Origin takes.
+func (o *Origin) bytes() int {
+	if o.Source == nil {
+		return len(o.Text)
+	}
+	return len(o.Text) + sourceBytes
 }
 
 // New returns an empty Fold.
@@ -168,6 +189,20 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 		f.matches[i].Late = true
 	}
 	f.setDeadline(g)
+	for f.limits.Bytes > 0 && f.bytes > f.limits.Bytes && len(f.groups) > 0 {
+		f.evictGroup(f.mostGroups(f.recent[s.Rule]))
+	}
+}
+
+// mostGroups returns the groups of the rule that has most; first, which may be nil, if no other one has more.
+func (f *Fold) mostGroups(first *list.List) *list.List {
+	most, mostID := first, ""
+	for id, other := range f.recent {
+		if most == nil || other.Len() > most.Len() || other.Len() == most.Len() && most != first && id < mostID {
+			most, mostID = other, id
+		}
+	}
+	return most
 }
 
 // openGroup returns a new group. Where a limit is reached, the group of the rule with the oldest last signal
@@ -180,13 +215,7 @@ func (f *Fold) openGroup(rule *Rule, name string) *group {
 	if recent.Len() >= f.limits.GroupsPerRule {
 		f.evictGroup(recent)
 	} else if len(f.groups) >= f.limits.Groups {
-		most := recent
-		for id, other := range f.recent {
-			if other.Len() > most.Len() || other.Len() == most.Len() && other != recent && id < rule.ID {
-				most = other
-			}
-		}
-		f.evictGroup(most)
+		f.evictGroup(f.mostGroups(recent))
 	}
 	g := &group{rule: rule, name: strings.Clone(name), index: -1}
 	switch rule.Kind {
@@ -221,13 +250,16 @@ func (f *Fold) removeGroup(g *group) {
 		delete(f.recent, g.rule.ID)
 	}
 	delete(f.groups, groupKey{g.rule.ID, g.name})
+	f.bytes -= g.bytes
 	if g.index >= 0 {
 		heap.Remove(&f.deadlines, g.index)
 	}
 }
 
-// setDeadline sets the deadline of a group, or removes a group that has none.
+// setDeadline sets the deadline and the size of a group, or removes a group that has no deadline.
 func (f *Fold) setDeadline(g *group) {
+	bytes := groupBytes + len(g.name) + g.state.bytes()
+	f.bytes, g.bytes = f.bytes+bytes-g.bytes, bytes
 	g.deadline = g.state.nextDeadline(g.rule)
 	switch {
 	case g.deadline == 0:

@@ -75,3 +75,5 @@ func (c *contacts) nextDeadline(r *Rule) int64 {
 	}
 	return c.last + maxGap*int64(r.MaxInterval) + 1
 }
+
+func (c *contacts) bytes() int { return (8 + eventBytes) * len(c.times) }

@@ -260,3 +260,12 @@ func (q *sequence) chooseWithin(r *Rule, s *Signal, begin int64) []Signal {
 	}
 	return chain
 }
+
+func (q *sequence) bytes() (sum int) {
+	for _, events := range q.steps {
+		for i := range events {
+			sum += signalBytes + events[i].Origin.bytes()
+		}
+	}
+	return sum
+}

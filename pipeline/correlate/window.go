@@ -200,3 +200,11 @@ func (w *tumblingWindow) nextDeadline(r *Rule) int64 {
 	}
 	return (w.number + 1) * int64(r.Within)
 }
+
+func (w *slidingWindow) bytes() int {
+	return 40*len(w.slots) + 16*len(w.values) + eventBytes*len(w.fresh)
+}
+
+func (w *tumblingWindow) bytes() int {
+	return 32*len(w.values) + eventBytes*len(w.events) + w.origin.bytes()
+}

@@ -137,6 +137,7 @@ type Engine struct {
 	inserters inserterPool
 
 	alertPartitions atomic.Int64 // number of partitions of the alerts topic; set before the workers start
+	foldPartitions  atomic.Int64 // number of partitions of the signals topic; set before the workers of Correlate start
 	fetchBytes      int          // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below

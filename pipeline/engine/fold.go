@@ -64,6 +64,13 @@ func (e *Engine) Correlate(ctx context.Context) error {
 	cfg := consumer.Config{
 		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicSignals), Group: e.cfg.Group + SignalsGroup,
 	}
+	if err := consumer.Retry(ctx, e.log, "find the signals topic", func() error {
+		partitions, err := e.deps.Kafka.Partitions(ctx, cfg.Topic)
+		e.foldPartitions.Store(int64(partitions))
+		return err
+	}); err != nil {
+		return nil //nolint:nilerr // ctx ended
+	}
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
 		f := &foldWorker{worker: newWorker(e, p)}
 		return f.processPartition(ctx)
@@ -127,7 +134,8 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 	}
 	state := &foldState{offset: max(first, committed), sources: map[int32]foldSource{}}
 	end = state.offset
-	if place, rest, ok := strings.Cut(metadata, " "); ok && committed >= first && committed <= logEnd {
+	place, rest, hasPlace := strings.Cut(metadata, " ")
+	if hasPlace && committed >= first && committed <= logEnd {
 		if open, found, err = parseIntent(committed, rest); err != nil {
 			return open, false, 0, err
 		}
@@ -150,7 +158,7 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 		f.fold.Advance(state.watermark)
 	}
 
-	// Alerts that are stored with an offset behind the committed one were raised before the offset was set back.
+	// Where the offset is not one of this worker, what was raised before is raised no more.
 	f.lastTime, f.silentUntil = open.time, end
 	except := pipeline.BlockID{}
 	if found {
@@ -161,17 +169,19 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 	}); err != nil {
 		return open, false, 0, err
 	}
-	if newest := f.grouper.NewestOffset(); !found && newest >= end && newest < logEnd {
-		f.silentUntil = newest + 1
+	if newest := f.grouper.NewestOffset(); !hasPlace && newest < logEnd {
+		f.silentUntil = max(end, newest+1)
 	}
 	f.log.Info("signals partition assigned", "from", state.offset, "offset", end, "replay_block", found)
 	return open, found, end, nil
 }
 
-// foldLimits bounds the windows by a part of the memory of the engine, some KiB for each group.
+// foldLimits bounds the windows of a partition to its part of a sixteenth of the memory of the engine, and the signals that
+// wait to as much. A waiting signal takes some KiB at most.
 func (f *foldWorker) foldLimits() correlate.Limits {
-	groups := int(f.cfg.Memory / (8 << 10))
-	return correlate.Limits{Groups: groups, GroupsPerRule: groups / 4, Waiting: groups / 2}
+	share := int(f.cfg.Memory) / shares / int(max(1, f.foldPartitions.Load()))
+	groups := share / 400
+	return correlate.Limits{Groups: groups, GroupsPerRule: max(1, groups/2), Waiting: share / 1024, Bytes: share}
 }
 
 // loadRules gives the rules of the current bundle to the fold. Windows of rules that did not change stay.

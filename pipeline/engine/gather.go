@@ -159,8 +159,8 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.fetcher.Consumed(chunk.Bytes)
 	w.logEnd, w.fetched = chunk.End, chunk.Next
-	if chunk.Next >= chunk.End {
-		w.signals.caughtUp = w.deps.Now().UnixNano()
+	if chunk.Next >= chunk.End && !chunk.At.IsZero() {
+		w.signals.caughtUp = chunk.At.UnixNano()
 	}
 	w.metrics.lag.answered(w.partition.ID)
 	if chunk.Lost > 0 {

@@ -1,0 +1,61 @@
+package correlate
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+// TestGroupsTakeNoMoreThanTheirBytes: whatever the kind of the rule, groups are evicted, those of the rule with most groups
+// and the oldest first, when all of them take more than Limits.Bytes; a rule with few groups keeps them. What groups take is
+// given back when they end.
+func TestGroupsTakeNoMoreThanTheirBytes(t *testing.T) {
+	const limit = 1 << 20
+	kinds := map[string]*Rule{
+		"count":    {Kind: Count, Within: time.Hour, Min: 1 << 40, Max: NoMax, Steps: []Step{{}}},
+		"distinct": {Kind: Distinct, Within: time.Hour, Min: 1000, Max: NoMax, Steps: []Step{{}}},
+		"tumbling": {Kind: Distinct, Within: time.Hour, Min: 1, Max: 1000, Steps: []Step{{}}},
+		"sequence": {Kind: Sequence, Within: time.Hour, Steps: []Step{{Name: "a"}, {Name: "b"}}},
+		"absent":   {Kind: Absent, Within: time.Hour, Steps: []Step{{Name: "a"}, {Name: "b"}}},
+		"interval": {Kind: Interval, Contacts: 100, MinInterval: time.Millisecond, MaxInterval: time.Hour, Steps: []Step{{}}},
+	}
+	for name, rule := range kinds {
+		t.Run(name, func(t *testing.T) {
+			rule.ID, rule.Version = name, "1"
+			few := &Rule{ID: "few", Version: "1", Kind: Count, Within: time.Hour, Min: 2, Max: NoMax, Steps: []Step{{}}}
+			fold := New([]*Rule{rule, few}, Limits{Groups: 1 << 20, GroupsPerRule: 1 << 20, Waiting: 1 << 20, Bytes: limit})
+			start := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+			add := func(rule, group string, i int) {
+				at := start + int64(i)*int64(time.Millisecond)
+				fold.Add(Signal{
+					Rule: rule, Version: "1", Group: group, Start: at, End: at, Value: int64(i), Event: pipeline.ID{byte(i), byte(i >> 8), byte(i >> 16)},
+					Origin: Origin{Text: strings.Repeat("x", 100), Source: &pipeline.Event{}},
+				})
+			}
+			add("few", "kept", 0)
+			for i := range 40_000 {
+				add(name, fmt.Sprint("g", i%4000), 1+i)
+				if i%1000 == 0 {
+					if matches := fold.Advance(start + int64(i)*int64(time.Millisecond)); len(matches) > 0 {
+						t.Fatalf("%+v", matches)
+					}
+				}
+			}
+			fold.Advance(start + int64(50*time.Second))
+			if fold.bytes > limit || fold.bytes < limit/2 || fold.Counts().Evicted == 0 {
+				t.Errorf("%d bytes of %d groups, %d evicted", fold.bytes, fold.Groups(), fold.Counts().Evicted)
+			}
+			add("few", "kept", 50_000)
+			if matches := fold.Advance(start + int64(time.Minute)); len(matches) != 1 || matches[0].Count != 2 {
+				t.Errorf("the group of the other rule has %+v", matches)
+			}
+			fold.Close()
+			if fold.bytes != 0 || fold.Groups() != 0 {
+				t.Errorf("%d bytes of %d groups are left", fold.bytes, fold.Groups())
+			}
+		})
+	}
+}
