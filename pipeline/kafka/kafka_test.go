@@ -127,7 +127,7 @@ func TestExistingTopicKeepsItsPartitions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if counts["events"] != 7 || counts["alerts"] != 1 || counts["deadletter"] != 1 || len(counts) != 3 {
+		if counts["events"] != 7 || counts["signals"] != Default().Partitions || counts["alerts"] != 1 || counts["deadletter"] != 1 || len(counts) != 4 {
 			t.Fatalf("counts %v", counts)
 		}
 	}
