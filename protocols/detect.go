@@ -416,12 +416,16 @@ func (c *Conn) redetect(dir Dir, data []byte) bool {
 	return true
 }
 
-// mayBegin reports whether a protocol may begin with data, the first bytes of a turn of dir.
+// mayBegin reports whether a protocol may begin with data, the first bytes of a turn of dir. Line breaks in front do not
+// count: memcached answers an empty line with an error and reads on.
 func (c *Conn) mayBegin(dir Dir, data []byte) bool {
 	if c.midStream && c.redetects%redetectInterval == 0 {
 		return true
 	}
 	role := dir ^ c.flip
+	if text := bytes.TrimLeft(data, "\r\n"); len(text) > 0 {
+		data = text
+	}
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		isReversed := role == Server && protocol.Nested && protocol.Detect(Client, data) == Yes

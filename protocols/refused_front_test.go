@@ -2,6 +2,7 @@ package protocols_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,12 @@ func TestAnswerToTheFrontOfALineHidesNoCommand(t *testing.T) {
 		told(t, dialogue(11222, ">"+front+"set evilk", "<ERROR\r\n", ">ey 0 0 1\r\n1\r\nget none\r\n", "<STORED\r\nEND\r\n"), event)
 		// Behind an answered turn the server may answer nothing any more.
 		told(t, dialogue(11222, ">"+front, "<ERROR\r\n", ">1\r\n\r\nset evilkey 0 0 1 noreply\r\n1\r\nquit\r\n"), event)
+	}
+	// Behind many turns of nonsense the first bytes of a turn decide whether it is read.
+	for _, front := range []string{"\r\n", "\n\n", ""} {
+		turns := slices.Repeat([]string{">*1\r\n", "<ERROR\r\n"}, 40)
+		answer := strings.Repeat("ERROR\r\n", strings.Count(front, "\n"))
+		told(t, dialogue(11222, append(turns, ">"+front+"ms evilkey 1\r\n1\r\nmn\r\n", "<"+answer+"HD\r\nMN\r\n")...), event)
 	}
 	// An answer of one byte shows no protocol: TLS begins behind it.
 	told(t, dialogue(5432, ">\x00\x00\x00\x08\x04\xd2\x16\x2f", "<S", ">GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"), `url.original="/../etc/passwd"`)
