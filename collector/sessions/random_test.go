@@ -292,8 +292,10 @@ func FuzzPackets(f *testing.F) {
 					sessions++
 				}
 			}
-			opened := counterValue(test.metrics.opened[0]) + counterValue(test.metrics.opened[1]) -
-				counterValue(test.metrics.duplicates)
+			opened := -counterValue(test.metrics.duplicates)
+			for _, transport := range test.metrics.opened {
+				opened += counterValue(transport)
+			}
 			if size := counterValue(test.metrics.panics); size != 0 || sessions != opened {
 				t.Fatalf("%v panics; %v sessions opened, %v reported", size, opened, sessions)
 			}
