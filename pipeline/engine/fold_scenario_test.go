@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,16 +143,52 @@ func TestCorrelationRulesAgreeWhenKilledAtRandom(t *testing.T) {
 		waitKilled(t, cmd, out)
 	}
 	cmd, out := startChild(t, s.childConfig)
-	want := test.expected()
-	deadline := time.Now().Add(time.Minute)
-	for !maps.Equal(want, raised(s.storedAlertsOf(t, "tidegate.signals"))) && time.Now().Before(deadline) {
-		time.Sleep(500 * time.Millisecond)
-	}
-	time.Sleep(time.Second)
+	test.check(t)
 	_ = cmd.Process.Kill()
 	waitKilled(t, cmd, out)
-	compareRaised(t, "in the store", want, raised(s.storedAlertsOf(t, "tidegate.signals")))
-	compareRaised(t, "on the topic", want, raised(s.publishedAlerts(t)))
+}
+
+// check waits until the alerts are those of a fold of all lines, in the store and on the topic.
+func (f *foldTest) check(t *testing.T) {
+	t.Helper()
+	want := f.expected()
+	deadline := time.Now().Add(time.Minute)
+	for !maps.Equal(want, raised(f.storedAlertsOf(t, "tidegate.signals"))) && time.Now().Before(deadline) {
+		time.Sleep(500 * time.Millisecond)
+	}
+	time.Sleep(time.Second) // for alerts too many
+	compareRaised(t, "in the store", want, raised(f.storedAlertsOf(t, "tidegate.signals")))
+	compareRaised(t, "on the topic", want, raised(f.publishedAlerts(t)))
+}
+
+// TestCorrelationRulesAgreeWhenEnginesComeAndGo: engines share the partitions of both topics. One after the other joins, and
+// ends by a signal or is killed.
+func TestCorrelationRulesAgreeWhenEnginesComeAndGo(t *testing.T) {
+	s := newScenario(t, "fold_group", newHarness(t, 3, kafka.AssignGroup), 3, kafka.AssignGroup)
+	s.childConfig.Correlate = true
+	test := &foldTest{scenario: s, random: rand.New(rand.NewPCG(7, 8))}
+	send := func(length time.Duration) {
+		for end := time.Now().Add(length); time.Now().Before(end); {
+			test.sendLines(t, test.random.IntN(3))
+			time.Sleep(time.Duration(test.random.IntN(60)) * time.Millisecond)
+		}
+	}
+	cmd, _ := startChild(t, s.childConfig)
+	time.Sleep(3 * time.Second) // until all partitions have told how far they are
+	for round := range 4 {
+		send(2 * time.Second)
+		next, _ := startChild(t, s.childConfig)
+		send(3 * time.Second)
+		if round%2 == 0 {
+			_ = cmd.Process.Kill()
+		} else {
+			_ = cmd.Process.Signal(syscall.SIGTERM)
+		}
+		_ = cmd.Wait()
+		send(4 * time.Second)
+		cmd = next
+	}
+	test.check(t)
 }
 
 func compareRaised(t *testing.T, where string, want, got map[string]string) {

@@ -54,7 +54,8 @@ func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) 
 	}
 	s.newest = max(s.newest, recordTime)
 	source.heard = max(source.heard, recordTime)
-	source.watermark = max(source.watermark, min(block.Watermark, recordTime))
+	// By the clock of the broker, since that of an engine may be ahead.
+	source.watermark = max(source.watermark, min(block.Watermark, recordTime-int64(lateness)))
 	s.sources[block.Partition] = source
 	s.offset = offset + 1
 

@@ -75,10 +75,10 @@ func TestWatermarkIsThatOfTheSlowestSource(t *testing.T) {
 		{blockOf(4, 0, 0, start-60*second, 0), start + second, start - 5*second},     // a new one, far behind
 		{blockOf(4, 0, 0, start+50*second, 0), start + 2*second, start - 5*second},   // a clock that is ahead
 		{blockOf(1, 0, 0, start+58*second, 0), start + 59*second, start - 5*second},  // 2 is heard 59 s ago
-		{blockOf(1, 0, 0, start+59*second, 0), start + 60*second, start + 2*second},  // and does not count any more
-		{blockOf(2, 0, 0, start-4*second, 0), start + 61*second, start + 2*second},   // it is back
-		{blockOf(1, 0, 0, start+80*second, 0), start + 62*second, start + 2*second},  // 4 is stalled, 2 is slow
-		{blockOf(2, 0, 0, start+70*second, 0), start + 62*second, start + 62*second}, // not behind the records
+		{blockOf(1, 0, 0, start+59*second, 0), start + 60*second, start - second},    // and does not count any more
+		{blockOf(2, 0, 0, start-4*second, 0), start + 61*second, start - second},     // it is back
+		{blockOf(1, 0, 0, start+80*second, 0), start + 62*second, start - second},    // 4 is stalled, 2 is slow
+		{blockOf(2, 0, 0, start+70*second, 0), start + 62*second, start + 59*second}, // not behind the records
 	} {
 		state.read(int64(i), step.at, step.block)
 		if state.watermark != step.want {
