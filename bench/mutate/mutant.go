@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/token"
@@ -47,12 +48,18 @@ type finder struct {
 	source   []byte
 	files    *token.FileSet
 	mutants  []*mutant
-	cases    []caseRange
+	counted  []countedRange // those inside of others behind them
 }
 
-// A caseRange is an expression of a case. Coverage counts it with no line of its own: the line of the switch is that of the
-// block that evaluates it.
-type caseRange struct{ begin, end, switchLine int }
+// A countedRange is a part of the source whose lines coverage does not count themselves, but by another line: the expression
+// of a case by that of its switch, and a statement with a function literal by its first, since its block ends at the literal.
+// The body of a literal is counted by its own lines, which line 0 says.
+type countedRange struct{ begin, end, line int }
+
+// count adds a countedRange.
+func (f *finder) count(node ast.Node, line int) {
+	f.counted = append(f.counted, countedRange{f.files.Position(node.Pos()).Offset, f.files.Position(node.End()).Offset, line})
+}
 
 // findMutants returns every mutant of a function body, in source order.
 func findMutants(fn *function, body *ast.BlockStmt, source []byte, files *token.FileSet) []*mutant {
@@ -65,14 +72,18 @@ func findMutants(fn *function, body *ast.BlockStmt, source []byte, files *token.
 // visit adds the mutants of a node and reports whether its children are of interest.
 func (f *finder) visit(node ast.Node) bool {
 	switch node := node.(type) {
+	case *ast.ReturnStmt, *ast.ExprStmt, *ast.AssignStmt, *ast.DeferStmt, *ast.GoStmt, *ast.SendStmt:
+		f.count(node, f.files.Position(node.Pos()).Line)
+	}
+	switch node := node.(type) {
+	case *ast.FuncLit:
+		f.count(node.Body, 0)
 	case *ast.CallExpr:
 		return !f.isTextOnly(node)
 	case *ast.SwitchStmt:
 		for _, clause := range node.Body.List {
 			for _, expr := range clause.(*ast.CaseClause).List {
-				f.cases = append(f.cases, caseRange{
-					f.files.Position(expr.Pos()).Offset, f.files.Position(expr.End()).Offset, f.files.Position(node.Pos()).Line,
-				})
+				f.count(expr, f.files.Position(node.Pos()).Line)
 			}
 		}
 	case *ast.IfStmt:
@@ -205,9 +216,9 @@ func (f *finder) add(node ast.Node, kind, text string) {
 func (f *finder) addRange(begin, end int, kind, text string) {
 	line := 1 + strings.Count(string(f.source[:begin]), "\n")
 	executed := line
-	for _, each := range f.cases { // the innermost switch comes last
+	for _, each := range f.counted {
 		if each.begin <= begin && end <= each.end {
-			executed = each.switchLine
+			executed = cmp.Or(each.line, line)
 		}
 	}
 	f.mutants = append(f.mutants, &mutant{

@@ -236,20 +236,60 @@ func TestNamedMutantsAreTestedAlone(t *testing.T) {
 
 // TestMutantOfACaseIsTestedByTheTestsOfItsSwitch: coverage has no block for the expression of a case.
 func TestMutantOfACaseIsTestedByTheTestsOfItsSwitch(t *testing.T) {
-	t.Chdir(t.TempDir())
-	for name, text := range map[string]string{
-		"go.mod": "module example\n\ngo 1.24\n",
-		"size.go": `package size
-
-func isFew(n int) bool {
+	result := testEveryMutant(t, `func isFew(n int) bool {
 	switch {
 	case n > 0 && n < 5:
 		return true
 	}
 	return false
 }
-`,
-		"size_test.go": "package size\n\nimport \"testing\"\n\nfunc TestMany(t *testing.T) {\n\tif isFew(9) {\n\t\tt.Fatal()\n\t}\n}\n",
+`, "if isFew(9) {\n\t\tt.Fatal()\n\t}")
+	for _, m := range result.survived {
+		if m.before == "n > 0 && n < 5" || m.text == "||" {
+			t.Errorf("survived: %s", m.describe())
+		}
+	}
+	if counts := result.counts["example"]; counts[killed] == 0 {
+		t.Errorf("counts %v: no mutant of the case was killed", counts)
+	}
+}
+
+// TestMutantBehindALiteralIsTested: coverage does not count what stands behind a function literal in a statement; the literal
+// itself is counted by its own lines.
+func TestMutantBehindALiteralIsTested(t *testing.T) {
+	result := testEveryMutant(t, `func sizes(n int, isOn func(int) bool) []int {
+	return append(
+		filter(n, func(v int) bool {
+			return v > 700
+		}),
+		n+500,
+	)
+}
+
+func filter(int, func(int) bool) []int { return nil }
+`, "if got := sizes(1, nil); got[0] != 501 {\n\t\tt.Fatal()\n\t}")
+	var survived []string
+	for _, m := range result.survived {
+		survived = append(survived, m.before)
+	}
+	if len(survived) == 0 || slices.ContainsFunc(survived, func(text string) bool { return strings.Contains(text, "500") }) {
+		t.Errorf("survived: %q", survived)
+	}
+	for _, m := range result.survived {
+		if strings.Contains(m.before, "700") && m.executed != m.line {
+			t.Errorf("%s is executed with line %d", m.describe(), m.executed)
+		}
+	}
+}
+
+// testEveryMutant tests the mutants of a package with one file, and with one test that consists of a statement.
+func testEveryMutant(t *testing.T, code, statement string) *report {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"go.mod":       "module example\n\ngo 1.24\n",
+		"size.go":      "package size\n\n" + code,
+		"size_test.go": "package size\n\nimport \"testing\"\n\nfunc TestOne(t *testing.T) {\n\t" + statement + "\n}\n",
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -269,12 +309,5 @@ func isFew(n int) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range result.survived {
-		if m.before == "n > 0 && n < 5" || m.text == "||" {
-			t.Errorf("survived: %s", m.describe())
-		}
-	}
-	if counts := result.counts["example"]; counts[killed] == 0 {
-		t.Errorf("counts %v: no mutant of the case was killed", counts)
-	}
+	return result
 }
