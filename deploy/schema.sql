@@ -238,6 +238,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`alert_revisions`
     `last` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
     `count` UInt64 CODEC(ZSTD(1)),
     `event_id` String CODEC(ZSTD(1)),
+    `events` Array(String) CODEC(ZSTD(1)),
     `dataset` LowCardinality(String),
     `host` LowCardinality(String),
     `cluster` LowCardinality(String),
@@ -278,6 +279,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`alerts_newest`
     `last` DateTime64(9, 'UTC') CODEC(Delta, ZSTD(1)),
     `count` UInt64 CODEC(ZSTD(1)),
     `event_id` String CODEC(ZSTD(1)),
+    `events` Array(String) CODEC(ZSTD(1)),
     `dataset` LowCardinality(String),
     `host` LowCardinality(String),
     `cluster` LowCardinality(String),
@@ -298,10 +300,10 @@ ORDER BY (window_start, id)
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alert_revisions`;
+CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `events`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alert_revisions`;
 
 CREATE OR REPLACE VIEW `tidegate`.`alerts` AS
-SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, CAST(toInt8(indexOf(['info', 'low', 'medium', 'high', 'critical'], `severity`)), 'Enum8(\'\' = 0, \'info\' = 1, \'low\' = 2, \'medium\' = 3, \'high\' = 4, \'critical\' = 5)') AS `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored`
+SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, CAST(toInt8(indexOf(['info', 'low', 'medium', 'high', 'critical'], `severity`)), 'Enum8(\'\' = 0, \'info\' = 1, \'low\' = 2, \'medium\' = 3, \'high\' = 4, \'critical\' = 5)') AS `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `events`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored`
 FROM `tidegate`.`alerts_newest` FINAL;
 
 CREATE FUNCTION IF NOT EXISTS in_net AS (ip, cidr) ->

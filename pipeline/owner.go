@@ -28,6 +28,9 @@ func (e *Event) IDText() string {
 	return rawText(e.Id)
 }
 
+// IDText returns the text of an id of an event, as event.id has it.
+func IDText(id ID) string { return rawText(id[:]) }
+
 // End returns the time at which the event ended, ns since 1970.
 func (e *Event) End() int64 {
 	return e.Timestamp + int64(min(e.Duration, uint64(math.MaxInt64-max(0, e.Timestamp))))

@@ -123,11 +123,12 @@ func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 type Match struct {
 	Event       *pipeline.Event // that the alert shows
 	Verdict     *pipeline.Verdict
-	At          int64 // when the rule was fulfilled, ns since 1970, as are First, Last and Ingested
-	First, Last int64 // begin of the earliest and latest of the events
-	Count       int64 // of events; 0: the rule was fulfilled because there were none
-	Offset      int64 // of the record of the signals topic at which it was fulfilled
-	Ingested    int64 // time of the block
+	At          int64    // when the rule was fulfilled, ns since 1970, as are First, Last and Ingested
+	First, Last int64    // begin of the earliest and latest of the events
+	Count       int64    // of events; 0: the rule was fulfilled because there were none
+	Events      []string // of some of them, as Alert.Events has them
+	Offset      int64    // of the record of the signals topic at which it was fulfilled
+	Ingested    int64    // time of the block
 }
 
 // AddMatch counts a match of a rule over several events. Count of its alert is the number of events. The revision grows with
@@ -142,12 +143,21 @@ func (g *Grouper) AddMatch(m Match) {
 	}
 	window := g.addVerdict(event, m.Verdict, min(m.At, m.Ingested), m.Offset)
 	alert := &window.alert
+	for _, event := range m.Events[:min(len(m.Events), maxAlertEvents-len(alert.Events))] {
+		alert.Events = append(alert.Events, truncate(event, maxAlertEvent))
+	}
 	alert.Revision += uint64(max(m.Count, 1)) - 1
 	alert.Count += uint64(m.Count) - 1
 	if first := time.Unix(0, m.First).UTC(); first.Before(alert.First) {
 		alert.First = first
 	}
 }
+
+// Bounds of Alert.Events.
+const (
+	maxAlertEvents = 20
+	maxAlertEvent  = 128
+)
 
 // NewestOffset returns the largest offset of an open alert, -1 if there is none.
 func (g *Grouper) NewestOffset() int64 {

@@ -90,6 +90,10 @@ var alertFields = []alertField{
 		func(a *pipeline.Alert) any { return &a.EventID },
 	},
 	{
+		alertColumn("events", "Array(String)"), "Of a rule over several events, the first 20 of them: the step that each matches, if the rule names it, and its `event.id`.",
+		func(a *pipeline.Alert) any { return &a.Events },
+	},
+	{
 		alertColumn("dataset", "LowCardinality(String)"), "`event.dataset` of that event, and so on for the columns that follow.",
 		func(a *pipeline.Alert) any { return &a.Dataset },
 	},
@@ -190,7 +194,8 @@ func newAlertColumn(field alertField) (column, func(a *pipeline.Alert, row int))
 		col := newStringColumn(kind)
 		return col, func(a *pipeline.Alert, row int) { col.putString(row, *field.pointer(a).(*string)) }
 	case *[]string:
-		col := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
+		elementKind := strings.TrimSuffix(strings.TrimPrefix(kind, "Array("), ")")
+		col := &arrayColumn{ends: fixedColumn{width: 8}, strings: newStringColumn(elementKind)}
 		return col, func(a *pipeline.Alert, row int) { col.putStrings(row, *field.pointer(a).(*[]string)) }
 	}
 

@@ -110,7 +110,7 @@ func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any
 	}
 	err := s.selectRows(ctx, with+" SELECT "+strings.Join(names, ", ")+" "+from, args, targets, func() {
 		selected := alert
-		selected.Tags = slices.Clone(alert.Tags)
+		selected.Tags, selected.Events = slices.Clone(alert.Tags), append([]string(nil), alert.Events...)
 		list = append(list, &selected)
 	})
 	return list, err

@@ -252,7 +252,7 @@ func TestStoredBatchesAreCollectedByProducer(t *testing.T) {
 // filledAlert returns an alert in which each field has another value.
 func filledAlert(t *testing.T) *pipeline.Alert {
 	t.Helper()
-	full := &pipeline.Alert{Tags: []string{"a", "b"}}
+	full := &pipeline.Alert{Tags: []string{"a", "b"}, Events: []string{"scan a", "attack b"}}
 	value := reflect.ValueOf(full).Elem()
 	for i := range value.NumField() {
 		switch field := value.Field(i); field.Interface().(type) {

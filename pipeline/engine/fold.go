@@ -391,8 +391,13 @@ func (f *foldWorker) addMatch(match *foldedMatch, block *block) {
 	if match.Late {
 		verdict.Evidence += " (evaluated late)"
 	}
+	events := make([]string, len(match.Events))
+	for i, event := range match.Events {
+		events[i] = strings.TrimPrefix(match.Rule.Steps[event.Step].Name+" "+pipeline.IDText(event.ID), " ")
+	}
 	f.grouper.AddMatch(alerts.Match{
-		Event: match.Source, Verdict: verdict, At: match.At, First: match.First, Last: match.Last, Count: match.Count,
+		Events: events,
+		Event:  match.Source, Verdict: verdict, At: match.At, First: match.First, Last: match.Last, Count: match.Count,
 		Offset: match.offset, Ingested: block.time,
 	})
 }

@@ -84,7 +84,10 @@ func (f *foldTest) expected() map[string]string {
 	for _, signal := range (lineCorrelator{}).Signals(f.sent) {
 		fold.Add(signal)
 	}
-	type sum struct{ count, first, last int64 }
+	type sum struct {
+		count, first, last int64
+		events             []string
+	}
 	sums := map[string]sum{}
 	for _, m := range fold.Close() {
 		key := m.Rule.ID + " " + m.Group
@@ -92,11 +95,14 @@ func (f *foldTest) expected() map[string]string {
 		if !ok {
 			s = sum{first: m.First, last: m.Last}
 		}
-		sums[key] = sum{s.count + m.Count, min(s.first, m.First), max(s.last, m.Last)}
+		for _, e := range m.Events {
+			s.events = append(s.events, strings.TrimSpace(m.Rule.Steps[e.Step].Name+" "+pipeline.IDText(e.ID)))
+		}
+		sums[key] = sum{s.count + m.Count, min(s.first, m.First), max(s.last, m.Last), s.events}
 	}
 	out := map[string]string{}
 	for key, s := range sums {
-		out[key] = fmt.Sprintf("%d events from %s to %s", s.count, stamp(s.first), stamp(s.last))
+		out[key] = fmt.Sprintf("%d events from %s to %s, %q", s.count, stamp(s.first), stamp(s.last), s.events[:min(len(s.events), 20)])
 	}
 	return out
 }
@@ -111,7 +117,7 @@ func raised(alerts map[string]pipeline.Alert) map[string]string {
 			continue
 		}
 		key := alert.Rule + " " + alert.Group
-		text := fmt.Sprintf("%d events from %s to %s", alert.Count, stamp(alert.First.UnixNano()), stamp(alert.Last.UnixNano()))
+		text := fmt.Sprintf("%d events from %s to %s, %q", alert.Count, stamp(alert.First.UnixNano()), stamp(alert.Last.UnixNano()), alert.Events)
 		if strings.Contains(alert.Evidence, "late") {
 			text += " late"
 		}
