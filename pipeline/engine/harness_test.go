@@ -220,9 +220,14 @@ func (h *harness) waitClosed(partitions int, offset int64) {
 // commit commits an offset with its metadata for the engine's consumer group.
 func (h *harness) commit(partition int, offset int64, metadata string) {
 	h.Helper()
-	topic := h.client.Topic(pipeline.TopicEvents)
+	h.commitOf("tidegate-engine", h.client.Topic(pipeline.TopicEvents), partition, offset, metadata)
+}
+
+// commitOf commits an offset with its metadata for a consumer group without members.
+func (h *harness) commitOf(group, topic string, partition int, offset int64, metadata string) {
+	h.Helper()
 	response, err := h.client.Kafka().OffsetCommit(context.Background(), &kafkago.OffsetCommitRequest{
-		GroupID: "tidegate-engine", GenerationID: -1,
+		GroupID: group, GenerationID: -1,
 		Topics: map[string][]kafkago.OffsetCommit{topic: {{Partition: partition, Offset: offset, Metadata: metadata}}},
 	})
 	if err != nil {

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// correlate runs Correlate of an engine until the end of the test, or until the returned function is called.
+func (h *harness) correlate(engine *Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- engine.Correlate(ctx) }()
+	stop = func() {
+		if cancel(); done != nil {
+			if err := <-done; err != nil {
+				h.Errorf("correlation ended: %v", err)
+			}
+			done = nil
+		}
+	}
+	h.Cleanup(stop)
+	return stop
+}
+
+// sendAt sends one line of a group to each of the partitions, as often as said, with the given time.
+func (h *harness) sendAt(at time.Time, line string, partitions, times int) {
+	for i := range times {
+		for partition := range partitions {
+			batch := h.batch(partition, 1)
+			batch.Shipped = at.UnixNano()
+			batch.Events[0].Timestamp, batch.Events[0].Log.Message = at.UnixNano()+int64(i), line
+			h.produce(partition, encode(h, batch))
+		}
+	}
+}
+
+// alertOf returns the newest revision of the alert of a rule and group in the store.
+func alertOf(store *fakeStore, rule, group string) (newest pipeline.Alert) {
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	for _, alert := range store.alerts {
+		if alert.Rule == rule && alert.Group == group && alert.Revision > newest.Revision {
+			newest = alert
+		}
+	}
+	return newest
+}
+
+// TestCorrelationRulesRaiseAlerts: events of several partitions are one alert, with the container and endpoints of the event
+// that fulfilled the rule; events that come late are evaluated, and the alert says so; what an engine has raised, the next one
+// does not raise again, also where its offset was set back.
+func TestCorrelationRulesRaiseAlerts(t *testing.T) {
+	h := newHarness(t, 2, kafka.AssignStatic)
+	store := newFakeStore()
+	engine, stopEngine := h.start(store, correlationBundle, nil)
+	stop := h.correlate(engine)
+	topic := h.client.Topic(pipeline.TopicSignals)
+	waitUntil(t, "both partitions tell how far they are", func() bool { return len(readSignals(t, h, 0)) > 3 })
+
+	now := time.Now()
+	h.sendAt(now, "bad g1", 2, 3)
+	waitUntil(t, "an alert of six events", func() bool { return alertOf(store, "burst", "g1").Count == 6 })
+	alert := alertOf(store, "burst", "g1")
+	if alert.Topic != topic || alert.Evidence != "bad g1" || alert.ContainerName == "" || alert.Host != "host1" || alert.Source != "10.0.0.1:4711" ||
+		len(alert.Events) != 6 || alert.First.UnixNano() != now.UnixNano() || alert.Last.UnixNano() != now.UnixNano()+2 {
+		t.Errorf("%+v", alert)
+	}
+	h.sendAt(now.Add(-time.Minute), "bad g2", 1, 5)
+	waitUntil(t, "an alert of five late events", func() bool { return alertOf(store, "burst", "g2").Count == 5 })
+	if alert := alertOf(store, "burst", "g2"); alert.Evidence != "bad g2 (evaluated late)" {
+		t.Errorf("%+v", alert)
+	}
+	waitUntil(t, "events that nothing follows", func() bool { return alertOf(store, "alone", "g1").Count == 6 })
+	stop()
+	stopEngine()
+
+	// Another engine, once with the offsets that the one before has left, and once with offsets that were set back.
+	for _, isSetBack := range []bool{false, true} {
+		if isSetBack {
+			for partition := range 2 {
+				h.commitOf("tidegate-engine"+SignalsGroup, topic, partition, 0, "")
+			}
+		}
+		before := revisionsOf(store, "g1", "g2")
+		engine, stopEngine := h.start(store, correlationBundle, nil)
+		stop := h.correlate(engine)
+		group := fmt.Sprintf("set back %v", isSetBack)
+		h.sendAt(time.Now(), "bad "+group, 2, 3)
+		waitUntil(t, "an alert of six other events", func() bool { return alertOf(store, "burst", group).Count == 6 })
+		stop()
+		stopEngine()
+		if after := revisionsOf(store, "g1", "g2"); after != before {
+			t.Errorf("offsets set back: %v: %d revisions, %d before", isSetBack, after, before)
+		}
+	}
+}
+
+// revisionsOf returns the number of stored revisions of alerts of groups.
+func revisionsOf(store *fakeStore, groups ...string) (count int) {
+	store.mu.Lock()
+	defer store.mu.Unlock()
+	for _, alert := range store.alerts {
+		if slices.Contains(groups, alert.Group) {
+			count++
+		}
+	}
+	return count
+}
