@@ -111,7 +111,7 @@ func runBacklogEngine(t *testing.T) {
 	debug.SetMemoryLimit(memory / 16 * 15)
 
 	client := connect(t, strings.Split(os.Getenv(backlogBrokers), ","), backlogPartitions, kafka.AssignStatic)
-	harness := &harness{TB: t, client: client}
+	harness := &harness{TB: t, client: client, lines: &lineLog{}}
 	store := nullStore{newFakeStore(), true}
 	engine, stop := harness.start(store, testBundle, func(c *Config, _ *Deps) {
 		c.Memory, c.Linger = config.Size(memory), Default().Linger
