@@ -194,17 +194,13 @@ func (c *Conn) limitTail(dir Dir) {
 	}
 }
 
-// maxRequests is the number of requests of a parser that are applied in a row without a byte being read.
+// maxRequests is the number of requests of a parser that are applied in a row before new bytes arrive.
 const maxRequests = 8
 
 // applyRequests applies what the parser requested by Drop, SwitchTo and Reparse. Each of them may run a
 // parser that requests more.
 func (c *Conn) applyRequests(at int64) {
-	read := c.streams[0].offset + c.streams[1].offset
-	for requests := 0; requests < maxRequests; requests++ {
-		if now := c.streams[0].offset + c.streams[1].offset; now != read {
-			read, requests = now, 0
-		}
+	for range maxRequests {
 		switch {
 		case c.state == dropped:
 			c.closeParser(at)
