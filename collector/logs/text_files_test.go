@@ -248,6 +248,7 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 		ship := logstest.NewShipper()
 		log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: []string{"", "#separator \\x09\n"}[seed%2]}
 		log.reopen()
+		rotations := 0
 		for i := range 5 {
 			stop := start(t, cfg, nil, ship)
 			log.writeLines(1 + rng.IntN(100))
@@ -261,8 +262,10 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 			switch rng.IntN(3) {
 			case 0:
 				log.renameTo(name)
+				rotations++
 			case 1:
 				log.copyTruncateTo(name)
+				rotations++
 			}
 			if _, err := os.Stat(filepath.Join(dir, name)); err == nil && rng.IntN(2) == 0 {
 				log.compress(name)
@@ -270,7 +273,7 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 			log.writeLines(rng.IntN(20))
 		}
 		stop := start(t, cfg, nil, ship)
-		ship.Wait(t, log.lines)
+		ship.Wait(t, log.shipped(rotations))
 		wantLines(t, ship, log)
 		stop()
 		if t.Failed() {
