@@ -82,7 +82,7 @@ var alertFields = []alertField{
 		func(a *pipeline.Alert) any { return &a.Last },
 	},
 	{
-		alertColumn("count", "UInt64"), "Number of matches.",
+		alertColumn("count", "UInt64"), "Number of matches; of a rule over several events, the number of their events, 0 if it matched because there were none.",
 		func(a *pipeline.Alert) any { return &a.Count },
 	},
 	{

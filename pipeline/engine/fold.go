@@ -108,7 +108,8 @@ func (f *foldWorker) processFromCommitted(ctx context.Context) error {
 	if err := f.foldUntil(ctx, end); err != nil {
 		return err
 	}
-	f.letters = nil
+	f.letters = nil            // written before the offset was committed
+	f.counts = f.fold.Counts() // what is read again was counted before
 	f.nextOffset = max(end, f.state.offset)
 	if found {
 		if err := f.replay(ctx, open); err != nil {
@@ -246,13 +247,15 @@ func (f *foldWorker) receive(ctx context.Context, timeout <-chan time.Time) erro
 
 // foldRecord folds the signals of a record, and collects the matches.
 func (f *foldWorker) foldRecord(record consumer.Record) {
-	block := &pipeline.SignalBlock{}
-	err := block.UnmarshalVT(record.Value)
+	block, err := &pipeline.SignalBlock{}, record.Err
+	if err == nil {
+		err = block.UnmarshalVT(record.Value)
+	}
 	if err == nil && block.Schema != signalSchema {
 		err = fmt.Errorf("signals have the schema %d; this engine reads %d", block.Schema, signalSchema)
 	}
 	if err != nil {
-		f.letters = append(f.letters, f.newDeadLetter(record, "undecodable", err))
+		f.letters = append(f.letters, f.newDeadLetter(record, "decode", err))
 		return
 	}
 	if f.state.read(record.Offset, record.Time, block) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"tidegate/pipeline"
@@ -82,7 +83,7 @@ func (s *foldState) clone() *foldState {
 // maxStateText bounds the text of a state: Kafka takes 4096 bytes with an offset.
 const maxStateText = 3800
 
-// String returns the text that parseFoldState reads. A state with so many sources that it would be too long has none of them:
+// String returns the text that parseFoldState reads; equal states have equal texts. A state with so many sources that it would be too long has none of them:
 // they are known again once they have told something.
 func (s *foldState) String() string {
 	text := s.encode(s.sources)
@@ -97,7 +98,8 @@ func (s *foldState) encode(sources map[int32]foldSource) string {
 	for _, value := range []int64{s.offset, s.watermark, s.latestEnd, s.newest, int64(len(sources))} {
 		buf = binary.AppendVarint(buf, value)
 	}
-	for id, source := range sources {
+	for _, id := range slices.Sorted(maps.Keys(sources)) {
+		source := sources[id]
 		// Times are near to the newest one.
 		for _, value := range []int64{
 			int64(id), s.newest - source.blockTime, int64(source.part), s.newest - source.watermark, s.newest - source.heard,
