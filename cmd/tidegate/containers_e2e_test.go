@@ -73,6 +73,12 @@ func (s *e2eSystem) testPaths(t *testing.T) {
 		s.mustRun(s.visitorCommand(workload{Case: name, Transactions: transactions, HTTP: addr}))
 	}
 
+	// From one port through the published port and by routing: the kernel gives the second connection another port.
+	for _, path := range [][2]string{{"port", hostIP + ":9090"}, {"port-again", web + ":8080"}} {
+		s.mustRun(s.visitorCommand(workload{Case: path[0], Transactions: transactions, HTTP: path[1], SourcePort: 20000}))
+		time.Sleep(time.Second)
+	}
+
 	// From a container to a server outside, through SNAT.
 	server := s.visitorCommand(workload{ListenAddr: outsideIP + ":8000"})
 	s.check(server.Start())
@@ -116,6 +122,8 @@ func (s *e2eSystem) expectHTTPFromOutside(requests int, web, web6 string) {
 	counts := fmt.Sprintf("%d %d 0 ", requests, requests)
 	s.expectEndpoints("published http", "published", counts+outsideIP+"/ "+web+":8080/web")
 	s.expectEndpoints("routed http", "routed", counts+outsideIP+"/ "+web+":8080/web")
+	s.expectEndpoints("http from one port", "port", counts+outsideIP+"/ "+web+":8080/web")
+	s.expectEndpoints("http from one port again", "port-again", counts+outsideIP+"/ "+web+":8080/web")
 	s.expectEndpoints("routed http over IPv6", "routed6", counts+outsideIP6+"/ "+web6+":8080/web")
 	s.expectRows("http through SNAT", fmt.Sprintf(`SELECT count(), uniqExact("event.id"),
 			any("source.container.name"), any("container.name")

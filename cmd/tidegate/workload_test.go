@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ type workload struct {
 
 	HTTP, Redis, DNS, MySQL string // addresses of servers, host:port
 	QueryName               string // DNS queries have this name instead of numbered ones
+	SourcePort              int    // all HTTP requests are sent from this port, on one connection
 	SpoofedSource           string // one DNS query is sent with this source address
 
 	Lines int
@@ -138,6 +140,15 @@ func (w workload) writeLines() error {
 func (w workload) sendHTTP() error {
 	keptOpen := &http.Client{Timeout: 10 * time.Second}
 	singleUse := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	if w.SourcePort != 0 {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{Port: w.SourcePort}, Control: func(_, _ string, raw syscall.RawConn) error {
+			return raw.Control(func(fd uintptr) {
+				_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+			})
+		}}
+		keptOpen.Transport = &http.Transport{DialContext: dialer.DialContext}
+		singleUse = keptOpen
+	}
 	for number := range w.Transactions {
 		client := keptOpen
 		if number%10 == 0 {

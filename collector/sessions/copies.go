@@ -150,6 +150,7 @@ const (
 	copyDiffers                  // both have seen packets of an end, and different payload
 	copyHalf                     // the other flow has seen packets of the other end only
 	copyStale                    // the other flow has seen no packets meanwhile
+	copyPart                     // the other flow has seen the same payload of one end, and no packets of the other end
 )
 
 // hasPrint reports whether d has the print.
@@ -236,25 +237,46 @@ func (f *flow) compareCopies(reporter reporter, why decision) copyState {
 	if since == 0 {
 		return copySame // f has nothing that the reporter could have missed
 	}
-	if result := f.comparePrints(reporter); result != copyUnknown {
+	result := f.comparePrints(reporter)
+	isPart := result == copySame && f.seesMoreEnds(reporter)
+	if result != copyUnknown && !isPart {
 		return result
 	}
 
 	// The Table of the reporter may be late. Of many packets it takes a while until some were chosen.
 	wait := copyDelay
-	if f.dedup.isBulk(0) || f.dedup.isBulk(1) {
+	if isPart || f.dedup.isBulk(0) || f.dedup.isBulk(1) {
 		wait = silentAfter
 	}
 	progress := reporter.progress()
 	switch {
+	case isPart && (progress >= since+wait || why == decidedByLimit || why == decidedByTimeout):
+		return copyPart
 	case progress >= since+wait, why == decidedByLimit, f.table.clock.packetTime >= since+maxLag:
 		return f.classifyOther(reporter)
 	case why == decidedByEnd && progress < since && reporter.activity.progress != &f.table.progress:
 		return copySame // both Tables are being closed, and the other has not come so far
+	case isPart && why == decidedByEnd:
+		return copyPart
 	case why == decidedByEnd:
 		return f.classifyOther(reporter)
 	}
 	return copyUnknown
+}
+
+// seesMoreEnds reports whether f, of TCP, has seen packets of an end of which the reporter has seen none since f began.
+func (f *flow) seesMoreEnds(reporter reporter) bool {
+	for end := range uint8(2) {
+		if f.key.proto == protoTCP && f.activity.seen[end].Load() != 0 && reporter.lastSeen(end) < f.first-copyDelay {
+			return true
+		}
+	}
+	return false
+}
+
+// isHalf reports whether f, of TCP, has seen packets of one end only.
+func (f *flow) isHalf() bool {
+	return f.key.proto == protoTCP && (f.activity.seen[0].Load() == 0 || f.activity.seen[1].Load() == 0)
 }
 
 // classifyOther reports in which way f and the reporter, which have no payload in common, are no copies.
@@ -306,7 +328,8 @@ func (f *flow) checkCandidate(p *packet, sender uint8) {
 	if f.dedup.payloadSince != 0 {
 		before = f.comparePrints(reporter)
 	}
-	if before == copySame || before == copyUnknown && reporter.hasSeen(f, p, sender) {
+	isSame := before == copySame || before == copyUnknown && reporter.hasSeen(f, p, sender)
+	if isSame && !f.seesMoreEnds(reporter) {
 		f.markDuplicate(reporter)
 		f.closeIfDuplicate()
 	}

@@ -172,7 +172,14 @@ func (f *flow) markDuplicate(reporter reporter) {
 // late.
 func (f *flow) confirmPrimary() {
 	f.dedup.confirmed = true
-	if !f.dedup.onBridge || !f.locateMapping() {
+	if !f.dedup.onBridge {
+		return
+	}
+	if f.mayBeHalfTranslated() {
+		f.dedup.state = pending
+		return
+	}
+	if !f.locateMapping() {
 		return
 	}
 
@@ -197,6 +204,14 @@ func (f *flow) confirmPrimary() {
 	if state, reporter := f.lookUpClaim(outside); state == claimHeld {
 		f.awaitCopy(reporter)
 	}
+}
+
+// mayBeHalfTranslated reports whether f may be a half of a connection that has other addresses in the other direction: on
+// a bridge, the requests to a container have the source address after SNAT, but the replies may have the address before
+// it as their destination, because br_netfilter undoes SNAT before the packets are captured. A flow that sees both ends
+// reports the connection then.
+func (f *flow) mayBeHalfTranslated() bool {
+	return f.dedup.onBridge && f.table.deps.NAT != nil && f.tunnel == nil && f.isHalf()
 }
 
 // possibleKeys returns the keys under which other flows may have claimed the connection: its tuple as seen
@@ -240,7 +255,7 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	}
 	onBridge := f.dedup.onBridge || table.deps.Bridge == nil
 	mayBeTranslated := table.deps.NAT != nil && !f.nat.known && f.tunnel == nil
-	mayBeElsewhere := !onBridge && (mayBeTranslated || f.dedup.foreign || f.hasLocalEndpoint())
+	mayBeElsewhere := !onBridge && (mayBeTranslated || f.dedup.foreign || f.hasLocalEndpoint()) || f.mayBeHalfTranslated()
 	if unknown || !force && (stale || mayBeElsewhere) {
 		return
 	}
@@ -288,7 +303,7 @@ func (f *flow) examineClaims(key *claimKey, why decision, other *separation) cla
 		case copyUnknown:
 			f.awaitCopy(reporter)
 			return claimUnknown
-		case copyStale:
+		case copyStale, copyPart:
 			if !f.dedup.foreign { // which may be forged, and ends no other flow
 				f.table.dedup.revokeClaim(*key, reporter.owner)
 			}

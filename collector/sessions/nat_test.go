@@ -48,7 +48,8 @@ type natHost struct {
 	events []*pipeline.Event
 	now    time.Duration
 	id     uint16
-	texts  bool // the events of the parsers have the text in redis.command
+	base   uint32 // added to the sequence numbers
+	texts  bool   // the events of the parsers have the text in redis.command
 }
 
 // newHost returns a host in which 172.1… and fd00:… are addresses of containers.
@@ -108,7 +109,10 @@ func (h *natHost) sendStep(leg natLeg, number int) {
 		from, to = to, from
 	}
 	h.id++
-	packet := tcpFrame(h, from, to, step.flags, step.seq, step.ack, h.id, step.payload)
+	if step.ack != 0 {
+		step.ack += h.base
+	}
+	packet := tcpFrame(h, from, to, step.flags, step.seq+h.base, step.ack, h.id, step.payload)
 	h.tableOf(leg.iface).Packet(leg.iface, layers.LinkTypeEthernet, startTime+int64(h.now), packet, len(packet))
 	h.checkOutboxes()
 	h.now += 5 * time.Microsecond
@@ -319,6 +323,61 @@ func TestPortsUsedAgainAfterAClaim(t *testing.T) {
 	host.advance(3 * time.Second)
 	if second := len(host.events) - first; first != 3 || second != 3 {
 		t.Errorf("%d and %d events, want 3 and 3", first, second)
+	}
+}
+
+// TestPortUsedAgainBehindNAT: a client uses its port again, once for a published port of the host and once for the
+// container behind it. The kernel then gives the later connection another source port, and the bridge shows the requests
+// with that one and the replies with the first one (br_netfilter). Each connection is reported once and whole.
+func TestPortUsedAgainBehindNAT(t *testing.T) {
+	const client, other, web, published = "203.0.113.9:5000", "203.0.113.9:19567", "172.17.0.2:8080", "192.0.2.1:9090"
+	outside := map[string]natLeg{"published": {"eth0", client, published}, "routed": {"eth0", client, web}}
+	for _, order := range [][2]string{{"published", "routed"}, {"routed", "published"}} {
+		for _, wait := range []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second} {
+			for _, first := range []string{"eth0", "docker0"} {
+				nat := fakeNAT{}
+				host := newHost(t, nat)
+				play := func(outside, requests, replies natLeg) {
+					for i := range numSteps {
+						inside := requests
+						if i == 1 || i == 4 || i == 6 {
+							inside = replies
+						}
+						if first == "docker0" {
+							host.sendStep(inside, i)
+							host.sendStep(outside, i)
+						} else {
+							host.sendStep(outside, i)
+							host.sendStep(inside, i)
+						}
+					}
+				}
+				bridge := natLeg{"docker0", client, web}
+				nat.addMapping(newMapping(client, web, client, outside[order[0]].server))
+				play(outside[order[0]], bridge, bridge)
+				host.advance(wait)
+				nat.addMapping(newMapping(client, web, other, outside[order[1]].server))
+				host.base = 1 << 20
+				play(outside[order[1]], natLeg{"docker0", other, web}, bridge)
+				host.advance(3 * time.Second)
+				for _, table := range host.tables {
+					table.Close()
+				}
+
+				got, whole := map[pipeline.Dataset]int{}, 0
+				for _, event := range host.events {
+					got[event.Dataset]++
+					if event.Dataset == pipeline.Dataset_SESSION && !event.Partial &&
+						event.Source.Bytes == 3 && event.Destination.Bytes == 4 {
+						whole++
+					}
+				}
+				if whole != 2 || got[pipeline.Dataset_SESSION] != 2 || got[pipeline.Dataset_REDIS] != 4 {
+					t.Errorf("%v after %v, %s first: %d transactions, %d sessions, %d of them whole; want 4, 2, 2",
+						order, wait, first, got[pipeline.Dataset_REDIS], got[pipeline.Dataset_SESSION], whole)
+				}
+			}
+		}
 	}
 }
 

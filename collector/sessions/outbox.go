@@ -45,7 +45,7 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 	default: // still pending
 		if len(f.outbox.events) == 0 {
 			f.outbox.deadline = table.clock.now + int64(table.cfg.NATTimeout)
-			if f.dedup.foreign {
+			if f.dedup.foreign || f.mayBeHalfTranslated() {
 				f.outbox.deadline += int64(table.cfg.NATTimeout) // what may be its copy decides first
 			}
 			f.outbox.retryAt = table.clock.now + min(outboxRetryEvery, int64(table.cfg.NATTimeout))

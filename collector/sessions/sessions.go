@@ -54,7 +54,9 @@
 //	pending ───── another flow has claimed it and has seen the same payload ▶ duplicate
 //	pending ───── no bridge carries it, or NATTimeout is over ─▶ primary
 //	pending ───── who has claimed it has seen other payload ───▶ primary      (both are reported)
+//	pending ───── who has claimed it sees one end only ────────▶ primary      (and takes the claim)
 //	primary ───── another leg of the connection is primary ────▶ pending      (checked once, at its first event)
+//	primary ───── it sees one end only, on a bridge ───────────▶ pending      (likewise)
 //	primary ───── who has claimed it shows the same payload by now ▶ a new flow, pending
 //	duplicate ─── its primary sees none of its packets ────────▶ a new flow, which begins in mid-stream
 //	duplicate ─── its primary has seen other bytes ────────────▶ a new flow, primary (both are reported)

@@ -131,7 +131,7 @@ func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 		return t.openPending(f, p, sender^1)
 	case continuesPending:
 		return t.openPending(f, p, sender)
-	case p.isSYNACK() && f.dead:
+	case p.isSYNACK() && (f.dead || closing):
 		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // the SYN before it was not captured
 			t.replaceFlow(f, "")
 			return nil
