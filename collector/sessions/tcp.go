@@ -131,13 +131,19 @@ func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 		return t.openPending(f, p, sender^1)
 	case continuesPending:
 		return t.openPending(f, p, sender)
-	case p.isSYNACK() && (f.dead || closing):
+	case p.isSYNACK() && (f.dead || closing && !f.hasSent(dir^1, p.Ack)):
 		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // the SYN before it was not captured
 			t.replaceFlow(f, "")
 			return nil
 		}
 	}
 	return f
+}
+
+// hasSent reports whether ack acknowledges what the side dir of f has sent, or some of it.
+func (f *flow) hasSent(dir reassembly.Dir, ack uint32) bool {
+	firstSeq, known := f.stream.FirstSeq(dir)
+	return known && ack-firstSeq <= f.stream.TopSeq(dir)-firstSeq
 }
 
 // reuseForSYN is reuseOrReplace for a SYN from dir.
