@@ -27,6 +27,8 @@
 //	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match
 //
+// The way into the past: store_query.go writes a rule as a condition of ClickHouse over the stored events.
+//
 // An absent text is "", an absent number 0, an absent list empty. has(field) is true if the event has the
 // field. lower() folds ASCII letters only, len() of a text counts bytes, unescape() decodes percent-encoding.
 package rules

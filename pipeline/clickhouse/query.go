@@ -22,6 +22,12 @@ import (
 // FORMAT clause in sql takes precedence. The server finishes the query before it sends the first byte, so
 // that out receives the whole result or nothing.
 func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) error {
+	return QueryWith(ctx, cfg, sql, nil, format, out)
+}
+
+// QueryWith is Query for sql with parameters, such as {p0:String}. values are by name, escaped as in TSV; the elements
+// of an array are in quotes: ['a','b'].
+func QueryWith(ctx context.Context, cfg Config, sql string, values map[string]string, format string, out io.Writer) error {
 	user, password, file := cfg.ReadUser, cfg.ReadPassword, cfg.ReadPasswordFile
 	if user == "" {
 		user, password, file = cfg.Username, cfg.Password, cfg.PasswordFile
@@ -40,6 +46,9 @@ func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) e
 	parameters := url.Values{
 		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database},
 		"output_format_pretty_color": {"0"},
+	}
+	for name, value := range values {
+		parameters.Set("param_"+name, value)
 	}
 	ask := func() (*http.Response, error) {
 		endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: parameters.Encode()}
