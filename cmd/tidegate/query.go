@@ -111,21 +111,25 @@ func (w *countingWriter) Write(data []byte) (int, error) {
 // queryStore runs an SQL statement in the store and writes its result to out in a format of ClickHouse. In the
 // embedded store it runs as the analyst.
 func queryStore(ctx context.Context, cfg *Config, sql, format string, out io.Writer) error {
-	store := cfg.ClickHouse
-	if cfg.embeddedStore() {
-		var err error
-		store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("no store has run in %s: give the same --data-dir or --config as to `tidegate run`",
-				cfg.DataDir)
-		}
-		if err != nil {
-			return err
-		}
+	store, err := cfg.storeClient()
+	if err != nil {
+		return err
 	}
-	err := clickhouse.Query(ctx, store, sql, format, out)
+	err = clickhouse.Query(ctx, store, sql, format, out)
 	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 	}
 	return err
+}
+
+// storeClient returns the configuration of the store for a query. The embedded store is asked as the analyst.
+func (cfg *Config) storeClient() (clickhouse.Config, error) {
+	if !cfg.embeddedStore() {
+		return cfg.ClickHouse, nil
+	}
+	store, err := embedded.StoreClient(cfg.Embedded.Store.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return store, fmt.Errorf("no store has run in %s: give the same --data-dir or --config as to `tidegate run`", cfg.DataDir)
+	}
+	return store, err
 }

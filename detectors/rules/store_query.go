@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 )
 
 // A StoreQuery is a rule as a condition of ClickHouse over the table events.
@@ -27,9 +28,73 @@ type StoreQuery struct {
 // constants are left to the evaluation.
 const maxParameterBytes = 256 << 10
 
-// StoreQuery returns the query for the events that rule, a rule over one event, matches.
+// StoreQuery returns the query for the events that rule matches, or, of a correlation rule, for those that one of its
+// steps matches.
 func (s *Set) StoreQuery(rule *Rule) StoreQuery {
 	w := &queryWriter{slots: s.slots, query: StoreQuery{Parameters: map[string]string{}, Exact: true}}
+	var conditions []string
+	for _, condition := range s.conditionsOf(rule) {
+		conditions = append(conditions, w.rule(condition))
+	}
+	switch len(conditions) {
+	case 0:
+		w.query.Where = "0" // all rules that it refers to are disabled
+	case 1:
+		w.query.Where = conditions[0]
+	default:
+		w.query.Where = "((" + strings.Join(conditions, ") OR (") + "))"
+	}
+	w.query.Exact = w.query.Exact && rule.Correlation == nil
+	return w.query
+}
+
+// conditionsOf returns the rules over one event that decide about rule: itself, or the steps of a correlation rule and the
+// rules that these refer to.
+func (s *Set) conditionsOf(rule *Rule) []*Rule {
+	if rule.Correlation == nil {
+		return []*Rule{rule}
+	}
+	return slices.DeleteFunc(slices.Clone(s.evaluated), func(condition *Rule) bool {
+		return !slices.ContainsFunc(condition.signalSteps, func(step *step) bool { return step.rule == rule })
+	})
+}
+
+// StoreColumns returns the columns of the table events that rule may read, and those that say what an event is.
+func (s *Set) StoreColumns(rule *Rule) []string {
+	var columns []string
+	for i := range pipeline.Fields {
+		field := &pipeline.Fields[i]
+		isRead := field.Body == pipeline.Dataset_DATASET_NONE || rule.datasets&maskOf(field.Body) != 0
+		if isRead && !strings.HasPrefix(field.Name, "verdict.") {
+			columns = append(columns, quoteColumn(field))
+		}
+	}
+	return columns
+}
+
+// EvaluateRule does what Signals does, for one rule only: it appends its verdicts to the events of block, or returns its
+// signals. Nothing is measured, and no evaluation suspends the rule.
+func (s *Set) EvaluateRule(rule *Rule, block []*pipeline.Event) (signals []correlate.Signal) {
+	worker := s.acquireWorker()
+	defer s.releaseWorker(worker)
+	conditions := s.conditionsOf(rule)
+	for index, event := range block {
+		worker.values.setEvent(event)
+		for _, condition := range conditions {
+			switch {
+			case condition.datasets&maskOf(event.Dataset) == 0 || !s.matchesRule(worker, condition):
+			case rule.Correlation == nil:
+				event.Verdicts = append(event.Verdicts, rule.verdict(event))
+			default:
+				signals = s.appendSignals(signals, worker, condition, index)
+			}
+		}
+	}
+	return slices.DeleteFunc(signals, func(signal correlate.Signal) bool { return signal.Rule != rule.ID })
+}
+
+// rule returns the condition of a rule over one event, with its datasets and exceptions.
+func (w *queryWriter) rule(rule *Rule) string {
 	var parts []string
 	if names := rule.datasets.names(); len(names) < len(pipeline.DatasetNames()) {
 		parts = append(parts, "`event.dataset` IN "+w.texts(names))
@@ -46,8 +111,7 @@ func (s *Set) StoreQuery(rule *Rule) StoreQuery {
 	if rule.when.root.mayFail() {
 		w.query.Exact = false
 	}
-	w.query.Where = strings.Join(parts, " AND ")
-	return w.query
+	return strings.Join(parts, " AND ")
 }
 
 // A queryWriter writes the SQL of nodes. A condition that has no exact form is written as one that holds more often or
