@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -57,5 +58,50 @@ func TestGroupsTakeNoMoreThanTheirBytes(t *testing.T) {
 				t.Errorf("%d bytes of %d groups are left", fold.bytes, fold.Groups())
 			}
 		})
+	}
+}
+
+// TestFewLargeGroupsEvictNoSmallOnes: where all groups take too much, the rule whose groups take most loses one, not the rule
+// with most groups.
+func TestFewLargeGroupsEvictNoSmallOnes(t *testing.T) {
+	large := &Rule{ID: "large", Version: "1", Kind: Sequence, Within: time.Hour, Steps: []Step{{Name: "a"}, {Name: "b"}}}
+	small := &Rule{ID: "small", Version: "1", Kind: Count, Within: time.Hour, Min: 2, Max: NoMax, Steps: []Step{{}}}
+	fold := New([]*Rule{large, small}, Limits{Groups: 1 << 20, GroupsPerRule: 1 << 20, Waiting: 1 << 20, Bytes: 1 << 20})
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	add := func(rule, group string) {
+		at += int64(time.Millisecond)
+		fold.Add(Signal{
+			Rule: rule, Version: "1", Group: group, Start: at, End: at, Event: pipeline.ID{byte(at >> 20), byte(at >> 28)},
+			Origin: Origin{Text: strings.Repeat("x", 2000), Source: &pipeline.Event{}},
+		})
+	}
+	const groups = 200
+	for i := range groups {
+		add("small", fmt.Sprint("s", i))
+	}
+	for i := range 50 * maxPerStep {
+		add("large", fmt.Sprint("l", i/maxPerStep))
+	}
+	for i := range groups {
+		add("small", fmt.Sprint("s", i))
+	}
+	if matches := fold.Advance(at + 1); len(matches) != groups || fold.Counts().Evicted == 0 {
+		t.Errorf("%d of %d small groups matched, %d groups evicted", len(matches), groups, fold.Counts().Evicted)
+	}
+}
+
+// TestTimesBefore1970DoNotOverflow: an event that began in a far past is in no sequence with one of today.
+func TestTimesBefore1970DoNotOverflow(t *testing.T) {
+	rule := &Rule{ID: "r", Version: "1", Kind: Sequence, Within: time.Hour, Ordered: true, Steps: []Step{{Name: "a"}, {Name: "b", Within: time.Minute}}}
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	for _, start := range []int64{math.MinInt64, math.MinInt64 + 1, -at, -1, 0} {
+		for _, end := range []int64{start, at + 1} {
+			fold := New([]*Rule{rule}, DefaultLimits)
+			fold.Add(Signal{Rule: "r", Version: "1", Step: 1, Start: at, End: at, Event: pipeline.ID{1}})
+			fold.Add(Signal{Rule: "r", Version: "1", Start: start, End: end, Event: pipeline.ID{2}})
+			if matches := append(fold.Advance(at+2), fold.Close()...); len(matches) > 0 {
+				t.Errorf("from %d to %d: %+v", start, end, matches)
+			}
+		}
 	}
 }

@@ -42,6 +42,7 @@ type Fold struct {
 	deadlines deadlineHeap
 	groups    map[groupKey]*group
 	bytes     int                   // of groups
+	ruleBytes map[string]int        // of the groups of each rule
 	recent    map[string]*list.List // by rule: of *group, the one with the latest signal in front
 	matches   []Match               // since the last Advance
 	counts    Counts
@@ -94,7 +95,7 @@ func (o *Origin) bytes() int {
 func New(rules []*Rule, limits Limits) *Fold {
 	f := &Fold{
 		rules: map[string]*Rule{}, limits: limits, groups: map[groupKey]*group{}, recent: map[string]*list.List{},
-		seen: map[string]*seenValues{},
+		ruleBytes: map[string]int{}, seen: map[string]*seenValues{},
 	}
 	f.SetRules(rules)
 	return f
@@ -135,8 +136,8 @@ func (f *Fold) Add(s Signal) {
 		f.counts.Unknown++
 		return
 	}
-	s.End = min(s.End, maxTime)
-	s.Start = min(s.Start, s.End)
+	s.End = min(max(s.End, 0), maxTime) // distances of times must not overflow
+	s.Start = min(max(s.Start, 0), s.End)
 	if s.End < f.watermark {
 		f.counts.Late++
 		f.addToGroup(&s, true)
@@ -190,7 +191,7 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 	}
 	f.setDeadline(g)
 	for f.limits.Bytes > 0 && f.bytes > f.limits.Bytes && len(f.groups) > 0 {
-		f.evictGroup(f.mostGroups(f.recent[s.Rule]))
+		f.evictGroup(f.recent[f.largestRule(s.Rule)])
 	}
 }
 
@@ -203,6 +204,18 @@ func (f *Fold) mostGroups(first *list.List) *list.List {
 		}
 	}
 	return most
+}
+
+// largestRule returns the rule whose groups take most: few large groups must not evict the many small ones of other rules.
+// It is first if no other one takes more.
+func (f *Fold) largestRule(first string) string {
+	largest := first
+	for id, bytes := range f.ruleBytes {
+		if most := f.ruleBytes[largest]; bytes > most || bytes == most && largest != first && id < largest {
+			largest = id
+		}
+	}
+	return largest
 }
 
 // openGroup returns a new group. Where a limit is reached, the group of the rule with the oldest last signal
@@ -250,16 +263,24 @@ func (f *Fold) removeGroup(g *group) {
 		delete(f.recent, g.rule.ID)
 	}
 	delete(f.groups, groupKey{g.rule.ID, g.name})
-	f.bytes -= g.bytes
+	f.resize(g, 0)
 	if g.index >= 0 {
 		heap.Remove(&f.deadlines, g.index)
 	}
 }
 
+// resize notes that a group takes bytes.
+func (f *Fold) resize(g *group, bytes int) {
+	f.bytes += bytes - g.bytes
+	if f.ruleBytes[g.rule.ID] += bytes - g.bytes; f.ruleBytes[g.rule.ID] == 0 {
+		delete(f.ruleBytes, g.rule.ID)
+	}
+	g.bytes = bytes
+}
+
 // setDeadline sets the deadline and the size of a group, or removes a group that has no deadline.
 func (f *Fold) setDeadline(g *group) {
-	bytes := groupBytes + len(g.name) + g.state.bytes()
-	f.bytes, g.bytes = f.bytes+bytes-g.bytes, bytes
+	f.resize(g, groupBytes+len(g.name)+g.state.bytes())
 	g.deadline = g.state.nextDeadline(g.rule)
 	switch {
 	case g.deadline == 0:
