@@ -254,6 +254,9 @@ func (f *foldWorker) foldRecord(record consumer.Record) {
 	if err == nil && block.Schema != signalSchema {
 		err = fmt.Errorf("signals have the schema %d; this engine reads %d", block.Schema, signalSchema)
 	}
+	if err == nil && (block.Partition < 0 || block.Partition >= maxSources) {
+		err = fmt.Errorf("signals are of the partition %d", block.Partition)
+	}
 	if err != nil {
 		f.letters = append(f.letters, f.newDeadLetter(record, "decode", err))
 		return

@@ -34,6 +34,10 @@ type foldSource struct {
 // no engine reads it.
 const stalledAfter = time.Minute
 
+// maxSources bounds the partitions of the events topic that a state has: messages of whoever writes to the signals topic must
+// not fill the memory.
+const maxSources = 10_000
+
 // isRepeat reports whether the signals of a block were read before. The block times of a partition ascend, but for a clock
 // that was ahead.
 func (s foldSource) isRepeat(block *pipeline.SignalBlock) bool {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/correlate"
 )
 
 // ago returns a time before 2026-11-01, ns since 1970.
@@ -115,5 +118,23 @@ func TestStateOfTheFoldIsReadAgain(t *testing.T) {
 		if state, err := parseFoldState(text); err == nil {
 			t.Errorf("%q: %+v", text, state)
 		}
+	}
+}
+
+// TestSignalsOfForeignPartitionsAreNoSources: whatever partitions the messages of the signals topic name, the state is bounded,
+// and such messages are dead letters.
+func TestSignalsOfForeignPartitionsAreNoSources(t *testing.T) {
+	w, _ := newTestWorker(newFakeStore())
+	state := &foldState{sources: map[int32]foldSource{}}
+	f := &foldWorker{worker: w, fold: correlate.New(nil, correlate.DefaultLimits), state: state, checkpoints: []*foldState{state.clone()}}
+	for i, source := range []int32{-1, math.MinInt32, math.MaxInt32, maxSources, maxSources - 1, 0} {
+		value, err := blockOf(source, ago(0), 0, 1, 1).MarshalVT()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.foldRecord(consumer.Record{Offset: int64(i), Time: ago(0), Value: value})
+	}
+	if len(state.sources) != 2 || len(f.letters) != 4 {
+		t.Errorf("%d sources, %d dead letters", len(state.sources), len(f.letters))
 	}
 }
