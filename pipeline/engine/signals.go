@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -156,7 +157,8 @@ func (w *worker) beginParts(ctx context.Context, blockTime int64) error {
 // processed all that came before the time reached.
 func (w *worker) tellWatermark(ctx context.Context, reached int64) error {
 	w.signals.watermark = max(w.signals.watermark, reached-int64(lateness))
-	for target := range w.signals.parts {
+	// The last one first: where the topic has fewer partitions than before, nothing is written by the old number.
+	for target := range slices.Backward(w.signals.parts) {
 		w.signals.parts[target].block.Watermark = w.signals.watermark
 		if err := w.writePart(ctx, target); err != nil {
 			return err
@@ -166,14 +168,15 @@ func (w *worker) tellWatermark(ctx context.Context, reached int64) error {
 	return nil
 }
 
-// writePart writes the message for one partition of the topic, and begins the next one.
+// writePart writes the message for one partition of the topic, and begins the next one. It returns errRestart if the topic has
+// no such partition any more: it was created anew with fewer, and the groups of the block are distributed again.
 func (w *worker) writePart(ctx context.Context, target int) error {
 	part := &w.signals.parts[target]
 	value, err := part.block.MarshalVT()
 	if err != nil {
 		return fmt.Errorf("encode the signals of a block: %w", err)
 	}
-	topic := w.deps.Kafka.Topic(pipeline.TopicSignals)
+	topic, isGone := w.deps.Kafka.Topic(pipeline.TopicSignals), false
 	err = w.withRetry(ctx, "write signals", func() error {
 		record := kafkago.Record{Time: w.deps.Now(), Value: kafkago.NewBytes(value)}
 		_, err := w.deps.Kafka.Produce(ctx, topic, target, record)
@@ -182,8 +185,18 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 			w.log.Error("signals topic rejected signals", "signals", len(part.block.Signals), "bytes", len(value), "err", err)
 			return nil
 		}
+		if err != nil {
+			partitions, findErr := w.deps.Kafka.Partitions(ctx, topic)
+			if isGone = findErr == nil && partitions <= target; isGone {
+				return nil
+			}
+		}
 		return err
 	})
+	if isGone {
+		w.signals.partitions = 0
+		return errRestart
+	}
 	part.block.Signals, part.size = nil, 0
 	part.block.Part++
 	return err

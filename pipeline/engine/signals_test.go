@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -140,4 +141,35 @@ func TestIdleWorkerTellsHowFarItIs(t *testing.T) {
 	now = now.Add(watermarkInterval)
 	w.receiveChunk(consumer.Chunk{Next: 9, End: 9, At: now.Add(-time.Second)})
 	tell("everything is read again", 1)
+}
+
+// TestSignalsTopicWithFewerPartitionsThanBefore: the worker starts again, and distributes the signals of its block to the
+// partitions that there are. Nothing was written by the old number, which would make the repeat look read.
+func TestSignalsTopicWithFewerPartitionsThanBefore(t *testing.T) {
+	h := newHarness(t, 3, kafka.AssignStatic)
+	w, _ := newTestWorker(newFakeStore())
+	w.deps.Kafka = h.client
+	w.signals.partitions = 5
+	added := message{batch: &pipeline.Batch{Events: []*pipeline.Event{event(0)}}}
+	for i := range 20 {
+		added.signals = append(added.signals, correlate.Signal{Rule: "r", Version: "v", Group: fmt.Sprint("g", i)})
+	}
+	at := ago(0)
+	written := &block{time: at, newestTime: at, correlation: &correlation{ids: map[string]bool{"r": true}}, messages: []message{added}}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	count := func() (signals int) {
+		for partition := range 3 {
+			for _, block := range readSignals(t, h, partition) {
+				signals += len(block.Signals)
+			}
+		}
+		return signals
+	}
+	if err := w.writeSignals(ctx, written); !errors.Is(err, errRestart) || count() != 0 {
+		t.Errorf("%v, %d signals are written", err, count())
+	}
+	if err := w.writeSignals(ctx, written); err != nil || count() != 20 {
+		t.Errorf("%v, %d signals are written", err, count())
+	}
 }
