@@ -265,16 +265,14 @@ func (c *Conn) selectProtocol(proto int, dir Dir, lost bool) {
 // replayPieces passes the buffered pieces to the parser, in order of arrival.
 func (c *Conn) replayPieces() {
 	// parseData appends unread bytes to the tails, so the tails must be empty before the replay.
-	var buffers [2][]byte
+	var tails, buffers [2][]byte
 	var replayed [2]int
 	for dir := range c.streams {
-		stream := &c.streams[dir]
-		buffers[dir] = stream.tail
-		stream.tail, stream.need, stream.arrivals, stream.head = nil, 0, stream.arrivals[:0], 0
+		tails[dir], buffers[dir] = c.streams[dir].takeBuffer()
 	}
 	c.replayBeginning()
 
-	// Invariant: buffers[dir][:replayed[dir]] was passed to the parser or, once it switches protocol, moved
+	// Invariant: tails[dir][:replayed[dir]] was passed to the parser or, once it switches protocol, moved
 	// to the tail.
 	for _, piece := range c.pieces {
 		if c.state == dropped {
@@ -292,14 +290,30 @@ func (c *Conn) replayPieces() {
 			}
 			continue
 		}
-		data := buffers[piece.dir][replayed[piece.dir]:][:piece.size]
+		data := tails[piece.dir][replayed[piece.dir]:][:piece.size]
 		replayed[piece.dir] += piece.size
-		if c.switching { // the rest is for the next protocol and stays unread
-			c.streams[piece.dir].appendTail(c.set, data, piece.at)
+		// The rest of the last bytes stays in its buffer: if the parser hands the connection on behind each message, a
+		// copy of the rest for each of them would be quadratic.
+		stream, buffer := &c.streams[piece.dir], &buffers[piece.dir]
+		last := replayed[piece.dir] == len(tails[piece.dir]) && len(stream.tail) == 0
+		owned := false
+		switch {
+		case c.switching && last: // the rest is for the next protocol and stays unread
+			owned = stream.keepRest(c.set, data, *buffer, piece.at)
+		case c.switching:
+			stream.appendTail(c.set, data, piece.at)
+		case last:
+			owned = c.parseFirst(piece.dir, data, *buffer, piece.at)
+		default:
+			c.parseData(piece.dir, data, piece.at)
+		}
+		if owned {
+			*buffer = nil
+		}
+		if c.switching {
 			continue
 		}
-		c.parseData(piece.dir, data, piece.at)
-		if stream := &c.streams[piece.dir.Other()]; stream.reparse && !c.switching {
+		if stream := &c.streams[piece.dir.Other()]; stream.reparse {
 			c.reparse(piece.dir.Other(), piece.at)
 		}
 	}

@@ -23,7 +23,7 @@ const (
 // chargeHeld charges the memory budget with what c holds, and has large holders give up their state while the
 // budget is exceeded. It is called when c has handled its input: c itself may be one of them.
 func (c *Conn) chargeHeld(at int64) {
-	held := connBytes + parserBytes + cap(c.streams[0].tail) + cap(c.streams[1].tail) +
+	held := connBytes + parserBytes + cap(c.streams[0].tailBuffer()) + cap(c.streams[1].tailBuffer()) +
 		cap(c.proof.bytes[0]) + cap(c.proof.bytes[1]) + cap(c.beginning.bytes)
 	if c.holder != nil {
 		held += c.holder.Held()

@@ -6,17 +6,8 @@ import "tidegate/pipeline"
 // rest.
 func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
-	// The tail is empty: the parser reads from data itself.
 	if len(stream.tail) == 0 {
-		stream.lastAt = at
-		consumed := stream.consumeSkip(len(data))
-		if consumed < len(data) {
-			consumed += c.parseMessages(dir, data[consumed:], at)
-		}
-		if consumed < len(data) && c.state == parsing {
-			stream.appendTail(c.set, data[consumed:], at)
-			c.limitTail(dir)
-		}
+		c.parseFirst(dir, data, nil, at)
 		return
 	}
 
@@ -24,6 +15,23 @@ func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
 	c.parseTail(dir, at)
+}
+
+// parseFirst is parseData for a stream without a tail: the parser reads from data itself. It reports whether the stream
+// owns buffer from here on, see keepRest.
+func (c *Conn) parseFirst(dir Dir, data, buffer []byte, at int64) (owned bool) {
+	stream := &c.streams[dir]
+	stream.lastAt = at
+	consumed := stream.consumeSkip(len(data))
+	if consumed < len(data) {
+		consumed += c.parseMessages(dir, data[consumed:], at)
+	}
+	if consumed == len(data) || c.state != parsing {
+		return false
+	}
+	owned = stream.keepRest(c.set, data[consumed:], buffer, at)
+	c.limitTail(dir)
+	return owned
 }
 
 // parseTail passes the tail to the parser.
@@ -194,13 +202,17 @@ func (c *Conn) limitTail(dir Dir) {
 	}
 }
 
-// maxRequests is the number of requests of a parser that are applied in a row before new bytes arrive.
+// maxRequests is the number of requests of a parser that are applied in a row without a byte being read.
 const maxRequests = 8
 
 // applyRequests applies what the parser requested by Drop, SwitchTo and Reparse. Each of them may run a
 // parser that requests more.
 func (c *Conn) applyRequests(at int64) {
-	for range maxRequests {
+	read := c.streams[0].offset + c.streams[1].offset
+	for requests := 0; requests < maxRequests; requests++ {
+		if now := c.streams[0].offset + c.streams[1].offset; now != read {
+			read, requests = now, 0
+		}
 		switch {
 		case c.state == dropped:
 			c.closeParser(at)

@@ -8,6 +8,7 @@ type halfStream struct {
 	need   int    // Parse is not called with fewer unread bytes
 
 	tail     []byte    // unread bytes, in a buffer of the set
+	buffer   []byte    // that buffer from its start, empty, if dropped bytes are in front of tail; else nil
 	arrivals []arrival // arrival times of the bytes of tail
 	head     int       // index in arrivals of the first byte of tail
 	lastAt   int64     // arrival time of the last bytes
@@ -78,11 +79,15 @@ func (s *halfStream) appendTail(set *Set, data []byte, at int64) {
 	if s.tail == nil {
 		s.tail = set.takeTail()
 	}
+	if s.buffer != nil && len(data) > cap(s.tail)-len(s.tail) {
+		s.compactTail(len(data))
+	}
 	s.tail = append(s.tail, data...)
 	s.addArrival(s.offset+uint64(len(s.tail)), at)
 }
 
-// dropFront removes the first size bytes of the tail; offset has passed them already.
+// dropFront removes the first size bytes of the tail; offset has passed them already. The rest is moved only if it
+// is no longer than what was dropped in front of it: the bytes moved are never more than those dropped.
 func (s *halfStream) dropFront(set *Set, size int) {
 	if size == 0 {
 		return
@@ -91,12 +96,52 @@ func (s *halfStream) dropFront(set *Set, size int) {
 		s.releaseTail(set)
 		return
 	}
-	s.tail = s.tail[:copy(s.tail, s.tail[size:])]
+	s.buffer = s.tailBuffer()
+	s.tail = s.tail[size:]
+	if cap(s.buffer)-cap(s.tail) >= len(s.tail) {
+		s.compactTail(0)
+	}
+}
+
+// compactTail moves the tail to the start of its buffer, or of a new one if it does not fit there with size bytes more.
+func (s *halfStream) compactTail(size int) {
+	if len(s.tail)+size > cap(s.buffer) {
+		s.buffer = make([]byte, 0, max(len(s.tail)+size, cap(s.buffer)+cap(s.buffer)/4))
+	}
+	s.tail, s.buffer = append(s.buffer, s.tail...), nil
+}
+
+// tailBuffer returns the buffer of the tail from its start, empty.
+func (s *halfStream) tailBuffer() []byte {
+	if s.buffer != nil {
+		return s.buffer
+	}
+	return s.tail[:0]
+}
+
+// takeBuffer removes the tail and its arrival times, and returns both it and its buffer. The caller owns the buffer.
+func (s *halfStream) takeBuffer() (tail, buffer []byte) {
+	tail, buffer = s.tail, s.tailBuffer()
+	s.tail, s.buffer, s.need = nil, nil, 0
+	s.arrivals, s.head = s.arrivals[:0], 0
+	return tail, buffer
+}
+
+// keepRest makes rest the tail of a stream that has none. It reports whether the stream owns buffer from here on: rest
+// is the end of the bytes in it, and is copied only if it is no longer than what is in front of it. buffer is nil if
+// rest is the caller's.
+func (s *halfStream) keepRest(set *Set, rest, buffer []byte, at int64) (owned bool) {
+	if buffer == nil || cap(buffer)-cap(rest) >= len(rest) {
+		s.appendTail(set, rest, at)
+		return false
+	}
+	s.tail, s.buffer = rest, buffer
+	s.addArrival(s.offset+uint64(len(rest)), at)
+	return true
 }
 
 // releaseTail returns the buffer of the tail to the set. The caller moves offset.
 func (s *halfStream) releaseTail(set *Set) {
-	set.releaseTail(s.tail)
-	s.tail, s.need = nil, 0
-	s.arrivals, s.head = s.arrivals[:0], 0
+	_, buffer := s.takeBuffer()
+	set.releaseTail(buffer)
 }

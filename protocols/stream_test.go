@@ -110,3 +110,33 @@ func TestLineEndsAtItsLineFeed(t *testing.T) {
 	check("ab\n", 3, "ab", 3)
 	check("ab\n", 2, "", 0)
 }
+
+// TestDroppedFrontLeavesTheBufferWhole: the rest of a tail is not moved for each drop, and the buffer goes back with all
+// of its space.
+func TestDroppedFrontLeavesTheBufferWhole(t *testing.T) {
+	set, _ := toys(new([]string), nil)
+	stream := &halfStream{}
+	check := func(dropped, length int) {
+		t.Helper()
+		if buffer := stream.tailBuffer(); cap(buffer)-cap(stream.tail) != dropped || len(stream.tail) != length || cap(buffer) != newTail {
+			t.Errorf("%d bytes behind %d in a buffer of %d, want %d behind %d", len(stream.tail), cap(buffer)-cap(stream.tail), cap(buffer), length, dropped)
+		}
+	}
+	stream.appendTail(set, make([]byte, 3000), 1)
+	stream.dropFront(set, 1000)
+	check(1000, 2000)
+	stream.appendTail(set, make([]byte, 1096), 1) // as much as there is behind the tail
+	check(1000, 3096)
+	stream.appendTail(set, make([]byte, 1000), 1) // as much as there is in the buffer
+	check(0, newTail)
+	stream.dropFront(set, newTail/2-1)
+	check(newTail/2-1, newTail/2+1)
+	stream.dropFront(set, 1)
+	check(0, newTail/2)
+
+	stream.dropFront(set, 1)
+	stream.releaseTail(set)
+	if len(set.freeTails) != 1 || cap(set.freeTails[0]) != newTail || stream.buffer != nil {
+		t.Errorf("%d buffers are released", len(set.freeTails))
+	}
+}

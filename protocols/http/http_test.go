@@ -334,6 +334,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /evilx HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 204 X\r\n\r\nHTTP/1.1 204 X\r\n\r\n"), uint8(1), uint8(1))
 	f.Add([]byte("POST / HTTP/1.1\nContent-Length: 99\n\nGET /x\n\nHEAD /y HTTP/1.1\n\nz"), []byte("HTTP/1.1 204 X\n\nHTTP/1.1 200 X\nContent-Length: 1\n\nno"), uint8(2), uint8(9))
 	f.Add([]byte("GET / HTTP/1.1\nTransfer-Encoding: chunked\n\n9\nGET /x HT\n9\nTP/1.1\n\nG\n0\n\n"), []byte("HTTP/1.1 204 X\n\n"), uint8(2), uint8(9))
+	f.Add([]byte("CONNECT HTTP/1.\n\n0 / HTTP/1.0\n\n"), []byte("HTTP/A00 200A000\n\r\nHTTP/0 101A00\n\rY"), uint8(1), uint8(1))
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 
