@@ -105,3 +105,30 @@ func TestTimesBefore1970DoNotOverflow(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingSignalsAreBoundedByBytes: signals with long texts are forced before they are too many, and the bytes of those that
+// no longer wait are given back.
+func TestWaitingSignalsAreBoundedByBytes(t *testing.T) {
+	rule := &Rule{ID: "r", Version: "1", Kind: Count, Within: time.Hour, Min: 1 << 40, Max: NoMax, Steps: []Step{{}}}
+	fold := New([]*Rule{rule}, Limits{Groups: 1 << 20, GroupsPerRule: 1 << 20, Waiting: 1 << 20, Bytes: 1 << 20})
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	text := strings.Repeat("x", 300_000)
+	for i := range 90 {
+		s := Signal{Rule: "r", Version: "1", Group: "g", Start: at, End: at}
+		switch i % 3 {
+		case 0:
+			s.Group = text
+		case 1:
+			s.Text = text
+		default:
+			s.Source = &pipeline.Event{Host: &pipeline.Host{Name: text}}
+		}
+		fold.Add(s)
+	}
+	if waiting := len(fold.waiting); waiting != 13 || fold.Counts().Forced != 77 {
+		t.Errorf("%d signals wait, %d were forced", waiting, fold.Counts().Forced)
+	}
+	if fold.Close(); fold.waits != 0 {
+		t.Errorf("%d bytes wait", fold.waits)
+	}
+}

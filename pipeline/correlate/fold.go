@@ -13,7 +13,7 @@ type Limits struct {
 	Groups        int // of all rules
 	GroupsPerRule int
 	Waiting       int // signals that wait for the watermark
-	Bytes         int // of all groups, roughly; 0: no bound
+	Bytes         int // of all groups, roughly, and a quarter of those of the waiting signals; 0: no bound
 	Values        int // of a rule of FirstSeen
 }
 
@@ -39,6 +39,7 @@ type Fold struct {
 	limits    Limits
 	watermark int64 // signals that end before it have been added to their groups
 	waiting   signalHeap
+	waits     int // bytes of waiting, roughly
 	deadlines deadlineHeap
 	groups    map[groupKey]*group
 	bytes     int                   // of groups
@@ -144,19 +145,30 @@ func (f *Fold) Add(s Signal) {
 		return
 	}
 	heap.Push(&f.waiting, &s)
-	if len(f.waiting) > f.limits.Waiting {
+	f.waits += waitingBytes(&s)
+	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waits > 4*f.limits.Bytes {
 		f.counts.Forced++
 		f.watermark = max(f.watermark, f.waiting[0].End)
 		f.passDeadlines(f.watermark)
-		f.addToGroup(heap.Pop(&f.waiting).(*Signal), false)
+		f.addToGroup(f.popWaiting(), false)
 	}
 }
+
+// popWaiting removes the waiting signal that is taken next.
+func (f *Fold) popWaiting() *Signal {
+	s := heap.Pop(&f.waiting).(*Signal)
+	f.waits -= waitingBytes(s)
+	return s
+}
+
+// waitingBytes returns roughly what a signal takes that waits: its texts may have any length.
+func waitingBytes(s *Signal) int { return signalBytes + len(s.Group) + len(s.Text) + s.Source.SizeVT() }
 
 // Advance moves the watermark: all signals that ended before it have been added. It returns the matches since
 // the last call, in the order in which they were fulfilled.
 func (f *Fold) Advance(watermark int64) []Match {
 	for len(f.waiting) > 0 && f.waiting[0].End < watermark {
-		s := heap.Pop(&f.waiting).(*Signal)
+		s := f.popWaiting()
 		f.passDeadlines(s.End)
 		f.watermark = max(f.watermark, s.End)
 		f.addToGroup(s, false)
