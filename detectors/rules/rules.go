@@ -26,6 +26,7 @@
 //	slots.go                      computes the values that these rules read, each once
 //	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match
+//	explain.go, explanation.go    say why a rule matches or does not
 //
 // The way into the past: store_query.go writes a rule as a condition of ClickHouse over the stored events.
 //

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/detectors/rules"
+	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
+)
+
+// explainCommand returns the command `tidegate rules explain`.
+func explainCommand() *cobra.Command {
+	var flags configFlags
+	var output, dir string
+	var withShipped bool
+	cmd := &cobra.Command{
+		Use:   "explain ID EVENT-ID|FILE",
+		Short: "say why a rule matches an event or does not",
+		Long: `explain prints each part of the condition of a rule with its value for an event and what it has read, the exceptions, and
+whether the index has the rule evaluated at all. The event is a stored one, by its event.id, or the events of a file, one
+a line, as replay -o jsonl or query -o jsonl 'SELECT * …' print them. Of a correlation rule it prints the steps; the events of a
+file are also evaluated one after the other, and it says what each group waits for.
+
+Needs:    for an EVENT-ID a running store, as query does.
+Ends:     with 0 whether the rule matches or not; with 2 if there is no such rule or event.`,
+		Example: `  tidegate rules explain http-path-traversal 741d3a3a-5324-66cf-e214-21504d9223b0
+  tidegate replay -o jsonl shop.pcap > shop.jsonl; tidegate rules explain --rules my-rules my-rule shop.jsonl`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("%s takes two arguments, the id of a rule, and the id of an event or a file; got %d", shortPath(cmd), len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			cfg, err := flags.loadConfig(roleSet{all: roleEngine | roleStore})
+			if err != nil {
+				return err
+			}
+			if dir != "" {
+				cfg.Rules.Dir, cfg.Rules.Shipped = dir, withShipped
+			}
+			return explainRule(cmd.Context(), &cfg, args[0], args[1], output)
+		},
+	}
+	flags.addTo(cmd)
+	cmd.Flags().StringVar(&dir, "rules", "", "read the rules of this folder instead of those of the configuration")
+	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "with --rules: load the shipped rules too")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one event a line)")
+	return cmd
+}
+
+// explainRule explains the rule with an id for a stored event or the events of a file.
+func explainRule(ctx context.Context, cfg *Config, id, source, output string) error {
+	loaded := cfg.Rules
+	loaded.Disable = nil
+	set, err := rules.Load(loaded, discardLog(), nil)
+	if err != nil {
+		return err
+	}
+	rule, err := findRule(set, id)
+	if err != nil {
+		return err
+	}
+	var events []*pipeline.Event
+	if lower := strings.ToLower(source); eventID.MatchString(lower) {
+		event, err := storedEvent(ctx, cfg, lower)
+		if err != nil {
+			return err
+		}
+		events = append(events, event)
+	} else if events, err = eventsOfFile(source); err != nil {
+		return err
+	}
+
+	out := &stripControlWriter{out: os.Stdout}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	for _, event := range events {
+		explained := set.Explain(rule, event)
+		if output == "json" {
+			if err := encoder.Encode(printedExplanation{event.IDText(), explained}); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, explanation := range explained {
+			printExplanation(out, event, &explanation)
+		}
+	}
+	if rule.Correlation != nil && output == "table" {
+		explainGroups(out, set, rule, events)
+	}
+	return nil
+}
+
+// A printedExplanation is a line of `tidegate rules explain -o json`.
+type printedExplanation struct {
+	Event       string              `json:"event.id"`
+	Explanation []rules.Explanation `json:"explanation"`
+}
+
+// storedEvent returns the stored event with an id.
+func storedEvent(ctx context.Context, cfg *Config, id string) (*pipeline.Event, error) {
+	var row bytes.Buffer
+	if err := queryStore(ctx, cfg, "SELECT * FROM events WHERE `event.id` = '"+id+"' LIMIT 1", "JSONEachRow", &row); err != nil {
+		return nil, err
+	}
+	if row.Len() == 0 {
+		return nil, fmt.Errorf("no event has the id %s; events are kept for clickhouse.ttl_days", id)
+	}
+	return pipeline.FromEventLine(row.Bytes())
+}
+
+// Bounds of the events of a file.
+const (
+	maxExplained   = 10_000
+	maxEventLength = 64 << 20
+)
+
+// eventsOfFile returns the events of a file, one a line.
+func eventsOfFile(path string) (events []*pipeline.Event, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w; an event is named by its event.id, such as 741d3a3a-5324-66cf-e214-21504d9223b0", err)
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, maxEventLength)
+	for number := 1; lines.Scan(); number++ {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		event, err := pipeline.FromEventLine(bytes.Clone(line))
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
+		}
+		if events = append(events, event); len(events) > maxExplained {
+			return nil, fmt.Errorf("%s: more than %d events", path, maxExplained)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(events) == 0 {
+		return nil, fmt.Errorf("%s has no events", path)
+	}
+	return events, nil
+}
+
+// printExplanation prints a rule or step as a tree.
+func printExplanation(out io.Writer, event *pipeline.Event, explained *rules.Explanation) {
+	verb := "does not match"
+	if explained.Matches {
+		verb = "matches"
+	}
+	_, _ = fmt.Fprintf(out, "%s %s %s, %s of %s\n", explained.Rule, verb, event.IDText(), event.Dataset.Name(),
+		time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
+	_, _ = fmt.Fprintf(out, "  index  %s\n", oneLineText(explained.Index, 400))
+	printPart(out, &explained.When, "  ")
+	for _, exception := range explained.Exceptions {
+		_, _ = fmt.Fprintf(out, "  an exception, which must be false:\n")
+		printPart(out, &exception, "    ")
+	}
+	_, _ = fmt.Fprintln(out)
+}
+
+func printPart(out io.Writer, part *rules.Part, indent string) {
+	line := fmt.Sprintf("%s%-5t  %s", indent, part.Holds, oneLineText(part.Text, 300))
+	if part.Values != "" {
+		line += "   where " + oneLineText(part.Values, 300)
+	}
+	_, _ = fmt.Fprintln(out, line)
+	for i := range part.Parts {
+		printPart(out, &part.Parts[i], indent+"  ")
+	}
+}
+
+// explainGroups prints for each group of a correlation rule which of its steps have occurred, and when it was fulfilled.
+func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pipeline.Event) {
+	fold := correlate.New([]*correlate.Rule{rule.Correlation}, correlate.DefaultLimits)
+	counts, last := map[string][]int{}, int64(0)
+	var order []string
+	for _, signal := range set.EvaluateRule(rule, events) {
+		fold.Add(signal)
+		if counts[signal.Group] == nil {
+			counts[signal.Group] = make([]int, len(rule.Correlation.Steps))
+			order = append(order, signal.Group)
+		}
+		counts[signal.Group][signal.Step]++
+	}
+	for _, event := range events {
+		last = max(last, event.End())
+	}
+	fulfilled := map[string]int{}
+	for _, match := range fold.Advance(last + 1) {
+		fulfilled[match.Group]++
+	}
+	if len(order) == 0 {
+		_, _ = fmt.Fprintln(out, "no event is one of its steps")
+	}
+	for _, group := range order {
+		var parts, missing []string
+		for i, step := range rule.Correlation.Steps {
+			name := step.Name
+			if name == "" {
+				name = "events"
+			}
+			parts = append(parts, fmt.Sprintf("%d of %s", counts[group][i], name))
+			if counts[group][i] == 0 && !step.Not && !step.Until {
+				missing = append(missing, name)
+			}
+		}
+		state := "not fulfilled"
+		switch {
+		case fulfilled[group] > 0:
+			state = "fulfilled " + countOf(fulfilled[group], "time")
+		case len(missing) > 0:
+			state = "waits for " + strings.Join(missing, ", ")
+		}
+		_, _ = fmt.Fprintf(out, "%s: %s; %s\n", oneLineText(group, 200), strings.Join(parts, ", "), state)
+	}
+}
