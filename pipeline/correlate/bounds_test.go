@@ -132,3 +132,45 @@ func TestWaitingSignalsAreBoundedByBytes(t *testing.T) {
 		t.Errorf("%d bytes wait", fold.waits)
 	}
 }
+
+// TestExpectedEventOfTheSameTimeFollows: logs have whole seconds, so that what is expected may have the time of what expects
+// it, and come from another partition.
+func TestExpectedEventOfTheSameTimeFollows(t *testing.T) {
+	rule := &Rule{ID: "r", Version: "1", Kind: Absent, Within: time.Minute, Steps: []Step{{Name: "ask"}, {Name: "answer"}}}
+	at := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	for partition := range int32(3) {
+		fold := New([]*Rule{rule}, DefaultLimits)
+		fold.Add(Signal{Rule: "r", Version: "1", Step: stepExpected, Start: at, End: at, Partition: partition, Event: pipeline.ID{1}})
+		fold.Add(Signal{Rule: "r", Version: "1", Step: stepExpecting, Start: at, End: at, Partition: 1, Event: pipeline.ID{2}})
+		if matches := fold.Close(); len(matches) > 0 {
+			t.Errorf("partition %d: %+v", partition, matches)
+		}
+	}
+}
+
+// TestMatchesBeforeTheirTimeAreMarked: where signals cannot wait for the watermark, an absence is told before all events
+// could come, and says so.
+func TestMatchesBeforeTheirTimeAreMarked(t *testing.T) {
+	rules := []*Rule{
+		{ID: "absent", Version: "1", Kind: Absent, Within: time.Minute, Steps: []Step{{Name: "ask"}, {Name: "answer"}}},
+		{ID: "count", Version: "1", Kind: Count, Within: time.Hour, Min: 1, Max: NoMax, Steps: []Step{{}}},
+	}
+	limits := DefaultLimits
+	limits.Waiting = 1
+	fold := New(rules, limits)
+	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+	add := func(rule string, step int, after time.Duration) {
+		at := begin + int64(after)
+		fold.Add(Signal{Rule: rule, Version: "1", Step: step, Start: at, End: at, Event: pipeline.ID{byte(after / time.Second)}})
+	}
+	add("absent", stepExpecting, time.Second)
+	add("count", 0, 2*time.Minute)
+	add("count", 0, 3*time.Minute) // the watermark is forced to 2 minutes
+	matches := fold.Advance(begin)
+	if len(matches) != 2 || matches[0].Rule.ID != "absent" || !matches[0].Late || !matches[1].Late {
+		t.Errorf("%+v", matches)
+	}
+	if matches := fold.Advance(begin + int64(time.Hour)); len(matches) != 1 || matches[0].Late {
+		t.Errorf("in time: %+v", matches)
+	}
+}

@@ -147,10 +147,15 @@ func (f *Fold) Add(s Signal) {
 	heap.Push(&f.waiting, &s)
 	f.waits += waitingBytes(&s)
 	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waits > 4*f.limits.Bytes {
+		// What is matched now may lack signals that are still to come, as if the signal had come late.
 		f.counts.Forced++
 		f.watermark = max(f.watermark, f.waiting[0].End)
+		before := len(f.matches)
 		f.passDeadlines(f.watermark)
-		f.addToGroup(f.popWaiting(), false)
+		for i := before; i < len(f.matches); i++ {
+			f.matches[i].Late = true
+		}
+		f.addToGroup(f.popWaiting(), true)
 	}
 }
 
@@ -337,12 +342,13 @@ func (h *signalHeap) Pop() any {
 	return s
 }
 
-// compareSignals orders signals by the end of their events, then by their begin, then by their position.
+// compareSignals orders signals by the end of their events, then by their begin, then by their step, then by their position.
+// Of events with one time, as those of logs with whole seconds have, what is expected comes behind what expects it.
 func compareSignals(a, b *Signal) int {
 	return cmp.Or(
-		cmp.Compare(a.End, b.End), cmp.Compare(a.Start, b.Start),
+		cmp.Compare(a.End, b.End), cmp.Compare(a.Start, b.Start), cmp.Compare(a.Step, b.Step),
 		cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Index, b.Index),
-		strings.Compare(a.Rule, b.Rule), cmp.Compare(a.Step, b.Step),
+		strings.Compare(a.Rule, b.Rule),
 	)
 }
 
