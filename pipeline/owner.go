@@ -61,6 +61,28 @@ func AppendGroup(group []byte, name, value string) []byte {
 	return append(group, value...)
 }
 
+// ParseGroup returns the fields and values of the text of a group, in its order. ok is false for a text that AppendGroup has not
+// written, as that of a group that was cut.
+func ParseGroup(group string) (fields [][2]string, ok bool) {
+	var written []byte
+	for rest := group; rest != ""; rest = strings.TrimPrefix(rest, " ") {
+		var name, value string
+		if name, rest, _ = strings.Cut(rest, "="); name == "" || strings.Contains(name, " ") {
+			return nil, false
+		}
+		if quoted, err := strconv.QuotedPrefix(rest); err == nil {
+			value, _ = strconv.Unquote(quoted)
+			rest = rest[len(quoted):]
+		} else {
+			value, _, _ = strings.Cut(rest, " ")
+			rest = rest[len(value):]
+		}
+		fields = append(fields, [2]string{name, value})
+		written = AppendGroup(written, name, value)
+	}
+	return fields, len(fields) > 0 && string(written) == group
+}
+
 // needsQuotes reports whether a value with a character stands between quotes in a group. Bytes that are not UTF-8 do, too:
 // they are RuneError, which AppendQuote writes as it is where a text has that character.
 func needsQuotes(r rune) bool {
