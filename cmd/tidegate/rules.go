@@ -19,9 +19,9 @@ import (
 // rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "list, show, test, backtest and explain detection rules; find noisy ones and what they cover", Args: noArguments,
+		Use: "rules", Short: "list, show, test, backtest, explain and compare detection rules; find noisy ones and what they cover", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: list, show, test, backtest, explain, noise or coverage", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, show, test, backtest, diff, explain, noise or coverage", shortPath(cmd))
 		},
 	}
 	var verbose, withShipped bool
@@ -49,7 +49,7 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
-	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand())
+	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand())
 	return cmd
 }
 

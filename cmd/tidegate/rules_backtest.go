@@ -224,15 +224,20 @@ type printedSample struct {
 func printBacktestJSON(out io.Writer, options *backtest.Options, result *backtest.Result) error {
 	printed := printedBacktest{
 		Rule: options.Rule.ID, Version: options.Rule.Version, From: options.From.UTC(), To: options.To.UTC(), Read: result.Read,
-		Matches: result.Matches, Alerts: result.Alerts, Histogram: result.Histogram[:], Groups: []printedGroup{}, Samples: []printedSample{},
+		Matches: result.Matches, Alerts: result.Alerts, Histogram: result.Histogram[:], Groups: []printedGroup{}, Samples: printedSamples(result.Samples),
 	}
 	for _, group := range result.Groups {
 		printed.Groups = append(printed.Groups, printedGroup{group.Name, group.Matches})
 	}
-	for _, sample := range result.Samples {
-		printed.Samples = append(printed.Samples, printedSample{sample.At, sample.Event, sample.Group, sample.Text})
-	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(printed)
+}
+
+func printedSamples(samples []backtest.Sample) []printedSample {
+	printed := []printedSample{}
+	for _, sample := range samples {
+		printed = append(printed, printedSample{sample.At, sample.Event, sample.Group, sample.Text})
+	}
+	return printed
 }

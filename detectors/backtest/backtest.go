@@ -44,6 +44,8 @@ type Options struct {
 	Grouping alerts.GrouperConfig
 	// Progress is called after each query, with the time up to which events were read. Nil: nobody is told.
 	Progress func(until time.Time, found Result)
+	// Match is called for each match. Nil: nobody is told.
+	Match func(match Sample)
 }
 
 // A Result says what a rule has matched.
@@ -185,6 +187,9 @@ func (b *backtest) addMatches(matches []correlate.Match) {
 // addMatch counts a match.
 func (b *backtest) addMatch(match Sample) {
 	b.result.Matches++
+	if b.Match != nil {
+		b.Match(match)
+	}
 	part := float64(match.At.Sub(b.From)) / float64(b.To.Sub(b.From))
 	b.result.Histogram[min(max(int(part*numBuckets), 0), numBuckets-1)]++
 	if _, isKnown := b.groups[match.Group]; isKnown || len(b.groups) < maxGroups {

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/detectors/backtest"
+	"tidegate/detectors/rules"
+)
+
+// diffCommand returns the command `tidegate rules diff`.
+func diffCommand() *cobra.Command {
+	var flags configFlags
+	var output string
+	since := age(24 * time.Hour)
+	cmd := &cobra.Command{
+		Use:   "diff DIR",
+		Short: "say which matches a change of the rules adds and takes away in the stored events",
+		Long: `diff compares the rules that the configuration runs with those that it would run if DIR were its rules.dir. Each rule that is new,
+gone or changed is evaluated on the stored events in both versions, as backtest does it.
+
+Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.
+Ends:     with 0 whatever differs; with 2 if the rules cannot be compared.`,
+		Example: `  tidegate rules diff my-rules
+  tidegate rules diff --since 7d -o json my-rules | jq 'select(.added > 100)'`,
+		Args: oneArgument("the folder of the changed rules"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			if since < age(time.Minute) || since > age(366*24*time.Hour) {
+				return fmt.Errorf("--since %v: must be between 1m and 366d", time.Duration(since))
+			}
+			cfg, err := flags.loadConfig(roleSet{all: roleEngine | roleStore})
+			if err != nil {
+				return err
+			}
+			return diffRules(cmd.Context(), &cfg, args[0], time.Duration(since), output)
+		},
+	}
+	flags.addTo(cmd)
+	cmd.Flags().Var(&since, "since", "read the events of this time, such as 90m, 24h or 7d")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one rule a line)")
+	return cmd
+}
+
+// A printedChange is a line of `tidegate rules diff -o json`.
+type printedChange struct {
+	Rule   string          `json:"rule"`
+	Change string          `json:"change"` // new, gone or changed
+	Before int64           `json:"before"` // matches
+	After  int64           `json:"after"`
+	Added  int64           `json:"added"`
+	Gone   int64           `json:"gone"`
+	Adds   []printedSample `json:"first_added"`
+	Takes  []printedSample `json:"first_gone"`
+}
+
+// diffRules compares the rules of the configuration with those that it has with the folder dir.
+func diffRules(ctx context.Context, cfg *Config, dir string, since time.Duration, output string) error {
+	before, err := rules.Load(cfg.Rules, discardLog(), nil)
+	if err != nil {
+		return err
+	}
+	changed := cfg.Rules
+	changed.Dir = dir
+	after, err := rules.Load(changed, discardLog(), nil)
+	if err != nil {
+		return err
+	}
+	store, err := cfg.storeClient()
+	if err != nil {
+		return err
+	}
+
+	progress := newTerminal(os.Stderr)
+	now := time.Now()
+	options := backtest.Options{Store: store, From: now.Add(-since), To: now, Grouping: cfg.Engine.Grouping}
+	changes := backtest.Changes(before, after)
+	for i := range changes {
+		change := &changes[i]
+		if progress.interactive {
+			progress.showStatus(stripControl(fmt.Sprintf("%-20s %d of %s · %s", bar(float64(i)/float64(len(changes)), 20), i+1,
+				countOf(len(changes), "changed rule"), change.Rule)))
+		}
+		if err := change.Compare(ctx, options, before, after); err != nil {
+			progress.removeStatus()
+			return err
+		}
+	}
+	progress.removeStatus()
+	return printChanges(&stripControlWriter{out: os.Stdout}, changes, options, output)
+}
+
+func printChanges(out io.Writer, changes []backtest.Change, options backtest.Options, output string) error {
+	if output == "json" {
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		for _, change := range changes {
+			printed := printedChange{
+				change.Rule, change.Kind, change.Old, change.New, change.Added, change.Gone, printedSamples(change.Adds), printedSamples(change.Takes),
+			}
+			if err := encoder.Encode(printed); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	const minute = "2006-01-02 15:04"
+	_, _ = fmt.Fprintf(out, "%s in the events of %s to %s UTC\n", countOf(len(changes), "changed rule"),
+		options.From.UTC().Format(minute), options.To.UTC().Format(minute))
+	if len(changes) == 0 {
+		return nil
+	}
+	writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	_, _ = fmt.Fprintln(writer, "\nRULE\tCHANGE\tBEFORE\tAFTER\tADDED\tGONE")
+	for _, change := range changes {
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%6s\t%5s\t%5s\t%4s\n", oneLineText(change.Rule, 80), change.Kind, formatCount(change.Old),
+			formatCount(change.New), formatCount(change.Added), formatCount(change.Gone))
+	}
+	if err := writer.Flush(); err != nil {
+		return err
+	}
+	for _, change := range changes {
+		for i, samples := range [][]backtest.Sample{change.Adds, change.Takes} {
+			for _, sample := range samples {
+				_, _ = fmt.Fprintf(writer, "%c %s\t%s\t%s\t%s\n", "+-"[i], oneLineText(change.Rule, 80), sample.At.Format(time.DateTime), sample.Event,
+					oneLineText(sample.Text, 200))
+			}
+		}
+	}
+	_, _ = fmt.Fprintln(out)
+	return writer.Flush()
+}
