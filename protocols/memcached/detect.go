@@ -54,9 +54,16 @@ func match(ok, distinct bool) protocols.Match {
 	return protocols.More
 }
 
+// maxStart bounds the bytes of an incomplete line that detectStart reads: it reads them again with each piece of the line.
+const maxStart = 256
+
 // detectStart matches the front of an incomplete line.
 func detectStart(dir protocols.Dir, data []byte) protocols.Match {
-	if len(data) >= maxLine || !printable(bytes.TrimSuffix(data, []byte{'\r'})) {
+	if len(data) >= maxLine {
+		return protocols.No
+	}
+	data = data[:min(len(data), maxStart)]
+	if !printable(bytes.TrimSuffix(data, []byte{'\r'})) {
 		return protocols.No
 	}
 	if dir == protocols.Server {
