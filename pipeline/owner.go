@@ -61,8 +61,8 @@ func AppendGroup(group []byte, name, value string) []byte {
 	return append(group, value...)
 }
 
-// ParseGroup returns the fields and values of the text of a group, in its order. ok is false for a text that AppendGroup has not
-// written, as that of a group that was cut.
+// ParseGroup returns the fields of the text of a group, as pairs of name and value in its order. ok is false if AppendGroup
+// does not write this text. The text of a group that was cut may be accepted: its last value then ends in "~" and a hash.
 func ParseGroup(group string) (fields [][2]string, ok bool) {
 	var written []byte
 	for rest := group; rest != ""; rest = strings.TrimPrefix(rest, " ") {

@@ -115,7 +115,11 @@ func queryStore(ctx context.Context, cfg *Config, sql, format string, out io.Wri
 	if err != nil {
 		return err
 	}
-	err = clickhouse.Query(ctx, store, sql, format, out)
+	return cfg.describeStoreError(clickhouse.Query(ctx, store, sql, format, out))
+}
+
+// describeStoreError adds to the error of a query that the embedded store is not running, if that is the reason.
+func (cfg *Config) describeStoreError(err error) error {
 	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 	}

@@ -146,7 +146,7 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 		if err := r.addMatches(r.fold.Advance(min(r.lastEnd, math.MaxInt64-1) + 1)); err != nil {
 			errs = append(errs, err)
 		}
-		warnOfBounds(stderr, r.fold.Counts())
+		warnOfBounds(stderr, r.fold.Counts(), "read fewer files at a time")
 	}
 
 	if r.progress != nil {

@@ -92,13 +92,14 @@ func newPrintedMatch(rule *rules.Rule, match *correlate.Match) printedMatch {
 	return printed
 }
 
-// warnOfBounds says where matches may be missing, because a bound was reached.
-func warnOfBounds(out io.Writer, counts correlate.Counts) {
+// warnOfBounds says where matches may be missing, because a bound was reached. advice is what helps against events that come
+// too late.
+func warnOfBounds(out io.Writer, counts correlate.Counts, advice string) {
 	for _, bound := range []struct {
 		count uint64
 		text  string
 	}{
-		{counts.Forced + counts.Late, "events were taken before all that ended earlier were read: read fewer files at a time"},
+		{counts.Forced + counts.Late, "events were taken before all that ended earlier were read: " + advice},
 		{counts.Evicted, "groups or values of correlation rules were evicted: they are too many"},
 		{counts.Dropped, "events of groups with too many were dropped"},
 	} {

@@ -19,7 +19,7 @@ import (
 // rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "list, show, test, backtest, explain and compare detection rules; find noisy ones and what they cover", Args: noArguments,
+		Use: "rules", Short: "list, show, test, explain and backtest detection rules", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return fmt.Errorf("%s needs a command: list, show, test, backtest, diff, explain, noise or coverage", shortPath(cmd))
 		},
@@ -124,6 +124,30 @@ func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
 		fmt.Fprintln(&stripControlWriter{out: os.Stderr}, "warning:", text)
 	}
 	return cfg.Rules, set, nil
+}
+
+// A ruleFlags holds the flags of a command that reads rules: those of the configuration, or with --rules or --with-shipped
+// those that replay would read.
+type ruleFlags struct {
+	configFlags
+	dir         string
+	withShipped bool
+}
+
+func (f *ruleFlags) addTo(cmd *cobra.Command) {
+	f.configFlags.addTo(cmd)
+	cmd.Flags().StringVar(&f.dir, "rules", "", "read the rules of this folder instead of those of the configuration")
+	cmd.Flags().BoolVar(&f.withShipped, "with-shipped", false, "read the shipped rules instead, beside those of --rules")
+}
+
+// load returns the rules, disabled ones included, and the ids of those that are disabled. It prints warnings.
+func (f *ruleFlags) load() (set *rules.Set, disabled []string, err error) {
+	if f.dir != "" || f.withShipped {
+		set, err = loadRules(f.dir, f.withShipped)
+		return set, nil, err
+	}
+	cfg, set, err := loadConfiguredRules(&f.configFlags)
+	return set, cfg.Disable, err
 }
 
 // findRule returns the rule with an id. The error suggests a similar id.
@@ -245,12 +269,8 @@ func loadRules(dir string, withShipped bool) (*rules.Set, error) {
 	if dir == "" {
 		return rules.Load(cfg, discardLog(), nil)
 	}
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		err = &os.PathError{Op: "open", Path: dir, Err: errors.New("it is not a folder")}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
+	if err := checkRuleFolder(dir); err != nil {
+		return nil, err
 	}
 	cfg.Dir, cfg.Shipped = dir, withShipped
 	set, err := rules.Load(cfg, discardLog(), nil)
@@ -258,4 +278,16 @@ func loadRules(dir string, withShipped bool) (*rules.Set, error) {
 		err = fmt.Errorf("read rules: %s holds no rule: rules are in files that end in .yaml or .yml", dir)
 	}
 	return set, err
+}
+
+// checkRuleFolder returns an error if dir is not a folder.
+func checkRuleFolder(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &os.PathError{Op: "open", Path: dir, Err: errors.New("it is not a folder")}
+	}
+	if err != nil {
+		return fmt.Errorf("read rules: %w", err)
+	}
+	return nil
 }

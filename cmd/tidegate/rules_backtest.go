@@ -8,54 +8,59 @@ import (
 	"io"
 	"math"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tidegate/detectors/backtest"
-	"tidegate/detectors/rules"
 )
 
-// An age is a flag with a length of time, such as 90m, 24h or 7d.
-type age time.Duration
+// A sinceFlag is a flag that says how far back to read: 90m, 24h or 7d.
+type sinceFlag time.Duration
 
-func (a *age) String() string { return time.Duration(*a).String() }
+// maxSince is the longest time that can be read.
+const maxSince = 366 * 24 * time.Hour
 
-func (a *age) Type() string { return "duration" }
-
-func (a *age) Set(text string) error {
-	if days, isDays := strings.CutSuffix(text, "d"); isDays {
-		number, err := strconv.ParseUint(days, 10, 16)
-		if err != nil {
-			return errors.New("want a length of time such as 90m, 24h or 7d")
-		}
-		*a = age(number) * age(24*time.Hour)
-		return nil
+func (f *sinceFlag) String() string {
+	if days := time.Duration(*f) / (24 * time.Hour); days > 1 && days*24*time.Hour == time.Duration(*f) {
+		return fmt.Sprintf("%dd", days)
 	}
-	length, err := time.ParseDuration(text)
-	if err != nil {
-		return errors.New("want a length of time such as 90m, 24h or 7d")
+	return strings.TrimSuffix(strings.TrimSuffix(time.Duration(*f).String(), "0s"), "0m")
+}
+
+func (f *sinceFlag) Type() string { return "duration" }
+
+func (f *sinceFlag) Set(text string) error {
+	unit := time.Duration(1)
+	number, isDays := strings.CutSuffix(text, "d")
+	if isDays {
+		number, unit = number+"h", 24
 	}
-	*a = age(length)
+	length, err := time.ParseDuration(number)
+	if err != nil || length < 0 || length > maxSince/unit {
+		return errors.New("want a length of time from 1m to 366d, such as 90m, 24h or 7d")
+	}
+	if length *= unit; length < time.Minute {
+		return errors.New("want a length of time from 1m to 366d, such as 90m, 24h or 7d")
+	}
+	*f = sinceFlag(length)
 	return nil
 }
 
 // backtestCommand returns the command `tidegate rules backtest`.
 func backtestCommand() *cobra.Command {
-	var flags configFlags
-	var output, dir string
-	var withShipped bool
-	since := age(24 * time.Hour)
+	var flags ruleFlags
+	var output string
+	since := sinceFlag(24 * time.Hour)
 	cmd := &cobra.Command{
 		Use:   "backtest ID",
 		Short: "evaluate a rule on the stored events of the last hours or days",
 		Long: `backtest says what a rule would have matched. ClickHouse finds the events that may match, and each is evaluated as the
-engine does it; the matches are grouped into alerts as the engine groups them. A correlation rule also reads the events
-before, as far back as its window. Without --rules the rules are those that the configuration runs or disables.
+engine does it; the matches are grouped into alerts as the engine groups them. For a correlation rule it also reads
+earlier events, as many as the rule can need: twice its window, or the baseline of first_seen.
 
 Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.
 Ends:     with 0 whatever the rule has matched; with 2 if it cannot be evaluated.`,
@@ -67,75 +72,69 @@ Ends:     with 0 whatever the rule has matched; with 2 if it cannot be evaluated
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			if since < age(time.Minute) || since > age(366*24*time.Hour) {
-				return fmt.Errorf("--since %v: must be between 1m and 366d", time.Duration(since))
-			}
-			cfg, err := flags.loadConfig(roleSet{all: roleEngine | roleStore})
+			set, _, err := flags.load()
 			if err != nil {
 				return err
 			}
-			if dir != "" {
-				cfg.Rules.Dir, cfg.Rules.Shipped = dir, withShipped
+			rule, err := findRule(set, args[0])
+			if err != nil {
+				return err
 			}
-			return backtestRule(cmd.Context(), &cfg, args[0], time.Duration(since), output)
+			cfg, options, err := loadBacktest(&flags.configFlags, time.Duration(since))
+			if err != nil {
+				return err
+			}
+			options.Set, options.Rule = set, rule
+			return backtestRule(cmd.Context(), &cfg, options, output)
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().Var(&since, "since", "read the events of this time, such as 90m, 24h or 7d")
-	cmd.Flags().StringVar(&dir, "rules", "", "read the rules of this folder instead of those of the configuration")
-	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "with --rules: load the shipped rules too")
+	cmd.Flags().Var(&since, "since", "how far back to read, 1m to 366d: 90m, 24h, 7d")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	return cmd
 }
 
-// backtestRule evaluates the rule with an id on the stored events, and prints what it has matched.
-func backtestRule(ctx context.Context, cfg *Config, id string, since time.Duration, output string) error {
-	loaded := cfg.Rules
-	loaded.Disable = nil
-	set, err := rules.Load(loaded, discardLog(), nil)
-	if err != nil {
-		return err
+// loadBacktest returns the configuration, and the options of a backtest of the events since a time ago; Set and Rule are
+// left to the caller.
+func loadBacktest(flags *configFlags, since time.Duration) (cfg Config, options backtest.Options, err error) {
+	if cfg, err = flags.loadConfig(roleSet{all: roleEngine | roleStore}); err != nil {
+		return cfg, options, err
 	}
-	rule, err := findRule(set, id)
-	if err != nil {
-		return err
-	}
-	store, err := cfg.storeClient()
-	if err != nil {
-		return err
-	}
-
-	progress := newTerminal(os.Stderr)
 	now := time.Now()
-	options := backtest.Options{
-		Store: store, Set: set, Rule: rule, From: now.Add(-since), To: now, Grouping: cfg.Engine.Grouping,
-	}
+	options = backtest.Options{From: now.Add(-since), To: now, Grouping: cfg.Engine.Grouping}
+	options.Store, err = cfg.storeClient()
+	return cfg, options, err
+}
+
+// backtestRule evaluates a rule on the stored events, and prints what it has matched.
+func backtestRule(ctx context.Context, cfg *Config, options backtest.Options, output string) error {
+	progress := newTerminal(os.Stderr)
 	if progress.interactive {
 		options.Progress = func(until time.Time, found backtest.Result) {
-			share := 1 - float64(now.Sub(until))/float64(since)
-			progress.showStatus(stripControl(fmt.Sprintf("%-20s %3.0f %% · %s · %s read · %s", bar(max(share, 0), 20), 100*max(share, 0),
-				until.UTC().Format("2006-01-02 15:04"), countOf(int(found.Read), "event"), matchCount(found.Matches))))
+			share := 1 - float64(options.To.Sub(until))/float64(options.To.Sub(options.From))
+			progress.showStatus(stripControl(fmt.Sprintf("%-20s %3.0f %% · %s · %s evaluated · %s", drawBar(max(share, 0), 20), 100*max(share, 0),
+				until.UTC().Format(minuteFormat), countOf(int(found.Evaluated), "event"), countOf(int(found.Matches), "match"))))
 		}
 	}
 	result, err := backtest.Run(ctx, options)
 	progress.removeStatus()
-	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
-		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
-	}
 	if err != nil {
-		return err
+		return cfg.describeStoreError(err)
 	}
+	warnOfBounds(os.Stderr, result.Counts, "choose a shorter --since")
 	out := &stripControlWriter{out: os.Stdout}
 	if output == "json" {
 		return printBacktestJSON(out, &options, &result)
 	}
 	printBacktest(out, &options, &result)
-	warnOfBounds(os.Stderr, result.Counts)
 	return nil
 }
 
-// bar returns a bar of a share of width characters, in eighths.
-func bar(share float64, width int) string {
+// minuteFormat is the form of a time in tables, in UTC.
+const minuteFormat = "2006-01-02 15:04"
+
+// drawBar returns a bar of a share of width characters, in eighths.
+func drawBar(share float64, width int) string {
 	eighths := int(math.Round(share * float64(8*width)))
 	text := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {
@@ -151,27 +150,21 @@ const (
 
 // printBacktest prints the matches over time, the largest groups and the first matches.
 func printBacktest(out io.Writer, options *backtest.Options, result *backtest.Result) {
-	const minute = "2006-01-02 15:04"
-	_, _ = fmt.Fprintf(out, "%s: %s, %s in the events of %s to %s UTC; %s read\n", options.Rule.ID,
-		matchCount(result.Matches), countOf(int(result.Alerts), "alert"), options.From.UTC().Format(minute),
-		options.To.UTC().Format(minute), countOf(int(result.Read), "event"))
+	_, _ = fmt.Fprintf(out, "%s: %s, %s in the events of %s to %s UTC; %s evaluated\n", options.Rule.ID,
+		countOf(int(result.Matches), "match"), countOf(int(result.Alerts), "alert"), options.From.UTC().Format(minuteFormat),
+		options.To.UTC().Format(minuteFormat), countOf(int(result.Evaluated), "event"))
 	if result.Matches == 0 {
 		return
 	}
-	largest := int64(1)
-	for _, matches := range result.Histogram {
-		largest = max(largest, matches)
-	}
-	part := options.To.Sub(options.From) / time.Duration(len(result.Histogram))
+	largest := slices.Max(result.Histogram[:])
 	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintf(writer, "\nFROM\tMATCHES\t\n")
+	_, _ = fmt.Fprintf(writer, "\nFROM (UTC)\tMATCHES\n")
 	for i, matches := range result.Histogram {
-		length := float64(matches) / float64(largest)
+		line := fmt.Sprintf("%s\t%7s", options.From.Add(time.Duration(i)*options.Step()).UTC().Format(minuteFormat), formatCount(matches))
 		if matches > 0 {
-			length = max(length, 1.0/(8*histogramWidth))
+			line += "\t" + drawBar(max(float64(matches)/float64(largest), 1.0/(8*histogramWidth)), histogramWidth)
 		}
-		_, _ = fmt.Fprintf(writer, "%s\t%7s\t%s\n", options.From.Add(time.Duration(i)*part).UTC().Format(minute), formatCount(matches),
-			bar(length, histogramWidth))
+		_, _ = fmt.Fprintln(writer, line)
 	}
 	_, _ = fmt.Fprintf(writer, "\nGROUP\tMATCHES\n")
 	for _, group := range result.Groups[:min(len(result.Groups), maxBacktestGroups)] {
@@ -181,18 +174,14 @@ func printBacktest(out io.Writer, options *backtest.Options, result *backtest.Re
 	if more := len(result.Groups) - maxBacktestGroups; more > 0 {
 		_, _ = fmt.Fprintf(out, "and %s more\n", countOf(more, "group"))
 	}
+	if result.OtherGroups > 0 {
+		_, _ = fmt.Fprintf(out, "and %s of further groups, which are too many to count one by one\n", countOf(int(result.OtherGroups), "match"))
+	}
 	_, _ = fmt.Fprintf(writer, "\nFIRST MATCHES\tEVENT\tTEXT\n")
 	for _, sample := range result.Samples {
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\n", sample.At.Format(time.DateTime), sample.Event, oneLineText(sample.Text, 200))
 	}
 	_ = writer.Flush()
-}
-
-func matchCount(matches int64) string {
-	if matches == 1 {
-		return "1 match"
-	}
-	return formatCount(matches) + " matches"
 }
 
 // A printedBacktest is what `tidegate rules backtest -o json` prints.
@@ -201,10 +190,12 @@ type printedBacktest struct {
 	Version   string          `json:"version"`
 	From      time.Time       `json:"from"`
 	To        time.Time       `json:"to"`
-	Read      int64           `json:"events_read"`
+	Evaluated int64           `json:"events_evaluated"`
 	Matches   int64           `json:"matches"`
 	Alerts    int64           `json:"alerts"`
+	Step      float64         `json:"histogram_step_seconds"`
 	Histogram []int64         `json:"histogram"`
+	Others    int64           `json:"matches_of_other_groups"` // which were too many to count one by one
 	Groups    []printedGroup  `json:"groups"`
 	Samples   []printedSample `json:"samples"`
 }
@@ -223,8 +214,9 @@ type printedSample struct {
 
 func printBacktestJSON(out io.Writer, options *backtest.Options, result *backtest.Result) error {
 	printed := printedBacktest{
-		Rule: options.Rule.ID, Version: options.Rule.Version, From: options.From.UTC(), To: options.To.UTC(), Read: result.Read,
-		Matches: result.Matches, Alerts: result.Alerts, Histogram: result.Histogram[:], Groups: []printedGroup{}, Samples: printedSamples(result.Samples),
+		Rule: options.Rule.ID, Version: options.Rule.Version, From: options.From.UTC(), To: options.To.UTC(), Evaluated: result.Evaluated,
+		Matches: result.Matches, Alerts: result.Alerts, Step: options.Step().Seconds(),
+		Histogram: result.Histogram[:], Others: result.OtherGroups, Groups: []printedGroup{}, Samples: printedSamples(result.Samples),
 	}
 	for _, group := range result.Groups {
 		printed.Groups = append(printed.Groups, printedGroup{group.Name, group.Matches})

@@ -18,13 +18,14 @@ import (
 
 // coverageCommand returns the command `tidegate rules coverage`.
 func coverageCommand() *cobra.Command {
-	var flags configFlags
+	var flags ruleFlags
 	var output string
 	cmd := &cobra.Command{
 		Use:   "coverage",
-		Short: "list the ATT&CK techniques that the rules detect",
-		Long: `coverage lists the techniques of the tags attack.tNNNN of the rules that the configuration runs, with the rules and the number of
-their cases. -o layer prints a layer for the ATT&CK Navigator, in which the score of a technique is its number of rules.`,
+		Short: "list the ATT&CK techniques that the rules are tagged with",
+		Long: `coverage lists the ATT&CK techniques that the enabled rules are tagged with (attack.tNNNN), with the rules and the number of
+their test cases. -o layer prints a layer for the ATT&CK Navigator, in which the score of a technique is its number of rules.
+No broker or store is needed.`,
 		Example: `  tidegate rules coverage
   tidegate rules coverage -o layer > tidegate-layer.json`,
 		Args: noArguments,
@@ -32,11 +33,11 @@ their cases. -o layer prints a layer for the ATT&CK Navigator, in which the scor
 			if err := checkOutput(output, "table", "json", "layer"); err != nil {
 				return err
 			}
-			cfg, set, err := loadConfiguredRules(&flags)
+			set, disabled, err := flags.load()
 			if err != nil {
 				return err
 			}
-			covered, untagged := coverageOf(set, cfg.Disable)
+			covered, untagged := coverageOf(set, disabled)
 			return printCoverage(&stripControlWriter{out: os.Stdout}, covered, untagged, output)
 		},
 	}
@@ -122,7 +123,7 @@ func printCoverage(out io.Writer, covered []coveredTechnique, untagged []string,
 	case "layer":
 		layer := navigatorLayer{
 			Name: "tidegate", Versions: map[string]string{"layer": "4.5", "navigator": "5.1.0"}, Domain: "enterprise-attack",
-			Description: "Techniques that the rules of tidegate detect; the score is the number of rules.",
+			Description: "Techniques that the rules of tidegate are tagged with; the score is the number of rules.",
 			Techniques:  []navigatorTechnique{}, Gradient: navigatorGradient{Colors: []string{"#dbeafe", "#1d4ed8"}, Min: 0, Max: 1},
 		}
 		for _, technique := range covered {
@@ -136,7 +137,7 @@ func printCoverage(out io.Writer, covered []coveredTechnique, untagged []string,
 	}
 
 	writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(writer, "TECHNIQUE\tRULES\tCASES\tRULE")
+	_, _ = fmt.Fprintln(writer, "TECHNIQUE\tRULES\tCASES\tRULE IDS")
 	for _, technique := range covered {
 		for i, id := range technique.Rules {
 			if i == 0 {

@@ -19,12 +19,14 @@ import (
 func diffCommand() *cobra.Command {
 	var flags configFlags
 	var output string
-	since := age(24 * time.Hour)
+	since := sinceFlag(24 * time.Hour)
 	cmd := &cobra.Command{
 		Use:   "diff DIR",
-		Short: "say which matches a change of the rules adds and takes away in the stored events",
-		Long: `diff compares the rules that the configuration runs with those that it would run if DIR were its rules.dir. Each rule that is new,
-gone or changed is evaluated on the stored events in both versions, as backtest does it.
+		Short: "say which matches a change of the rules adds and removes in the stored events",
+		Long: `diff compares the rules that the configuration runs with those that it would run if DIR were its rules.dir. Each rule that is
+added, removed or changed is evaluated on the stored events in both versions, as backtest does it. A match is the same in both
+if its event, time and group are equal: a change of group removes and adds every match. A rule of which only the title,
+severity, tags or text have changed is listed too, with no match added or removed.
 
 Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.
 Ends:     with 0 whatever differs; with 2 if the rules cannot be compared.`,
@@ -35,36 +37,36 @@ Ends:     with 0 whatever differs; with 2 if the rules cannot be compared.`,
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			if since < age(time.Minute) || since > age(366*24*time.Hour) {
-				return fmt.Errorf("--since %v: must be between 1m and 366d", time.Duration(since))
+			if err := checkRuleFolder(args[0]); err != nil {
+				return err
 			}
-			cfg, err := flags.loadConfig(roleSet{all: roleEngine | roleStore})
+			cfg, options, err := loadBacktest(&flags, time.Duration(since))
 			if err != nil {
 				return err
 			}
-			return diffRules(cmd.Context(), &cfg, args[0], time.Duration(since), output)
+			return diffRules(cmd.Context(), &cfg, args[0], options, output)
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().Var(&since, "since", "read the events of this time, such as 90m, 24h or 7d")
+	cmd.Flags().Var(&since, "since", "how far back to read, 1m to 366d: 90m, 24h, 7d")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one rule a line)")
 	return cmd
 }
 
 // A printedChange is a line of `tidegate rules diff -o json`.
 type printedChange struct {
-	Rule   string          `json:"rule"`
-	Change string          `json:"change"` // new, gone or changed
-	Before int64           `json:"before"` // matches
-	After  int64           `json:"after"`
-	Added  int64           `json:"added"`
-	Gone   int64           `json:"gone"`
-	Adds   []printedSample `json:"first_added"`
-	Takes  []printedSample `json:"first_gone"`
+	Rule         string          `json:"rule"`
+	Change       string          `json:"change"` // added, removed or changed
+	Before       int64           `json:"before"` // matches
+	After        int64           `json:"after"`
+	Added        int64           `json:"added"`
+	Removed      int64           `json:"removed"`
+	FirstAdded   []printedSample `json:"first_added"`
+	FirstRemoved []printedSample `json:"first_removed"`
 }
 
 // diffRules compares the rules of the configuration with those that it has with the folder dir.
-func diffRules(ctx context.Context, cfg *Config, dir string, since time.Duration, output string) error {
+func diffRules(ctx context.Context, cfg *Config, dir string, options backtest.Options, output string) error {
 	before, err := rules.Load(cfg.Rules, discardLog(), nil)
 	if err != nil {
 		return err
@@ -75,24 +77,23 @@ func diffRules(ctx context.Context, cfg *Config, dir string, since time.Duration
 	if err != nil {
 		return err
 	}
-	store, err := cfg.storeClient()
-	if err != nil {
-		return err
-	}
 
 	progress := newTerminal(os.Stderr)
-	now := time.Now()
-	options := backtest.Options{Store: store, From: now.Add(-since), To: now, Grouping: cfg.Engine.Grouping}
 	changes := backtest.Changes(before, after)
 	for i := range changes {
 		change := &changes[i]
 		if progress.interactive {
-			progress.showStatus(stripControl(fmt.Sprintf("%-20s %d of %s · %s", bar(float64(i)/float64(len(changes)), 20), i+1,
-				countOf(len(changes), "changed rule"), change.Rule)))
+			options.Progress = func(until time.Time, _ backtest.Result) {
+				progress.showStatus(stripControl(fmt.Sprintf("%-20s %d of %s · %s · %s", drawBar(float64(i)/float64(len(changes)), 20), i+1,
+					countOf(len(changes), "changed rule"), change.Rule, until.UTC().Format(minuteFormat))))
+			}
 		}
 		if err := change.Compare(ctx, options, before, after); err != nil {
 			progress.removeStatus()
-			return err
+			return cfg.describeStoreError(err)
+		}
+		for _, counts := range change.Counts {
+			warnOfBounds(progress, counts, "choose a shorter --since")
 		}
 	}
 	progress.removeStatus()
@@ -105,7 +106,8 @@ func printChanges(out io.Writer, changes []backtest.Change, options backtest.Opt
 		encoder.SetEscapeHTML(false)
 		for _, change := range changes {
 			printed := printedChange{
-				change.Rule, change.Kind, change.Old, change.New, change.Added, change.Gone, printedSamples(change.Adds), printedSamples(change.Takes),
+				change.Rule, change.Kind, change.Before, change.After, change.Added, change.Removed,
+				printedSamples(change.AddedSamples), printedSamples(change.RemovedSamples),
 			}
 			if err := encoder.Encode(printed); err != nil {
 				return err
@@ -113,23 +115,22 @@ func printChanges(out io.Writer, changes []backtest.Change, options backtest.Opt
 		}
 		return nil
 	}
-	const minute = "2006-01-02 15:04"
 	_, _ = fmt.Fprintf(out, "%s in the events of %s to %s UTC\n", countOf(len(changes), "changed rule"),
-		options.From.UTC().Format(minute), options.To.UTC().Format(minute))
+		options.From.UTC().Format(minuteFormat), options.To.UTC().Format(minuteFormat))
 	if len(changes) == 0 {
 		return nil
 	}
 	writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	_, _ = fmt.Fprintln(writer, "\nRULE\tCHANGE\tBEFORE\tAFTER\tADDED\tGONE")
+	_, _ = fmt.Fprintln(writer, "\nRULE\tCHANGE\tBEFORE\tAFTER\tADDED\tREMOVED")
 	for _, change := range changes {
-		_, _ = fmt.Fprintf(writer, "%s\t%s\t%6s\t%5s\t%5s\t%4s\n", oneLineText(change.Rule, 80), change.Kind, formatCount(change.Old),
-			formatCount(change.New), formatCount(change.Added), formatCount(change.Gone))
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%6s\t%5s\t%5s\t%7s\n", oneLineText(change.Rule, 80), change.Kind, formatCount(change.Before),
+			formatCount(change.After), formatCount(change.Added), formatCount(change.Removed))
 	}
 	if err := writer.Flush(); err != nil {
 		return err
 	}
 	for _, change := range changes {
-		for i, samples := range [][]backtest.Sample{change.Adds, change.Takes} {
+		for i, samples := range [][]backtest.Sample{change.AddedSamples, change.RemovedSamples} {
 			for _, sample := range samples {
 				_, _ = fmt.Fprintf(writer, "%c %s\t%s\t%s\t%s\n", "+-"[i], oneLineText(change.Rule, 80), sample.At.Format(time.DateTime), sample.Event,
 					oneLineText(sample.Text, 200))

@@ -20,16 +20,16 @@ import (
 
 // explainCommand returns the command `tidegate rules explain`.
 func explainCommand() *cobra.Command {
-	var flags configFlags
-	var output, dir string
-	var withShipped bool
+	var flags ruleFlags
+	var output string
 	cmd := &cobra.Command{
 		Use:   "explain ID EVENT-ID|FILE",
 		Short: "say why a rule matches an event or does not",
 		Long: `explain prints each part of the condition of a rule with its value for an event and what it has read, the exceptions, and
-whether the index has the rule evaluated at all. The event is a stored one, by its event.id, or the events of a file, one
-a line, as replay -o jsonl or query -o jsonl 'SELECT * …' print them. Of a correlation rule it prints the steps; the events of a
-file are also evaluated one after the other, and it says what each group waits for.
+whether the prefilter lets the engine evaluate the rule for it. The event is a stored one, by its event.id, or those of a file,
+one a line, as replay -o jsonl or query -o jsonl 'SELECT * …' print them. For a correlation rule it prints each step. If the
+events come from a file, the table also has, for each group, how many events each step has in the file, and how often the rule
+was fulfilled.
 
 Needs:    for an EVENT-ID a running store, as query does.
 Ends:     with 0 whether the rule matches or not; with 2 if there is no such rule or event.`,
@@ -45,46 +45,41 @@ Ends:     with 0 whether the rule matches or not; with 2 if there is no such rul
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			cfg, err := flags.loadConfig(roleSet{all: roleEngine | roleStore})
+			set, _, err := flags.load()
 			if err != nil {
 				return err
 			}
-			if dir != "" {
-				cfg.Rules.Dir, cfg.Rules.Shipped = dir, withShipped
+			rule, err := findRule(set, args[0])
+			if err != nil {
+				return err
 			}
-			return explainRule(cmd.Context(), &cfg, args[0], args[1], output)
+			if id := strings.ToLower(args[1]); eventID.MatchString(id) {
+				event, err := storedEvent(cmd.Context(), &flags.configFlags, id)
+				if err != nil {
+					return err
+				}
+				return explainRule(set, rule, []*pipeline.Event{event}, output)
+			}
+			events, err := eventsOfFile(args[1])
+			if err != nil {
+				return err
+			}
+			if err := explainRule(set, rule, events, output); err != nil {
+				return err
+			}
+			if rule.Correlation != nil && output == "table" {
+				explainGroups(&stripControlWriter{out: os.Stdout}, set, rule, events)
+			}
+			return nil
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().StringVar(&dir, "rules", "", "read the rules of this folder instead of those of the configuration")
-	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "with --rules: load the shipped rules too")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one event a line)")
 	return cmd
 }
 
-// explainRule explains the rule with an id for a stored event or the events of a file.
-func explainRule(ctx context.Context, cfg *Config, id, source, output string) error {
-	loaded := cfg.Rules
-	loaded.Disable = nil
-	set, err := rules.Load(loaded, discardLog(), nil)
-	if err != nil {
-		return err
-	}
-	rule, err := findRule(set, id)
-	if err != nil {
-		return err
-	}
-	var events []*pipeline.Event
-	if lower := strings.ToLower(source); eventID.MatchString(lower) {
-		event, err := storedEvent(ctx, cfg, lower)
-		if err != nil {
-			return err
-		}
-		events = append(events, event)
-	} else if events, err = eventsOfFile(source); err != nil {
-		return err
-	}
-
+// explainRule prints why a rule matches each of the events or does not.
+func explainRule(set *rules.Set, rule *rules.Rule, events []*pipeline.Event, output string) error {
 	out := &stripControlWriter{out: os.Stdout}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
@@ -100,9 +95,6 @@ func explainRule(ctx context.Context, cfg *Config, id, source, output string) er
 			printExplanation(out, event, &explanation)
 		}
 	}
-	if rule.Correlation != nil && output == "table" {
-		explainGroups(out, set, rule, events)
-	}
 	return nil
 }
 
@@ -113,9 +105,13 @@ type printedExplanation struct {
 }
 
 // storedEvent returns the stored event with an id.
-func storedEvent(ctx context.Context, cfg *Config, id string) (*pipeline.Event, error) {
+func storedEvent(ctx context.Context, flags *configFlags, id string) (*pipeline.Event, error) {
+	cfg, err := flags.loadConfig(roleSet{all: roleStore})
+	if err != nil {
+		return nil, err
+	}
 	var row bytes.Buffer
-	if err := queryStore(ctx, cfg, "SELECT * FROM events WHERE `event.id` = '"+id+"' LIMIT 1", "JSONEachRow", &row); err != nil {
+	if err := queryStore(ctx, &cfg, "SELECT * FROM events WHERE `event.id` = '"+id+"' LIMIT 1", "JSONEachRow", &row); err != nil {
 		return nil, err
 	}
 	if row.Len() == 0 {
@@ -144,7 +140,7 @@ func eventsOfFile(path string) (events []*pipeline.Event, err error) {
 		if len(line) == 0 {
 			continue
 		}
-		event, err := pipeline.FromEventLine(bytes.Clone(line))
+		event, err := pipeline.FromEventLine(line)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
 		}
@@ -169,7 +165,10 @@ func printExplanation(out io.Writer, event *pipeline.Event, explained *rules.Exp
 	}
 	_, _ = fmt.Fprintf(out, "%s %s %s, %s of %s\n", explained.Rule, verb, event.IDText(), event.Dataset.Name(),
 		time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
-	_, _ = fmt.Fprintf(out, "  index  %s\n", oneLineText(explained.Index, 400))
+	_, _ = fmt.Fprintf(out, "  prefilter  %s\n", oneLineText(explained.Prefilter, 400))
+	if explained.DividesByZero {
+		_, _ = fmt.Fprintln(out, "  the condition or an exception divides by zero, which makes it false as a whole")
+	}
 	printPart(out, &explained.When, "  ")
 	for _, exception := range explained.Exceptions {
 		_, _ = fmt.Fprintf(out, "  an exception, which must be false:\n")
@@ -189,7 +188,8 @@ func printPart(out io.Writer, part *rules.Part, indent string) {
 	}
 }
 
-// explainGroups prints for each group of a correlation rule which of its steps have occurred, and when it was fulfilled.
+// explainGroups prints, for each group of a correlation rule, the number of events of each step in the whole file, and how
+// often the rule was fulfilled by the end of the last event.
 func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pipeline.Event) {
 	fold := correlate.New([]*correlate.Rule{rule.Correlation}, correlate.DefaultLimits)
 	counts, last := map[string][]int{}, int64(0)
@@ -213,23 +213,17 @@ func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pi
 		_, _ = fmt.Fprintln(out, "no event is one of its steps")
 	}
 	for _, group := range order {
-		var parts, missing []string
+		var parts []string
 		for i, step := range rule.Correlation.Steps {
-			name := step.Name
-			if name == "" {
-				name = "events"
-			}
-			parts = append(parts, fmt.Sprintf("%d of %s", counts[group][i], name))
-			if counts[group][i] == 0 && !step.Not && !step.Until {
-				missing = append(missing, name)
+			if step.Name == "" {
+				parts = append(parts, countOf(counts[group][i], "event"))
+			} else {
+				parts = append(parts, fmt.Sprintf("%d of %s", counts[group][i], step.Name))
 			}
 		}
-		state := "not fulfilled"
-		switch {
-		case fulfilled[group] > 0:
+		state := "not fulfilled: steps are missing, in another order, too few, or too far apart"
+		if fulfilled[group] > 0 {
 			state = "fulfilled " + countOf(fulfilled[group], "time")
-		case len(missing) > 0:
-			state = "waits for " + strings.Join(missing, ", ")
 		}
 		_, _ = fmt.Fprintf(out, "%s: %s; %s\n", oneLineText(group, 200), strings.Join(parts, ", "), state)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -19,13 +20,14 @@ import (
 func noiseCommand() *cobra.Command {
 	var flags configFlags
 	var output string
-	since := age(7 * 24 * time.Hour)
+	since := sinceFlag(7 * 24 * time.Hour)
 	cmd := &cobra.Command{
 		Use:   "noise",
-		Short: "list the rules by their share of the alerts, with the exception that would silence the largest group",
-		Long: `noise counts the alerts of each rule, feed and classifier in the store, and how many of them belong to the group with the
-most. For a rule it prints the condition that stands for that group: an exception of the rule with it (rules.exceptions) silences
-the group. Look at its alerts before: what comes often is not harmless because of that.
+		Short: "list the rules by their share of the alerts, with the exception that would suppress the largest group",
+		Long: `noise counts the alerts of each rule, feed and classifier in the store. For a rule it also prints an exception
+(rules.exceptions) that would suppress the events of its largest group. A container is named by container.name, so the
+exception holds for every container of that name, on all hosts. Look at the alerts first: a frequent one may be a real one.
+MATCHES are those of the counted alerts, also the ones before the time of --since.
 
 Needs:    a running store, as query does.`,
 		Example: `  tidegate rules noise
@@ -34,9 +36,6 @@ Needs:    a running store, as query does.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
-			}
-			if since < age(time.Minute) {
-				return fmt.Errorf("--since %v: must be at least 1m", time.Duration(since))
 			}
 			cfg, err := flags.loadConfig(roleSet{all: roleStore})
 			if err != nil {
@@ -50,7 +49,7 @@ Needs:    a running store, as query does.`,
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().Var(&since, "since", "count the alerts with a match within this time, such as 24h or 7d")
+	cmd.Flags().Var(&since, "since", "count alerts whose last match is at most this old, 1m to 366d: 24h, 7d")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one rule a line)")
 	return cmd
 }
@@ -104,7 +103,7 @@ func printNoise(out io.Writer, rows *rowSet, output string) error {
 	encoder.SetEscapeHTML(false)
 	writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	if output == "table" {
-		_, _ = fmt.Fprintln(writer, "SHARE\tALERTS\tMATCHES\tGROUPS\tSEVERITY\tRULE\tLARGEST\tEXCEPTION OF THE LARGEST GROUP")
+		_, _ = fmt.Fprintln(writer, "SHARE\tALERTS\tMATCHES\tGROUPS\tSEVERITY\tDETECTOR\tRULE\tLARGEST GROUP\tEXCEPTION FOR IT")
 	}
 	for _, rule := range noisy {
 		rule.Share = float64(rule.Alerts) / float64(total)
@@ -116,19 +115,22 @@ func printNoise(out io.Writer, rows *rowSet, output string) error {
 		}
 		exception := rule.Exception
 		if exception == "" {
-			exception = "-"
+			exception = "-" // a feed, a classifier, or a group that rules cannot state
 		}
-		_, _ = fmt.Fprintf(writer, "%4.0f %%\t%6s\t%7s\t%6s\t%s\t%s\t%7s\t%s\n", 100*rule.Share, formatCount(rule.Alerts), formatCount(rule.Matches),
-			formatCount(rule.Groups), rule.Severity, oneLineText(rule.Rule, 80), formatCount(rule.Largest), oneLineText(exception, 300))
+		_, _ = fmt.Fprintf(writer, "%4.0f %%\t%6s\t%7s\t%6s\t%s\t%s\t%s\t%13s\t%s\n", 100*rule.Share, formatCount(rule.Alerts), formatCount(rule.Matches),
+			formatCount(rule.Groups), rule.Severity, rule.Detector, oneLineText(rule.Rule, 80), formatCount(rule.Largest), oneLineText(exception, 300))
 	}
 	return writer.Flush()
 }
+
+// cutGroup matches the text of a group that was cut, which ends with a hash of the whole.
+var cutGroup = regexp.MustCompile(`~[0-9a-f]{16}$`)
 
 // exceptionOf returns the condition of the events of a group of alerts, "" if rules cannot state it. A container is named by its
 // name: another one with the same task has another id.
 func exceptionOf(group, container string) string {
 	fields, ok := pipeline.ParseGroup(group)
-	if !ok {
+	if !ok || cutGroup.MatchString(group) {
 		return ""
 	}
 	var parts []string
@@ -142,6 +144,8 @@ func exceptionOf(group, container string) string {
 			return ""
 		}
 		switch {
+		case value == "":
+			parts = append(parts, "not has("+name+")")
 		case field.Num != nil:
 			parts = append(parts, name+" == "+value)
 		case field.Str != nil, field.IP != nil:

@@ -235,6 +235,9 @@ func countOf(count int, noun string) string {
 	if count == 1 {
 		return "1 " + noun
 	}
+	if strings.HasSuffix(noun, "ch") { // match
+		noun += "e"
+	}
 	return formatCount(count) + " " + noun + "s"
 }
 

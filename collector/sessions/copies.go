@@ -145,12 +145,12 @@ func (r reporter) printsOf(end uint8) *directionPrints {
 type copyState uint8
 
 const (
-	copyUnknown copyState = iota // they have nothing in common yet
-	copySame                     // both have seen the same payload
-	copyDiffers                  // both have seen packets of an end, and different payload
-	copyHalf                     // the other flow has seen packets of the other end only
-	copyStale                    // the other flow has seen no packets meanwhile
-	copyPart                     // the other flow has seen the same payload of one end, and no packets of the other end
+	copyUnknown  copyState = iota // they have nothing in common yet
+	copySame                      // both have seen the same payload
+	copyDiffers                   // both have seen packets of an end, and different payload
+	copyHalf                      // the other flow has seen packets of the other end only
+	copyStale                     // the other flow has seen no packets meanwhile
+	copyOneSided                  // the other flow has seen the same payload, but of one end only; this one sees both
 )
 
 // hasPrint reports whether d has the print.
@@ -237,29 +237,41 @@ func (f *flow) compareCopies(reporter reporter, why decision) copyState {
 	if since == 0 {
 		return copySame // f has nothing that the reporter could have missed
 	}
-	result := f.comparePrints(reporter)
-	isPart := result == copySame && f.seesMoreEnds(reporter)
-	if result != copyUnknown && !isPart {
+	switch result := f.comparePrints(reporter); {
+	case result == copySame && f.seesMoreEnds(reporter):
+		return f.compareOneSided(reporter, why)
+	case result != copyUnknown:
 		return result
 	}
 
 	// The Table of the reporter may be late. Of many packets it takes a while until some were chosen.
 	wait := copyDelay
-	if isPart || f.dedup.isBulk(0) || f.dedup.isBulk(1) {
+	if f.dedup.isBulk(0) || f.dedup.isBulk(1) {
 		wait = silentAfter
 	}
 	progress := reporter.progress()
 	switch {
-	case isPart && (progress >= since+wait || why == decidedByLimit || why == decidedByTimeout):
-		return copyPart
 	case progress >= since+wait, why == decidedByLimit, f.table.clock.packetTime >= since+maxLag:
 		return f.classifyOther(reporter)
 	case why == decidedByEnd && progress < since && reporter.activity.progress != &f.table.progress:
 		return copySame // both Tables are being closed, and the other has not come so far
-	case isPart && why == decidedByEnd:
-		return copyPart
 	case why == decidedByEnd:
 		return f.classifyOther(reporter)
+	}
+	return copyUnknown
+}
+
+// compareOneSided is compareCopies for a reporter that has seen the same payload, but no packet of an end of which f has
+// seen some. That end may only be late.
+func (f *flow) compareOneSided(reporter reporter, why decision) copyState {
+	since, progress := f.dedup.payloadSince, reporter.progress()
+	isClosing := why == decidedByEnd && progress < since && reporter.activity.progress != &f.table.progress
+	isOver := progress >= since+silentAfter || f.table.clock.packetTime >= since+maxLag
+	switch {
+	case isClosing:
+		return copySame // both Tables are being closed, and the other has not come so far
+	case isOver, why == decidedByLimit, why == decidedByTimeout, why == decidedByEnd:
+		return copyOneSided
 	}
 	return copyUnknown
 }

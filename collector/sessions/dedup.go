@@ -167,9 +167,9 @@ func (f *flow) markDuplicate(reporter reporter) {
 
 // confirmPrimary checks before the first event of a primary flow on a bridge whether another flow reports the
 // connection already. The first packet could not show it; by the first event the connection tracker has the
-// mapping. Two cases exist. The connection may cross bridges twice, under two tuples: a container connects to
+// mapping. Three cases exist. The connection may cross bridges twice, under two tuples: a container connects to
 // a published port of its own host. Or a flow elsewhere has become primary because the bridge's packets came
-// late.
+// late. Or f has seen one end only and may be one direction of a connection: it waits for a flow that sees both.
 func (f *flow) confirmPrimary() {
 	f.dedup.confirmed = true
 	if !f.dedup.onBridge {
@@ -206,10 +206,9 @@ func (f *flow) confirmPrimary() {
 	}
 }
 
-// mayBeHalfTranslated reports whether f may be a half of a connection that has other addresses in the other direction: on
-// a bridge, the requests to a container have the source address after SNAT, but the replies may have the address before
-// it as their destination, because br_netfilter undoes SNAT before the packets are captured. A flow that sees both ends
-// reports the connection then.
+// mayBeHalfTranslated reports whether f may be one direction of a connection whose other direction has other addresses.
+// On a bridge, requests carry the source address after SNAT. Replies may carry the address before it, because
+// br_netfilter undoes SNAT before the capture. The flow that sees both directions reports the connection.
 func (f *flow) mayBeHalfTranslated() bool {
 	return f.dedup.onBridge && f.table.deps.NAT != nil && f.tunnel == nil && f.isHalf()
 }
@@ -303,7 +302,7 @@ func (f *flow) examineClaims(key *claimKey, why decision, other *separation) cla
 		case copyUnknown:
 			f.awaitCopy(reporter)
 			return claimUnknown
-		case copyStale, copyPart:
+		case copyStale, copyOneSided:
 			if !f.dedup.foreign { // which may be forged, and ends no other flow
 				f.table.dedup.revokeClaim(*key, reporter.owner)
 			}

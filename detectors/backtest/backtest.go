@@ -1,13 +1,12 @@
 // Package backtest evaluates a rule on stored events: what would it have matched since yesterday?
 //
-// The condition of the rule becomes SQL (rules.StoreQuery), which finds the events that may match. Each of them is then
-// evaluated as the engine does it, and matches are grouped as the engine groups them into alerts, so that the answer is the
-// one that the rule would have given. The events are read hour by hour, so that the memory does not grow with the time.
+// The condition of the rule becomes SQL (rules.StoreQuery), which selects the events that may match. Each of them is
+// evaluated as in the engine, and the matches are grouped into alerts as in the engine. The result can differ where a text
+// was not valid UTF-8, because the store returns U+FFFD for such bytes, or where the engine would have suspended the rule.
 package backtest
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -27,7 +26,7 @@ import (
 )
 
 const (
-	stepTime   = time.Hour // of event time that one query reads
+	stepTime   = time.Hour // of event time that one query reads; the server holds its result
 	blockSize  = 512       // events that are evaluated at once
 	maxLine    = 64 << 20  // bytes of an event as JSON
 	maxGroups  = 100_000   // groups that are counted one by one
@@ -40,17 +39,20 @@ type Options struct {
 	Store    clickhouse.Config // the read-only user where there is one
 	Set      *rules.Set
 	Rule     *rules.Rule // of Set
-	From, To time.Time   // of the begin of the events, or of the time at which a correlation rule is fulfilled
+	From, To time.Time   // range of @timestamp, or of the time at which a correlation rule is fulfilled, without To
 	Grouping alerts.GrouperConfig
-	// Progress is called after each query, with the time up to which events were read. Nil: nobody is told.
+	// Progress is called after each query, with the time up to which events were read. Nil: it is not called.
 	Progress func(until time.Time, found Result)
-	// Match is called for each match. Nil: nobody is told.
+	// Match is called for each match. Nil: it is not called.
 	Match func(match Sample)
 }
 
+// Step returns the length of a part of Result.Histogram.
+func (o *Options) Step() time.Duration { return o.To.Sub(o.From) / numBuckets }
+
 // A Result says what a rule has matched.
 type Result struct {
-	Read        int64 // events that SQL has found, those before From included that a correlation rule needs
+	Evaluated   int64 // events that the queries have found; for a correlation rule also those before From that it needs
 	Matches     int64 // events, or times that a correlation rule was fulfilled
 	Alerts      int64
 	Histogram   [numBuckets]int64 // matches, in parts of equal length of the time from From to To
@@ -62,7 +64,7 @@ type Result struct {
 
 // A Group is a group of alerts.
 type Group struct {
-	Name    string
+	Name    string // as in an alert: container.id=4f2a source.ip=10.0.0.1
 	Matches int64
 }
 
@@ -74,7 +76,7 @@ type Sample struct {
 	Text  string // as the alert has it
 }
 
-// Run evaluates a rule.
+// Run evaluates options.Rule on the stored events. With an error it returns what was found so far.
 func Run(ctx context.Context, options Options) (Result, error) {
 	b := &backtest{
 		Options: options, groups: map[string]int64{}, grouper: alerts.NewGrouper(options.Grouping, 0),
@@ -110,12 +112,12 @@ type backtest struct {
 	result  Result
 }
 
-// readEvents evaluates the events that began from at on and before until.
-func (b *backtest) readEvents(ctx context.Context, at, until time.Time) error {
+// readEvents evaluates the events that began at from or later, and before until.
+func (b *backtest) readEvents(ctx context.Context, from, until time.Time) error {
 	values := maps.Clone(b.query.Parameters)
-	values["at"], values["until"] = storeTime(at), storeTime(until)
+	values["from"], values["until"] = storeTime(from), storeTime(until)
 	sql := "SELECT " + strings.Join(b.Set.StoreColumns(b.Rule), ", ") + " FROM events" +
-		" WHERE `@timestamp` >= {at:DateTime64(9, 'UTC')} AND `@timestamp` < {until:DateTime64(9, 'UTC')} AND " + b.query.Where +
+		" WHERE `@timestamp` >= {from:DateTime64(9, 'UTC')} AND `@timestamp` < {until:DateTime64(9, 'UTC')} AND " + b.query.Where +
 		" ORDER BY `@timestamp`, `event.id`"
 
 	reader, writer := io.Pipe()
@@ -126,20 +128,20 @@ func (b *backtest) readEvents(ctx context.Context, at, until time.Time) error {
 	lines := bufio.NewScanner(reader)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
-		event, err := pipeline.FromEventLine(bytes.Clone(lines.Bytes()))
+		event, err := pipeline.FromEventLine(lines.Bytes())
 		if err != nil {
 			return fmt.Errorf("read a stored event: %w", err)
 		}
-		b.result.Read++
+		b.result.Evaluated++
 		if b.block = append(b.block, event); len(b.block) == blockSize {
 			b.evaluateBlock()
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read the events from %s on: %w", at.UTC().Format(time.DateTime), err)
+		return fmt.Errorf("read the events from %s on: %w", from.UTC().Format(time.DateTime), err)
 	}
 	b.evaluateBlock()
-	if b.fold != nil { // later events end behind until
+	if b.fold != nil { // events that are still to be read begin at until or later, and do not end before
 		b.addMatches(b.fold.Advance(until.UnixNano()))
 	}
 	_, opened := b.grouper.Flush()
@@ -152,7 +154,7 @@ func storeTime(at time.Time) string { return at.UTC().Format("2006-01-02 15:04:0
 // evaluateBlock evaluates the events of the block and empties it.
 func (b *backtest) evaluateBlock() {
 	for i, signal := range b.Set.EvaluateRule(b.Rule, b.block) {
-		signal.Offset = b.result.Read + int64(i) // in the order of the events
+		signal.Offset = b.result.Evaluated + int64(i) // in the order of the events
 		b.fold.Add(signal)
 	}
 	for _, event := range b.block {
@@ -160,7 +162,7 @@ func (b *backtest) evaluateBlock() {
 			at := time.Unix(0, event.Timestamp).UTC()
 			b.addMatch(Sample{at, event.IDText(), verdict.Group, verdict.Evidence})
 		}
-		event.Ingested = 0 // the grouper goes by the time of the events
+		event.Ingested = 0 // so that the grouper uses the event's own time
 		b.grouper.AddVerdicts(event, 0, 0)
 	}
 	b.block = b.block[:0]

@@ -120,8 +120,8 @@ func TestBacktestIsWhatTheRuleMatches(t *testing.T) {
 			for _, matches := range got.Histogram {
 				sum += matches
 			}
-			if sum != want || calls < 40 || got.Alerts == 0 || got.Alerts > want || len(got.Samples) == 0 || got.Read >= int64(len(events)) {
-				t.Errorf("%d in the histogram, %d calls, %d alerts, %d samples, %d read", sum, calls, got.Alerts, len(got.Samples), got.Read)
+			if sum != want || calls < 40 || got.Alerts == 0 || got.Alerts > want || len(got.Samples) == 0 || got.Evaluated >= int64(len(events)) {
+				t.Errorf("%d in the histogram, %d calls, %d alerts, %d samples, %d read", sum, calls, got.Alerts, len(got.Samples), got.Evaluated)
 			}
 			for _, sample := range got.Samples {
 				if sample.At.Before(from) || !sample.At.Before(to.Add(time.Second)) || sample.Event == "" || !strings.HasPrefix(sample.Group, "container.id=c") {

@@ -9,22 +9,24 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"tidegate/detectors/rules"
+	"tidegate/pipeline/correlate"
 )
 
-// A Change is a rule that is not the same in two sets, with what both versions have matched.
+// A Change is a rule that differs between two sets. Compare fills in the matches of both versions.
 type Change struct {
-	Rule  string
-	Kind  string // new, gone or changed
-	Old   int64  // matches of the version before
-	New   int64  // and after
-	Added int64  // matches that only the new version has
-	Gone  int64  // and only the old one
-	Adds  []Sample
-	Takes []Sample // of the matches that are gone
+	Rule          string
+	Kind          string // added, removed or changed
+	Before, After int64  // matches of each version
+	Added         int64  // matches that only the version after has
+	Removed       int64  // and only the one before
+
+	AddedSamples, RemovedSamples []Sample // up to maxChangeSamples
+
+	Counts []correlate.Counts // of each evaluation: bounds that a correlation rule has reached
 }
 
 const (
-	maxChangeSamples = 5         // of the added and of the gone matches of a rule
+	maxChangeSamples = 5         // of the added and of the removed matches of a rule
 	maxCompared      = 2_000_000 // matches of a rule, which are kept in memory
 )
 
@@ -44,68 +46,81 @@ func Changes(before, after *rules.Set) (changes []Change) {
 		case pair[0] == pair[1]:
 			continue
 		case pair[0] == "":
-			kind = "new"
+			kind = "added"
 		case pair[1] == "":
-			kind = "gone"
+			kind = "removed"
 		}
 		changes = append(changes, Change{Rule: id, Kind: kind})
 	}
 	return changes
 }
 
-// Compare evaluates the versions of the rule of c in two sets. Options.Set, Rule and Match are not used. A match of one version
-// is the same as one of the other if it has the same event, time and group.
+// Compare evaluates both versions of the rule. Options.Set, Rule and Match are not used. A match of one version is the same as
+// one of the other if it has the same event, time and group.
 func (c *Change) Compare(ctx context.Context, options Options, before, after *rules.Set) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	keyOf := func(match *Sample) uint64 {
-		return xxh3.HashString(fmt.Sprint(match.At.UnixNano(), match.Event, " ", match.Group))
-	}
-	counts := map[uint64]int{} // matches of the old version less those of the new one
-	count := func(match *Sample, by int) int {
-		key := keyOf(match)
-		if counts[key] += by; len(counts) > maxCompared {
-			cancel(fmt.Errorf("%s has more than %d matches to compare: choose a shorter time", c.Rule, maxCompared))
+	onlyBefore := map[uint64]int{} // by hash: the matches that only the version before has
+	if err := c.run(ctx, options, before, func(match *Sample) error {
+		c.Before++
+		if onlyBefore[match.hash()]++; len(onlyBefore) > maxCompared {
+			return fmt.Errorf("%s has more than %d matches to compare: choose a shorter time", c.Rule, maxCompared)
 		}
-		return counts[key]
-	}
-	run := func(set *rules.Set, match func(Sample)) error {
-		options.Set, options.Match = set, match
-		i := slices.IndexFunc(set.Rules(), func(rule *rules.Rule) bool { return rule.ID == c.Rule })
-		if i < 0 {
-			return nil
-		}
-		options.Rule = set.Rules()[i]
-		_, err := Run(ctx, options)
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
-		}
-		return err
-	}
-
-	if err := run(before, func(match Sample) { c.Old++; count(&match, 1) }); err != nil {
-		return err
-	}
-	if err := run(after, func(match Sample) {
-		if c.New++; count(&match, -1) >= 0 {
-			return
-		}
-		if c.Added++; len(c.Adds) < maxChangeSamples {
-			c.Adds = append(c.Adds, match)
-		}
+		return nil
 	}); err != nil {
 		return err
 	}
-	for _, left := range counts {
-		c.Gone += int64(max(left, 0))
+	if err := c.run(ctx, options, after, func(match *Sample) error {
+		c.After++
+		if key := match.hash(); onlyBefore[key] > 0 {
+			onlyBefore[key]--
+			return nil
+		}
+		if c.Added++; len(c.AddedSamples) < maxChangeSamples {
+			c.AddedSamples = append(c.AddedSamples, *match)
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
-	if c.Gone == 0 {
+	for _, left := range onlyBefore {
+		c.Removed += int64(left)
+	}
+	if c.Removed == 0 {
 		return nil
 	}
-	return run(before, func(match Sample) {
-		if key := keyOf(&match); counts[key] > 0 && len(c.Takes) < maxChangeSamples {
-			counts[key]--
-			c.Takes = append(c.Takes, match)
+
+	// Only hashes are kept, so the version before runs again for the samples.
+	return c.run(ctx, options, before, func(match *Sample) error {
+		if key := match.hash(); onlyBefore[key] > 0 && len(c.RemovedSamples) < maxChangeSamples {
+			onlyBefore[key]--
+			c.RemovedSamples = append(c.RemovedSamples, *match)
 		}
+		return nil
 	})
+}
+
+// run evaluates the version of the rule in a set, if there is one, and calls match for each match until it returns an error.
+func (c *Change) run(ctx context.Context, options Options, set *rules.Set, match func(*Sample) error) error {
+	i := slices.IndexFunc(set.Rules(), func(rule *rules.Rule) bool { return rule.ID == c.Rule })
+	if i < 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	options.Set, options.Rule = set, set.Rules()[i]
+	options.Match = func(found Sample) {
+		if err := match(&found); err != nil {
+			cancel(err)
+		}
+	}
+	result, err := Run(ctx, options)
+	c.Counts = append(c.Counts, result.Counts)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// hash identifies a match among those of both versions.
+func (s *Sample) hash() uint64 {
+	return xxh3.HashString(fmt.Sprint(s.At.UnixNano(), s.Event, " ", s.Group))
 }

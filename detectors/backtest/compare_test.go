@@ -14,7 +14,7 @@ import (
 	"tidegate/pipeline/embedded/embeddedtest"
 )
 
-// TestChangedRulesAreCompared: rules that are new, gone and changed, with the matches that come and go.
+// TestChangedRulesAreCompared: rules that are added, removed and changed, with the matches that come and go.
 func TestChangedRulesAreCompared(t *testing.T) {
 	store := embeddedtest.Store(t, "changed", "native")
 	block := clickhouse.NewColumnBlock()
@@ -48,7 +48,7 @@ func TestChangedRulesAreCompared(t *testing.T) {
 		"same": `message == "line 1"`, "added": `message == "line 7"`, "changed": `message in ["line 4", "line 6"]`,
 	})
 	options := backtest.Options{Store: store.Config(), From: end.Add(-time.Hour), To: end, Grouping: alerts.DefaultGrouper()}
-	want := []string{"added new: 0 3, 3 0, 3 0", "changed changed: 9 6, 3 6, 3 5", "removed gone: 3 0, 0 3, 0 3"}
+	want := []string{"added added: 0 3, 3 0, 3 0", "changed changed: 9 6, 3 6, 3 5", "removed removed: 3 0, 0 3, 0 3"}
 	changes := backtest.Changes(before, after)
 	if len(changes) != len(want) {
 		t.Fatalf("%+v", changes)
@@ -57,7 +57,7 @@ func TestChangedRulesAreCompared(t *testing.T) {
 		if err := c.Compare(t.Context(), options, before, after); err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprintf("%s %s: %d %d, %d %d, %d %d", c.Rule, c.Kind, c.Old, c.New, c.Added, c.Gone, len(c.Adds), len(c.Takes))
+		got := fmt.Sprintf("%s %s: %d %d, %d %d, %d %d", c.Rule, c.Kind, c.Before, c.After, c.Added, c.Removed, len(c.AddedSamples), len(c.RemovedSamples))
 		if got != want[i] {
 			t.Errorf("%s, want %s", got, want[i])
 		}

@@ -89,7 +89,13 @@ func TestExplanationsAgreeWithTheVerdicts(t *testing.T) {
 				explained := set.Explain(rule, event)[0]
 				isMatch := slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool { return v.Rule == rule.ID })
 				excepted := slices.ContainsFunc(explained.Exceptions, func(part Part) bool { return part.Holds })
-				isRuledOut := strings.HasPrefix(explained.Index, "not evaluated: ")
+				isRuledOut := strings.HasPrefix(explained.Prefilter, "skipped: ")
+				if isPassed := strings.HasPrefix(explained.Prefilter, "passed: the event has"); isPassed && strings.HasSuffix(explained.Prefilter, " has ") {
+					t.Errorf("seed %d: %s: %s", seed, rule.ID, explained.Prefilter)
+				}
+				if explained.Matches != (explained.When.Holds && !excepted) && !isRuledOut && !explained.DividesByZero {
+					t.Errorf("seed %d: %s matches: %v, explained as %+v", seed, rule.ID, explained.Matches, explained)
+				}
 				if explained.Matches != isMatch || isMatch && (!explained.When.Holds || excepted || isRuledOut) {
 					t.Errorf("seed %d: %s matches: %v, explained as %+v", seed, rule.ID, isMatch, explained)
 				}
@@ -142,7 +148,7 @@ func TestExplanationShowsWhatAConditionReads(t *testing.T) {
     + cidr(source.ip, "10.0.0.0/8") | source.ip = "10.1.2.3"
     - has(url.query) | has(url.query) = false
 `
-	if out.String() != want || !explained.Matches || explained.Index != `evaluated: the event has url.path contains "/admin" in any case` {
-		t.Errorf("%v, index %s, got\n%s", explained.Matches, explained.Index, out.String())
+	if out.String() != want || !explained.Matches || explained.Prefilter != `passed: the event has url.path contains "/admin" in any case` {
+		t.Errorf("%v, prefilter %s, got\n%s", explained.Matches, explained.Prefilter, out.String())
 	}
 }

@@ -13,9 +13,12 @@ import (
 type Explanation struct {
 	Rule    string `json:"rule"` // of a step: the id of the rule, a slash and the name of the step
 	Matches bool   `json:"matches"`
-	// Index says whether the index has the rule evaluated at all, and because of what.
-	Index string `json:"index"`
-	When  Part   `json:"when"`
+	// Prefilter says whether the prefilter lets the engine evaluate the rule for this event, and why.
+	Prefilter string `json:"prefilter"`
+	// DividesByZero: the remainder of a division by zero makes the condition, or an exception, false as a whole, whatever
+	// its parts are.
+	DividesByZero bool `json:"divides_by_zero,omitempty"`
+	When          Part `json:"when"`
 	// Exceptions are those of the rule; if one is true, the rule does not match.
 	Exceptions []Part `json:"exceptions,omitempty"`
 }
@@ -38,12 +41,12 @@ func (s *Set) Explain(rule *Rule, event *pipeline.Event) (out []Explanation) {
 	for _, condition := range s.conditionsOf(rule) {
 		explained := Explanation{
 			Rule: condition.ID, Matches: condition.datasets&maskOf(event.Dataset) != 0 && s.matchesRule(worker, condition),
-			Index: s.explainIndex(condition, event, found), When: s.explainPart(worker.values, condition.when.root),
+			Prefilter: s.explainPrefilter(worker.values, condition, found), When: s.explainPart(worker.values, condition.when.root),
 		}
 		for _, exception := range condition.exceptions {
 			explained.Exceptions = append(explained.Exceptions, s.explainPart(worker.values, exception.root))
 		}
-		worker.values.failed = false
+		explained.DividesByZero, worker.values.failed = worker.values.failed, false
 		out = append(out, explained)
 	}
 	return out
@@ -119,25 +122,52 @@ func (s *Set) slotText(values *eventValues, index int) string {
 	return "[" + strings.Join(firstParts(parts), ", ") + "]"
 }
 
-// explainIndex returns whether the index has a rule evaluated for an event; found are those that it has found.
-func (s *Set) explainIndex(rule *Rule, event *pipeline.Event, found []int32) string {
+// explainPrefilter returns whether the index has found a rule for the event of values; found are those that it has.
+func (s *Set) explainPrefilter(values *eventValues, rule *Rule, found []int32) string {
+	event := values.event
 	if rule.datasets&maskOf(event.Dataset) == 0 {
-		return fmt.Sprintf("not evaluated: the rule is for %s, the event is %s", strings.Join(firstParts(rule.datasets.names()), ", "), event.Dataset.Name())
+		return fmt.Sprintf("skipped: the rule is for %s, the event is %s", strings.Join(firstParts(rule.datasets.names()), ", "), event.Dataset.Name())
 	}
 	keys := s.slots.prefilterOf(rule.when.root, true, noElement).keys
 	if keys == nil {
-		return "evaluated for every event of its datasets: no part of the condition can be looked up"
+		return "passed: no part of the condition can be looked up, so every event of its datasets passes"
 	}
-	isFound := slices.ContainsFunc(found, func(i int32) bool { return s.evaluated[i] == rule })
 	var parts []string
+	isFound := slices.ContainsFunc(found, func(i int32) bool { return s.evaluated[i] == rule })
 	for _, key := range keys {
-		parts = append(parts, s.describeKey(&key))
+		if !isFound || s.hasKey(values, &key) {
+			parts = append(parts, s.describeKey(&key))
+		}
 	}
-	text := strings.Join(firstParts(parts), " or ")
-	if isFound {
-		return "evaluated: the event has " + text
+	if !isFound {
+		return "skipped: the event does not have " + strings.Join(firstParts(parts), " or ")
 	}
-	return "not evaluated: the event does not have " + text
+	return "passed: the event has " + strings.Join(firstParts(parts), ", ")
+}
+
+// hasKey reports whether the event of values has a key.
+func (s *Set) hasKey(values *eventValues, key *prefilterKey) bool {
+	value := values.slot(key.slot)
+	holds := func(text string) bool {
+		switch {
+		case key.literal && key.folded:
+			return strings.Contains(lowerASCII(text), lowerASCII(key.text))
+		case key.literal:
+			return strings.Contains(text, key.text)
+		}
+		return text == key.text
+	}
+	switch s.slots.list[key.slot].kind {
+	case text:
+		return holds(value.text)
+	case textList:
+		return slices.ContainsFunc(value.texts, holds)
+	case number:
+		return value.number == key.number
+	case numberList:
+		return slices.Contains(value.numbers, key.number)
+	}
+	return value.address == key.addr
 }
 
 // describeKey returns a key as a condition.

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,11 +12,11 @@ import (
 	"tidegate/pipeline/correlate"
 )
 
-// A StoreQuery is a rule as a condition of ClickHouse over the table events.
+// A StoreQuery is the condition of a rule as SQL over the table events.
 //
-// Where holds for every stored event that the rule matches. If Exact is set, it holds for no other one; else the rule
-// has a part that SQL cannot express, and the events that are found have to be evaluated. A regular expression may
-// also find events whose text is not valid UTF-8.
+// Where is true for every stored event that the rule matches. It may be true for others, so callers evaluate the events that
+// it finds. Exact reports that it is true for no other event, but for those in which a regular expression meets a text that
+// is not valid UTF-8; tests compare exact queries with the evaluation.
 type StoreQuery struct {
 	Where string
 	// Parameters are the values of the parameters p0, p1, … of Where, as ClickHouse's HTTP interface reads them. All
@@ -24,9 +25,12 @@ type StoreQuery struct {
 	Exact      bool
 }
 
-// maxParameterBytes bounds the values of the parameters of a query, which are part of a URL. Comparisons with more
-// constants are left to the evaluation.
-const maxParameterBytes = 256 << 10
+// The bounds of the values of parameters as they are escaped in a URL: of each (http_max_field_value_size) and of all
+// (http_max_uri_size). Comparisons with more constants are left to the evaluation.
+const (
+	maxParameterBytes = 120 << 10
+	maxAllBytes       = 768 << 10
+)
 
 // StoreQuery returns the query for the events that rule matches, or, of a correlation rule, for those that one of its
 // steps matches.
@@ -34,7 +38,7 @@ func (s *Set) StoreQuery(rule *Rule) StoreQuery {
 	w := &queryWriter{slots: s.slots, query: StoreQuery{Parameters: map[string]string{}, Exact: true}}
 	var conditions []string
 	for _, condition := range s.conditionsOf(rule) {
-		conditions = append(conditions, w.rule(condition))
+		conditions = append(conditions, w.ruleCondition(condition))
 	}
 	switch len(conditions) {
 	case 0:
@@ -93,20 +97,24 @@ func (s *Set) EvaluateRule(rule *Rule, block []*pipeline.Event) (signals []corre
 	return slices.DeleteFunc(signals, func(signal correlate.Signal) bool { return signal.Rule != rule.ID })
 }
 
-// rule returns the condition of a rule over one event, with its datasets and exceptions.
-func (w *queryWriter) rule(rule *Rule) string {
+// ruleCondition returns the condition of a rule over one event, with its datasets and exceptions.
+func (w *queryWriter) ruleCondition(rule *Rule) string {
 	var parts []string
 	if names := rule.datasets.names(); len(names) < len(pipeline.DatasetNames()) {
-		parts = append(parts, "`event.dataset` IN "+w.texts(names))
+		if list, bound := w.listParameter(names); bound {
+			parts = append(parts, "`event.dataset` IN "+list)
+		} else {
+			w.query.Exact = false
+		}
 	}
-	parts = append(parts, w.condition(rule.when.root, true))
+	parts = append(parts, w.conditionSQL(rule.when.root, true))
 	for _, exception := range rule.exceptions {
 		// An exception that divides by zero is false as a whole.
 		if exception.root.mayFail() {
 			w.query.Exact = false
 			continue
 		}
-		parts = append(parts, "NOT ("+w.condition(exception.root, false)+")")
+		parts = append(parts, "NOT ("+w.conditionSQL(exception.root, false)+")")
 	}
 	if rule.when.root.mayFail() {
 		w.query.Exact = false
@@ -114,13 +122,14 @@ func (w *queryWriter) rule(rule *Rule) string {
 	return strings.Join(parts, " AND ")
 }
 
-// A queryWriter writes the SQL of nodes. A condition that has no exact form is written as one that holds more often or
-// less often than it, whichever is asked for, so that the whole query finds every event.
+// A queryWriter writes the SQL of nodes. A condition without exact SQL is replaced by an upper bound, true wherever the
+// condition is, or by a lower bound, true only where it is. Below a "not" the bound is the other one, so that Where as a
+// whole is an upper bound.
 type queryWriter struct {
-	slots *slotTable
-	query StoreQuery
-	bytes int // of the parameters
-	loop  bool
+	slots    *slotTable
+	query    StoreQuery
+	bytes    int  // of the parameters, escaped
+	inLambda bool // over the elements of a list, where IN takes no parameter
 }
 
 // mayFail reports whether n may compute the remainder of a division by zero, which makes the whole expression false.
@@ -131,53 +140,52 @@ func (n *node) mayFail() bool {
 	return slices.ContainsFunc(n.args, (*node).mayFail)
 }
 
-// unknown returns the condition in place of one without SQL.
-func (w *queryWriter) unknown(atLeast bool) string {
+// boundSQL returns the bound of a condition without SQL.
+func (w *queryWriter) boundSQL(upperBound bool) string {
 	w.query.Exact = false
-	if atLeast {
+	if upperBound {
 		return "1"
 	}
 	return "0"
 }
 
-// condition returns the SQL of n, a flag. If n has no exact form, the SQL holds at least where n does, or, without
-// atLeast, at most there.
-func (w *queryWriter) condition(n *node, atLeast bool) string {
+// conditionSQL returns the SQL of n, a flag: exact if it can be, else an upper or a lower bound.
+func (w *queryWriter) conditionSQL(n *node, upperBound bool) string {
 	switch n.op {
 	case opNot:
-		return "NOT (" + w.condition(n.args[0], !atLeast) + ")"
+		return "NOT (" + w.conditionSQL(n.args[0], !upperBound) + ")"
 	case opAnd:
-		return "(" + w.condition(n.args[0], atLeast) + " AND " + w.condition(n.args[1], atLeast) + ")"
+		return "(" + w.conditionSQL(n.args[0], upperBound) + " AND " + w.conditionSQL(n.args[1], upperBound) + ")"
 	case opOr:
-		return "(" + w.condition(n.args[0], atLeast) + " OR " + w.condition(n.args[1], atLeast) + ")"
+		return "(" + w.conditionSQL(n.args[0], upperBound) + " OR " + w.conditionSQL(n.args[1], upperBound) + ")"
 	case opAny:
-		return w.overList("arrayExists", n, atLeast)
+		return w.listConditionSQL("arrayExists", n, upperBound)
 	case opAll:
-		return w.overList("arrayAll", n, atLeast)
+		return w.listConditionSQL("arrayAll", n, upperBound)
 	case opNone:
-		return "NOT " + w.overList("arrayExists", n, !atLeast)
+		return "NOT " + w.listConditionSQL("arrayExists", n, !upperBound)
 	case opMatches:
-		subject, known := w.value(n.args[0])
-		pattern, bound := w.text("(?-s)" + n.regex.String())
+		subject, known := w.valueSQL(n.args[0])
+		pattern, bound := w.textParameter("(?-s)" + n.regex.String())
 		if !known || !bound {
-			return w.unknown(atLeast)
+			return w.boundSQL(upperBound)
 		}
-		if atLeast {
+		if upperBound {
 			return fmt.Sprintf("(match(%s, %s) OR NOT isValidUTF8(%s))", subject, pattern, subject)
 		}
 		return fmt.Sprintf("(match(%s, %s) AND isValidUTF8(%s))", subject, pattern, subject)
 	}
-	if sql, known := w.comparison(n); known {
+	if sql, known := w.comparisonSQL(n); known {
 		return sql
 	}
-	return w.unknown(atLeast)
+	return w.boundSQL(upperBound)
 }
 
-// exact returns the SQL of n, a flag; known is false if it has none that is exact.
-func (w *queryWriter) exact(n *node) (sql string, known bool) {
+// exactCondition returns the SQL of n, a flag; known is false if it has none that is exact.
+func (w *queryWriter) exactCondition(n *node) (sql string, known bool) {
 	wasExact := w.query.Exact
 	w.query.Exact = true
-	sql = w.condition(n, true)
+	sql = w.conditionSQL(n, true)
 	known = w.query.Exact && !n.hasRegex()
 	w.query.Exact = wasExact
 	return sql, known
@@ -187,13 +195,13 @@ func (n *node) hasRegex() bool {
 	return n.op == opMatches || slices.ContainsFunc(n.args, (*node).hasRegex)
 }
 
-// overList returns a function over the elements of the list of n for which the condition of n holds.
-func (w *queryWriter) overList(function string, n *node, atLeast bool) string {
-	outer := w.loop
-	w.loop = true
-	condition := w.condition(n.args[0], atLeast)
-	w.loop = outer
-	return fmt.Sprintf("%s(e -> %s, %s)", function, condition, w.column(n.slot))
+// listConditionSQL returns a function over the elements of the list of n for which the condition of n holds.
+func (w *queryWriter) listConditionSQL(function string, n *node, upperBound bool) string {
+	outer := w.inLambda
+	w.inLambda = true
+	condition := w.conditionSQL(n.args[0], upperBound)
+	w.inLambda = outer
+	return fmt.Sprintf("%s(e -> %s, %s)", function, condition, w.listColumn(n.slot))
 }
 
 var comparisons = map[operation]string{
@@ -205,32 +213,32 @@ var textFunctions = map[operation]string{
 	opEndsWith: "endsWith", opEndsWithAny: "endsWith",
 }
 
-// comparison returns the SQL of a flag without conditions in it.
-func (w *queryWriter) comparison(n *node) (sql string, known bool) {
+// comparisonSQL returns the SQL of a flag without conditions in it.
+func (w *queryWriter) comparisonSQL(n *node) (sql string, known bool) {
 	switch n.op {
 	case opConstant:
 		return map[bool]string{true: "1", false: "0"}[n.flag], true
 	case opSlot:
-		return w.flagSlot(&w.slots.list[n.slot])
+		return w.flagSlotSQL(&w.slots.list[n.slot])
 	case opEqual, opNotEqual, opLess, opLessEqual, opGreater, opGreaterEqual:
-		return w.ordered(n)
+		return w.orderedSQL(n)
 	case opContains, opStartsWith, opEndsWith:
-		left, leftKnown := w.value(n.args[0])
-		right, rightKnown := w.value(n.args[1])
+		left, leftKnown := w.valueSQL(n.args[0])
+		right, rightKnown := w.valueSQL(n.args[1])
 		return textFunctions[n.op] + "(" + left + ", " + right + ") > 0", leftKnown && rightKnown
 	case opListContains:
-		value, known := w.value(n.args[0])
+		value, known := w.valueSQL(n.args[0])
 		if n.args[0].kind == text {
-			return "has(" + w.column(n.slot) + ", " + value + ")", known
+			return "has(" + w.listColumn(n.slot) + ", " + value + ")", known
 		}
-		return fmt.Sprintf("arrayExists(e -> e = %s, %s)", value, w.column(n.slot)), known
+		return fmt.Sprintf("arrayExists(e -> e = %s, %s)", value, w.listColumn(n.slot)), known
 	case opOne:
-		count, known := w.value(&node{op: opCount, slot: n.slot, args: n.args, kind: number})
+		count, known := w.valueSQL(&node{op: opCount, slot: n.slot, args: n.args, kind: number})
 		return count + " = 1", known
 	}
 
 	// One value is compared with constants.
-	value, known := w.value(n.args[0])
+	value, known := w.valueSQL(n.args[0])
 	switch {
 	case !known:
 		return "", false
@@ -238,7 +246,7 @@ func (w *queryWriter) comparison(n *node) (sql string, known bool) {
 		if n.args[0].kind != address { // a text that may hold an address
 			return "", false
 		}
-		return w.inNetworks(value, n.networks), true
+		return w.inNetworksSQL(value, n.networks), true
 	case n.op == opIn && n.numbers != nil:
 		var list []string
 		for _, number := range n.numbers {
@@ -246,45 +254,45 @@ func (w *queryWriter) comparison(n *node) (sql string, known bool) {
 		}
 		return "has([" + strings.Join(list, ", ") + "], " + value + ")", true
 	case n.op == opIn:
-		list := w.texts(n.texts)
-		if w.loop {
-			return "has(" + list + ", " + value + ")", list != ""
+		list, bound := w.listParameter(n.texts)
+		if w.inLambda {
+			return "has(" + list + ", " + value + ")", bound
 		}
-		return value + " IN " + list, list != ""
+		return value + " IN " + list, bound
 	case len(n.texts) == 1:
-		constant, bound := w.text(n.texts[0])
+		constant, bound := w.textParameter(n.texts[0])
 		return textFunctions[n.op] + "(" + value + ", " + constant + ") > 0", bound
 	case n.op == opContainsAny && len(n.texts) < 256 && !slices.Contains(n.texts, ""):
-		list := w.texts(n.texts)
-		return "multiSearchAny(" + value + ", " + list + ")", list != ""
+		list, bound := w.listParameter(n.texts)
+		return "multiSearchAny(" + value + ", " + list + ")", bound
 	default:
-		list := w.texts(n.texts)
-		return fmt.Sprintf("arrayExists(t -> %s(%s, t) > 0, %s)", textFunctions[n.op], value, list), list != ""
+		list, bound := w.listParameter(n.texts)
+		return fmt.Sprintf("arrayExists(t -> %s(%s, t) > 0, %s)", textFunctions[n.op], value, list), bound
 	}
 }
 
-// ordered returns the SQL of a comparison of two values.
-func (w *queryWriter) ordered(n *node) (sql string, known bool) {
+// orderedSQL returns the SQL of a comparison of two values.
+func (w *queryWriter) orderedSQL(n *node) (sql string, known bool) {
 	left, right := n.args[0], n.args[1]
 	var leftSQL, rightSQL string
 	var leftKnown, rightKnown bool
 	switch {
 	case left.kind == flag:
-		leftSQL, leftKnown = w.exact(left)
-		rightSQL, rightKnown = w.exact(right)
+		leftSQL, leftKnown = w.exactCondition(left)
+		rightSQL, rightKnown = w.exactCondition(right)
 		leftSQL, rightSQL = "("+leftSQL+")", "("+rightSQL+")"
 	case left.kind == decimal || right.kind == decimal:
-		leftSQL, leftKnown = w.decimal(left)
-		rightSQL, rightKnown = w.decimal(right)
+		leftSQL, leftKnown = w.decimalSQL(left)
+		rightSQL, rightKnown = w.decimalSQL(right)
 	default:
-		leftSQL, leftKnown = w.value(left)
-		rightSQL, rightKnown = w.value(right)
+		leftSQL, leftKnown = w.valueSQL(left)
+		rightSQL, rightKnown = w.valueSQL(right)
 	}
 	return "(" + leftSQL + " " + comparisons[n.op] + " " + rightSQL + ")", leftKnown && rightKnown
 }
 
-// value returns the SQL of n, which is no flag: a number is an Int64 or a Float64, an address its text, "" if absent.
-func (w *queryWriter) value(n *node) (sql string, known bool) {
+// valueSQL returns the SQL of n, which is no flag: a number is an Int64 or a Float64, an address its text, "" if absent.
+func (w *queryWriter) valueSQL(n *node) (sql string, known bool) {
 	switch n.op {
 	case opConstant:
 		switch n.kind {
@@ -293,42 +301,42 @@ func (w *queryWriter) value(n *node) (sql string, known bool) {
 		case decimal:
 			return "toFloat64(" + strconv.FormatFloat(n.decimal, 'g', -1, 64) + ")", true
 		}
-		return w.text(n.text)
+		return w.textParameter(n.text)
 	case opSlot:
-		return w.slotValue(n.slot)
+		return w.slotSQL(n.slot)
 	case opElement:
 		return "e", true
 	case opCount:
-		condition, known := w.exact(n.args[0])
-		return fmt.Sprintf("toInt64(arrayCount(e -> %s, %s))", condition, w.column(n.slot)), known
+		condition, known := w.exactCondition(n.args[0])
+		return fmt.Sprintf("toInt64(arrayCount(e -> %s, %s))", condition, w.listColumn(n.slot)), known
 	case opNegate:
-		value, known := w.value(n.args[0])
+		value, known := w.valueSQL(n.args[0])
 		return "negate(" + value + ")", known
 	case opLength:
-		value, known := w.value(n.args[0])
+		value, known := w.valueSQL(n.args[0])
 		return "toInt64(length(" + value + "))", known
 	case opLower:
-		value, known := w.value(n.args[0])
+		value, known := w.valueSQL(n.args[0])
 		return "lower(" + value + ")", known
 	case opUnescape:
-		value, known := w.value(n.args[0])
+		value, known := w.valueSQL(n.args[0])
 		return unescapedSQL(value), known
 	case opAdd, opSubtract, opMultiply, opDivide, opModulo:
-		return w.arithmetic(n)
+		return w.arithmeticSQL(n)
 	}
 	return "", false // lookups, sql, trim
 }
 
-// unescapedSQL returns the SQL of unescape: + is a blank, and escapes are resolved twice.
+// unescapedSQL returns the SQL of unescape: percent-encoding is decoded twice, and + is a blank in the first round only.
 func unescapedSQL(value string) string {
 	return "decodeURLComponent(decodeURLFormComponent(" + value + "))"
 }
 
-// arithmetic returns the SQL of an operator with two numbers, or of + with two texts.
-func (w *queryWriter) arithmetic(n *node) (sql string, known bool) {
-	operand := w.value
+// arithmeticSQL returns the SQL of an operator with two numbers, or of + with two texts.
+func (w *queryWriter) arithmeticSQL(n *node) (sql string, known bool) {
+	operand := w.valueSQL
 	if n.kind == decimal {
-		operand = w.decimal
+		operand = w.decimalSQL
 	}
 	left, leftKnown := operand(n.args[0])
 	right, rightKnown := operand(n.args[1])
@@ -344,17 +352,17 @@ func (w *queryWriter) arithmetic(n *node) (sql string, known bool) {
 	return "(" + left + " " + operators[n.op] + " " + right + ")", known
 }
 
-// decimal returns the SQL of a number as a Float64.
-func (w *queryWriter) decimal(n *node) (sql string, known bool) {
-	sql, known = w.value(n)
+// decimalSQL returns the SQL of a number as a Float64.
+func (w *queryWriter) decimalSQL(n *node) (sql string, known bool) {
+	sql, known = w.valueSQL(n)
 	if n.kind == number {
 		sql = "toFloat64(" + sql + ")"
 	}
 	return sql, known
 }
 
-// column returns the column of a slot of a list. Numbers are Int64.
-func (w *queryWriter) column(slot int) string {
+// listColumn returns the column of a slot of a list. Numbers are Int64.
+func (w *queryWriter) listColumn(slot int) string {
 	def := &w.slots.list[slot]
 	name := quoteColumn(def.field)
 	if def.kind == numberList {
@@ -365,15 +373,15 @@ func (w *queryWriter) column(slot int) string {
 
 func quoteColumn(field *pipeline.Field) string { return "`" + field.Column.Name + "`" }
 
-// slotValue returns the SQL of the value of a slot.
-func (w *queryWriter) slotValue(index int) (sql string, known bool) {
+// slotSQL returns the SQL of the value of a slot.
+func (w *queryWriter) slotSQL(index int) (sql string, known bool) {
 	def := &w.slots.list[index]
-	of := func() (string, bool) { return w.slotValue(def.of) }
+	of := func() (string, bool) { return w.slotSQL(def.of) }
 	switch def.how {
 	case raw:
 		switch {
 		case def.kind.isList():
-			return w.column(index), true
+			return w.listColumn(index), true
 		case def.field.Time != nil:
 			return "toUnixTimestamp64Nano(" + quoteColumn(def.field) + ")", true
 		case def.kind == number:
@@ -381,7 +389,7 @@ func (w *queryWriter) slotValue(index int) (sql string, known bool) {
 		}
 		return quoteColumn(def.field), true
 	case labelText:
-		key, bound := w.text(def.key)
+		key, bound := w.textParameter(def.key)
 		labels := quoteColumn(pipeline.Lookup("container.labels"))
 		return fmt.Sprintf("arrayLast((v, k) -> k = %s, mapValues(%s), mapKeys(%s))", key, labels, labels), bound
 	case lowered:
@@ -394,17 +402,17 @@ func (w *queryWriter) slotValue(index int) (sql string, known bool) {
 		value, known := of()
 		return "toInt64(length(" + value + "))", known
 	case hourOf:
-		zone, bound := w.text(def.zone.String())
+		zone, bound := w.textParameter(def.zone.String())
 		return fmt.Sprintf("toInt64(toHour(toTimeZone(%s, %s)))", quoteColumn(def.field), zone), bound
 	case weekdayOf:
-		zone, bound := w.text(def.zone.String())
+		zone, bound := w.textParameter(def.zone.String())
 		return fmt.Sprintf("toInt64(toDayOfWeek(toTimeZone(%s, %s)))", quoteColumn(def.field), zone), bound
 	}
 	return "", false // lookups, sql
 }
 
-// flagSlot returns the SQL of a slot that is true or false.
-func (w *queryWriter) flagSlot(def *slot) (sql string, known bool) {
+// flagSlotSQL returns the SQL of a slot that is true or false.
+func (w *queryWriter) flagSlotSQL(def *slot) (sql string, known bool) {
 	field, column := def.field, quoteColumn(def.field)
 	switch {
 	case field.Flag != nil:
@@ -423,8 +431,8 @@ func (w *queryWriter) flagSlot(def *slot) (sql string, known bool) {
 	return "", false // ids
 }
 
-// inNetworks returns whether an address, as text, is in one of the networks.
-func (w *queryWriter) inNetworks(value string, networks []netip.Prefix) string {
+// inNetworksSQL returns the SQL that reports whether value, the text of an address, is in one of networks.
+func (w *queryWriter) inNetworksSQL(value string, networks []netip.Prefix) string {
 	var parts []string
 	for _, network := range networks {
 		first, last := network.Masked().Addr(), lastAddr(network)
@@ -450,25 +458,26 @@ func lastAddr(network netip.Prefix) netip.Addr {
 	return addr
 }
 
-// bind adds a parameter and returns its name, "" if the parameters have become too large.
-func (w *queryWriter) bind(value string) string {
-	if w.bytes += len(value); w.bytes > maxParameterBytes {
-		w.bytes -= len(value)
-		return ""
+// addParameter adds a parameter of a type of ClickHouse and returns its place in the SQL. bound is false if the parameters have
+// become too large.
+func (w *queryWriter) addParameter(value, kind string) (sql string, bound bool) {
+	size := len(url.QueryEscape(value))
+	if size > maxParameterBytes || w.bytes+size > maxAllBytes {
+		return "", false
 	}
+	w.bytes += size
 	name := "p" + strconv.Itoa(len(w.query.Parameters))
 	w.query.Parameters[name] = value
-	return name
+	return "{" + name + ":" + kind + "}", true
 }
 
-// text returns a parameter with a text.
-func (w *queryWriter) text(value string) (sql string, bound bool) {
-	name := w.bind(escapeParameter(value))
-	return "{" + name + ":String}", name != ""
+// textParameter adds a text as a parameter, see addParameter.
+func (w *queryWriter) textParameter(value string) (sql string, bound bool) {
+	return w.addParameter(escapeParameter(value), "String")
 }
 
-// texts returns a parameter with a list of texts, "" if it is too large.
-func (w *queryWriter) texts(values []string) string {
+// listParameter adds a list of texts as a parameter, see addParameter.
+func (w *queryWriter) listParameter(values []string) (sql string, bound bool) {
 	var list strings.Builder
 	for i, value := range values {
 		if i > 0 {
@@ -476,11 +485,7 @@ func (w *queryWriter) texts(values []string) string {
 		}
 		list.WriteString("'" + escapeParameter(value) + "'")
 	}
-	name := w.bind("[" + list.String() + "]")
-	if name == "" {
-		return ""
-	}
-	return "{" + name + ":Array(String)}"
+	return w.addParameter("["+list.String()+"]", "Array(String)")
 }
 
 var parameterEscaper = strings.NewReplacer("\\", "\\\\", "'", "\\'", "\t", "\\t", "\n", "\\n", "\r", "\\r", "\x00", "\\0")

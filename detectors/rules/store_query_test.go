@@ -85,7 +85,8 @@ func checkStoreQueries(t *testing.T, store *clickhouse.Store, topic string, set 
 			isMatch := matched[rule.ID][i]
 			isOdd := bytes.Contains(pipeline.AppendJSON(nil, event), []byte(`\ufffd`)) // a text is not valid UTF-8
 			if isMatch && !found[i] || !isMatch && found[i] && query.Exact && !isOdd {
-				t.Errorf("%s %s: matches %v, found %v\n%s\n%s\n%q", topic, rule.ID, isMatch, found[i], set.slots.render(rule.when.root), query.Where, query.Parameters)
+				t.Errorf("%s %s: matches %v, found %v\n%s\n%s\n%q", topic, rule.ID, isMatch, found[i],
+					set.slots.render(rule.when.root), query.Where, query.Parameters)
 				t.Errorf("%s", pipeline.AppendJSON(nil, event))
 				break
 			}
@@ -186,6 +187,36 @@ func TestConstantsOfStoreQueriesAreBound(t *testing.T) {
 	for _, rule := range set.Rules() {
 		if query := set.StoreQuery(rule); len(query.Where) > 200 || strings.Contains(query.Where, "DROP") {
 			t.Errorf("%s: %s", rule.ID, query.Where)
+		}
+	}
+}
+
+// TestLongListsOfStoreQueries: a list that is nearly as long as parameters may be passes every server on the way, and of a
+// longer one the query finds every event.
+func TestLongListsOfStoreQueries(t *testing.T) {
+	store := embeddedtest.Store(t, "storelists", "http")
+	for _, test := range []struct {
+		entries, uses int
+		exact         bool
+	}{{575, 6, true}, {590, 1, false}, {575, 7, false}} {
+		var list []string
+		for i := range test.entries {
+			list = append(list, fmt.Sprintf("'é%%&+ %05d %s'", i, strings.Repeat("=", 60)))
+		}
+		text := "lists:\n  long:\n  - " + strings.Join(list, "\n  - ") + "\nrules:\n" +
+			ruleYAML("r", strings.Repeat("message in long and ", test.uses)+"true")
+		set, err := compileText(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []*pipeline.Event
+		for i, message := range []string{strings.Trim(list[7], "'"), "other"} {
+			id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(i+1))
+			events = append(events, &pipeline.Event{Id: id, Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: message}})
+		}
+		exact := checkStoreQueries(t, store, fmt.Sprint("list", test.entries, "-", test.uses), set, events)
+		if (exact == 1) != test.exact {
+			t.Errorf("%d entries, %d times: %d exact", test.entries, test.uses, exact)
 		}
 	}
 }

@@ -128,8 +128,8 @@ func TestWaitingSignalsAreBoundedByBytes(t *testing.T) {
 	if waiting := len(fold.waiting); waiting != 13 || fold.Counts().Forced != 77 {
 		t.Errorf("%d signals wait, %d were forced", waiting, fold.Counts().Forced)
 	}
-	if fold.Close(); fold.waits != 0 {
-		t.Errorf("%d bytes wait", fold.waits)
+	if fold.Close(); fold.waitingSize != 0 {
+		t.Errorf("%d bytes wait", fold.waitingSize)
 	}
 }
 

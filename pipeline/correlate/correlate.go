@@ -133,7 +133,7 @@ type Match struct {
 	Count       int64   // events that belong to it and to no match of the group before
 	Events      []Event // up to maxEvents of them, in the order of their steps and times
 	Origin              // of the signal that fulfilled it
-	Late        bool    // the signal that completed it came behind the watermark, or did not wait for it because of Limits
+	Late        bool    // the signal that completed it came behind the watermark, or could not wait for it because of Limits: signals may be missing
 }
 
 // An Event names an event that belongs to a match.

@@ -13,7 +13,7 @@ type Limits struct {
 	Groups        int // of all rules
 	GroupsPerRule int
 	Waiting       int // signals that wait for the watermark
-	Bytes         int // of all groups, roughly, and a quarter of those of the waiting signals; 0: no bound
+	Bytes         int // of all groups, roughly; the waiting signals may take four times as much in addition; 0: no bound
 	Values        int // of a rule of FirstSeen
 }
 
@@ -35,19 +35,19 @@ type Counts struct {
 
 // A Fold keeps the windows of correlation rules. It is used by one goroutine.
 type Fold struct {
-	rules     map[string]*Rule // by id
-	limits    Limits
-	watermark int64 // signals that end before it have been added to their groups
-	waiting   signalHeap
-	waits     int // bytes of waiting, roughly
-	deadlines deadlineHeap
-	groups    map[groupKey]*group
-	bytes     int                   // of groups
-	ruleBytes map[string]int        // of the groups of each rule
-	recent    map[string]*list.List // by rule: of *group, the one with the latest signal in front
-	matches   []Match               // since the last Advance
-	counts    Counts
-	seen      map[string]*seenValues // by rule of FirstSeen
+	rules       map[string]*Rule // by id
+	limits      Limits
+	watermark   int64 // signals that end before it have been added to their groups
+	waiting     signalHeap
+	waitingSize int // bytes of waiting, roughly
+	deadlines   deadlineHeap
+	groups      map[groupKey]*group
+	bytes       int                   // of groups
+	ruleBytes   map[string]int        // of the groups of each rule
+	recent      map[string]*list.List // by rule: of *group, the one with the latest signal in front
+	matches     []Match               // since the last Advance
+	counts      Counts
+	seen        map[string]*seenValues // by rule of FirstSeen
 }
 
 // A groupKey names a group of a rule.
@@ -144,26 +144,31 @@ func (f *Fold) Add(s Signal) {
 		f.addToGroup(&s, true)
 		return
 	}
-	heap.Push(&f.waiting, &s)
-	f.waits += waitingBytes(&s)
-	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waits > 4*f.limits.Bytes {
+	added := &waitingSignal{s, waitingBytes(&s)}
+	heap.Push(&f.waiting, added)
+	f.waitingSize += added.size
+	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waitingSize > 4*f.limits.Bytes {
 		// What is matched now may lack signals that are still to come, as if the signal had come late.
 		f.counts.Forced++
 		f.watermark = max(f.watermark, f.waiting[0].End)
 		before := len(f.matches)
 		f.passDeadlines(f.watermark)
-		for i := before; i < len(f.matches); i++ {
-			f.matches[i].Late = true
-		}
+		f.markLate(before)
 		f.addToGroup(f.popWaiting(), true)
 	}
 }
 
 // popWaiting removes the waiting signal that is taken next.
 func (f *Fold) popWaiting() *Signal {
-	s := heap.Pop(&f.waiting).(*Signal)
-	f.waits -= waitingBytes(s)
-	return s
+	popped := heap.Pop(&f.waiting).(*waitingSignal)
+	f.waitingSize -= popped.size
+	return &popped.Signal
+}
+
+// A waitingSignal is a signal with roughly the bytes that it takes.
+type waitingSignal struct {
+	Signal
+	size int
 }
 
 // waitingBytes returns roughly what a signal takes that waits: its texts may have any length.
@@ -203,12 +208,19 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 	f.recent[s.Rule].MoveToFront(g.place)
 	before := len(f.matches)
 	g.state.addSignal(f, g, s, min(max(s.End, f.watermark), maxTime))
-	for i := before; late && i < len(f.matches); i++ {
-		f.matches[i].Late = true
+	if late {
+		f.markLate(before)
 	}
 	f.setDeadline(g)
 	for f.limits.Bytes > 0 && f.bytes > f.limits.Bytes && len(f.groups) > 0 {
 		f.evictGroup(f.recent[f.largestRule(s.Rule)])
+	}
+}
+
+// markLate marks the matches from the index first on.
+func (f *Fold) markLate(first int) {
+	for i := range f.matches[first:] {
+		f.matches[first+i].Late = true
 	}
 }
 
@@ -223,8 +235,8 @@ func (f *Fold) mostGroups(first *list.List) *list.List {
 	return most
 }
 
-// largestRule returns the rule whose groups take most: few large groups must not evict the many small ones of other rules.
-// It is first if no other one takes more.
+// largestRule returns the rule whose groups take the most bytes. Evicting there keeps one rule with large groups from
+// evicting the small groups of others. Where several take as much, it is first, or else the one with the lowest id.
 func (f *Fold) largestRule(first string) string {
 	largest := first
 	for id, bytes := range f.ruleBytes {
@@ -286,7 +298,7 @@ func (f *Fold) removeGroup(g *group) {
 	}
 }
 
-// resize notes that a group takes bytes.
+// resize sets the size of a group and updates the sums.
 func (f *Fold) resize(g *group, bytes int) {
 	f.bytes += bytes - g.bytes
 	if f.ruleBytes[g.rule.ID] += bytes - g.bytes; f.ruleBytes[g.rule.ID] == 0 {
@@ -326,12 +338,12 @@ func (f *Fold) addMatch(g *group, m Match) {
 }
 
 // A signalHeap has the signal that is taken next in front.
-type signalHeap []*Signal
+type signalHeap []*waitingSignal
 
 func (h signalHeap) Len() int           { return len(h) }
 func (h signalHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h signalHeap) Less(i, j int) bool { return compareSignals(h[i], h[j]) < 0 }
-func (h *signalHeap) Push(s any)        { *h = append(*h, s.(*Signal)) }
+func (h signalHeap) Less(i, j int) bool { return compareSignals(&h[i].Signal, &h[j].Signal) < 0 }
+func (h *signalHeap) Push(s any)        { *h = append(*h, s.(*waitingSignal)) }
 
 // Pop removes the last signal.
 func (h *signalHeap) Pop() any {
@@ -343,7 +355,7 @@ func (h *signalHeap) Pop() any {
 }
 
 // compareSignals orders signals by the end of their events, then by their begin, then by their step, then by their position.
-// Of events with one time, as those of logs with whole seconds have, what is expected comes behind what expects it.
+// At equal times, as in logs with whole seconds, an earlier step comes first: an expected event follows what expects it.
 func compareSignals(a, b *Signal) int {
 	return cmp.Or(
 		cmp.Compare(a.End, b.End), cmp.Compare(a.Start, b.Start), cmp.Compare(a.Step, b.Step),
