@@ -115,6 +115,8 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.textFunction(callNode, id.Value, opLookups, resolved, callNode.Arguments)
 	case "sql":
 		return r.textFunction(callNode, id.Value, opSQL, simplified, callNode.Arguments)
+	case "value":
+		return r.valueOfKey(callNode)
 	case "has":
 		return r.has(callNode)
 	case "label":
@@ -135,6 +137,24 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.addError(callNode, "%s is not an operator: %s", id.Value, hint)
 	}
 	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
+}
+
+// valueOfKey resolves value(field, "key"), the value of a key in a log line that is JSON, XML or key=value.
+func (r *resolver) valueOfKey(callNode *ast.CallNode) *node {
+	if len(callNode.Arguments) != 2 {
+		return r.addError(callNode, `value takes a field and a key: value(message, "user.name")`)
+	}
+	of := r.resolve(callNode.Arguments[0])
+	key, ok := callNode.Arguments[1].(*ast.StringNode)
+	switch {
+	case of.kind == invalid:
+		return of
+	case of.kind != text || of.op != opSlot:
+		return r.addError(callNode.Arguments[0], "value takes a field that is a text, %s is %s", r.slots.render(of), of.kind)
+	case !ok || key.Value == "" || len(key.Value) > maxKeyBytes:
+		return r.addError(callNode.Arguments[1], "the key of value is a text of 1 to %d bytes between quotes", maxKeyBytes)
+	}
+	return r.slotNode(callNode, r.slots.keyedSlot(of.slot, key.Value))
 }
 
 // timeFunction resolves hour("zone") and weekday("zone"); without an argument the zone is UTC.

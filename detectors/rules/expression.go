@@ -18,7 +18,7 @@ const (
 // functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
 	"all", "any", "cidr", "count", "glob", "has", "hour", "label", "len", "lookups", "lower", "none", "one", "sql", "trim",
-	"unescape", "weekday",
+	"unescape", "value", "weekday",
 }
 
 // An expression is a compiled condition. It is immutable; the state of an evaluation is in eventValues.

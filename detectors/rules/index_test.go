@@ -97,7 +97,9 @@ func (g generator) event() *pipeline.Event {
 func (g generator) subject() string {
 	field := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name",
 		`label("app")`, "http.request.method")
-	switch g.IntN(7) {
+	switch g.IntN(8) {
+	case 6:
+		return "lower(value(message, \"a\"))"
 	case 0:
 		return "lower(" + field + ")"
 	case 1:

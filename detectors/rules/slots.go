@@ -48,17 +48,18 @@ const (
 	length                       // len(slot)
 	hourOf                       // hour("zone")
 	weekdayOf                    // weekday("zone")
+	keyed                        // value(slot, "key")
 )
 
-// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql or
-// len of a field. All rules of a set share the slots. A slot is computed at most once for each event, when
+// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql,
+// value or len of a field. All rules of a set share the slots. A slot is computed at most once for each event, when
 // the index or a rule first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
 	how   derivation
-	of    int            // lowered, unescaped, resolved, simplified and length: the slot of their argument
-	key   string         // labelText: the key of the label
+	of    int            // lowered, unescaped, resolved, simplified, keyed and length: the slot of their argument
+	key   string         // labelText: the key of the label; keyed: of the value
 	zone  *time.Location // hourOf, weekdayOf
 	kind  kind
 	body  pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
@@ -122,6 +123,13 @@ func (t *slotTable) hasSlot(f *pipeline.Field) int {
 
 func (t *slotTable) labelSlot(key string) int {
 	return t.addSlot(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, key: key, kind: text})
+}
+
+// keyedSlot returns the slot of value(slot of, key).
+func (t *slotTable) keyedSlot(of int, key string) int {
+	source := t.list[of]
+	label := "value(" + source.label + ", " + strconv.Quote(key) + ")"
+	return t.addSlot(slot{label: label, field: source.field, how: keyed, of: of, key: key, kind: text, body: source.body})
 }
 
 // timeSlot returns the slot of hour or weekday of the event's time in a time zone.
@@ -236,6 +244,8 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 		value.text = lookupsInto(&value.buffer, v.slot(def.of).text)
 	case simplified:
 		value.text = simplifySQLInto(&value.buffer, v.slot(def.of).text)
+	case keyed:
+		value.text = valueInto(&value.buffer, v.slot(def.of).text, def.key)
 	case length:
 		of := v.slot(def.of)
 		switch v.table.list[def.of].kind {

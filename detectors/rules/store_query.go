@@ -408,7 +408,7 @@ func (w *queryWriter) slotSQL(index int) (sql string, known bool) {
 		zone, bound := w.textParameter(def.zone.String())
 		return fmt.Sprintf("toInt64(toDayOfWeek(toTimeZone(%s, %s)))", quoteColumn(def.field), zone), bound
 	}
-	return "", false // lookups, sql
+	return "", false // lookups, sql, value
 }
 
 // flagSlotSQL returns the SQL of a slot that is true or false.
