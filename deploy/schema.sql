@@ -300,6 +300,22 @@ ORDER BY (window_start, id)
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
+CREATE TABLE IF NOT EXISTS `tidegate`.`seen_values`
+(
+    `topic` LowCardinality(String),
+    `rule` LowCardinality(String),
+    `version` LowCardinality(String),
+    `is_group` Bool,
+    `group` UInt64,
+    `value` Int64,
+    `first` DateTime64(9, 'UTC'),
+    `last` DateTime64(9, 'UTC')
+)
+ENGINE = ReplacingMergeTree(last)
+ORDER BY (topic, rule, version, is_group, group, value)
+TTL toDateTime(`last`) + toIntervalDay(400)
+SETTINGS index_granularity = 8192;
+
 CREATE MATERIALIZED VIEW IF NOT EXISTS `tidegate`.`alerts_newest_feed` TO `tidegate`.`alerts_newest` AS SELECT `id`, `revision`, `fingerprint`, `detector`, `rule`, `version`, `title`, `severity`, `tags`, `group`, `score`, `evidence`, `window_start`, `first`, `last`, `count`, `event_id`, `events`, `dataset`, `host`, `cluster`, `container_id`, `container_name`, `image`, `source`, `destination`, `demo`, `topic`, `partition`, `offset`, `ingested`, `stored` FROM `tidegate`.`alert_revisions`;
 
 CREATE OR REPLACE VIEW `tidegate`.`alerts` AS

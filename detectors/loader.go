@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -18,7 +17,6 @@ import (
 	"tidegate/detectors/rules"
 	"tidegate/detectors/watch"
 	"tidegate/pipeline"
-	"tidegate/pipeline/correlate"
 )
 
 // Config holds the settings of the detectors.
@@ -93,23 +91,7 @@ func (l *Loader) Warnings() []string {
 	for _, name := range l.guard.Held() {
 		warnings = append(warnings, name+" is held back: it looks like a failed update")
 	}
-	if ids := l.rulesNotEvaluated(); len(ids) > 0 {
-		warnings = append(warnings, notEvaluated+": "+strings.Join(ids, ", "))
-	}
 	return warnings
-}
-
-// notEvaluated is the warning about rules that need more of the past than the engine has.
-const notEvaluated = "rules with first_seen run in replay and rules test, not yet in the engine"
-
-// rulesNotEvaluated returns the ids of the rules that only replay evaluates. l.mu must be held, except in NewLoader.
-func (l *Loader) rulesNotEvaluated() (ids []string) {
-	for _, rule := range l.rules.Correlations() {
-		if rule.Kind == correlate.FirstSeen {
-			ids = append(ids, rule.ID)
-		}
-	}
-	return ids
 }
 
 // Held returns the names of the feeds that are held back because their files look like failed updates, and
@@ -134,9 +116,6 @@ func (l *Loader) updateBundle() {
 	// Workers that evaluate a block keep the old bundle until the end of the block.
 	l.bundle.Store(&pipeline.Bundle{Version: version, Detectors: list})
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
-	if ids := l.rulesNotEvaluated(); len(ids) > 0 {
-		l.log.Warn(notEvaluated, "rules", ids)
-	}
 }
 
 // Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. After

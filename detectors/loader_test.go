@@ -79,21 +79,6 @@ func TestBundleHoldsAllDetectors(t *testing.T) {
 	}
 }
 
-// TestRulesOfReplayAreNamed: the engine loads the others of the folder, and says which it does not evaluate.
-func TestRulesOfReplayAreNamed(t *testing.T) {
-	cfg, write := files(t)
-	write("b.yaml", "- {id: many, title: t, severity: low, when: 'message contains \"bad\"', count: 3, within: 1m}\n"+
-		"- {id: new, title: t, severity: low, when: 'message contains \"bad\"', first_seen: {fields: [log.file.path], baseline: 1h, expire_after: 7d}}\n")
-	loader := newLoader(t, cfg)
-	if got := verdicts(loader.Bundle()); got != "one feed-test" {
-		t.Errorf("verdicts of %s", got)
-	}
-	want := "rules with first_seen run in replay and rules test, not yet in the engine: new"
-	if got := loader.Warnings(); len(got) != 1 || got[0] != want {
-		t.Errorf("warnings %q", got)
-	}
-}
-
 func TestSameFilesAndSettingsMakeTheSameVersion(t *testing.T) {
 	cfg, write := files(t)
 	first := newLoader(t, cfg).Bundle().Version

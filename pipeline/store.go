@@ -101,6 +101,26 @@ type AlertFilter struct {
 	Lookback time.Duration // no alerts whose window began more than this before the newest of the others
 }
 
+// A SeenValue is what a rule of first_seen remembers of a group, or of a value of a group.
+type SeenValue struct {
+	Rule, Version string
+	Group         uint64 // hash of rule and group
+	Value         int64  // hash of the value; of the group itself 0
+	First         int64  // when the group was there first, ns since 1970; 0: this is of a value
+	Last          int64  // when it was there last, roughly, ns since 1970
+}
+
+// IsGroup reports whether it is of the group itself.
+func (v SeenValue) IsGroup() bool { return v.First != 0 }
+
+// A SeenFilter selects the newest SeenValue of each group and value of a rule, those of one partition of the signals topic.
+type SeenFilter struct {
+	TopicPartition     // of the signals topic
+	Partitions     int // of the topic: a group is on the partition Group % Partitions
+	Rule, Version  string
+	Limit          int // of values, and of groups: those that were there last
+}
+
 // An EventInserter collects events as the rows of one insert. It belongs to one goroutine.
 type EventInserter interface {
 	// Append adds e as a row. It copies the values of e, so that e may be released afterwards.

@@ -13,7 +13,6 @@ import (
 
 	"tidegate/detectors/rules"
 	"tidegate/pipeline/config"
-	"tidegate/pipeline/correlate"
 )
 
 // rulesCommand returns the command `tidegate rules`.
@@ -196,11 +195,8 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 			continue
 		}
 		state := "on"
-		switch {
-		case !listed.Enabled:
+		if !listed.Enabled {
 			state = "disabled"
-		case rule.Correlation != nil && rule.Correlation.Kind == correlate.FirstSeen:
-			state = "replay only"
 		}
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\n", rule.ID, listed.Severity, state, rule.File, rule.Title)
 	}

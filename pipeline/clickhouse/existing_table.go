@@ -20,6 +20,7 @@ var identityColumns = map[string][]string{
 	alertRevisions:    {"id", "revision", "window_start", "partition"},
 	alertsView:        {"id", "revision", "window_start", "partition"},
 	"schema_versions": {"version"},
+	seenValuesTable:   {"topic", "rule", "version", "is_group", "group", "value", "first", "last"},
 }
 
 // checkTables returns ErrForeignTable if an existing table has the name of one of tidegate's and is another one. The

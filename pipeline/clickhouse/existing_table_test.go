@@ -16,6 +16,7 @@ func TestForeignTableIsOneError(t *testing.T) {
 		"foreign_alerts":  "CREATE TABLE alerts (text String) ENGINE = MergeTree ORDER BY text",
 		"foreign_view":    "CREATE VIEW alerts AS SELECT 1 AS text",
 		"foreign_revs":    "CREATE TABLE alert_revisions (text String) ENGINE = MergeTree ORDER BY text",
+		"foreign_seen":    "CREATE TABLE seen_values (topic String) ENGINE = MergeTree ORDER BY topic",
 		"foreign_version": "CREATE TABLE schema_versions (version String) ENGINE = MergeTree ORDER BY version",
 	} {
 		store := embeddedtest.Store(t, name, "http")

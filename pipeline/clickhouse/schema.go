@@ -166,6 +166,7 @@ func tables(cfg Config) []table {
 			name: newestAlerts, columns: alertTableColumns(), engine: "ReplacingMergeTree", engineArgument: "revision",
 			orderBy: newestAlertsKey, ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true,
 		},
+		seenValuesOf(),
 	}
 }
 

@@ -12,11 +12,3 @@ func (f *Fold) Fresh() (count int) {
 	}
 	return count
 }
-
-// Values returns the number of values that rules of FirstSeen remember.
-func (f *Fold) Values() (count int) {
-	for _, seen := range f.seen {
-		count += len(seen.last)
-	}
-	return count
-}

@@ -6,6 +6,8 @@ import (
 	"container/list"
 	"math"
 	"strings"
+
+	"tidegate/pipeline"
 )
 
 // Limits bound the memory of a Fold.
@@ -14,7 +16,7 @@ type Limits struct {
 	GroupsPerRule int
 	Waiting       int // signals that wait for the watermark
 	Bytes         int // of all groups, roughly; the waiting signals may take four times as much in addition; 0: no bound
-	Values        int // of a rule of FirstSeen
+	Values        int // that the rules of FirstSeen remember; 32 bytes each
 }
 
 // DefaultLimits are the bounds where nothing else is configured.
@@ -48,6 +50,8 @@ type Fold struct {
 	matches     []Match               // since the last Advance
 	counts      Counts
 	seen        map[string]*seenValues // by rule of FirstSeen
+	keepsSeen   bool
+	changedSeen []pipeline.SeenValue // since the last TakeSeen
 }
 
 // A groupKey names a group of a rule.
@@ -130,6 +134,14 @@ func (f *Fold) Counts() Counts { return f.counts }
 // Groups returns the number of groups with a window.
 func (f *Fold) Groups() int { return len(f.groups) }
 
+// Values returns the number of values that rules of FirstSeen remember.
+func (f *Fold) Values() (count int) {
+	for _, seen := range f.seen {
+		count += len(seen.values)
+	}
+	return count
+}
+
 // Add adds a signal, which waits until the watermark has passed its end.
 func (f *Fold) Add(s Signal) {
 	rule := f.rules[s.Rule]
@@ -201,16 +213,20 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 		return
 	}
 	f.counts.Signals++
+	before, at := len(f.matches), min(max(s.End, f.watermark), maxTime)
+	if late {
+		defer func() { f.markLate(before) }()
+	}
+	if rule.Kind == FirstSeen {
+		f.addSeen(rule, s, at)
+		return
+	}
 	g := f.groups[groupKey{s.Rule, s.Group}]
 	if g == nil {
 		g = f.openGroup(rule, s.Group)
 	}
 	f.recent[s.Rule].MoveToFront(g.place)
-	before := len(f.matches)
-	g.state.addSignal(f, g, s, min(max(s.End, f.watermark), maxTime))
-	if late {
-		f.markLate(before)
-	}
+	g.state.addSignal(f, g, s, at)
 	f.setDeadline(g)
 	for f.limits.Bytes > 0 && f.bytes > f.limits.Bytes && len(f.groups) > 0 {
 		f.evictGroup(f.recent[f.largestRule(s.Rule)])
@@ -269,8 +285,6 @@ func (f *Fold) openGroup(rule *Rule, name string) *group {
 		g.state = &sequence{steps: make([][]Signal, len(rule.Steps))}
 	case Absent:
 		g.state = new(absence)
-	case FirstSeen:
-		g.state = new(firstSeen)
 	case Interval:
 		g.state = new(contacts)
 	}

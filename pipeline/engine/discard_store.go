@@ -8,7 +8,7 @@ import (
 
 // DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and
 // alerts are published, but no row is stored. Only the offsets in Kafka survive a restart. A batch that is
-// sent again after a restart is evaluated again, and an open alert window starts over.
+// sent again after a restart is evaluated again, an open alert window starts over, and rules of first_seen learn anew.
 type DiscardStore struct{}
 
 // NewInserter returns an inserter that counts rows.
@@ -65,6 +65,14 @@ func (DiscardStore) NewestAlerts(context.Context, pipeline.AlertFilter) ([]*pipe
 // AlertsOfBlock returns no alerts.
 func (DiscardStore) AlertsOfBlock(context.Context, pipeline.BlockID) ([]*pipeline.Alert, error) {
 	return nil, nil
+}
+
+// InsertSeenValues stores nothing.
+func (DiscardStore) InsertSeenValues(context.Context, string, []pipeline.SeenValue) error { return nil }
+
+// SeenValues calls nothing.
+func (DiscardStore) SeenValues(context.Context, pipeline.SeenFilter, func(pipeline.SeenValue)) error {
+	return nil
 }
 
 // rowCounter is the inserter of a DiscardStore.

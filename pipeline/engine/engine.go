@@ -58,7 +58,7 @@
 //
 // A worker writes what matches a step of a correlation rule to the signals topic (signals.go), and how far it has come.
 // Correlate runs a foldWorker for each partition of that topic (fold.go), which folds the signals (package correlate) and
-// raises alerts as a worker does. fold_state.go is what its place in the topic consists of.
+// raises alerts as a worker does. fold_state.go is what its place in the topic consists of, fold_seen.go what rules of FirstSeen remember.
 //
 // # Errors of an insert
 //
@@ -82,7 +82,7 @@
 // worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go
 // (forming a block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go,
 // insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), batch_id.go (the id
-// of a batch, from its first bytes), signals.go, fold.go, fold_state.go, fold_metrics.go, lag.go, lag_metrics.go and metrics.go, config.go.
+// of a batch, from its first bytes), signals.go, fold.go, fold_state.go, fold_seen.go, fold_metrics.go, lag.go, lag_metrics.go and metrics.go, config.go.
 package engine
 
 import (
@@ -138,7 +138,8 @@ type Engine struct {
 
 	alertPartitions atomic.Int64 // number of partitions of the alerts topic; set before the workers start
 	foldPartitions  atomic.Int64 // number of partitions of the signals topic; set before the workers of Correlate start
-	fetchBytes      int          // of one fetch, compressed; set by Run before the workers start
+	seenInterval    time.Duration
+	fetchBytes      int // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
@@ -176,9 +177,10 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	memory := int64(cfg.Memory)
 	return &Engine{
 		cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{},
-		memory:    newMemoryBudget(memory, reg),
-		decoding:  make(chan struct{}, memory/memoryPerDecoding),
-		inserters: inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
+		seenInterval: seenInterval,
+		memory:       newMemoryBudget(memory, reg),
+		decoding:     make(chan struct{}, memory/memoryPerDecoding),
+		inserters:    inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
 	}, nil
 }
 

@@ -20,6 +20,7 @@ type fakeStore struct {
 	tokens map[string]bool
 	order  []string // tokens of the inserts that were stored
 	alerts map[string]pipeline.Alert
+	seen   map[pipeline.SeenValue]string // the topic
 
 	// insert is called before an insert. The insert fails with its error; after errAfter the rows are stored
 	// too.
@@ -48,7 +49,7 @@ var (
 )
 
 func newFakeStore() *fakeStore {
-	return &fakeStore{tokens: map[string]bool{}, alerts: map[string]pipeline.Alert{}}
+	return &fakeStore{tokens: map[string]bool{}, alerts: map[string]pipeline.Alert{}, seen: map[pipeline.SeenValue]string{}}
 }
 
 // fakeInserter is an inserter of a fakeStore.
@@ -288,4 +289,28 @@ func (s *fakeStore) AlertsOfBlock(_ context.Context, block pipeline.BlockID) (li
 		}
 	}
 	return list, nil
+}
+
+func (s *fakeStore) InsertSeenValues(_ context.Context, topic string, values []pipeline.SeenValue) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seen := range values {
+		s.seen[seen] = topic
+	}
+	return nil
+}
+
+// SeenValues keeps to the contract, but for the limit.
+func (s *fakeStore) SeenValues(_ context.Context, filter pipeline.SeenFilter, add func(pipeline.SeenValue)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, isGroup := range []bool{true, false} {
+		for seen, topic := range s.seen {
+			isOf := topic == filter.Topic && seen.Rule == filter.Rule && seen.Version == filter.Version
+			if isOf && seen.IsGroup() == isGroup && seen.Group%uint64(filter.Partitions) == uint64(filter.Partition) {
+				add(seen)
+			}
+		}
+	}
+	return nil
 }

@@ -32,6 +32,11 @@ type foldWorker struct {
 	memory      time.Duration
 	silentUntil int64 // matches of records before it are raised already
 
+	// Of rules of FirstSeen (fold_seen.go).
+	seenRules     map[string]string // versions of those that were restored, by id
+	seenStored    time.Time         // when storeSeen stored last
+	seenWatermark int64             // of the state when everything was stored last
+
 	counts    correlate.Counts // of the fold, as they were exported last
 	matches   []foldedMatch    // of the block
 	letters   []consumer.DeadLetter
@@ -105,7 +110,7 @@ func (f *foldWorker) processFromCommitted(ctx context.Context) error {
 	f.records, f.fetched = nil, f.state.offset
 
 	// Read up to the committed offset without raising anything.
-	if err := f.foldUntil(ctx, end); err != nil {
+	if err := f.foldUntil(ctx, end, true); err != nil {
 		return err
 	}
 	f.letters = nil            // written before the offset was committed
@@ -154,7 +159,11 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 	}
 	f.state, f.checkpoints, f.nextOffset = state, []*foldState{state.clone()}, end
 	f.fold, f.correlation, f.bundle, f.counts = correlate.New(nil, f.foldLimits()), nil, nil, correlate.Counts{}
-	f.loadRules()
+	f.fold.KeepSeen()
+	f.seenRules, f.seenStored, f.seenWatermark = nil, time.Now(), 0
+	if err := f.loadRules(ctx); err != nil {
+		return open, false, 0, err
+	}
 	if state.watermark > 0 {
 		f.fold.Advance(state.watermark)
 	}
@@ -178,37 +187,47 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 }
 
 // foldLimits bounds the windows of a partition to its part of a sixteenth of the memory of the engine, and the signals that
-// wait to as much. A waiting signal takes some KiB at most.
+// wait to as much, and what rules of FirstSeen remember. A waiting signal takes some KiB at most, a value 32 bytes.
 func (f *foldWorker) foldLimits() correlate.Limits {
 	share := int(f.cfg.Memory) / shares / int(max(1, f.foldPartitions.Load()))
 	groups := share / 400
-	return correlate.Limits{Groups: groups, GroupsPerRule: max(1, groups/2), Waiting: share / 1024, Bytes: share}
+	return correlate.Limits{
+		Groups: groups, GroupsPerRule: max(1, groups/2), Waiting: share / 1024, Bytes: share, Values: share / 32,
+	}
 }
 
 // loadRules gives the rules of the current bundle to the fold. Windows of rules that did not change stay.
-func (f *foldWorker) loadRules() {
+func (f *foldWorker) loadRules(ctx context.Context) error {
 	bundle := f.currentBundle()
 	if bundle == f.bundle {
-		return
+		return nil
 	}
 	f.bundle, f.correlation = bundle, correlationOf(bundle)
 	f.memory = 0
 	if f.correlation == nil {
 		f.fold.SetRules(nil)
-		return
+		return nil
 	}
 	f.fold.SetRules(f.correlation.rules)
 	for _, rule := range f.correlation.rules {
-		f.memory = max(f.memory, rule.Memory())
+		if rule.Kind != correlate.FirstSeen { // what these remember is stored
+			f.memory = max(f.memory, rule.Memory())
+		}
 	}
+	return f.restoreSeen(ctx)
 }
 
-// foldUntil folds records up to the offset end.
-func (f *foldWorker) foldUntil(ctx context.Context, end int64) error {
+// foldUntil folds records up to the offset end. areCommitted is set if they are before the committed offset.
+func (f *foldWorker) foldUntil(ctx context.Context, end int64, areCommitted bool) error {
 	for {
 		for len(f.records) > 0 && f.records[0].Offset < end {
 			f.foldRecord(f.records[0])
 			f.popRecord()
+			if areCommitted && f.fold.ChangedSeen() >= maxChangedSeen {
+				if err := f.storeSeen(ctx); err != nil {
+					return err
+				}
+			}
 		}
 		if len(f.records) > 0 || f.fetched >= end {
 			f.state.offset = max(f.state.offset, end)
@@ -293,7 +312,8 @@ func (f *foldWorker) keepCheckpoint() {
 	if f.state.watermark-last.watermark >= int64(max(f.memory/8, 10*time.Second)) {
 		f.checkpoints = append(f.checkpoints, f.state.clone())
 	}
-	for len(f.checkpoints) > 1 && f.checkpoints[1].latestEnd < f.state.watermark-int64(f.memory) {
+	needed := min(f.state.watermark-int64(f.memory), f.seenWatermark)
+	for len(f.checkpoints) > 1 && f.checkpoints[1].latestEnd < needed {
 		f.checkpoints = f.checkpoints[1:]
 	}
 }
@@ -311,7 +331,7 @@ func (f *foldWorker) replay(ctx context.Context, open intent) error {
 		f.metrics.reevaluated.Add(1)
 		f.log.Warn("signals are folded again by newer rules", "before", open.bundle, "now", version)
 	}
-	if err := f.foldUntil(ctx, open.end); err != nil {
+	if err := f.foldUntil(ctx, open.end, false); err != nil {
 		return err
 	}
 	block.end = open.end
@@ -334,10 +354,12 @@ func (f *foldWorker) processNext(ctx context.Context) error {
 			return err
 		}
 	}
-	f.loadRules()
+	if err := f.loadRules(ctx); err != nil {
+		return err
+	}
 	block := f.beginBlock()
 	place := f.checkpoints[0].String()
-	for count := 0; len(f.records) > 0 && count < maxFoldRecords; count++ {
+	for count := 0; len(f.records) > 0 && count < maxFoldRecords && f.fold.ChangedSeen() < 2*maxChangedSeen; count++ {
 		f.foldRecord(f.records[0])
 		block.end = f.records[0].Offset + 1
 		f.popRecord()
@@ -423,5 +445,5 @@ func (f *foldWorker) commitPosition(ctx context.Context) error {
 	}
 	f.committed = time.Now()
 	f.counts = f.metrics.fold.export(f.partition.ID, f.fold, f.counts)
-	return nil
+	return f.storeSeen(ctx)
 }

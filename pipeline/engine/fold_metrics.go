@@ -13,6 +13,7 @@ import (
 type foldMetrics struct {
 	signals *prometheus.CounterVec // by what became of them
 	groups  *prometheus.GaugeVec   // by partition of the signals topic
+	values  *prometheus.GaugeVec   // by partition of the signals topic
 }
 
 func newFoldMetrics(factory metrics.Factory) foldMetrics {
@@ -24,6 +25,8 @@ func newFoldMetrics(factory metrics.Factory) foldMetrics {
 			"outcome", "added", "late", "unknown", "evicted", "forced", "dropped", "lost"),
 		groups: factory.GaugeVec("tidegate_correlation_groups",
 			"Groups of correlation rules with a window, by partition of the signals topic.", "partition"),
+		values: factory.GaugeVec("tidegate_correlation_values",
+			"Values that rules of first_seen remember, by partition of the signals topic.", "partition"),
 	}
 }
 
@@ -37,5 +40,6 @@ func (m *foldMetrics) export(partition int, fold *correlate.Fold, before correla
 		m.signals.WithLabelValues(outcome).Add(float64(added))
 	}
 	m.groups.WithLabelValues(strconv.Itoa(partition)).Set(float64(fold.Groups()))
+	m.values.WithLabelValues(strconv.Itoa(partition)).Set(float64(fold.Values()))
 	return now
 }

@@ -16,7 +16,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// lineCorrelator is badLineDetector with rules over several events. The lines are "bad <group>" and "good <group>".
+// lineCorrelator is badLineDetector with rules over several events. The lines are "bad <group>" and "good <group>",
+// some with a value behind it: "bad g1 #7".
 type lineCorrelator struct{ badLineDetector }
 
 var lineRules = []*correlate.Rule{
@@ -26,6 +27,7 @@ var lineRules = []*correlate.Rule{
 		ID: "then", Version: "1", Kind: correlate.Sequence, Within: time.Second, Ordered: true,
 		Steps: []correlate.Step{{Name: "bad"}, {Name: "good"}},
 	},
+	{ID: "new", Version: "1", Kind: correlate.FirstSeen, Baseline: 2 * time.Second, ExpireAfter: time.Hour, Steps: []correlate.Step{{}}},
 	{ID: "alone", Version: "1", Kind: correlate.Absent, Within: time.Second, Steps: []correlate.Step{{Name: "bad"}, {Name: "good"}}},
 }
 
@@ -34,7 +36,9 @@ func (lineCorrelator) Correlations() []*correlate.Rule { return lineRules }
 func (l lineCorrelator) Signals(events []*pipeline.Event) (out []correlate.Signal) {
 	l.Evaluate(events)
 	for i, e := range events {
-		word, group, _ := strings.Cut(e.GetLog().GetMessage(), " ")
+		line, number, _ := strings.Cut(e.GetLog().GetMessage(), " #")
+		word, group, _ := strings.Cut(line, " ")
+		value, _ := strconv.ParseInt(number, 10, 64)
 		step := map[string]int{"bad": 0, "good": 1}
 		index, ok := step[word]
 		for _, rule := range lineRules {
@@ -43,7 +47,7 @@ func (l lineCorrelator) Signals(events []*pipeline.Event) (out []correlate.Signa
 			}
 			signal := correlate.Signal{
 				Rule: rule.ID, Version: rule.Version, Step: index, Group: group, Start: e.Timestamp, End: e.Timestamp,
-				Index: uint32(i), Origin: correlate.Origin{Text: strings.Clone(e.Log.Message)},
+				Value: value, Index: uint32(i), Origin: correlate.Origin{Text: strings.Clone(e.Log.Message)},
 			}
 			copy(signal.Event[:], e.Id)
 			out = append(out, signal)
@@ -71,7 +75,7 @@ func (f *foldTest) sendLines(t *testing.T, partition int) {
 	batch := f.batch(partition, 1+f.random.IntN(10))
 	for _, e := range batch.Events {
 		e.Timestamp = time.Now().UnixNano()
-		e.Log.Message = fmt.Sprintf("%s g%d", []string{"bad", "bad", "good", "other"}[f.random.IntN(4)], f.random.IntN(6))
+		e.Log.Message = fmt.Sprintf("%s g%d #%d", []string{"bad", "bad", "good", "other"}[f.random.IntN(4)], f.random.IntN(6), f.random.IntN(30))
 	}
 	batch.Shipped = time.Now().UnixNano()
 	f.produce(partition, encode(t, batch))

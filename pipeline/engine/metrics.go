@@ -63,7 +63,7 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"write signals", "find the signals topic", "insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
 			"query the alerts of the last block", "query the batches of a producer", "query the last block",
 			"query the newest rows", "query the running inserts",
-			"restore the alert windows", "restore the state of the partition"),
+			"restore the alert windows", "restore the state of the partition", "restore what was seen", "store what was seen"),
 		lag: newLagCollector(factory),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
 			"Open alert windows, by partition of the events topic.", "partition"),

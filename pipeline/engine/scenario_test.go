@@ -100,6 +100,7 @@ func runChild(spec string) {
 	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint, Now: child.now()}
 	engine, err := New(engineConfig, deps, discardLog, nil)
 	fail(err)
+	engine.seenInterval = time.Second
 	correlated := make(chan error, 1)
 	if child.Correlate {
 		go func() { correlated <- engine.Correlate(ctx) }()

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/zeebo/xxh3"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/correlate"
@@ -30,26 +29,17 @@ type correlator interface {
 type correlation struct {
 	correlator
 	rules []*correlate.Rule
-	ids   map[string]bool // of rules
 }
 
-// correlationOf returns the correlation of a bundle; nil: it has no rules over several events. Rules of FirstSeen need more
-// of the past than the topic has, and are left out.
+// correlationOf returns the correlation of a bundle; nil: it has no rules over several events.
 func correlationOf(bundle *pipeline.Bundle) *correlation {
 	for _, detector := range bundle.Detectors {
 		found, ok := detector.(correlator)
 		if !ok {
 			continue
 		}
-		out := &correlation{correlator: found, ids: map[string]bool{}}
-		for _, rule := range found.Correlations() {
-			if rule.Kind != correlate.FirstSeen {
-				out.rules = append(out.rules, rule)
-				out.ids[rule.ID] = true
-			}
-		}
-		if len(out.rules) > 0 {
-			return out
+		if rules := found.Correlations(); len(rules) > 0 {
+			return &correlation{found, rules}
 		}
 	}
 	return nil
@@ -100,10 +90,7 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 		}
 		for j := range message.signals {
 			signal := &message.signals[j]
-			if !block.correlation.ids[signal.Rule] {
-				continue
-			}
-			target := int(xxh3.HashString(signal.Rule+"\x00"+signal.Group) % uint64(len(w.signals.parts)))
+			target := int(correlate.GroupHash(signal.Rule, signal.Group) % uint64(len(w.signals.parts)))
 			part := &w.signals.parts[target]
 			if part.size >= maxSignalBytes {
 				if err := w.writePart(ctx, target); err != nil {

@@ -32,7 +32,7 @@ func readSignals(t *testing.T, h *harness, partition int) (blocks []*pipeline.Si
 
 // TestSignalsOfABlockAreWritten: each signal of a stored message is in one part of the partition of its rule and group, with
 // the position and what identifies its event; all partitions are told the watermark in the last part. Messages that the store
-// rejects have none, and rules of FirstSeen are left out.
+// rejects have none.
 func TestSignalsOfABlockAreWritten(t *testing.T) {
 	h := newHarness(t, 3, kafka.AssignStatic)
 	w, _ := newTestWorker(newFakeStore())
@@ -44,17 +44,15 @@ func TestSignalsOfABlockAreWritten(t *testing.T) {
 		return e
 	}
 	at := ago(time.Hour)
-	block := &block{time: at, newestTime: at - int64(time.Second), correlation: &correlation{ids: map[string]bool{"r": true}}}
+	block := &block{time: at, newestTime: at - int64(time.Second), correlation: &correlation{}}
 	text := strings.Repeat("x", 1000)
 	for m := range 3 {
 		added := message{record: consumer.Record{Offset: int64(70 + m)}, batch: &pipeline.Batch{Events: []*pipeline.Event{line(m), line(m + 10)}}}
 		for i := range 300 {
-			for _, rule := range []string{"r", "new"} {
-				added.signals = append(added.signals, correlate.Signal{
-					Rule: rule, Version: "v", Step: 1, Group: fmt.Sprint("g", i%5), Start: at - 9, End: at - 5, Value: int64(i), Index: uint32(i % 2),
-					Origin: correlate.Origin{Text: text},
-				})
-			}
+			added.signals = append(added.signals, correlate.Signal{
+				Rule: "r", Version: "v", Step: 1, Group: fmt.Sprint("g", i%5), Start: at - 9, End: at - 5, Value: int64(i), Index: uint32(i % 2),
+				Origin: correlate.Origin{Text: text},
+			})
 		}
 		block.messages = append(block.messages, added)
 	}
@@ -155,7 +153,7 @@ func TestSignalsTopicWithFewerPartitionsThanBefore(t *testing.T) {
 		added.signals = append(added.signals, correlate.Signal{Rule: "r", Version: "v", Group: fmt.Sprint("g", i)})
 	}
 	at := ago(0)
-	written := &block{time: at, newestTime: at, correlation: &correlation{ids: map[string]bool{"r": true}}, messages: []message{added}}
+	written := &block{time: at, newestTime: at, correlation: &correlation{}, messages: []message{added}}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	count := func() (signals int) {

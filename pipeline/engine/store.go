@@ -43,4 +43,9 @@ type Store interface {
 	NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error)
 	// AlertsOfBlock returns the revisions of a block.
 	AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error)
+
+	// InsertSeenValues stores what rules of first_seen remember of the signals of a topic. It may be repeated.
+	InsertSeenValues(ctx context.Context, topic string, values []pipeline.SeenValue) error
+	// SeenValues calls add with what filter selects, groups before values. Where it fails it may have called it.
+	SeenValues(ctx context.Context, filter pipeline.SeenFilter, add func(pipeline.SeenValue)) error
 }
