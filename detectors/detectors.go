@@ -1,11 +1,12 @@
 // Package detectors determines which events of a block are malicious.
 //
-// Each sub-package but watch holds one pipeline.Detector. A worker of the engine passes a block of events to
+// Each sub-package but watch and sigma holds one pipeline.Detector. A worker of the engine passes a block of events to
 // each detector, which appends its verdicts to them:
 //
 //	rules        evaluates expressions that people write
 //	feeds        looks names and addresses up in lists of malicious ones
 //	classifier   scores domains with a trained model
+//	sigma        converts Sigma rules, for rules
 //	watch        polls files for changes, for rules and feeds
 //
 // All detectors keep the same contract: their loaded state is immutable and replaced as a whole between two

@@ -20,7 +20,7 @@ func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rules", Short: "list, show, test, explain and backtest detection rules", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: list, show, test, backtest, diff, explain, noise, coverage or schema", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, show, test, backtest, diff, explain, noise, coverage, schema or convert", shortPath(cmd))
 		},
 	}
 	var verbose, withShipped bool
@@ -48,7 +48,7 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
-	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand(), schemaCommand())
+	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand(), schemaCommand(), convertCommand())
 	return cmd
 }
 
