@@ -114,7 +114,7 @@ func (l *Loader) updateBundle() {
 	version := hex.EncodeToString(sum[:6])
 
 	// Workers that evaluate a block keep the old bundle until the end of the block.
-	l.bundle.Store(&pipeline.Bundle{Version: version, Detectors: list})
+	l.bundle.Store(&pipeline.Bundle{Version: version, Detectors: list, Policies: l.rules.Policies()})
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
 }
 

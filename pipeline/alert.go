@@ -46,3 +46,27 @@ type Alert struct {
 	Offset    int64     `json:"offset"`
 	Ingested  time.Time `json:"ingested,omitzero"`
 }
+
+// An AlertPolicy says how the matches of a rule become alerts.
+type AlertPolicy struct {
+	// Suppress is the length of the window of an alert: matches of one group within it are one alert. 0: that of all rules.
+	Suppress time.Duration
+	// Escalate has the counts from which on an alert has a higher severity, the lowest first.
+	Escalate []Escalation
+}
+
+// An Escalation is a severity that an alert has from a number of matches on.
+type Escalation struct {
+	Count    uint64
+	Severity Severity
+}
+
+// SeverityOf returns the severity of an alert with a number of matches: before, or a higher one.
+func (p AlertPolicy) SeverityOf(before Severity, count uint64) Severity {
+	for _, step := range p.Escalate {
+		if count >= step.Count {
+			before = max(before, step.Severity)
+		}
+	}
+	return before
+}

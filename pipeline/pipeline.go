@@ -41,6 +41,8 @@ type Detector interface {
 type Bundle struct {
 	Version   string // hash of the rules, feeds and models; part of the write-ahead intent
 	Detectors []Detector
+	// Policies say how the matches of some rules become alerts, by rule.
+	Policies map[string]AlertPolicy
 }
 
 // A Position locates an event in the events topic: the message in Kafka, the index within the message, and

@@ -82,6 +82,7 @@ func Run(ctx context.Context, options Options) (Result, error) {
 		Options: options, groups: map[string]int64{}, grouper: alerts.NewGrouper(options.Grouping, 0),
 		query: options.Set.StoreQuery(options.Rule),
 	}
+	b.grouper.SetPolicies(options.Set.Policies())
 	begin := b.From
 	if correlation := b.Rule.Correlation; correlation != nil {
 		b.fold = correlate.New([]*correlate.Rule{correlation}, correlate.DefaultLimits)

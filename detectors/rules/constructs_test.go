@@ -62,7 +62,14 @@ func TestMistakesInRulesOverSeveralEventsAreNamed(t *testing.T) {
 	const head = "- id: a\n  title: t\n  severity: low\n  when: redis.key == \"a\"\n"
 	const counted = head + "  count: 1\n  within: 1m\n  group: [source.ip]\n"
 	for text, want := range map[string]string{
-		head + "  rule: b\n": "5:9: a: rule: belongs to a correlation rule, one with count, distinct, sum, sequence, absent, first_seen or interval",
+		head + "  escalate: high\n":                     "5:13: a: escalate: expected severities with the number of matches from which on the alert has them, such as {high: 10}, got text",
+		head + "  escalate: {severe: 3}\n":              `5:22: a: escalate.severe: unknown severity "severe": info, low, medium, high or critical`,
+		head + "  escalate: {low: 3}\n":                 "5:19: a: escalate.low: is not above low, the severity of the rule",
+		head + "  escalate: {high: 1}\n":                "5:20: a: escalate.high: must be a number of matches from 2 on",
+		head + "  escalate: {critical: 20, high: 20}\n": "5:13: a: escalate: critical needs more matches than high",
+		head + "  suppress: 25h\n":                      "5:13: a: suppress: must be from 1m to 1d",
+		head + "  suppress: soon\n":                     `5:13: a: suppress: "soon" is not a length of time such as 30s, 5m, 12h or 7d`,
+		head + "  rule: b\n":                            "5:9: a: rule: belongs to a correlation rule, one with count, distinct, sum, sequence, absent, first_seen or interval",
 		head + "  distinct: {field: redis.key, count: 3}\n  within: 1m\n  group: [redis.key]\n":      "5:21: a: distinct.field: is a field of the group, which has one value of it",
 		head + "  sum: {field: event.duration, total: '> 30'}\n  within: 1m\n  group: [source.ip]\n": `5:39: a: sum.total: "> 30" is not a number, a comparison such as ">= 10" or "< 3", or a range such as "10..100"`,
 		head + "  sum: {field: source.bytes, total: '> 30s'}\n  within: 1m\n  group: [source.ip]\n":  `5:37: a: sum.total: "> 30s" is not a number, a comparison such as ">= 10" or "< 3", or a range such as "10..100"`,

@@ -56,12 +56,12 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 			set.rules = append(set.rules, rule.Rule)
 		}
 		prefilters = append(prefilters, rule.prefilter)
-		parts = append(parts, rule.ID+" "+rule.Version+" "+rule.Hash)
+		parts = append(parts, rule.ID+" "+rule.Version+" "+rule.Hash+policyVersion(rule.Policy))
 		enabled[rule.ID] = true
 	}
 	for _, parsed := range c.correlations {
 		set.rules = append(set.rules, &parsed.Rule)
-		parts = append(parts, parsed.ID+" "+parsed.Version+" "+parsed.Hash)
+		parts = append(parts, parsed.ID+" "+parsed.Version+" "+parsed.Hash+policyVersion(parsed.Policy))
 		enabled[parsed.ID] = true
 	}
 	slices.SortFunc(set.rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })

@@ -44,6 +44,8 @@ type yamlRule struct {
 	Exceptions  yamlTexts   `yaml:"exceptions"`
 	Group       yamlTexts   `yaml:"group"`
 	Alert       config.Text `yaml:"alert"`
+	Suppress    config.Node `yaml:"suppress"`
+	Escalate    config.Node `yaml:"escalate"`
 	Tests       []yamlCase  `yaml:"tests"`
 
 	Correlation yamlCorrelation `yaml:",inline"`
@@ -119,6 +121,7 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	rule.parseDatasets(append(form.Dataset, form.Datasets...))
 	rule.Group, rule.groupFields = parseFields(form.Group)
 	rule.parseCorrelation(form.When, &form.Correlation)
+	rule.parsePolicy(&form)
 	rule.parseCases(form.Tests)
 	rule.checkLimits()
 	return rule

@@ -64,6 +64,7 @@ type Rule struct {
 	Exceptions  []string // conditions under which an event does not match, as written
 	Group       []string // fields that its alerts are grouped by; none: container.id, else host.id
 	Alert       string   // the template of the evidence
+	Policy      pipeline.AlertPolicy
 	Tests       []Case
 	File        string
 	Line        int

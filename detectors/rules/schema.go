@@ -72,6 +72,15 @@ func fieldSchema() schemaObject {
 	return schemaObject{"anyOf": names}
 }
 
+// escalateSchema is a mapping of severities to numbers of matches.
+func escalateSchema(severities []string) schemaObject {
+	counts := schemaObject{}
+	for _, severity := range severities {
+		counts[severity] = schemaObject{"type": "integer", "minimum": 2}
+	}
+	return object("Severities with the number of matches from which on an alert has them: {high: 10, critical: 100}.", nil, counts)
+}
+
 // ruleSchema is yamlRule.
 func ruleSchema() schemaObject {
 	severities := []string{"info", "low", "medium", "high", "critical"}
@@ -92,6 +101,8 @@ func ruleSchema() schemaObject {
 			"exceptions":  described(ref("texts"), "Conditions under which an event does not match."),
 			"group":       described(ref("fields"), "Matches with the same values of these fields are one alert; without them those of a container, or else of a host."),
 			"alert":       textSchema("The text of the alert, with fields between braces: {source.ip} asked for {url.path}."),
+			"suppress":    described(ref("duration"), "How long the matches of one group are one alert, from the first match on; 1m to 24h."),
+			"escalate":    escalateSchema(severities),
 			"tests":       schemaObject{"type": "array", "maxItems": maxTests, "items": ref("case")},
 
 			"rule":     described(ref("texts"), "Ids of rules: the events are those that they match."),

@@ -208,6 +208,3 @@ func (c GrouperConfig) Check() []config.Problem {
 		config.AtLeast("max_per_rule", c.MaxPerRule, 1),
 	)
 }
-
-// Lookback returns how far before the start of the newest window the alerts begin that Restore needs.
-func (c GrouperConfig) Lookback() time.Duration { return c.AllowedLateness + c.Window }

@@ -218,6 +218,12 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 			d.metrics.superseded.WithLabelValues(d.destination.name).Inc()
 		}
 		open.newest = revision
+		// The severity is a label: an alert that rises is another one at Alertmanager, where the one before ends by itself.
+		if pipeline.SeverityByName(revision.Severity) > pipeline.SeverityByName(open.first.Severity) {
+			raised := *open.first
+			raised.Severity = revision.Severity
+			open.first = &raised
+		}
 	}
 
 	// undelivered stays at the oldest revision: the commit must not pass it.

@@ -34,7 +34,8 @@ const OtherGroups = "(other groups)"
 // window of its own.
 type Grouper struct {
 	cfg           GrouperConfig
-	topic         string // events topic; "": the default one
+	policies      map[string]pipeline.AlertPolicy // by rule
+	topic         string                          // events topic; "": the default one
 	partition     int32
 	groups        map[groupKey]*alertGroup
 	groupsPerRule map[string]int // groups with open windows, without OtherGroups
@@ -83,6 +84,26 @@ const defaultTopic = "tidegate.events"
 func (g *Grouper) ForTopic(topic string) *Grouper {
 	g.topic = topic
 	return g
+}
+
+// SetPolicies sets the policies of the rules. The windows that are open stay.
+func (g *Grouper) SetPolicies(policies map[string]pipeline.AlertPolicy) { g.policies = policies }
+
+// windowLength returns the length of the windows of a rule in ns.
+func (g *Grouper) windowLength(rule string) int64 {
+	if suppress := g.policies[rule].Suppress; suppress > 0 {
+		return int64(suppress)
+	}
+	return int64(g.cfg.Window)
+}
+
+// Lookback returns how far before the start of the newest window the alerts begin that Restore needs.
+func (g *Grouper) Lookback() time.Duration {
+	longest := g.cfg.Window
+	for _, policy := range g.policies {
+		longest = max(longest, policy.Suppress)
+	}
+	return g.cfg.AllowedLateness + longest
 }
 
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
@@ -257,7 +278,7 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	if group == nil {
 		return nil
 	}
-	length := int64(g.cfg.Window)
+	length := g.windowLength(key.rule)
 
 	// The last window that begins at or before the match is the only one that can contain it; the next one is
 	// the only one that can begin soon after it.
@@ -336,6 +357,7 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 				alert.Version = truncate(verdict.Version, maxVersion)
 			}
 		}
+		alert.Severity = g.policies[alert.Rule].SeverityOf(pipeline.SeverityByName(alert.Severity), alert.Count).Name()
 		revision := *alert
 		revisions = append(revisions, &revision)
 		if window.opened {
@@ -355,9 +377,9 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 // expireWindows closes the windows that end AllowedLateness before the newest window: no match counts there
 // any more.
 func (g *Grouper) expireWindows() {
-	// A window that begins at lastExpired or before is closed.
-	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window)
 	for _, group := range g.groups {
+		// A window that begins at lastExpired or before is closed.
+		lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - g.windowLength(group.rule)
 		expired := 0
 		for expired < len(group.windows) && group.windows[expired].start <= lastExpired {
 			expired++

@@ -176,7 +176,7 @@ func TestClockThatWasAheadSpoilsNoLaterAlert(t *testing.T) {
 				stored := slices.DeleteFunc(slices.Clone(log), func(a *pipeline.Alert) bool {
 					return a.WindowStart.After(latest)
 				})
-				grouper.Restore(before(stored, offset, cfg.Lookback()))
+				grouper.Restore(before(stored, offset, NewGrouper(cfg, 0).Lookback()))
 			}
 			event := match(at, "r", "g")
 			event.Ingested = event.Timestamp
@@ -343,7 +343,7 @@ func TestRestoredGrouperYieldsTheSameRevisions(t *testing.T) {
 	for block := range 400 {
 		from := int64(block * 20)
 		restored := NewGrouper(cfg, 3)
-		restored.Restore(before(log, from, cfg.Lookback()))
+		restored.Restore(before(log, from, NewGrouper(cfg, 0).Lookback()))
 
 		// Up to 11 matches in random order. One in ten is later than the lateness that is allowed.
 		now += rnd.Int64N(200)
@@ -496,4 +496,76 @@ func TestGrouperConfigNamesEachMistake(t *testing.T) {
 	check("window", func(c *GrouperConfig) { c.Window, c.AllowedLateness = 25*time.Hour, 25*time.Hour })
 	check("max_open", func(c *GrouperConfig) { c.MaxOpen = 0 })
 	check("max_per_rule", func(c *GrouperConfig) { c.MaxPerRule = 0 })
+}
+
+// TestMatchesWithinSuppressAreOneAlert: the window of a rule with a policy has its own length, also behind a restart.
+func TestMatchesWithinSuppressAreOneAlert(t *testing.T) {
+	cfg := DefaultGrouper()
+	cfg.AllowedLateness = 5 * time.Minute
+	policies := map[string]pipeline.AlertPolicy{"long": {Suppress: time.Hour}, "short": {Suppress: time.Minute}}
+	newGrouper := func() *Grouper {
+		grouper := NewGrouper(cfg, 1)
+		grouper.SetPolicies(policies)
+		return grouper
+	}
+	live := newGrouper()
+	var log []*pipeline.Alert
+	for block, at := range []int64{0, 59, 60, 299, 300, 1800, 3599, 3600, 4000} {
+		offset := int64(block)
+		restored := newGrouper()
+		restored.Restore(before(log, offset, restored.Lookback()))
+		for _, rule := range []string{"long", "short", "other"} {
+			live.AddVerdicts(match(at, rule, "g"), late, offset)
+			restored.AddVerdicts(match(at, rule, "g"), late, offset)
+		}
+		revisions, _ := live.Flush()
+		again, _ := restored.Flush()
+		if diff := cmp.Diff(revisions, again); diff != "" {
+			t.Fatalf("at %d s: %s", at, diff)
+		}
+		log = append(log, revisions...)
+	}
+	counts := map[string]uint64{}
+	for _, alert := range log {
+		key := fmt.Sprintf("%s@%d", alert.Rule, (alert.WindowStart.UnixNano()-t0)/sec)
+		counts[key] = max(counts[key], alert.Count)
+	}
+	want := map[string]uint64{
+		"long@0": 7, "long@3600": 2, "other@0": 4, "other@300": 1, "other@1800": 1, "other@3599": 2, "other@4000": 1,
+		"short@0": 2, "short@60": 1, "short@299": 2, "short@1800": 1, "short@3599": 2, "short@4000": 1,
+	}
+	if diff := cmp.Diff(want, counts); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSeverityRisesWithTheCount, and does not fall.
+func TestSeverityRisesWithTheCount(t *testing.T) {
+	grouper := NewGrouper(DefaultGrouper(), 1)
+	grouper.SetPolicies(map[string]pipeline.AlertPolicy{"r": {Escalate: []pipeline.Escalation{
+		{Count: 2, Severity: pipeline.Severity_LOW}, // below that of the verdict
+		{Count: 3, Severity: pipeline.Severity_CRITICAL},
+	}}})
+	severity := func(matches int) string {
+		for range matches {
+			grouper.AddVerdicts(match(1, "r", "g"), late, 1)
+		}
+		revisions, _ := grouper.Flush()
+		return revisions[0].Severity
+	}
+	for i, want := range []string{"high", "high", "critical", "critical"} {
+		if got := severity(1); got != want {
+			t.Errorf("with %d matches %s, want %s", i+1, got, want)
+		}
+	}
+	grouper.SetPolicies(nil)
+	if got := severity(1); got != "critical" {
+		t.Errorf("without a policy %s", got)
+	}
+	// Of a rule over several events, its events count.
+	grouper.SetPolicies(map[string]pipeline.AlertPolicy{"several": {Escalate: []pipeline.Escalation{{Count: 10, Severity: pipeline.Severity_CRITICAL}}}})
+	grouper.AddMatch(Match{Verdict: match(1, "several", "g").Verdicts[0], At: t0, First: t0, Last: t0, Count: 10, Ingested: t0})
+	if revisions, _ := grouper.Flush(); revisions[0].Severity != "critical" {
+		t.Errorf("10 events: %s", revisions[0].Severity)
+	}
 }

@@ -202,3 +202,27 @@ func TestRevisionsOfAnOlderWindowAreNotSent(t *testing.T) {
 		t.Errorf("a newer window: %+v", open)
 	}
 }
+
+// TestSeverityThatRisesIsALabel: an open alert takes over a higher severity, and keeps its other labels. It keeps it also in the next window.
+func TestSeverityThatRisesIsALabel(t *testing.T) {
+	d := attemptsDeliverer(true)
+	d.destination.destination = &alertmanager{}
+	base := time.Unix(1000, 0)
+	for offset, c := range []struct {
+		id, severity, want string
+		start              time.Time
+	}{
+		{"a", "medium", "medium", base},
+		{"a", "critical", "critical", base},
+		{"a", "high", "critical", base},
+		{"b", "medium", "critical", base.Add(time.Hour)},
+	} {
+		alert := &pipeline.Alert{ID: c.id, Revision: uint64(offset + 1), Rule: "r", Host: c.id, Fingerprint: "f", Severity: c.severity, WindowStart: c.start}
+		d.observe(alert, consumer.Record{Offset: int64(offset), Time: base.UnixNano()})
+		open := d.open["f"]
+		labels := (&alertmanager{}).encodeAlert(notification{newest: open.newest, first: open.first}).Labels
+		if labels["severity"] != c.want || labels["host"] != "a" {
+			t.Errorf("%d: %v, want severity %s", offset, labels, c.want)
+		}
+	}
+}

@@ -27,6 +27,7 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	if err := w.correctGrouper(ctx, block); err != nil {
 		return err
 	}
+	w.grouper.SetPolicies(block.bundle.Policies)
 	verdicts := w.groupVerdicts(block)
 	if err := w.storeAlerts(ctx, block, verdicts); err != nil {
 		return err
@@ -81,13 +82,15 @@ func (w *worker) correctGrouper(ctx context.Context, block *block) error {
 func (w *worker) alertFilter(except pipeline.BlockID, blockTime int64) pipeline.AlertFilter {
 	return pipeline.AlertFilter{
 		TopicPartition: w.source, Except: except,
-		Latest: time.Unix(0, w.grouper.LatestStart(blockTime)), Lookback: w.cfg.Grouping.Lookback(),
+		Latest: time.Unix(0, w.grouper.LatestStart(blockTime)), Lookback: w.grouper.Lookback(),
 	}
 }
 
 // restoreGrouper restores the grouper from the alerts of all blocks but one, for a block of the given time.
 func (w *worker) restoreGrouper(ctx context.Context, except pipeline.BlockID, blockTime int64) error {
+	w.grouper.SetPolicies(w.currentBundle().Policies)
 	grouper := alerts.NewGrouper(w.cfg.Grouping, w.source.Partition).ForTopic(w.source.Topic)
+	grouper.SetPolicies(w.currentBundle().Policies)
 	openAlerts, err := w.deps.Store.NewestAlerts(ctx, w.alertFilter(except, blockTime))
 	if err != nil {
 		return err

@@ -396,6 +396,7 @@ func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
 		if err := f.correctGrouper(ctx, block); err != nil {
 			return err
 		}
+		f.grouper.SetPolicies(f.bundle.Policies)
 		for i := range f.matches {
 			f.addMatch(&f.matches[i], block)
 		}
