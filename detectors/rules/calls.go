@@ -117,6 +117,10 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.textFunction(callNode, id.Value, opSQL, simplified, callNode.Arguments)
 	case "value":
 		return r.valueOfKey(callNode)
+	case "base64", "entropy", "registered_domain", "json", "user_agent":
+		return r.functionCall(callNode, id.Value)
+	case "levenshtein":
+		return r.levenshtein(callNode)
 	case "has":
 		return r.has(callNode)
 	case "label":

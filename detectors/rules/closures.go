@@ -250,6 +250,12 @@ func (n *node) textClosure() textFunc {
 	case opAdd:
 		left, right := n.args[0].textClosure(), n.args[1].textClosure()
 		return func(v *eventValues) string { return left(v) + right(v) }
+	case opFunction:
+		of, apply := n.args[0].textClosure(), n.function.text
+		return func(v *eventValues) string {
+			var buf []byte
+			return apply(&buf, of(v))
+		}
 	}
 	of, change := n.args[0].textClosure(), map[operation]func(string) string{
 		opLower: lowerASCII, opUnescape: unescape, opLookups: lookups, opSQL: simplifySQL,
@@ -272,6 +278,9 @@ func (n *node) numberClosure() numberFunc {
 	case opLength:
 		of := n.args[0].textClosure()
 		return func(v *eventValues) int64 { return int64(len(of(v))) }
+	case opLevenshtein:
+		left, right := n.args[0].textClosure(), n.args[1].textClosure()
+		return func(v *eventValues) int64 { return levenshtein(left(v), right(v)) }
 	case opCount:
 		return countElements(n.slot, n.args[0].flagClosure(), noLimit)
 	case opNegate:
@@ -304,6 +313,9 @@ func (n *node) decimalClosure() decimalFunc {
 	case opNegate:
 		of := n.args[0].decimalClosure()
 		return func(v *eventValues) float64 { return -of(v) }
+	case opFunction:
+		of, apply := n.args[0].textClosure(), n.function.decimal
+		return func(v *eventValues) float64 { return apply(of(v)) }
 	case opDivide:
 		left, right := n.args[0].decimalClosure(), n.args[1].decimalClosure()
 		return func(v *eventValues) float64 { return left(v) / right(v) }

@@ -133,14 +133,18 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	if n.op == opSlot {
 		return false, n.kind == flag
 	}
-	if len(n.args) == 0 || n.args[0].op != opSlot {
+	if len(n.args) == 0 {
+		return false, false
+	}
+	absent, known := numberOfAbsent(n.args[0])
+	if !known {
 		return false, false
 	}
 
 	// Comparisons with constants: is the value of an absent field among them?
 	switch n.op {
 	case opIn:
-		return slices.Contains(n.texts, "") || slices.Contains(n.numbers, 0), true
+		return slices.Contains(n.texts, "") || slices.Contains(n.numbers, absent), true
 	case opInNetwork:
 		return false, true
 	case opMatches:
@@ -157,9 +161,25 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	case text:
 		return textWhenAbsent(n.op, constant.text)
 	case number:
-		return numberWhenAbsent(n.op, constant.number)
+		return compareWithAbsent(n.op, absent, constant.number)
+	case decimal:
+		return compareWithAbsent(n.op, float64(absent), constant.decimal)
 	}
 	return false, false
+}
+
+// numberOfAbsent returns the value of n, a number or a text, if its field is absent: 0, which also stands for "", or the distance
+// of "" from a constant. known is false if n is no single field, or a function of one.
+func numberOfAbsent(n *node) (value int64, known bool) {
+	switch {
+	case n.op == opSlot:
+		return 0, true
+	case n.op == opFunction:
+		return 0, n.args[0].op == opSlot
+	case n.op == opLevenshtein && n.args[0].op == opSlot && n.args[1].op == opConstant:
+		return int64(len(n.args[1].text)), true
+	}
+	return 0, false
 }
 
 func textWhenAbsent(op operation, constant string) (value, known bool) {
@@ -172,20 +192,20 @@ func textWhenAbsent(op operation, constant string) (value, known bool) {
 	return false, false
 }
 
-func numberWhenAbsent(op operation, constant int64) (value, known bool) {
+func compareWithAbsent[T int64 | float64](op operation, absent, constant T) (value, known bool) {
 	switch op {
 	case opEqual:
-		return constant == 0, true
+		return constant == absent, true
 	case opNotEqual:
-		return constant != 0, true
+		return constant != absent, true
 	case opLess:
-		return 0 < constant, true
+		return absent < constant, true
 	case opLessEqual:
-		return 0 <= constant, true
+		return absent <= constant, true
 	case opGreater:
-		return 0 > constant, true
+		return absent > constant, true
 	case opGreaterEqual:
-		return 0 >= constant, true
+		return absent >= constant, true
 	}
 	return false, false
 }

@@ -97,9 +97,15 @@ func (g generator) event() *pipeline.Event {
 func (g generator) subject() string {
 	field := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name",
 		`label("app")`, "http.request.method")
-	switch g.IntN(8) {
+	switch g.IntN(12) {
 	case 6:
 		return "lower(value(message, \"a\"))"
+	case 7:
+		return "base64(" + field + ")"
+	case 8:
+		return "registered_domain(" + field + ")"
+	case 9:
+		return g.pick(`user_agent(`+field+`, "name")`, `lower(json(message, "$.a[0]"))`, `json(trim(`+field+`), "$.a")`)
 	case 0:
 		return "lower(" + field + ")"
 	case 1:
@@ -148,7 +154,11 @@ func (g generator) comparison(subject string) string {
 
 // leaf returns a condition without and, or and not.
 func (g generator) leaf() string {
-	switch g.IntN(14) {
+	switch g.IntN(24) {
+	case 14:
+		return fmt.Sprintf("entropy(%s) %s %s", g.subject(), g.pick("<", ">", "==", "!=", "<=", ">="), g.pick("0", "0.0", "1.5", "2"))
+	case 15:
+		return fmt.Sprintf("levenshtein(%s, %q) %s", g.subject(), g.constant(), g.pick("<= 2", "> 1", "== 3", "in [0, 1, 3]", "not in [2]", "< 2.5"))
 	case 0:
 		return fmt.Sprintf("http.response.status_code %s %d", g.pick("==", "!=", "<", "<=", ">", ">="), g.IntN(3)*200)
 	case 1:

@@ -71,7 +71,7 @@ func (t *slotTable) trueWhenAbsent(n *node) (lints []string) {
 			return
 		}
 		slot := t.list[n.args[0].slot]
-		value, known := numberWhenAbsent(n.op, n.args[1].number)
+		value, known := compareWithAbsent(n.op, 0, n.args[1].number)
 		if !known || !value || slot.how != raw || slot.field == nil || n.args[1].number == 0 && n.op == opEqual ||
 			!slices.Contains(neverZero, slot.field.Name) || slices.Contains(required, n.args[0].slot) {
 			return

@@ -44,6 +44,8 @@ const (
 	opSQL
 	opTrim
 	opLength
+	opFunction // of function
+	opLevenshtein
 
 	opAny
 	opAll
@@ -66,7 +68,7 @@ var operators = [...]string{
 	opNot: "not", opAnd: "and", opOr: "or", opNegate: "-", opAdd: "+", opSubtract: "-", opMultiply: "*", opDivide: "/", opModulo: "%",
 	opEqual: "==", opNotEqual: "!=", opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">=",
 	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opLookups: "lookups", opSQL: "sql",
-	opTrim: "trim", opLength: "len", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
+	opTrim: "trim", opLength: "len", opLevenshtein: "levenshtein", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
@@ -78,6 +80,8 @@ type node struct {
 	at   int     // rune of the expression; in a macro, of the macro's name
 	args []*node // of a loop: its condition; of opListContains: the constant
 	slot int     // opSlot, opListContains and loops: index in the slot table
+
+	function *function // opFunction
 
 	// The value of opConstant, by kind.
 	text    string
@@ -110,6 +114,10 @@ func (t *slotTable) render(n *node) string {
 		return "-" + arg(0)
 	case opLower, opUnescape, opLookups, opSQL, opTrim, opLength:
 		return operators[n.op] + "(" + arg(0) + ")"
+	case opFunction:
+		return n.function.label(arg(0))
+	case opLevenshtein:
+		return operators[n.op] + "(" + arg(0) + ", " + arg(1) + ")"
 	case opAny, opAll, opNone, opOne, opCount:
 		return operators[n.op] + "(" + t.list[n.slot].label + ", " + arg(0) + ")"
 	case opListContains:

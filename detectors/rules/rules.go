@@ -23,7 +23,8 @@
 // The path of an event, at run time:
 //
 //	index.go, automaton.go        find the few rules whose prefilter the event passes
-//	slots.go, structured.go       computes the values that these rules read, each once
+//	slots.go, structured.go, functions.go
+//	                              compute the values that these rules read, each once
 //	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match
 //	explain.go, explanation.go    say why a rule matches or does not

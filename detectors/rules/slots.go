@@ -49,20 +49,22 @@ const (
 	hourOf                       // hour("zone")
 	weekdayOf                    // weekday("zone")
 	keyed                        // value(slot, "key")
+	called                       // function(slot)
 )
 
-// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape, lookups, sql,
-// value or len of a field. All rules of a set share the slots. A slot is computed at most once for each event, when
+// A slot is a value that rules read from an event: a field, a label, or a function of a field, such as has,
+// lower or len. All rules of a set share the slots. A slot is computed at most once for each event, when
 // the index or a rule first reads it.
 type slot struct {
-	label string // as an author writes it: lower(url.query)
-	field *pipeline.Field
-	how   derivation
-	of    int            // lowered, unescaped, resolved, simplified, keyed and length: the slot of their argument
-	key   string         // labelText: the key of the label; keyed: of the value
-	zone  *time.Location // hourOf, weekdayOf
-	kind  kind
-	body  pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
+	label    string // as an author writes it: lower(url.query)
+	field    *pipeline.Field
+	how      derivation
+	of       int            // lowered, unescaped, resolved, simplified, keyed, called and length: the slot of their argument
+	key      string         // labelText: the key of the label; keyed: of the value
+	zone     *time.Location // hourOf, weekdayOf
+	function *function      // called
+	kind     kind
+	body     pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
 }
 
 // slotTable holds the slots of all rules of a set.
@@ -246,6 +248,8 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 		value.text = simplifySQLInto(&value.buffer, v.slot(def.of).text)
 	case keyed:
 		value.text = valueInto(&value.buffer, v.slot(def.of).text, def.key)
+	case called:
+		value.text = def.function.text(&value.buffer, v.slot(def.of).text)
 	case length:
 		of := v.slot(def.of)
 		switch v.table.list[def.of].kind {

@@ -324,7 +324,7 @@ func (w *queryWriter) valueSQL(n *node) (sql string, known bool) {
 	case opAdd, opSubtract, opMultiply, opDivide, opModulo:
 		return w.arithmeticSQL(n)
 	}
-	return "", false // lookups, sql, trim
+	return "", false // lookups, sql, trim, and the functions of functions.go
 }
 
 // unescapedSQL returns the SQL of unescape: percent-encoding is decoded twice, and + is a blank in the first round only.
@@ -408,7 +408,7 @@ func (w *queryWriter) slotSQL(index int) (sql string, known bool) {
 		zone, bound := w.textParameter(def.zone.String())
 		return fmt.Sprintf("toInt64(toDayOfWeek(toTimeZone(%s, %s)))", quoteColumn(def.field), zone), bound
 	}
-	return "", false // lookups, sql, value
+	return "", false // lookups, sql, value, and the functions of functions.go
 }
 
 // flagSlotSQL returns the SQL of a slot that is true or false.

@@ -348,12 +348,12 @@ func TestAbsentFieldsAreEmpty(t *testing.T) {
 		opGreater: func(a, b int64) bool { return a > b }, opGreaterEqual: func(a, b int64) bool { return a >= b },
 	} {
 		for _, constant := range []int64{-1, 0, 1} {
-			if value, known := numberWhenAbsent(op, constant); !known || value != holds(0, constant) {
+			if value, known := compareWithAbsent(op, 0, constant); !known || value != holds(0, constant) {
 				t.Errorf("0 %s %d: %t, %t", operators[op], constant, value, known)
 			}
 		}
 	}
-	if value, known := numberWhenAbsent(opModulo, 1); value || known {
+	if value, known := compareWithAbsent[int64](opModulo, 0, 1); value || known {
 		t.Error("a remainder is no comparison")
 	}
 	check := func(when string, want, wantKnown bool) {
@@ -377,7 +377,12 @@ func TestAbsentFieldsAreEmpty(t *testing.T) {
 	check(`redis.key matches "a"`, false, true)
 	check(`cidr(source.ip, "0.0.0.0/0")`, false, true)
 	check(`redis.key == redis.command`, false, false)
-	check(`source.port > 1.5`, false, false)
+	check(`source.port > 1.5`, false, true)
+	check(`entropy(redis.key) < 3`, true, true)
+	check(`levenshtein(redis.key, "abc") in [3]`, true, true)
+	check(`levenshtein(redis.key, "abc") < 3`, false, true)
+	check(`levenshtein(redis.key, redis.command) < 3`, false, false)
+	check(`registered_domain(url.domain) == ""`, true, true)
 	check(`len(redis.args) < 5`, true, true)
 }
 
