@@ -34,7 +34,7 @@ import (
 // replayCommand returns the command `tidegate replay`.
 func replayCommand() *cobra.Command {
 	var job replay
-	var output, rulesDir string
+	var output, rulesDir, sigmaDir string
 	var openTunnels, withShipped bool
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
@@ -70,11 +70,12 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 			default:
 				return fmt.Errorf("-o %s: not one of table, jsonl, matches", output)
 			}
-			if rulesDir != "" || withShipped {
-				set, err := loadRules(rulesDir, withShipped)
+			if rulesDir != "" || sigmaDir != "" || withShipped {
+				set, err := loadRules(rulesDir, sigmaDir, withShipped)
 				if err != nil {
 					return err
 				}
+				warnOfRefused(os.Stderr, set)
 				job.rules = set
 			}
 			// Events on the same terminal show by themselves how far it is.
@@ -86,6 +87,7 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table; jsonl: one event a line; matches: one match of a correlation rule a line, as JSON")
 	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
+	cmd.Flags().StringVar(&sigmaDir, "sigma", "", "evaluate the Sigma rules of this folder, beside those of --rules")
 	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "evaluate the shipped rules, beside those of --rules")
 	cmd.Flags().BoolVar(&openTunnels, "tunnels", true,
 		"read the packets inside tunnels (VXLAN, GRE, …); their events have the fields tunnel.*")

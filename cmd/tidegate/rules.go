@@ -24,7 +24,7 @@ func rulesCommand() *cobra.Command {
 		},
 	}
 	var verbose, withShipped bool
-	var output string
+	var output, sigmaDir string
 	test := &cobra.Command{
 		Use:   "test DIR",
 		Short: "compile every rule of a folder and run its cases",
@@ -37,16 +37,22 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 		Example: `  tidegate rules test my-rules
   tidegate rules test --with-shipped my-rules
   tidegate rules test -o json my-rules | jq 'select(.passed | not)'`,
-		Args: oneArgument("the folder of rules"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if sigmaDir != "" && len(args) == 0 {
+				return nil
+			}
+			return oneArgument("the folder of rules")(cmd, args)
+		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			return testRules(args[0], output, verbose, withShipped)
+			return testRules(dirOf(args), sigmaDir, output, verbose, withShipped)
 		},
 	}
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too")
+	test.Flags().StringVar(&sigmaDir, "sigma", "", "load the Sigma rules of this folder too, or alone")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
 	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand(), schemaCommand(), convertCommand())
 	return cmd
@@ -130,19 +136,21 @@ func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
 type ruleFlags struct {
 	configFlags
 	dir         string
+	sigma       string
 	withShipped bool
 }
 
 func (f *ruleFlags) addTo(cmd *cobra.Command) {
 	f.configFlags.addTo(cmd)
 	cmd.Flags().StringVar(&f.dir, "rules", "", "read the rules of this folder instead of those of the configuration")
+	cmd.Flags().StringVar(&f.sigma, "sigma", "", "read the Sigma rules of this folder instead, beside those of --rules")
 	cmd.Flags().BoolVar(&f.withShipped, "with-shipped", false, "read the shipped rules instead, beside those of --rules")
 }
 
 // load returns the rules, disabled ones included, and the ids of those that are disabled. It prints warnings.
 func (f *ruleFlags) load() (set *rules.Set, disabled []string, err error) {
-	if f.dir != "" || f.withShipped {
-		set, err = loadRules(f.dir, f.withShipped)
+	if f.dir != "" || f.sigma != "" || f.withShipped {
+		set, err = loadRules(f.dir, f.sigma, f.withShipped)
 		return set, nil, err
 	}
 	cfg, set, err := loadConfiguredRules(&f.configFlags)
@@ -173,6 +181,8 @@ type listedRule struct {
 	Title      string   `json:"title"`
 	File       string   `json:"file"`
 	Line       int      `json:"line"`
+	Author     string   `json:"author,omitempty"`
+	Refused    string   `json:"refused,omitempty"` // why a Sigma rule is not loaded
 }
 
 // printRules prints a line for each rule.
@@ -187,6 +197,7 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 		listed := listedRule{
 			rule.ID, !slices.Contains(cfg.Disable, rule.ID), rule.Severity.Name(), rule.IsShipped(), rule.Datasets,
 			append([]string{}, rule.Tags...), append([]string{}, rule.Exceptions...), rule.Title, rule.File, rule.Line,
+			rule.Author, "",
 		}
 		if output == "json" {
 			if err := encoder.Encode(listed); err != nil {
@@ -199,6 +210,16 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 			state = "disabled"
 		}
 		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%s\n", rule.ID, listed.Severity, state, rule.File, rule.Title)
+	}
+	for _, c := range set.Refused() {
+		if output == "json" {
+			refused := listedRule{ID: c.ID, Severity: c.Level, Title: c.Title, File: c.File, Line: c.Err.Line, Author: c.Author, Refused: c.Err.Err.Error()}
+			if err := encoder.Encode(refused); err != nil {
+				return err
+			}
+			continue
+		}
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%v\n", c.ID, c.Level, "refused", c.File, c.Err.Err)
 	}
 	return writer.Flush()
 }
@@ -225,8 +246,8 @@ func printRule(out io.Writer, cfg rules.Config, rule *rules.Rule) error {
 
 // testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a rule does not
 // compile or a case fails.
-func testRules(dir, output string, verbose, withShipped bool) error {
-	set, err := loadRules(dir, withShipped)
+func testRules(dir, sigmaDir, output string, verbose, withShipped bool) error {
+	set, err := loadRules(dir, sigmaDir, withShipped)
 	if err != nil {
 		if _, ok := errors.AsType[rules.Errors](err); ok {
 			err = errors.Join(err, errFindings)
@@ -258,20 +279,37 @@ func testRules(dir, output string, verbose, withShipped bool) error {
 	return nil
 }
 
-// loadRules compiles the rules of a folder, together with the shipped ones if withShipped is true. A folder without
-// rules is an error. Without a folder, the shipped rules are loaded alone.
-func loadRules(dir string, withShipped bool) (*rules.Set, error) {
+// dirOf returns the folder that is the argument, "" if there is none.
+func dirOf(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+// loadRules compiles the rules of a folder and the Sigma rules of another one, together with the shipped ones if withShipped
+// is true. A folder without rules is an error. Without a folder, the shipped rules are loaded alone.
+func loadRules(dir, sigmaDir string, withShipped bool) (*rules.Set, error) {
 	cfg := rules.Default()
-	if dir == "" {
+	if dir == "" && sigmaDir == "" {
 		return rules.Load(cfg, discardLog(), nil)
 	}
-	if err := checkRuleFolder(dir); err != nil {
-		return nil, err
+	for _, folder := range []string{dir, sigmaDir} {
+		if folder == "" {
+			continue
+		}
+		if err := checkRuleFolder(folder); err != nil {
+			return nil, err
+		}
 	}
-	cfg.Dir, cfg.Shipped = dir, withShipped
+	cfg.Dir, cfg.Sigma, cfg.Shipped = dir, sigmaDir, withShipped
 	set, err := rules.Load(cfg, discardLog(), nil)
-	if err == nil && set.Own() == 0 {
+	switch {
+	case err != nil:
+	case dir != "" && set.Own() == 0:
 		err = fmt.Errorf("read rules: %s holds no rule: rules are in files that end in .yaml or .yml", dir)
+	case sigmaDir != "" && set.FromSigma()+len(set.Refused()) == 0:
+		err = fmt.Errorf("read Sigma rules: %s holds none: they are in files that end in .yml or .yaml", sigmaDir)
 	}
 	return set, err
 }

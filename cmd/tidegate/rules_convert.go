@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -34,6 +35,13 @@ Ends:     with 1 if a rule was refused; with 2 if a file cannot be read, or hold
 		RunE: func(_ *cobra.Command, args []string) error { return convertSigma(args) },
 	})
 	return cmd
+}
+
+// warnOfRefused prints how many Sigma rules are not evaluated.
+func warnOfRefused(out io.Writer, set *rules.Set) {
+	if refused := set.Refused(); len(refused) > 0 {
+		fmt.Fprintf(&stripControlWriter{out: out}, "warning: %d Sigma rules are refused, such as %v; tidegate rules convert sigma shows each\n", len(refused), refused[0].Err)
+	}
 }
 
 // convertSigma prints the rules of Sigma files. It returns errFindings if one was refused.

@@ -13,6 +13,8 @@ import (
 type Config struct {
 	// Folder of your own rules, which is watched for changes; empty: none.
 	Dir string `yaml:"dir"`
+	// Folder of Sigma rules, which are converted as they are loaded and watched for changes; empty: none.
+	Sigma string `yaml:"sigma"`
 	// Run the rules that come with tidegate.
 	Shipped bool `yaml:"shipped"`
 	// IDs of rules that do not run.
@@ -39,7 +41,8 @@ func Default() Config {
 func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.Folder("dir", c.Dir),
-		config.Require(c.Dir != "" || c.Shipped, "dir", "is empty and rules.shipped is false: no rule would run"),
+		config.Folder("sigma", c.Sigma),
+		config.Require(c.Dir != "" || c.Sigma != "" || c.Shipped, "dir", "is empty, rules.sigma too, and rules.shipped is false: no rule would run"),
 		c.checkSeverities(),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tidegate/detectors/sigma"
 	"tidegate/pipeline"
 	"tidegate/pipeline/correlate"
 )
@@ -22,6 +23,8 @@ type Set struct {
 	lints       []Lint
 	warnings    []string // about the configuration and the folder
 	own         int      // number of rules of Config.Dir, disabled ones included
+	fromSigma   int      // number of rules of Config.Sigma, disabled ones included
+	refused     []*sigma.Conversion
 	rulesOfFile map[string]int
 	version     string
 	took        time.Duration

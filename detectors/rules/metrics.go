@@ -16,6 +16,7 @@ type Metrics struct {
 	loads                        *prometheus.CounterVec
 	info                         *prometheus.GaugeVec
 	loadedAt, loadedRules, held  prometheus.Gauge
+	refused                      prometheus.Gauge
 
 	mu      sync.Mutex // guards rules
 	rules   map[string]*ruleStats
@@ -45,6 +46,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		info:        factory.GaugeVec(prefix+"info", "1 for the version of the rules that are loaded.", "version"),
 		loadedAt:    factory.Gauge(prefix+"loaded_timestamp_seconds", "Time at which the current rules were loaded."),
 		loadedRules: factory.Gauge(prefix+"loaded_rules", "Rules that are loaded."),
+		refused:     factory.Gauge(prefix+"sigma_refused", "Sigma rules that are not loaded; tidegate rules list shows why."),
 		held: factory.Gauge(prefix+"held",
 			"1 while the folder of rules has lost most of them: the rules that were loaded before stay."),
 		perRule: []ruleMetric{
@@ -108,6 +110,14 @@ func (m *Metrics) setLoaded(set *Set) {
 	m.loadedAt.Set(float64(time.Now().UnixMilli()) / 1000)
 	m.loadedRules.Set(float64(len(set.rules)))
 	m.loads.WithLabelValues("ok").Inc()
+	m.setRefused(set)
+}
+
+// setRefused records how many Sigma rules of set are not loaded.
+func (m *Metrics) setRefused(set *Set) {
+	if m != nil {
+		m.refused.Set(float64(len(set.refused)))
+	}
 }
 
 // setHeld records whether the folder is held back.

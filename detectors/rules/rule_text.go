@@ -17,7 +17,11 @@ const shippedPrefix = "shipped"
 func (r *Rule) IsShipped() bool { return strings.HasPrefix(r.File, shippedPrefix+"/") && r.shipped }
 
 // Text returns the rule as it is written in its file, without the rules around it.
+// A Sigma rule is shown as it was converted.
 func (r *Rule) Text() (string, error) {
+	if r.converted != nil {
+		return "# converted from Sigma\n" + string(r.converted.Text()), nil
+	}
 	read := config.ReadRegular
 	name := r.File
 	if r.IsShipped() {

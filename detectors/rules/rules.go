@@ -10,6 +10,7 @@
 // The path of a rule, at load time:
 //
 //	source.go                     finds the files
+//	sigma.go                      has Sigma rules converted by package sigma, and leaves out those that cannot be
 //	rule_file.go, parsed_rule.go  parse them strictly, with pipeline/config
 //	expression.go                 parses an expression with expr's parser
 //	resolve.go, calls.go, constants.go
@@ -39,10 +40,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	shipped "tidegate/rules"
 
+	"tidegate/detectors/sigma"
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 	"tidegate/pipeline/correlate"
@@ -86,11 +89,12 @@ type Rule struct {
 	datasets    datasetMask
 
 	shipped        bool
-	conditions     []*Rule  // of a correlation rule: those of its steps
-	referredRules  []string // of a correlation rule: ids of the rules that its steps refer to
-	signalSteps    []*step  // the steps that an event is a signal of if it matches
-	isStep         bool     // the condition of a step: its matches are signals only
-	exceptionSlots []int    // slots that exceptions read and when does not
+	converted      *sigma.Conversion // of a Sigma rule; else nil
+	conditions     []*Rule           // of a correlation rule: those of its steps
+	referredRules  []string          // of a correlation rule: ids of the rules that its steps refer to
+	signalSteps    []*step           // the steps that an event is a signal of if it matches
+	isStep         bool              // the condition of a step: its matches are signals only
+	exceptionSlots []int             // slots that exceptions read and when does not
 
 	stats *ruleStats // shared with the same rule of earlier sets
 }
@@ -135,18 +139,27 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 			warnings = append(warnings, fmt.Sprintf("rules.dir %s has no rule file: rule files end in .yaml or .yml", cfg.Dir))
 		}
 	}
-	set, err := Compile(cfg, append(sources, own...), log, metrics)
+	sources = append(sources, own...)
+	var converted sigmaRules
+	if cfg.Sigma != "" {
+		var err error
+		if converted, err = loadSigma(cfg.Sigma, sources); err != nil {
+			return nil, err
+		}
+	}
+	set, err := Compile(cfg, slices.Concat(sources, converted.sources), log, metrics)
 	if err != nil {
 		return nil, err
 	}
 	set.warnings = append(set.warnings, warnings...)
+	converted.addTo(set)
 	fromDir := map[string]bool{}
 	for _, source := range own {
 		set.own += set.rulesOfFile[source.Name]
 		fromDir[source.Name] = true
 	}
 	for _, rule := range set.rules {
-		rule.shipped = cfg.Shipped && !fromDir[rule.File]
+		rule.shipped = cfg.Shipped && !fromDir[rule.File] && rule.converted == nil
 	}
 	return set, nil
 }

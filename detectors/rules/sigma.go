@@ -57,6 +57,68 @@ func ConvertSigma(sources []sigma.Source) (loaded, refused []*sigma.Conversion) 
 	return loaded, refused
 }
 
+// sigmaRules are the rules of Config.Sigma.
+type sigmaRules struct {
+	sources         []Source // the converted rules, a file each
+	loaded, refused []*sigma.Conversion
+	warnings        []string
+}
+
+// loadSigma reads and converts the Sigma rules of a folder. One with the id of a rule of others is refused.
+func loadSigma(dir string, others []Source) (out sigmaRules, err error) {
+	found, warnings, err := Read(config.RegularFS(dir), dir)
+	if err != nil {
+		return out, err
+	}
+	out.warnings = warnings
+	taken := map[string]*parsedRule{}
+	for _, source := range others {
+		for _, rule := range parseFile(source).rules {
+			taken[rule.ID] = rule
+		}
+	}
+	loaded, refused := ConvertSigma(sigmaSources(found))
+	out.refused = refused
+	for _, c := range loaded {
+		if other := taken[c.ID]; other != nil {
+			c.Err = sigmaError(c, fmt.Errorf("has the id %s of the rule at %s:%d", c.ID, other.File, other.Line))
+			out.refused = append(out.refused, c)
+			continue
+		}
+		out.loaded = append(out.loaded, c)
+		out.sources = append(out.sources, Source{Name: c.File, Data: c.Text()})
+	}
+	switch {
+	case len(found) == 0:
+		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma %s has no Sigma rule: they are in files that end in .yml or .yaml", dir))
+	case len(out.refused) > 0:
+		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma: %d of %d Sigma rules are refused, such as %v; tidegate rules list shows each",
+			len(out.refused), len(out.refused)+len(out.loaded), out.refused[0].Err))
+	}
+	return out, nil
+}
+
+// addTo adds what set, which was compiled with the rules, cannot know of them.
+func (s *sigmaRules) addTo(set *Set) {
+	set.warnings = append(set.warnings, s.warnings...)
+	set.fromSigma, set.refused = len(s.loaded), s.refused
+	byID := map[string]*sigma.Conversion{}
+	for _, c := range s.loaded {
+		byID[c.ID] = c
+	}
+	for _, rule := range set.rules {
+		if c := byID[rule.ID]; c != nil {
+			rule.converted, rule.Line = c, c.Line
+		}
+	}
+}
+
+// Refused returns the Sigma rules that are not loaded; the Err of each is why.
+func (s *Set) Refused() []*sigma.Conversion { return s.refused }
+
+// FromSigma returns the number of Sigma rules that are loaded.
+func (s *Set) FromSigma() int { return s.fromSigma }
+
 func sigmaError(c *sigma.Conversion, err error) *config.Error {
 	return &config.Error{File: c.File, Position: config.Position{Line: c.Line, Column: 1}, Err: err}
 }

@@ -28,14 +28,24 @@ func (w Watcher) Run(ctx context.Context) {
 	if w.Guard == nil {
 		w.Guard = &watch.Guard{}
 	}
-	if w.Config.Dir == "" {
+	if w.Config.Dir == "" && w.Config.Sigma == "" {
 		<-ctx.Done()
 		return
 	}
 	poller := watch.Poller[*Set]{
 		State: func() (string, error) {
-			state, err := watch.FolderState(w.Config.Dir, isRuleFile)
-			return state + w.Guard.State(), err
+			var states strings.Builder
+			for _, folder := range []string{w.Config.Dir, w.Config.Sigma} {
+				if folder == "" {
+					continue
+				}
+				state, err := watch.FolderState(folder, isRuleFile)
+				if err != nil {
+					return "", err
+				}
+				states.WriteString(state)
+			}
+			return states.String() + w.Guard.State(), nil
 		},
 		Load:   w.loadRules,
 		Use:    w.activate,
@@ -47,8 +57,11 @@ func (w Watcher) Run(ctx context.Context) {
 	poller.Run(ctx)
 }
 
-// guardName is the name of the folder for the Guard.
-const guardName = "rules.dir"
+// The names of the folders for the Guard.
+const (
+	guardName      = "rules.dir"
+	sigmaGuardName = "rules.sigma"
+)
 
 // loadRules loads the rules. It returns the current ones if the folder is held back.
 func (w *Watcher) loadRules() (*Set, error) {
@@ -56,18 +69,25 @@ func (w *Watcher) loadRules() (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	loss := watch.Content{Entries: set.own}.LossFrom(watch.Content{Entries: w.Current.own})
-	holds, isNew := w.Guard.Holds(guardName, loss, w.Config.LossGrace)
-	w.Metrics.setHeld(holds)
-	if isNew {
-		w.Log.Warn("rules held back, their folder has lost most of them; those that were loaded before stay: "+
-			"if the folder is right, send SIGHUP or restart", "dir", w.Config.Dir, "reason", loss,
-			"loaded_anyway_after", w.Config.LossGrace)
-	}
-	if holds {
+	own := w.holdsBack(guardName, w.Config.Dir, set.own, w.Current.own)
+	fromSigma := w.holdsBack(sigmaGuardName, w.Config.Sigma, set.fromSigma, w.Current.fromSigma)
+	w.Metrics.setHeld(own || fromSigma)
+	if own || fromSigma {
 		return w.Current, nil
 	}
 	return set, nil
+}
+
+// holdsBack reports whether a folder is held back because it has lost most of its rules.
+func (w *Watcher) holdsBack(name, dir string, rules, before int) bool {
+	loss := watch.Content{Entries: rules}.LossFrom(watch.Content{Entries: before})
+	holds, isNew := w.Guard.Holds(name, loss, w.Config.LossGrace)
+	if isNew {
+		w.Log.Warn("rules held back, their folder has lost most of them; those that were loaded before stay: "+
+			"if the folder is right, send SIGHUP or restart", "dir", dir, "reason", loss,
+			"loaded_anyway_after", w.Config.LossGrace)
+	}
+	return holds
 }
 
 func (w *Watcher) logWarnings(set *Set) {
@@ -80,7 +100,8 @@ func (w *Watcher) activate(set *Set) {
 	if !slices.Equal(set.warnings, w.Current.warnings) {
 		w.logWarnings(set)
 	}
-	w.Current.warnings = set.warnings
+	w.Current.warnings, w.Current.refused = set.warnings, set.refused
+	w.Metrics.setRefused(set)
 	if set.Version() == w.Current.Version() {
 		return
 	}
