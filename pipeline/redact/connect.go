@@ -39,12 +39,6 @@ var connectCalls = [...]struct {
 	{"password_hash", 0, programCall},
 	{"password", 0, sqlCall},
 	{"old_password", 0, sqlCall},
-	{"aes_encrypt", 1, sqlCall},
-	{"aes_decrypt", 1, sqlCall},
-	{"des_encrypt", 1, sqlCall},
-	{"des_decrypt", 1, sqlCall},
-	{"pgp_sym_encrypt", 1, sqlCall},
-	{"pgp_sym_decrypt", 1, sqlCall},
 	{"s3", 2, storageCall},
 	{"s3queue", 2, storageCall},
 	{"s3cluster", 3, storageCall},
@@ -88,6 +82,70 @@ func connectSecret(text []byte, pos int) (from, to int) {
 		}
 		pos = value.next + 1
 	}
+}
+
+// cipherCalls are functions of databases whose strings are secrets, in lower case: a text, its key, or both. A line may have a
+// call of them without its statement.
+var cipherCalls = [...]string{
+	"aes_encrypt", "aes_decrypt", "des_encrypt", "des_decrypt",
+	"pgp_sym_encrypt", "pgp_sym_decrypt", "pgp_sym_encrypt_bytea", "pgp_sym_decrypt_bytea", "pgp_pub_decrypt", "pgp_pub_decrypt_bytea",
+	"encrypt_iv", "decrypt_iv", "trydecrypt", "encryptbypassphrase", "decryptbypassphrase",
+}
+
+// genericCiphers are functions of databases that have the names of functions of programs: those of a class are none of a
+// database. The strings of pairedCiphers are secrets if the second argument is one: encode('x', 'key').
+var (
+	genericCiphers = [...]string{"encrypt", "decrypt", "crypt"}
+	pairedCiphers  = [...]string{"encode", "decode", "hmac"}
+)
+
+// encodings are second arguments of encode and decode that are no keys: of PostgreSQL, and of Python.
+var encodings = [...]string{
+	"base64", "base64url", "base32", "hex", "escape", "ascii", "latin1", "latin-1", "utf8", "utf-8", "utf16", "utf-16", "cp1252", "iso-8859-1", "idna",
+	"strict", "ignore", "replace", "surrogateescape", "backslashreplace", "xmlcharrefreplace",
+}
+
+// isCipherCall reports whether the call whose bracket is at pos is one of the functions above, with a string.
+func isCipherCall(text []byte, pos int) bool {
+	name := nameAtEnd(text[max(0, pos-maxName):pos])
+	text = text[:min(len(text), pos+maxScanned)]
+	switch {
+	case isOneFold(name[bytes.LastIndexByte(name, '.')+1:], cipherCalls[:]), isOneFold(name, genericCiphers[:]):
+		return hasString(text, pos)
+	case !isOneFold(name, pairedCiphers[:]):
+		return false
+	}
+	first := positionalArgument(text, pos+1)
+	if first.next >= len(text) || text[first.next] != ',' {
+		return false
+	}
+	second := positionalArgument(text, first.next+1)
+	isLast := second.next < len(text) && text[second.next] == ')' || len(name) == len("hmac")
+	content := second.of(text)
+	return second.quoted && isLast && !isPlaceholder(content) && !isOneFold(content, encodings[:])
+}
+
+// hasString reports whether a string begins within the brackets that begin at pos.
+func hasString(text []byte, pos int) bool {
+	for depth := 0; pos < len(text); pos++ {
+		switch c := text[pos]; {
+		case isQuote(c):
+			return true
+		case c == '(':
+			depth++
+		case c == ')':
+			if depth--; depth == 0 {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+// callHasSecret reports whether a secret is among the arguments of the call whose bracket is at pos.
+func callHasSecret(text []byte, pos int) bool {
+	_, to := connectSecret(text, pos)
+	return to > 0 || isCipherCall(text, pos)
 }
 
 // isStorageSecret reports whether an argument in the place of the secret of a storage is one. Without a key and a secret, the

@@ -100,8 +100,8 @@ func (p *jsonPass) readObject(pos int, class class, nesting int) (end int, ok bo
 		}
 		pos = skipSpace(p.text, pos+1)
 		member := p.classOfMember(name, class, named)
-		if member == noSecret && isPinName(name) {
-			if _, to := pinSecret(p.text, from, keyEnd-1); to > 0 {
+		if member == noSecret && isCodeName(name) {
+			if _, to := codeSecret(p.text, from, keyEnd-1); to > 0 {
 				member = strong
 			}
 		}

@@ -29,7 +29,7 @@ const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in a text.
 func (r *Redactor) hideStatements(v view) {
-	if !hasLiteral(v.text) || !hasSecretWord(v.text) && !hasRoutine(v.text) {
+	if !hasCodeName(v.text) && (!hasLiteral(v.text) || !hasSecretWord(v.text) && !hasRoutine(v.text)) {
 		return
 	}
 	for at, statements := nextVerb(v.text, 0), 0; at >= 0 && statements < maxStatements; statements++ {
@@ -56,7 +56,7 @@ func hasLiteral(text []byte) bool {
 // A statement inside a string, as in JSON, ends with the quote of that string. Some programs do not escape
 // the quotes of the SQL itself, so the end is the first " at which the statement can end.
 func (r *Redactor) hideStatement(v view, at int) (next int) {
-	statement := statement{Scanner: sqltoken.Scanner{SQL: v.text, To: at, Escaped: insideString(v.text[:at])}}
+	statement := statement{Scanner: sqltoken.Scanner{SQL: v.text, To: at, Escaped: insideString(v.text[:at])}, codes: hasCodeName(v.text)}
 	next = -1
 	for canEnd := false; statement.Next(); canEnd = statement.canEnd() {
 		if statement.Escaped && canEnd && v.text[statement.From] == '"' {

@@ -38,9 +38,9 @@ var containedBy = newWordTable(contained[:])
 
 // nameStems has the needles that are parts of names, stems also those of doubtfulWords: a name without any has no class.
 var (
-	nameStems = newWordTable(wordsOf(nameNeedle, sqlNeedle, bearerNeedle))
+	nameStems = newWordTable(append(wordsOf(nameNeedle, sqlNeedle, bearerNeedle), "tan"))
 	stems     = newWordTable(append(wordsOf(nameNeedle, sqlNeedle, bearerNeedle),
-		"magic", "confirm", "activat", "invit", "unsubscribe", "reset", "access"))
+		"tan", "magic", "confirm", "activat", "invit", "unsubscribe", "reset", "access"))
 )
 
 // parts are the words that make a name secret if they are one of its parts: db_pass, userPass2, pass_hash;
@@ -77,7 +77,7 @@ var keyOwners = [...]string{
 // everydayWords are the whole names, or last parts, of URL parameters that hold a credential.
 var everydayWords = [...]string{
 	"code", "key", "auth", "session", "sid", "pin", "assertion", "ticket", "bearer", "nonce", "verifier", "passkey",
-	"otc", "cvv", "cvc", "sign", "sas", "puk",
+	"otc", "cvv", "cvc", "sign", "sas", "puk", "tan", "mtan", "itan",
 }
 
 // doubtfulWords are the whole names of URL parameters that hold a credential, or a word.

@@ -66,12 +66,10 @@ func (r *Redactor) hidePhrases(v view) {
 		if i == len(text) {
 			continue
 		}
-		if text[i-1]|0x20 == 'n' {
-			if digits, to := pinSecret(text, from, i); to > 0 {
-				r.hide(v, digits, to, RuleName)
-				i = to
-				continue
-			}
+		if digits, to := codeSecret(text, from, i); to > 0 {
+			r.hide(v, digits, to, RuleName)
+			i = to
+			continue
 		}
 		if text[i] == ' ' {
 			if password, to := ircSecret(text, from, i); to > 0 {
@@ -97,6 +95,9 @@ func (r *Redactor) hidePhrases(v view) {
 			} else if password, to := connectSecret(text, i); to > 0 {
 				r.hide(v, password, to, RuleName)
 				i = to
+			} else if isCipherCall(text, i) {
+				names := namePass{Redactor: r, view: v}
+				i = names.hideLiterals(i)
 			} else if isLoginCall(text[from:i]) {
 				if from, to := secondArgument(text, i); to > 0 {
 					r.hide(v, from, to, RuleName)

@@ -140,6 +140,7 @@ type lineChecks struct {
 	nameEnd     int    // the names up to here were examined
 	isKey       bool   // the name that was examined last is a key of a JSON document
 	sqlWord     bool   // a word without which no statement has a secret, and no key
+	codeName    bool   // the name of a short number that is a secret
 	everyday    bool   // a parameter, if the line has any
 	namedBeside bool   // a value whose name stands beside it
 	nameAlone   bool   // the name of a secret that may stand beside a value
@@ -285,8 +286,7 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 		return bytes.IndexByte(data[:pos], '|') >= 0 || bytes.Contains(data[pos:], hereString)
 	case connectNeedle:
 		c.escaped = true
-		_, to := connectSecret(data, end-1)
-		return to > 0
+		return callHasSecret(data, end-1)
 	case routineNeedle:
 		c.sqlWord = true
 		if c.isLoginCall(pos) {
@@ -296,8 +296,7 @@ func (c *lineChecks) examinePhrase(n *needle, pos, end int) bool {
 			return c.isName(pos)
 		}
 		c.escaped = true
-		_, to := connectSecret(data, end-1)
-		return to > 0
+		return callHasSecret(data, end-1)
 	case loginNeedle:
 		c.sqlWord = c.sqlWord || n.text[:3] == "log" && isRoutineEnd(data, end)
 		if c.isLoginCall(pos) {
@@ -392,11 +391,10 @@ func (c *lineChecks) isName(pos int) bool {
 	if class == everyday && secondWordEnd(data, end) > end {
 		return true // session id …
 	}
-	if class == everyday {
-		if _, to := pinSecret(data, from, end); to > 0 {
-			return true
-		}
+	if _, to := codeSecret(data, from, end); to > 0 {
+		return true
 	}
+	c.codeName = c.codeName || hasCodeName(data[from:end])
 	isPart := class == noSecret || end == len(data) || !isQuote(data[end]) || !isQuote(byteBefore(data, from))
 	if isPart && !class.isSecret() && !c.nameAlone {
 		// Redis takes "AuTh" for AUTH, and the name of a field may have blanks: "seed phrase".
@@ -431,7 +429,7 @@ func (c *lineChecks) isNamed(class class, end int) bool {
 		return true // {"old":"X","field":"password"}
 	}
 	if pos < len(data) && data[pos] == '(' && class.isSecret() {
-		if _, to := connectSecret(data, pos); to > 0 {
+		if callHasSecret(data, pos) {
 			return true // PASSWORD('…')
 		}
 	}
@@ -608,7 +606,7 @@ func (c *lineChecks) isSuspicious() bool {
 	return c.nameAlone && (c.namedBeside || c.redis.ask(func() bool { return hasQuotedRedis(c.data) }) || bytes.IndexByte(c.data, '<') >= 0 ||
 		bytes.Contains(c.data, formData)) ||
 		c.everyday && bytes.ContainsAny(c.data, "?&;#") ||
-		c.sqlWord && hasLiteral(c.data) && nextVerb(c.data, 0) >= 0 ||
+		(c.codeName || c.sqlWord && hasLiteral(c.data)) && nextVerb(c.data, 0) >= 0 ||
 		c.percent && c.isSecretDecoded('%', decodePercent) ||
 		c.colour && c.isSecretDecoded('\x1b', decodeColour) || c.anyNeedle && c.isSecretHidden() ||
 		c.wide && c.encodings < maxRare && c.isSecretDecoded(0, decodeWide)

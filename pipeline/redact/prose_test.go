@@ -81,6 +81,8 @@ func TestListsOfWordsHaveNoWordTwice(t *testing.T) {
 		"wholeWords": wholeWords[:], "codeOwners": codeOwners[:], "harmless": harmless[:], "harmlessNames": harmlessNames[:],
 		"headers": headers[:], "valueWords": valueWords[:], "settings": settings[:], "placeholders": placeholders[:],
 		"proseWords": proseWords[:], "memberNames": memberNames[:], "technicalWords": technicalWords[:],
+		"codeNames": codeNames[:], "pinOwners": pinOwners[:], "pinDevices": pinDevices[:], "encodings": encodings[:], "cipherCalls": cipherCalls[:],
+		"loginStems": loginStems[:], "namedSchemes": namedSchemes[:],
 	} {
 		sorted := slices.Sorted(slices.Values(list))
 		for i, word := range sorted {

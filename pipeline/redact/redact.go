@@ -20,6 +20,7 @@
 //	pipes     echo … | passwd --stdin                       (pipes.go)
 //	Redis     CONFIG SET requirepass …, lines of MONITOR    (redis_line.go)
 //	phrases   set password … for bob, the password is …     (phrases.go, statements.go, generated.go)
+//	          PIN: …, cvv=…; PDO->__construct('…', …), ENCODE('…', …) (pin.go, connect.go)
 //	patterns  eyJ…, ghp_…, AKIA…, $2y$…, private keys       (patterns.go, tokens.go)
 //	URLs      user:password@, ?code=…, /reset-password/…    (url.go, userinfo.go)
 //	SQL       IDENTIFIED BY '…', INSERT … VALUES (…)        (line_sql.go, sql.go, routines.go)

@@ -18,6 +18,9 @@ import (
 //   - in the arguments of a routine that gets a password or a key in a known position (routines.go),
 //   - in an INSERT without a list of columns into a table of accounts or secrets.
 //
+// So is a number of three to eight digits, in quotes or not, after = of a column with the name of a PIN (pin.go), or in the
+// position of one in an INSERT.
+//
 // In other literals and in comments, what Line hides is hidden: a URL, a document, another statement.
 //
 // An unterminated literal extends to the end. The text is read once, token by token, without a grammar.
@@ -26,7 +29,7 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 		return sql, false
 	}
 	r.spans = r.spans[:0]
-	statement, v := statement{Scanner: sqltoken.Scanner{SQL: sql}}, view{text: sql}
+	statement, v := statement{Scanner: sqltoken.Scanner{SQL: sql}, codes: hasCodeName(sql)}, view{text: sql}
 	for more, end := true, 0; more; end = statement.To {
 		more = statement.Next()
 		if statement.From > end {
@@ -135,6 +138,12 @@ type statement struct {
 	set             passwordClause // how much of SET PASSWORD FOR was read
 	keyed           bool           // PRAGMA or ATTACH was read, whose key is that of an encrypted database
 
+	codes         bool // the text has the name of a short number that is a secret, see isCodeName
+	afterCode     bool // the token before was such a name
+	comparingCode bool // hiding such numbers, at the depth codeDepth of brackets
+	codeDepth     int
+	codeColumns   uint64 // those of an INSERT
+
 	call call // the routine whose arguments are read
 
 	insert        insertState
@@ -147,6 +156,9 @@ type statement struct {
 func (s *statement) readToken() bool {
 	named, function, by, row := s.afterName, s.afterFunction, s.afterBy, s.afterRow
 	s.afterName, s.afterFunction, s.afterBy, s.afterRow = false, false, false, false
+	if s.codes && s.readCode() {
+		return true
+	}
 	switch s.Kind {
 	case sqltoken.Literal:
 		return s.isSecretLiteral(named)
@@ -168,6 +180,43 @@ func (s *statement) readToken() bool {
 			}
 		}
 		s.readPunctuation(s.SQL[s.From], named, function)
+	}
+	return false
+}
+
+// readCode follows the names of short numbers, and reports whether the current token is such a number, and a secret.
+func (s *statement) readCode() bool {
+	after := s.afterCode
+	s.afterCode = false
+	switch s.Kind {
+	case sqltoken.Literal, sqltoken.Number:
+		s.afterCode = s.SQL[s.From] == '"' && isCodeName(s.Text()) // with ANSI_QUOTES it is a name
+		isColumn := s.insert == inTuple && s.column < 64 && s.codeColumns>>s.column&1 != 0
+		isDecimal := byteBefore(s.SQL, s.From) == '.' || s.To < len(s.SQL) && s.SQL[s.To] == '.'
+		return (s.comparingCode || isColumn) && !isDecimal && isShortNumber(s.Text())
+	case sqltoken.Word, sqltoken.Name:
+		switch {
+		case isCodeName(s.Text()):
+			s.afterCode = true
+			if s.insert == inColumns && s.column < 64 {
+				s.codeColumns |= 1 << s.column
+			}
+		case after && (s.Is("NOT") || s.Is("BINARY")):
+			s.afterCode = true
+		case after && s.IsAny(comparisons[:]):
+			s.comparingCode, s.codeDepth = true, s.depth
+		case s.depth <= s.codeDepth && s.endsComparison():
+			s.comparingCode = false
+		}
+	case sqltoken.Punctuation:
+		switch c := s.SQL[s.From]; {
+		case after && c == '=':
+			s.comparingCode, s.codeDepth = true, s.depth
+		case after && (c == '!' || c == '<' || c == '>' || c == ':'):
+			s.afterCode = true
+		case c == ',' && s.depth <= s.codeDepth, c == ')' && s.depth <= s.codeDepth, c == ';':
+			s.comparingCode = false
+		}
 	}
 	return false
 }
@@ -326,7 +375,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 func (s *statement) openList() {
 	switch s.insert {
 	case inserting:
-		s.insert, s.listDepth, s.column, s.secretColumns = inColumns, s.depth, 0, 0
+		s.insert, s.listDepth, s.column, s.secretColumns, s.codeColumns = inColumns, s.depth, 0, 0, 0
 	case inValues:
 		s.insert, s.listDepth, s.column = inTuple, s.depth, 0
 	}
@@ -338,7 +387,7 @@ func (s *statement) closeList() {
 	}
 	switch s.insert {
 	case inColumns:
-		if s.insert = afterColumns; s.secretColumns == 0 {
+		if s.insert = afterColumns; s.secretColumns|s.codeColumns == 0 {
 			s.insert = noInsert
 		}
 	case inTuple:

@@ -10,7 +10,7 @@ var copyCommands = [...]string{"scp ", "sftp ", "ssh ", "ftp ", "rsync "}
 
 // bareUserInfo returns the password in front of the @ at pos, which is in no URL; to is 0 if there is none.
 // The text behind the @ is a transport, or the password looks generated and a host with a port follows, or a
-// command of copyCommands is in front.
+// command of copyCommands is in front, or a host follows a password of any form and one of loginStems is in front.
 func bareUserInfo(text []byte, pos int) (from, to int) {
 	start := pos
 	for start > 0 && pos-start < maxBalanced && text[start-1] > ' ' && !isQuote(text[start-1]) {
@@ -46,7 +46,71 @@ func bareUserInfo(text []byte, pos int) (from, to int) {
 		(beginsHost(behind) || hasCopyCommand(text[max(0, start-maxName):start])) {
 		return from, pos
 	}
+	name := start + bytes.LastIndexAny(text[start:from-1], "=([{<,;") + 1
+	if isLoginHost(behind) && isUserName(text[name:from-1]) && !isPortNumber(secret) && followsLogin(text[max(0, name-maxName):name]) {
+		return from, pos
+	}
 	return 0, 0
+}
+
+// loginStems are the beginnings of the words in front of user:password@host: Authenticating bob:X@host, connecting to bob:X@host.
+var loginStems = [...]string{"auth", "login", "logon", "logg", "signin", "connect", "reconnect", "cred", "dial", "bind", "account", "user"}
+
+// namedSchemes are the schemes of addresses that have no slashes: sip:1001@pbx.
+var namedSchemes = [...]string{"sip", "sips", "mailto", "xmpp", "acct", "tel", "im", "jid", "cid", "mid", "news", "urn", "sha256", "sha512", "workspace", "npm"}
+
+// maxLoginWords is the number of words between one of loginStems and what it is about: authenticating as the user bob:X@host.
+const maxLoginWords = 4
+
+// followsLogin reports whether front, the text in front of a word, ends with a word that begins with one of loginStems and
+// fewer than maxLoginWords others.
+func followsLogin(front []byte) bool {
+	for range maxLoginWords {
+		front = bytes.TrimRight(front, " \t:=\"'`([")
+		from := len(front)
+		for from > 0 && (isLetter(front[from-1]) || front[from-1] == '-') {
+			from--
+		}
+		word := front[from:]
+		for _, stem := range loginStems {
+			if len(word) >= len(stem) && equalLower(word[:len(stem)], stem) {
+				return true
+			}
+		}
+		if len(word) == 0 {
+			return false
+		}
+		front = front[:from]
+	}
+	return false
+}
+
+// isUserName reports whether name is that of a user, not a scheme, and not the address of a host, which has a port behind it.
+func isUserName(name []byte) bool {
+	hasLetter := false
+	for _, c := range name {
+		hasLetter = hasLetter || isLetter(c)
+		if folded[c] == 0 && c != '@' && c != '+' && c != '%' {
+			return false
+		}
+	}
+	return hasLetter && !isOneFold(name, namedSchemes[:])
+}
+
+// isPortNumber reports whether word is the number of a port: cache:6379@16379 is a node of Redis.
+func isPortNumber(word []byte) bool { return len(word) <= len("65535") && isCount(word, len("65535")) }
+
+// isLoginHost reports whether text begins with a host, which ends a word, or has a port or a path behind it.
+func isLoginHost(text []byte) bool {
+	end := 0
+	for end < len(text) && end < 4*maxName && (folded[text[end]] != 0 && text[end] != '$') {
+		end++
+	}
+	host := bytes.TrimRight(text[:end], ".")
+	if len(host) == 0 || folded[host[0]] <= separator && host[0] != '[' {
+		return false
+	}
+	return end == len(text) || bytes.IndexByte([]byte(" \t\r\n\"'`,;:/)>]\\"), text[end]) >= 0
 }
 
 // oracleCommands are commands whose argument may be user/password@database.
