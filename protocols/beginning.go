@@ -47,6 +47,23 @@ func (c *Conn) extendBeginning(dir Dir, data []byte) {
 	held.bytes = append(held.bytes, data[:min(len(data), maxBeginning-len(held.bytes))]...)
 }
 
+// detectBeginning selects the protocol that all of the bytes that are held decide, of a connection that is over: the server
+// has answered nothing, and what a detection examines was less.
+func (c *Conn) detectBeginning() {
+	held, client := c.beginning.bytes, Client^c.flip
+	if held == nil || c.streams[client.Other()].offset > 0 {
+		return
+	}
+	for i := range c.set.list {
+		if protocol := &c.set.list[i]; protocol.TCP && c.left&(1<<i) == 0 && protocol.Detect(Client, held) == Yes {
+			c.undetected = false
+			c.selectProtocol(i, client, false)
+			c.replayBeginning()
+			return
+		}
+	}
+}
+
 // replayBeginning passes the bytes that are held to the parser, which was started by what came later. What was not
 // held of the bytes before that is a gap.
 func (c *Conn) replayBeginning() {

@@ -243,6 +243,10 @@ func (c *Conn) finishParser(at int64) {
 		c.endDetection()
 		c.applyRequests(at)
 	}
+	if c.state == dropped && c.undetected {
+		c.detectBeginning()
+		c.applyRequests(at)
+	}
 	if c.state == parsing && c.proof.open {
 		c.endProof()
 		c.applyRequests(at)

@@ -74,7 +74,7 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
-	defer c.dropLineBreaks(dir)
+	defer c.dropSkipped(dir)
 	if count := len(c.pieces); count > 0 {
 		last := &c.pieces[count-1]
 		if last.dir == dir && (last.at == at || count >= exactPieces) && !last.end && !last.gap {
@@ -90,17 +90,35 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 // binary protocols fewer may be the beginning of a message.
 const minLineBreaks = 64
 
-// dropLineBreaks drops line breaks before the first byte of dir, if they are many: servers of text protocols skip
-// any number of them, so they must not fill the space of the detection.
-func (c *Conn) dropLineBreaks(dir Dir) {
+// minSkipped is the number of bytes of a direction from which on what Skipped returns is dropped.
+const minSkipped = 1 << 10
+
+// dropSkipped drops the bytes at the front of dir that servers skip, if they are many, so that they do not fill the space
+// of the detection: line breaks, which servers of text protocols skip in any number, or what the only protocol that is
+// left skips.
+func (c *Conn) dropSkipped(dir Dir) {
 	stream := &c.streams[dir]
 	size := 0
 	for size < len(stream.tail) && (stream.tail[size] == '\r' || stream.tail[size] == '\n') {
 		size++
 	}
-	if size < minLineBreaks {
+	if size >= minLineBreaks {
+		c.dropFront(dir, size)
+	}
+	if len(stream.tail) < minSkipped || dir^c.flip != Client || c.info.Transport == pipeline.Transport_UDP {
 		return
 	}
+	for i := range c.set.list {
+		if skipped := c.set.list[i].Skipped; c.candidates[dir] == 1<<i && skipped != nil {
+			c.dropFront(dir, skipped(stream.tail))
+			return
+		}
+	}
+}
+
+// dropFront drops size bytes at the front of dir, which are not replayed.
+func (c *Conn) dropFront(dir Dir, size int) {
+	stream := &c.streams[dir]
 	stream.advance(size)
 	stream.dropFront(c.set, size)
 	left := size
@@ -169,6 +187,10 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 		case No:
 			c.candidates[dir] &^= 1 << i
 		case Yes:
+			if role == Client && c.isRefuted(dir.Other(), i) {
+				c.candidates[dir] &^= 1 << i
+				continue
+			}
 			if yes == noProtocol || c.hasPort(i) && !c.hasPort(yes) {
 				yes = i
 			}
@@ -192,6 +214,14 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 		return c.matchReversed(dir, data), false
 	}
 	return noProtocol, false
+}
+
+// isRefuted reports whether the server has answered the front of the client's bytes as servers of another protocol do, and
+// those of proto do not. Servers of text protocols answer each line: "*1" is one that memcached answers with ERROR, before
+// the rest of what looks like a command of Redis has come.
+func (c *Conn) isRefuted(server Dir, proto int) bool {
+	answered := len(c.streams[server].tail) > 0 && c.candidates[server] != 0
+	return answered && !c.midStream && c.candidates[server]&(1<<proto) == 0
 }
 
 // matchReversed handles a server whose first bytes match a protocol as those of a client: it flips the

@@ -108,3 +108,31 @@ func TestUnansweredQueryBehindShortMessagesIsTold(t *testing.T) {
 		}
 	}
 }
+
+// TestNoNumberOfShortMessagesHidesAQuery on any port, answered or not: dnsmasq skips whole messages that are shorter than a
+// header, CoreDNS also empty ones. Those with a line feed may be lines of another protocol, which its server answers, so
+// that they are held; the others take no space.
+func TestNoNumberOfShortMessagesHidesAQuery(t *testing.T) {
+	const query = "\x00\x1d\x00\x07\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03abc\x07example\x00\x00\x01\x00\x01"
+	answer := query[:4] + "\x81\x85" + query[6:]
+	counts := map[string][]int{"\x00\x00": {500, 3000, 200_000}, "\x00\x01x": {500, 3000, 200_000}, "\x00\x0a0123456789": {600, 5000}, "\x00\x02\n\n": {1500, 10_000}}
+	for _, port := range []uint16{53, 5300, 6379} {
+		for message, numbers := range counts {
+			for _, number := range numbers {
+				for _, size := range []int{7, 1460, 65_000, 1 << 20} {
+					if size == 7 && (number > 10_000 || testing.Short() && number > 1500) {
+						continue
+					}
+					for _, answers := range [][]string{nil, {"<" + answer}} {
+						lines := append([]string{">" + strings.Repeat(message, number) + query}, answers...)
+						events, _ := dialogue(port, lines...).Cut(size).Play(all.Protocols)
+						if !strings.Contains(strings.Join(events, "\n"), `dns.question.name="abc.example"`) {
+							t.Errorf("port %d, %d times %q in pieces of %d, %d answers: %d events, none of the query",
+								port, number, message, size, len(answers), len(events))
+						}
+					}
+				}
+			}
+		}
+	}
+}

@@ -68,6 +68,9 @@ type Protocol struct {
 	// nothing, since other protocols have it too, and whose answer may be any bytes. It decides once the
 	// server has sent what no protocol sends, as a server of HTTP/0.9 does.
 	DetectWhole func(data []byte) bool
+	// Skipped, unless nil, returns the length of what servers of the protocol skip at the front of a client's bytes. These
+	// bytes take no space of the detection, if no other protocol is left. Servers of no protocol answer them.
+	Skipped func(data []byte) int
 	// Sync finds the first position in data at which a message may start, after a gap or in mid-stream. skip
 	// is the number of bytes before it. The cost is linear in the length of data.
 	Sync func(dir Dir, data []byte) (skip int, match Match)

@@ -29,6 +29,31 @@ func TestAnswerToTheFrontOfALineHidesNoCommand(t *testing.T) {
 	told(t, dialogue(5432, ">\x00\x00\x00\x08\x04\xd2\x16\x2f", "<S", ">GET /../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n"), `url.original="/../etc/passwd"`)
 }
 
+// TestAnswersWithinACommandOfAnotherProtocolRefuteIt: memcached answers each line of an array of Redis with an error when it
+// comes, so that what its lines are together decides nothing. The answers are those of memcached 1.6.
+func TestAnswersWithinACommandOfAnotherProtocolRefuteIt(t *testing.T) {
+	const event = `memcached.key="evilkey"`
+	bytewise := func(text string) (lines []string) {
+		for i := range text {
+			if lines = append(lines, ">"+text[i:i+1]); text[i] == '\n' {
+				lines = append(lines, "<ERROR\r\n")
+			}
+		}
+		return lines
+	}
+	for _, port := range []uint16{11211, 11222, 6379} {
+		for _, front := range [][]string{
+			bytewise("*1\r\n$4\r\nPING\r\n"),
+			{">*1\r\n$4\r\n", "<ERROR\r\n", "<ERROR\r\n", ">PING\r\n", "<ERROR\r\n"},
+			{">*1\r\n", "<E", "<RROR\r\n", ">$4\r\nPING\r\n", "<ERROR\r\nERROR\r\n"},
+			bytewise("\x16\x03\x01\x00\n\x01\x00\x00\x2a\x03\x03abc\n"),
+		} {
+			told(t, dialogue(port, append(front, ">set evilkey 0 0 2\r\nhi\r\n", "<STORED\r\n")...), event)
+			told(t, dialogue(port, append(front, ">set evilkey 0 0 2\r\nhi\r\n", "<STORED\r\n", ">get evilkey\r\n", "<VALUE evilkey 0 2\r\nhi\r\nEND\r\n")...), event)
+		}
+	}
+}
+
 // TestRedisWithoutAnAnswer: behind CLIENT REPLY OFF the server sends nothing, and a run of empty arrays has no answer.
 func TestRedisWithoutAnAnswer(t *testing.T) {
 	const inline, event = "CONFIG SET dbfilename evil\r\n", `redis.args=["dbfilename" "evil"]`

@@ -95,6 +95,17 @@ func converseMemcached(random *rand.Rand, host, marker string, port int, keys *k
 	defer func() { _ = conn.Close() }()
 	c := conversation{client: local}
 	front, form, turns := memcachedFront(random, port)
+	if form == "nonsense" && turns == 1 {
+		for piece := range strings.SplitAfterSeq(front, "\n") { // each line is answered before the next one
+			if len(piece) > 0 {
+				c.written = append(c.written, piece...)
+				if _, err := io.WriteString(conn, piece); err != nil || readSome(conn) != nil {
+					return c, nil
+				}
+			}
+		}
+		front, form, turns = "", "nonsense, a line at a time", 0
+	}
 	for range turns {
 		c.written = append(c.written, front...)
 		if _, err := io.WriteString(conn, front); err != nil || readSome(conn) != nil {

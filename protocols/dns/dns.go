@@ -27,6 +27,7 @@
 package dns
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -44,6 +45,7 @@ var Protocol = protocols.Protocol{
 	Ports:   []uint16{53},
 	Exclude: isMulticast,
 	Detect:  detect,
+	Skipped: skippedMessages,
 	Sync:    resync,
 	New:     func() protocols.Parser { return &parser{} },
 }
@@ -66,9 +68,12 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	if match := matchStream(data); match != protocols.No {
 		return match
 	}
-	if front := shortMessages(data); front > 0 {
+	if front, count := shortMessages(data); front > 0 {
 		if match := matchStream(data[front:]); match != protocols.No {
 			return match
+		}
+		if count >= minShort && isShortFront(data[front:]) {
+			return protocols.More
 		}
 	}
 	if isReadable(data) || isRefusal(data) || isReadableStream(data) {
@@ -77,17 +82,40 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	return protocols.No
 }
 
-// shortMessages returns the length of the whole messages at the front of a stream that are shorter than a header. Servers
-// skip them; some, as CoreDNS, also the empty ones. The front of one could be that of many protocols.
-func shortMessages(data []byte) int {
-	front := 0
+// minShort is the number of short messages at the front of a stream behind which the front of another one is taken for one:
+// a request for TLS of PostgreSQL, 00 00 00 08 04 d2 16 2f, looks like an empty message and the front of one.
+const minShort = 4
+
+// shortMessages returns the length and the number of the whole messages at the front of a stream that are shorter than a
+// header. Servers skip them; some, as CoreDNS, also the empty ones. The front of one could be that of many protocols.
+func shortMessages(data []byte) (front, count int) {
 	for front+2 <= len(data) {
 		length := int(binary.BigEndian.Uint16(data[front:]))
 		if length >= headerSize || front+2+length > len(data) {
 			break
 		}
 		front += 2 + length
+		count++
 	}
+	return front, count
+}
+
+// isShortFront reports whether data is the front of a message that is shorter than a header.
+func isShortFront(data []byte) bool {
+	if len(data) < 2 {
+		return true
+	}
+	length := int(binary.BigEndian.Uint16(data))
+	return length < headerSize && len(data) < 2+length
+}
+
+// skippedMessages returns the length of the messages at the front of a stream that servers skip, up to the first that has
+// the end of a line: servers of text protocols answer it.
+func skippedMessages(data []byte) int {
+	if end := bytes.IndexByte(data, '\n'); end >= 0 {
+		data = data[:end]
+	}
+	front, _ := shortMessages(data)
 	return front
 }
 
