@@ -73,6 +73,23 @@ func (s *Set) Version() string { return s.version }
 // Len returns the number of indicators.
 func (s *Set) Len() int { return s.table.used }
 
+// Has reports whether the feed with this name lists value, a host in any form that a field of an event may have: an
+// address or a network that contains it, a name or one of its parent domains. A feed that does not exist lists nothing.
+func (s *Set) Has(feed, value string) bool {
+	index := slices.IndexFunc(s.lists, func(l *list) bool { return l.name == feed })
+	if index < 0 {
+		return false
+	}
+	var found feedSet
+	s.checkHost(nil, "", value, &found)
+	return found.has(index)
+}
+
+// HasFeed reports whether a feed has this name.
+func (s *Set) HasFeed(name string) bool {
+	return slices.ContainsFunc(s.lists, func(l *list) bool { return l.name == name })
+}
+
 // Warnings returns what is wrong with the feeds without being an error.
 func (s *Set) Warnings() (warnings []string) {
 	for _, list := range s.lists {
@@ -278,7 +295,7 @@ func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr,
 }
 
 // check appends a verdict for each feed that lists key and is not in found, and adds the feed to found. value is
-// what the field of the event holds.
+// what the field of the event holds. Without an event it only adds to found.
 func (s *Set) check(event *pipeline.Event, field, value string, key []byte, found *feedSet) {
 	if !s.table.mayContain(key) {
 		return
@@ -286,7 +303,9 @@ func (s *Set) check(event *pipeline.Event, field, value string, key []byte, foun
 	for at := s.table.firstCursor(key); at.slot != 0; at = s.table.nextCursor(at) {
 		if feed := at.feed(); at.matches(s.lists, key) && !found.has(feed) {
 			found.add(feed)
-			s.lists[feed].addVerdict(event, at.index(), field, value)
+			if event != nil {
+				s.lists[feed].addVerdict(event, at.index(), field, value)
+			}
 		}
 	}
 }
