@@ -73,8 +73,8 @@ func TestIndicatorsBeyondTheLimitAreSkipped(t *testing.T) {
 	if err := read.readLines(strings.NewReader("a.example\nb.example\nc.example\n"), 2); err != nil {
 		t.Fatal(err)
 	}
-	if len(read.indicators) != 2 || read.skipped.Count != 1 || read.skipped.Errors[0].Line != 3 {
-		t.Errorf("%d indicators, skipped %v", len(read.indicators), read.skipped.Errors)
+	if read.index.count != 2 || read.skipped.Count != 1 || read.skipped.Errors[0].Line != 3 {
+		t.Errorf("%d indicators, skipped %v", read.index.count, read.skipped.Errors)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestFIFOIsNoFeed(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readList(Config{Name: "f", Path: path}, 10); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := readList(Config{Name: "f", Path: path}, wholeRoom); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v, want an error that names the file", err)
 	}
 }

@@ -1,8 +1,8 @@
 // Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
 // domains and addresses.
 //
-// Load reads the file of each feed into a list (parse.go, list.go), and enters the indicators of all lists into
-// one table (table.go) behind a bloom filter, which rules out nearly every name and address. A Set is
+// Load reads the file of each feed into a list (parse.go, list.go), which keeps a hash of each indicator (index.go). A
+// bloom filter of all lists rules out nearly every name and address. A Set is
 // immutable. A Watcher loads a file again when it changes, and keeps the other lists; a file that looks like a
 // failed update is held back (watch.go). A domain also matches its sub-domains, and an address may be a
 // network.
@@ -23,6 +23,8 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/bits-and-blooms/bloom/v3"
+
 	"tidegate/pipeline"
 	"tidegate/pipeline/authority"
 )
@@ -31,7 +33,8 @@ import (
 type Set struct {
 	version string
 	lists   []*list // one of each feed
-	table   table
+	filter  *bloom.BloomFilter
+	used    int // indicators of all lists
 
 	// Lengths of the prefixes of networks, longest first. Few lengths occur, so checkAddr tries each of them
 	// instead of walking a tree of prefixes.
@@ -42,11 +45,12 @@ var _ pipeline.Detector = (*Set)(nil)
 
 // newSet returns a set of these lists.
 func newSet(lists []*list) *Set {
-	set := &Set{lists: lists, table: newTable(lists)}
+	set := &Set{lists: lists, filter: newFilter(lists)}
 	all := sha256.New()
 	var lengths4, lengths6 [129]bool
 	for _, list := range lists {
 		fmt.Fprintln(all, list.version)
+		set.used += list.index.count
 		for bits := range lengths4 {
 			lengths4[bits] = lengths4[bits] || list.prefixLengths4[bits]
 			lengths6[bits] = lengths6[bits] || list.prefixLengths6[bits]
@@ -71,7 +75,7 @@ func shortHash(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
 func (s *Set) Version() string { return s.version }
 
 // Len returns the number of indicators.
-func (s *Set) Len() int { return s.table.used }
+func (s *Set) Len() int { return s.used }
 
 // Has reports whether the feed with this name lists value, a host in any form that a field of an event may have: an
 // address or a network that contains it, a name or one of its parent domains. A feed that does not exist lists nothing.
@@ -94,9 +98,9 @@ func (s *Set) HasFeed(name string) bool {
 func (s *Set) Warnings() (warnings []string) {
 	for _, list := range s.lists {
 		switch {
-		case len(list.indicators) == 0:
+		case list.index.count == 0:
 			warnings = append(warnings, fmt.Sprintf("feed %s has no indicator: %s", list.name, list.config.Path))
-		case list.skipped.Count > len(list.indicators):
+		case list.skipped.Count > list.index.count:
 			warnings = append(warnings, fmt.Sprintf("most lines of feed %s are invalid: %s:%d is the first",
 				list.name, list.config.Path, list.skipped.Errors[0].Line))
 		}
@@ -283,39 +287,50 @@ func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr, fo
 
 // checkNetwork is check for an address, which is written out only if it has a verdict.
 func (s *Set) checkNetwork(event *pipeline.Event, field string, addr netip.Addr, key []byte, found *feedSet) {
-	if !s.table.mayContain(key) {
+	hash := hashKey(key)
+	if !s.mayContain(hash) {
 		return
 	}
-	for at := s.table.firstCursor(key); at.slot != 0; at = s.table.nextCursor(at) {
-		if at.matches(s.lists, key) {
-			s.check(event, field, addr.String(), key, found)
+	for _, list := range s.lists {
+		if _, ok := list.index.find(hash); ok {
+			s.report(event, field, addr.String(), key, hash, found)
 			return
 		}
 	}
 }
 
+// mayContain reports whether a key may have an indicator. It is false for nearly all keys without one.
+func (s *Set) mayContain(hash keyHash) bool {
+	key := hash.bytes()
+	return s.filter.Test(key[:])
+}
+
 // check appends a verdict for each feed that lists key and is not in found, and adds the feed to found. value is
 // what the field of the event holds. Without an event it only adds to found.
 func (s *Set) check(event *pipeline.Event, field, value string, key []byte, found *feedSet) {
-	if !s.table.mayContain(key) {
-		return
+	if hash := hashKey(key); s.mayContain(hash) {
+		s.report(event, field, value, key, hash, found)
 	}
-	for at := s.table.firstCursor(key); at.slot != 0; at = s.table.nextCursor(at) {
-		if feed := at.feed(); at.matches(s.lists, key) && !found.has(feed) {
+}
+
+// report is check for a key that passes the filter.
+func (s *Set) report(event *pipeline.Event, field, value string, key []byte, hash keyHash, found *feedSet) {
+	for feed, list := range s.lists {
+		if at, ok := list.index.find(hash); ok && !found.has(feed) {
 			found.add(feed)
 			if event != nil {
-				s.lists[feed].addVerdict(event, at.index(), field, value)
+				list.addVerdict(event, &list.details.all[at], keyText(key), field, value)
 			}
 		}
 	}
 }
 
-// addVerdict appends a verdict for the indicator with the given index, which matched value in a field of the
-// event. It does nothing if the event has a verdict of the feed for the same indicator.
-func (l *list) addVerdict(event *pipeline.Event, index int, field, value string) {
+// addVerdict appends a verdict for an indicator, which matched value in a field of the event. It does nothing if the
+// event has a verdict of the feed for the same indicator.
+func (l *list) addVerdict(event *pipeline.Event, about *detail, text, field, value string) {
 	// The group of a verdict ends with the indicator, so equal ends mean the same indicator.
-	indicator := string(pipeline.AppendGroup([]byte{}, "indicator", l.text(index)))
-	text, note, confidence := l.text(index), l.note(index), l.indicators[index].confidence
+	indicator := string(pipeline.AppendGroup([]byte{}, "indicator", text))
+	note, confidence := about.note, about.confidence
 	rule := "feed-" + l.name
 	if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool {
 		return v.Detector == detectorName && v.Rule == rule && strings.HasSuffix(v.Group, " "+indicator)

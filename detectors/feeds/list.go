@@ -30,43 +30,16 @@ type list struct {
 	config        Config
 	fileState     string // from before the file was read
 	skipped       SkippedLines
+	onAdd         func(key []byte) // is called with each key while the list is read; may be nil
 
-	indicators []indicator
-	chunks     [][]byte // the keys and notes of the indicators
+	index   index
+	details details
 
 	prefixLengths4, prefixLengths6 [129]bool // of the networks
 }
 
-// An indicator is one domain, address or network of a list. Its key and, behind it, its note are in a chunk.
-type indicator struct {
-	start      uint32 // chunk and offset in it
-	keySize    uint8
-	noteSize   uint8
-	confidence uint8
-}
-
-const (
-	chunkBits = 20
-	chunkSize = 1 << chunkBits
-)
-
-// key returns the bytes by which the indicator is looked up: a domain, or the networkKey of an address or
-// network.
-func (l *list) key(index int) []byte {
-	ind := l.indicators[index]
-	from := ind.start & (chunkSize - 1)
-	return l.chunks[ind.start>>chunkBits][from : from+uint32(ind.keySize)]
-}
-
-func (l *list) note(index int) string {
-	ind := l.indicators[index]
-	from := ind.start&(chunkSize-1) + uint32(ind.keySize)
-	return string(l.chunks[ind.start>>chunkBits][from : from+uint32(ind.noteSize)])
-}
-
-// text returns the indicator as a person writes it, normalized.
-func (l *list) text(index int) string {
-	key := l.key(index)
+// keyText returns the indicator of a key as a person writes it, normalized.
+func keyText(key []byte) string {
 	if len(key) != networkKeySize || key[0] != 0 {
 		return string(key)
 	}
@@ -103,28 +76,35 @@ func networkKey(buf *[networkKeySize]byte, addr netip.Addr, bits int) []byte {
 	return buf[:]
 }
 
-// add appends an indicator. The list copies key and note.
-func (l *list) add(key, note []byte, confidence uint8) {
-	note = note[:min(len(note), 255)]
-	last := len(l.chunks) - 1
-	if last < 0 || len(l.chunks[last])+len(key)+len(note) > cap(l.chunks[last]) {
-		// A small list takes a small chunk.
-		size := chunkSize
-		if last < 0 {
-			size = 4 << 10
-		}
-		l.chunks = append(l.chunks, make([]byte, 0, size))
-		last++
+// add appends an indicator. The list copies what it keeps of about.
+func (l *list) add(key []byte, about detail) {
+	l.index.add(hashKey(key), l.details.add(about))
+	if l.onAdd != nil {
+		l.onAdd(key)
 	}
-	start := uint32(last)<<chunkBits | uint32(len(l.chunks[last]))
-	l.chunks[last] = append(append(l.chunks[last], key...), note...)
-	l.indicators = append(l.indicators, indicator{start, uint8(len(key)), uint8(len(note)), confidence})
+}
+
+// finish ends the reading of the list, which is immutable from then on.
+func (l *list) finish() {
+	l.index.finish(l.details.prefer)
+	l.details.byValue = nil
+	l.onAdd = nil
+}
+
+// A room is what the feeds of a set may still have.
+type room struct{ indicators, details int }
+
+var wholeRoom = room{maxIndicators, maxDetails}
+
+// without returns the room that l leaves.
+func (r room) without(l *list) room {
+	return room{r.indicators - l.index.count, max(r.details-len(l.details.all), 0)}
 }
 
 // readList reads the file of a feed. It returns an error if the file cannot be read, and skips invalid lines.
-// room is the number of indicators that it may have.
-func readList(cfg Config, room int) (*list, error) {
-	out := &list{name: cfg.Name, config: cfg, severity: pipeline.Severity_HIGH}
+// free is what it may have.
+func readList(cfg Config, free room) (*list, error) {
+	out := &list{name: cfg.Name, config: cfg, severity: pipeline.Severity_HIGH, details: details{room: free.details}}
 	if cfg.Severity != "" {
 		out.severity = pipeline.SeverityByName(cfg.Severity)
 	}
@@ -138,9 +118,10 @@ func readList(cfg Config, room int) (*list, error) {
 	// The settings of a feed decide its verdicts, so they are part of its version.
 	sum := sha256.New()
 	fmt.Fprintf(sum, "feed %q %v %d %t\n", cfg.Name, out.severity, cfg.Confidence, cfg.AllowLocal)
-	if err := out.readLines(io.TeeReader(file, sum), room); err != nil {
+	if err := out.readLines(io.TeeReader(file, sum), free.indicators); err != nil {
 		return nil, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 	}
+	out.finish()
 	out.version = shortHash(sum)
 	return out, nil
 }

@@ -10,15 +10,15 @@ func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	if len(cfgs) > maxFeeds {
 		return nil, SkippedLines{}, fmt.Errorf("%d feeds, at most %d are possible", len(cfgs), maxFeeds)
 	}
-	lists, room := make([]*list, 0, len(cfgs)), maxIndicators
+	lists, free := make([]*list, 0, len(cfgs)), wholeRoom
 	var skipped SkippedLines
 	for _, cfg := range cfgs {
-		loaded, err := readList(cfg, room)
+		loaded, err := readList(cfg, free)
 		if err != nil {
 			return nil, skipped, err
 		}
 		lists = append(lists, loaded)
-		room -= len(loaded.indicators)
+		free = free.without(loaded)
 		skipped.add(loaded.skipped)
 	}
 	return newSet(lists), skipped, nil

@@ -137,11 +137,12 @@ func (p *lineParser) addOrSkip(text, note []byte, confidence uint8, number int) 
 	if confidence == noConfidence {
 		confidence = p.confidence
 	}
-	if len(p.list.indicators) >= p.room {
+	about := detail{confidence: confidence, note: unsafeText(note)}
+	if p.list.index.count >= p.room {
 		p.list.skip(number, fmt.Errorf("more than %d indicators", maxIndicators))
 		return
 	}
-	if err := p.add(cleanIndicator(text), note, confidence); err != nil {
+	if err := p.add(cleanIndicator(text), about); err != nil {
 		p.list.skip(number, err)
 	}
 }
@@ -181,12 +182,12 @@ func isPort(text []byte) bool {
 
 // add adds an address, a network or a domain. It returns an error if the text is none of these, or would match
 // ordinary traffic.
-func (p *lineParser) add(text, note []byte, confidence uint8) error {
+func (p *lineParser) add(text []byte, about detail) error {
 	// The last label of a domain is no number, so these are the only texts that can be an address.
 	if n := len(text); n > 0 && (text[n-1] >= '0' && text[n-1] <= '9' || bytes.IndexByte(text, ':') >= 0) {
 		if addr, err := netip.ParseAddr(unsafeText(text)); err == nil {
 			addr = addr.Unmap().WithZone("")
-			return p.addNetwork(netip.PrefixFrom(addr, addr.BitLen()), note, confidence)
+			return p.addNetwork(netip.PrefixFrom(addr, addr.BitLen()), about)
 		}
 	}
 	if bytes.IndexByte(text, '/') >= 0 {
@@ -197,14 +198,14 @@ func (p *lineParser) add(text, note []byte, confidence uint8) error {
 		if prefix.Addr().Is4In6() {
 			return fmt.Errorf("network %q: write IPv4 as IPv4", shorten(text))
 		}
-		return p.addNetwork(prefix.Masked(), note, confidence)
+		return p.addNetwork(prefix.Masked(), about)
 	}
 
 	name, err := p.normalizeDomain(text)
 	if err != nil {
 		return err
 	}
-	p.list.add(name, note, confidence)
+	p.list.add(name, about)
 	return nil
 }
 
@@ -230,7 +231,7 @@ var notForeign = []struct {
 
 // addNetwork adds a network or an address. It rejects networks so wide that they match ordinary traffic, and
 // addresses that are not those of foreign hosts: they name other hosts in each network.
-func (p *lineParser) addNetwork(prefix netip.Prefix, note []byte, confidence uint8) error {
+func (p *lineParser) addNetwork(prefix netip.Prefix, about detail) error {
 	shortest := 16
 	if prefix.Addr().Is4() {
 		shortest = 8
@@ -249,7 +250,7 @@ func (p *lineParser) addNetwork(prefix netip.Prefix, note []byte, confidence uin
 	}
 
 	var key [networkKeySize]byte
-	p.list.add(networkKey(&key, prefix.Addr(), prefix.Bits()), note, confidence)
+	p.list.add(networkKey(&key, prefix.Addr(), prefix.Bits()), about)
 	if prefix.IsSingleIP() {
 		return nil
 	}

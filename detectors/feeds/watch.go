@@ -45,7 +45,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) setLoaded(set *Set) {
 	m.indicators.Set(float64(set.Len()))
 	for _, list := range set.lists {
-		m.perFeed.WithLabelValues(list.name).Set(float64(len(list.indicators)))
+		m.perFeed.WithLabelValues(list.name).Set(float64(list.index.count))
 	}
 }
 
@@ -134,13 +134,13 @@ func (w *Watcher) activate(set *Set) {
 // reload returns a set in which each list whose file has changed is read again. A list that cannot be read is
 // the one of before, and its error is returned too, so that the Poller tries again.
 func (w *Watcher) reload() (*Set, error) {
-	lists, room := slices.Clone(w.Current.lists), maxIndicators
+	lists, free := slices.Clone(w.Current.lists), wholeRoom
 	var failed error
 	for i, before := range w.Current.lists {
-		loaded, err := w.reloadList(before, room)
+		loaded, err := w.reloadList(before, free)
 		failed = cmp.Or(failed, err)
 		lists[i] = loaded
-		room -= len(loaded.indicators)
+		free = free.without(loaded)
 	}
 	set := w.Current
 	if !slices.Equal(lists, set.lists) {
@@ -154,14 +154,14 @@ func (w *Watcher) reload() (*Set, error) {
 
 // reloadList returns the list of a feed as its file is now, or before if the file has not changed, cannot be
 // read, or is held back.
-func (w *Watcher) reloadList(before *list, room int) (*list, error) {
+func (w *Watcher) reloadList(before *list, free room) (*list, error) {
 	name := before.name
 	if fileState(before.config.Path) == before.fileState {
 		w.Guard.Holds(name, "", 0)
 		w.Metrics.held.WithLabelValues(name).Set(0)
 		return before, nil
 	}
-	loaded, err := readList(before.config, room)
+	loaded, err := readList(before.config, free)
 	if err != nil {
 		if w.errors[name] != err.Error() {
 			w.Metrics.loads.WithLabelValues("error").Inc()
@@ -172,8 +172,8 @@ func (w *Watcher) reloadList(before *list, room int) (*list, error) {
 	}
 	delete(w.errors, name)
 
-	content := watch.Content{Entries: len(loaded.indicators), Invalid: loaded.skipped.Count}
-	loss := content.LossFrom(watch.Content{Entries: len(before.indicators), Invalid: before.skipped.Count})
+	content := watch.Content{Entries: loaded.index.count, Invalid: loaded.skipped.Count}
+	loss := content.LossFrom(watch.Content{Entries: before.index.count, Invalid: before.skipped.Count})
 	holds, isNew := w.Guard.Holds(name, loss, before.config.lossGrace())
 	w.Metrics.held.WithLabelValues(name).Set(map[bool]float64{true: 1}[holds])
 	switch {
