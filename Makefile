@@ -64,9 +64,10 @@ mutate: ## test the tests of PKG (./pipeline/alerts): list those of N (30) chang
 	go run ./bench/mutate -n $(or $(N),30) -seed $(or $(SEED),1) $(if $(filter ./...,$(PKG)),./pipeline/alerts,$(PKG))
 
 .PHONY: golden
-golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
+golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, tables of docs/SIGMA.md, the schema, goldens; review the diff like code
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
+	go test ./detectors/sigma -run Manual -update
 	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPosition
 	GOLDEN=1 go test ./protocols/... ./collector/sessions ./collector/reassembly -run Goldens
 

@@ -43,7 +43,12 @@ func ConvertSigma(sources []sigma.Source) (loaded, refused []*sigma.Conversion) 
 			c.Err = sigmaError(c, fmt.Errorf("has the id %s of the rule at %s:%d", c.ID, other.File, other.Line))
 		}
 		if c.Err == nil {
-			if _, err := Compile(Default(), []Source{{Name: c.File, Data: c.Text()}}, nil, nil); err != nil {
+			err := compileSigma(c)
+			if err != nil && c.Examples {
+				c.DropExamples()
+				err = compileSigma(c)
+			}
+			if err != nil {
 				c.Err = sigmaError(c, compileProblem(err))
 			}
 		}
@@ -118,6 +123,12 @@ func (s *Set) Refused() []*sigma.Conversion { return s.refused }
 
 // FromSigma returns the number of Sigma rules that are loaded.
 func (s *Set) FromSigma() int { return s.fromSigma }
+
+// compileSigma compiles a converted rule alone.
+func compileSigma(c *sigma.Conversion) error {
+	_, err := Compile(Default(), []Source{{Name: c.File, Data: c.Text()}}, nil, nil)
+	return err
+}
 
 func sigmaError(c *sigma.Conversion, err error) *config.Error {
 	return &config.Error{File: c.File, Position: config.Position{Line: c.Line, Column: 1}, Err: err}

@@ -66,6 +66,8 @@ func (s *source) eventOf(values sample) map[string]string {
 		}
 	}
 
+	mergeTarget(event)
+
 	dataset := s.datasets[0]
 	if len(event) == 0 || len(words) > 0 || len(record) > len(s.constant) {
 		if slices.Contains(s.datasets, "log") {
@@ -75,6 +77,40 @@ func (s *source) eventOf(values sample) map[string]string {
 	}
 	event["event.dataset"] = dataset
 	return event
+}
+
+// mergeTarget makes one target of url.original, url.path and url.query, where several of them were set: of an event they follow
+// from each other.
+func mergeTarget(event map[string]string) {
+	original, path, query := unquote(event["url.original"]), unquote(event["url.path"]), unquote(event["url.query"])
+	if original == "" || path == "" && query == "" {
+		return
+	}
+	target, ownQuery, _ := strings.Cut(original, "?")
+	switch {
+	case target == "/" && path != "":
+		target = path
+	case !strings.Contains(target, path):
+		target += path
+	}
+	if ownQuery != "" && query != "" {
+		ownQuery += "&"
+	}
+	if query = ownQuery + query; query != "" {
+		target += "?" + query
+	}
+	event["url.original"] = yamlQuote(target)
+	delete(event, "url.path")
+	delete(event, "url.query")
+}
+
+// unquote returns the text of a scalar that yamlQuote has written, "" if there is none.
+func unquote(text string) string {
+	value, err := strconv.Unquote(text)
+	if err != nil {
+		return ""
+	}
+	return value
 }
 
 // setField sets a field of ours. target is the text as a part of the target of a request.
@@ -130,7 +166,7 @@ func (s *source) messageOf(record map[string]string, words []string) string {
 		}
 		return jsonOf(record)
 	case s.form == auditForm:
-		out.WriteString("type=" + cmp.Or(record["type"], "SYSCALL") + " msg=audit(1700000000.123:45):")
+		out.WriteString("type=" + cmp.Or(record["type"], "CWD") + " msg=audit(1700000000.123:45):")
 		for _, key := range keys {
 			if key != "type" {
 				out.WriteString(" " + key + "=" + auditText(key, record[key], record["type"]))

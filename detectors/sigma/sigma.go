@@ -63,6 +63,12 @@ type Conversion struct {
 // Text returns a rule file of ours that holds the rule.
 func (c *Conversion) Text() []byte { return Join([]*Conversion{c}) }
 
+// DropExamples removes the cases, as those that are made from an odd detection may be no events.
+func (c *Conversion) DropExamples() {
+	c.rule, _, _ = strings.Cut(c.rule, "    tests:\n")
+	c.Examples = false
+}
+
 // Join returns a rule file of ours that holds the rules of all conversions that have one.
 func Join(all []*Conversion) []byte {
 	var out strings.Builder
