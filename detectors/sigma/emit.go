@@ -1,6 +1,7 @@
 package sigma
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -43,7 +44,11 @@ func (e *emitter) condition(c *condition) (string, *problem) {
 		return e.item(c.item)
 	}
 	var parts []string
-	for _, arg := range c.operands(c.op) {
+	operands := c.operands(c.op)
+	if c.op == "and" {
+		slices.SortStableFunc(operands, func(a, b *condition) int { return cmp.Compare(a.breadth(), b.breadth()) })
+	}
+	for _, arg := range operands {
 		part, err := e.condition(arg)
 		if err != nil {
 			return "", err
@@ -56,6 +61,23 @@ func (e *emitter) condition(c *condition) (string, *problem) {
 		return "not (" + trimBrackets(parts[0]) + ")", nil
 	}
 	return join(c.op, parts), nil
+}
+
+// broadFields are fields of which a good part of all events has the same value.
+var broadFields = map[string]bool{
+	"type": true, "SYSCALL": true, "cs-method": true, "method": true, "sc-status": true, "status_code": true, "verb": true, "EventID": true, "proto": true,
+}
+
+// breadth orders the operands of an "and": those that few events fulfil come first. The index takes the first of those that
+// select alike, and the evaluation ends at the first one that is false.
+func (c *condition) breadth() int {
+	switch {
+	case c.op == "not":
+		return 2
+	case c.item != nil && broadFields[c.item.field]:
+		return 1
+	}
+	return 0
 }
 
 // operands returns the operands of an operator, with those of its operands that are of the same operator.

@@ -17,7 +17,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the generated files")
 
 // sharedFiles returns the Sigma rules of the shared folder; the test is skipped without it.
-func sharedFiles(t *testing.T) (out []sigma.Source) {
+func sharedFiles(t testing.TB) (out []sigma.Source) {
 	t.Helper()
 	shared := os.Getenv("TIDEGATE_SHARED")
 	if shared == "" {

@@ -181,7 +181,8 @@ func (d *document) expression(e *emitter) (string, *problem) {
 	if d.condition.op == "and" {
 		expression = trimBrackets(expression)
 	}
-	return "(" + d.source.guard + " and " + expression + ")", nil
+	// The guard comes last: of conditions that select alike, the index takes the first one.
+	return "(" + expression + " and " + d.source.guard + ")", nil
 }
 
 // writeRule writes a rule over one event.

@@ -238,7 +238,7 @@ func sysmon(category, eventID string) *source {
 	return &source{
 		title:    "log lines of Sysmon for Linux with EventID " + eventID,
 		sources:  []logsource{{category: category, product: "linux"}},
-		datasets: []string{"log"}, guard: `value(message, "EventID") == "` + eventID + `"`, fields: sysmonFields, keywords: messageOnly,
+		datasets: []string{"log"}, guard: `lower(value(message, "EventID")) == "` + eventID + `"`, fields: sysmonFields, keywords: messageOnly,
 		form: sysmonForm, constant: map[string]string{"EventID": eventID},
 	}
 }
