@@ -1,9 +1,11 @@
 package sessions
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/gopacket/layers"
 	"github.com/zeebo/xxh3"
 
 	"tidegate/collector/reassembly"
@@ -464,4 +466,80 @@ func TestEventHasEachInterfaceOnce(t *testing.T) {
 	if got := appendNew([]string{"a"}, ""); len(got) != 1 {
 		t.Errorf("%v", got)
 	}
+}
+
+// TestDatagramsAreComparedByTheirPrintsOnly: they have no place in a stream, so that another one of the same length says nothing.
+func TestDatagramsAreComparedByTheirPrintsOnly(t *testing.T) {
+	test := newTableTest(t, Default(), Deps{})
+	frame := udpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), 1, "abc")
+	test.Packet("eth0", layers.LinkTypeEthernet, startTime, frame, len(frame))
+	f := test.timers[0]
+	check := func(what string, want copyState, print payloadPrint) {
+		t.Helper()
+		by, other := otherFlow(7)
+		other.prints[f.clientSide].list[0].Store(uint64(print))
+		if got := f.comparePrints(by); got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	print := newDatagramPrint([]byte("abc"))
+	check("the same", copySame, print)
+	check("another one", copyUnknown, newDatagramPrint([]byte("abX")))
+	check("another one with the same place and length", copyUnknown, print^1)
+	check("none", copyUnknown, 0)
+}
+
+// TestPrintsWithoutTheirBytesAreCompared: of a segment whose bytes are no longer held, a print with the same place and length
+// and another payload shows another connection; one with another length shows nothing.
+func TestPrintsWithoutTheirBytesAreCompared(t *testing.T) {
+	_, f := openTCP(t, Default(), Deps{})
+	const place = 500_000 // far from what was delivered
+	end := f.clientSide
+	f.activity.prints[end].list[0].Store(uint64(newPrint(place, 3, 7<<20)))
+	f.activity.prints[end].list[1].Store(uint64(newPrint(place+3, 5, 9<<20)))
+	check := func(what string, want copyState, other payloadPrint) {
+		t.Helper()
+		if got := f.comparePrint(end, other); got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	own := payloadPrint(f.activity.prints[end].list[1].Load())
+	check("the same", copySame, own)
+	check("another payload", copyDiffers, own^1)
+	check("another payload of the first", copyDiffers, payloadPrint(f.activity.prints[end].list[0].Load())^1)
+	check("another length", copyUnknown, newPrint(place+3, 4, 9<<20))
+	check("another place", copyUnknown, newPrint(place+4, 5, 9<<20))
+	if got := f.comparePrint(end^1, own); got != copyUnknown {
+		t.Errorf("of the other end: %d", got)
+	}
+}
+
+// TestDuplicateFreesItsParserAndItsBytes when its parser has returned; another flow keeps them.
+func TestDuplicateFreesItsParserAndItsBytes(t *testing.T) {
+	check := func(what string, state dedupState, hasParser, waits, wantFreed bool) {
+		t.Helper()
+		test, f := openTCP(t, Default(), Deps{})
+		test.segment(">", "A", 0, 0, "abc")
+		if waits {
+			test.segment(">", "A", 6, 0, "ghi") // behind a hole
+		}
+		if (f.stream.Buffered() > 0) != waits {
+			t.Fatalf("%s: %d bytes wait", what, f.stream.Buffered())
+		}
+		if !hasParser {
+			f.closeProtocol()
+		}
+		f.dedup.state = state
+		f.closeIfDuplicate()
+		closed := strings.HasSuffix(test.recorder.log.String(), "close ")
+		if freed := f.conn == nil && f.stream.Buffered() == 0; freed != wantFreed || closed != (wantFreed || !hasParser) {
+			t.Errorf("%s: freed is %t, closed is %t, want %t: %s", what, freed, closed, wantFreed, test.recorder.log.String())
+		}
+		f.dedup.state = primary
+	}
+	check("a duplicate with bytes that wait", duplicate, true, true, true)
+	check("a duplicate without", duplicate, true, false, true)
+	check("a duplicate without a parser", duplicate, false, true, true)
+	check("a primary", primary, true, true, false)
+	check("one that is not decided", pending, true, true, false)
 }

@@ -259,3 +259,25 @@ func TestMasqueradedTunnelIsNotOpened(t *testing.T) {
 	check("routed", "172.17.0.9:50001", false, false)
 	check("in the tunnel", "198.51.100.1:50001", true, false)
 }
+
+// TestTunnelOfAnotherNetworkIsNotOpened: whether a tunnel is known is decided for its network, too, on the same addresses.
+func TestTunnelOfAnotherNetworkIsNotOpened(t *testing.T) {
+	host := newHost(t, fakeNAT{})
+	host.deps.Tunnels = knownTunnels(func(_ string, outer links.OuterHeader) bool { return outer.ID == 7 })
+	client, server := addrPort("172.17.0.2:40000"), addrPort("172.17.0.3:3306")
+	for seq, vni := range []byte{7, 8, 7, 9} {
+		frame := vxlanOf(t, "198.51.100.1:50000", "198.51.100.2:4789", tcpFrame(t, client, server, "A", uint32(1+seq), 1, uint16(seq), "x"))
+		frame[48] = vni
+		host.send("eth0", frame)
+	}
+	host.tableOf("eth0").Close()
+	told := map[uint32]uint64{}
+	for _, event := range host.events {
+		if event.Session != nil && event.Tunnel != nil {
+			told[event.Tunnel.Id] += event.Source.Packets
+		}
+	}
+	if len(told) != 1 || told[7] != 2 {
+		t.Errorf("packets by the number of the network: %v, want two of 7", told)
+	}
+}
