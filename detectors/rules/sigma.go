@@ -23,7 +23,7 @@ func ReadSigma(path string) ([]sigma.Source, error) {
 		}
 		return []sigma.Source{{Name: path, Data: data}}, nil
 	}
-	found, _, err := Read(config.RegularFS(path), path)
+	found, _, err := readFiles(config.RegularFS(path), path, maxSigma)
 	return sigmaSources(found), err
 }
 
@@ -71,7 +71,7 @@ type sigmaRules struct {
 
 // loadSigma reads and converts the Sigma rules of a folder. One with the id of a rule of others is refused.
 func loadSigma(dir string, others []Source) (out sigmaRules, err error) {
-	found, warnings, err := Read(config.RegularFS(dir), dir)
+	found, warnings, err := readFiles(config.RegularFS(dir), dir, maxSigma)
 	if err != nil {
 		return out, err
 	}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -117,4 +118,25 @@ func TestSigmaFolderIsReloaded(t *testing.T) {
 			t.Error("an empty folder replaced the rules")
 		}
 	})
+}
+
+// TestLargeSigmaFolder loads as many files as SigmaHQ has, most of them refused.
+func TestLargeSigmaFolder(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 2500 {
+		text := refusedRule
+		if i%10 == 0 {
+			text = sigmaRule(fmt.Sprint("r", i), "/a")
+		}
+		writeFile(t, filepath.Join(dir, fmt.Sprint(i, ".yml")), text)
+	}
+	cfg := Default()
+	cfg.Sigma, cfg.Shipped = dir, false
+	set, err := Load(cfg, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.FromSigma() != 250 || len(set.Refused()) != 2250 {
+		t.Errorf("%d loaded, %d refused", set.FromSigma(), len(set.Refused()))
+	}
 }

@@ -13,6 +13,7 @@ import (
 // The bounds of a set of rules.
 const (
 	maxFiles = 2000
+	maxSigma = 20000 // files of Sigma; SigmaHQ has 3,500
 	maxRules = 50000
 	maxTests = 200  // of one rule
 	maxTexts = 100  // entries of tags, references and exceptions
@@ -30,6 +31,11 @@ type Source struct {
 // name begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in
 // front. A link to a folder is not followed, because links may form a loop; warnings names it.
 func Read(fsys fs.FS, prefix string) (out []Source, warnings []string, err error) {
+	return readFiles(fsys, prefix, maxFiles)
+}
+
+// readFiles is Read with a limit of files.
+func readFiles(fsys fs.FS, prefix string, limit int) (out []Source, warnings []string, err error) {
 	err = fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -53,8 +59,8 @@ func Read(fsys fs.FS, prefix string) (out []Source, warnings []string, err error
 		}
 
 		// The path is the one in fsys: symlinks are followed by Open, not by the walk.
-		if len(out) >= maxFiles {
-			return fmt.Errorf("more than %d rule files", maxFiles)
+		if len(out) >= limit {
+			return fmt.Errorf("more than %d rule files", limit)
 		}
 		data, err := readFile(fsys, file)
 		if err != nil {

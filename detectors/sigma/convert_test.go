@@ -302,6 +302,7 @@ func TestRefusals(t *testing.T) {
 	check(detect("sc-status|contains: '0'"), "is a number")
 	check(detect("c-ip|cidr: '10.0.0.0/33'"), "not a network")
 	check(detect("src_ip|endswith: '.1'"), "is an address")
+	check(detect("c-ip|endswith: '.1'"), "is an address")
 	check(detect("cs-method: []"), "has no value")
 	check(detect("cs-method|windash: 'a -b -c -d -e -f'"), "more than 4 dashes")
 	check(detect("cs-method: {a: {b: c}}"), "expected a text")

@@ -160,22 +160,17 @@ func (e *emitter) item(it *item) (string, *problem) {
 			alternatives = append(alternatives, exists(homes[0], false))
 			values = slices.DeleteFunc(slices.Clone(values), isEmpty)
 		}
-		var refused *problem
-		for _, h := range homes {
+		for i, h := range homes {
 			if len(values) == 0 {
 				break
 			}
 			alternative, err := e.compare(it, h, values)
-			if err != nil {
-				refused = err
-				continue
-			}
-			if alternative != "" {
+			switch {
+			case err != nil && i == 0: // the other homes alone would be another rule
+				return "", err
+			case err == nil:
 				alternatives = append(alternatives, alternative)
 			}
-		}
-		if len(alternatives) == 0 || refused != nil && len(homes) == 1 {
-			return "", refused
 		}
 		parts = append(parts, join("or", alternatives))
 	}
@@ -225,7 +220,7 @@ func exists(h home, wanted bool) string {
 	return "not " + expr
 }
 
-// compare returns the expression that h has one of values; "" if it cannot.
+// compare returns the expression that h has one of values.
 func (e *emitter) compare(it *item, h home, values []value) (string, *problem) {
 	switch h.kind {
 	case numberHome:
