@@ -22,13 +22,22 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 
 	// 1. Parse all files before any expression is compiled, because some define names for the others.
 	var files []*ruleFile
+	lists := map[string][]byte{}
 	for _, source := range sources {
-		files = append(files, parseFile(source))
+		if isListFile(source.Name) {
+			lists[source.Name] = source.Data
+		} else {
+			files = append(files, parseFile(source))
+		}
+	}
+	var listErrors []*config.Error
+	for _, file := range files {
+		listErrors = append(listErrors, file.readLists(lists)...)
 	}
 	importShared(files)
 
 	// 2. Compile macros before rules, so that a broken macro is reported once and not for every use.
-	compiler := &compiler{cfg: cfg, slots: newSlotTable(), parsed: map[string]*parsedRule{}}
+	compiler := &compiler{cfg: cfg, slots: newSlotTable(), parsed: map[string]*parsedRule{}, configErrors: listErrors}
 	for _, file := range files {
 		compiler.compileMacros(file)
 	}

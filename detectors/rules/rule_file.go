@@ -10,11 +10,12 @@ import (
 
 // A ruleFile is a parsed rule file whose expressions are not compiled yet.
 type ruleFile struct {
-	doc    *config.Document // collects the errors of the file
-	shared bool             // its lists and macros are defined in all files
-	names  names            // the lists and macros that its rules can use
-	macros []namedText      // the macros of the file itself, in its order
-	rules  []*parsedRule
+	doc       *config.Document // collects the errors of the file
+	shared    bool             // its lists and macros are defined in all files
+	names     names            // the lists and macros that its rules can use
+	macros    []namedText      // the macros of the file itself, in its order
+	listFiles []listReference  // the lists that are in files of their own
+	rules     []*parsedRule
 }
 
 // A namedText is the text of a macro under its name.
@@ -114,6 +115,11 @@ func (f *ruleFile) nameIsFree(entry config.Entry) bool {
 func (f *ruleFile) parseLists(section config.Node) {
 	for _, entry := range entriesOf(section) {
 		if !f.nameIsFree(entry) {
+			continue
+		}
+
+		if entry.Value.IsMapping() {
+			f.names.lists[entry.Key] = f.parseListFile(entry.Value)
 			continue
 		}
 

@@ -11,7 +11,8 @@
 //
 //	source.go                     finds the files
 //	sigma.go                      has Sigma rules converted by package sigma, and leaves out those that cannot be
-//	rule_file.go, parsed_rule.go  parse them strictly, with pipeline/config
+//	rule_file.go, parsed_rule.go, list_file.go
+//	                              parse them strictly, with pipeline/config
 //	expression.go                 parses an expression with expr's parser
 //	resolve.go, calls.go, constants.go
 //	                              turn the syntax tree into typed nodes (node.go); hints.go words the errors

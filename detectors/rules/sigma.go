@@ -29,6 +29,9 @@ func ReadSigma(path string) ([]sigma.Source, error) {
 
 func sigmaSources(found []Source) (out []sigma.Source) {
 	for _, source := range found {
+		if isListFile(source.Name) { // it is mentioned by a rule, as a name that the rule looks for
+			continue
+		}
 		out = append(out, sigma.Source{Name: source.Name, Data: source.Data})
 	}
 	return out

@@ -21,13 +21,13 @@ const (
 	maxGroup = 8    // fields
 )
 
-// A Source is one rule file.
+// A Source is one rule file, or a file with a list.
 type Source struct {
 	Name string // path, as errors show it
 	Data []byte
 }
 
-// Read returns the rule files of fsys (*.yaml and *.yml), sorted by path. It skips files and folders whose
+// Read returns the rule files of fsys (*.yaml and *.yml), sorted by path, and behind them the files with lists (*.txt) whose names they mention. It skips files and folders whose
 // name begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in
 // front. A link to a folder is not followed, because links may form a loop; warnings names it.
 func Read(fsys fs.FS, prefix string) (out []Source, warnings []string, err error) {
@@ -36,6 +36,7 @@ func Read(fsys fs.FS, prefix string) (out []Source, warnings []string, err error
 
 // readFiles is Read with a limit of files.
 func readFiles(fsys fs.FS, prefix string, limit int) (out []Source, warnings []string, err error) {
+	var lists []string
 	err = fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -55,6 +56,9 @@ func readFiles(fsys fs.FS, prefix string, limit int) (out []Source, warnings []s
 			return nil
 		}
 		if entry.IsDir() || !isRuleFile(name) {
+			if !entry.IsDir() && isListFile(name) {
+				lists = append(lists, file)
+			}
 			return nil
 		}
 
@@ -69,6 +73,18 @@ func readFiles(fsys fs.FS, prefix string, limit int) (out []Source, warnings []s
 		out = append(out, Source{Name: path.Join(prefix, file), Data: data})
 		return nil
 	})
+	ruleFiles, mentioned := len(out), mentionedLists(out)
+	for _, file := range lists {
+		if err != nil || !mentioned[path.Base(file)] {
+			continue
+		}
+		var data []byte
+		if len(out)-ruleFiles >= maxFiles {
+			err = fmt.Errorf("more than %d files with lists", maxFiles)
+		} else if data, err = readFile(fsys, file); err == nil {
+			out = append(out, Source{Name: path.Join(prefix, file), Data: data})
+		}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read rules in %s: %w", prefix, err)
 	}

@@ -39,7 +39,7 @@ func (w Watcher) Run(ctx context.Context) {
 				if folder == "" {
 					continue
 				}
-				state, err := watch.FolderState(folder, isRuleFile)
+				state, err := watch.FolderState(folder, isSourceFile)
 				if err != nil {
 					return "", err
 				}
