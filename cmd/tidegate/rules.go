@@ -20,7 +20,7 @@ func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rules", Short: "list, show, test, explain and backtest detection rules", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: list, show, test, backtest, diff, explain, noise, coverage, schema or convert", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, show, test, lint, new, backtest, diff, explain, noise, coverage, schema or convert", shortPath(cmd))
 		},
 	}
 	var verbose, withShipped bool
@@ -54,7 +54,7 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 	test.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too")
 	test.Flags().StringVar(&sigmaDir, "sigma", "", "load the Sigma rules of this folder too, or alone")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
-	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand(), schemaCommand(), convertCommand())
+	cmd.AddCommand(listRulesCommand(), showRuleCommand(), test, lintCommand(), newCommand(), backtestCommand(), explainCommand(), noiseCommand(), coverageCommand(), diffCommand(), schemaCommand(), convertCommand())
 	return cmd
 }
 

@@ -127,7 +127,16 @@ const (
 )
 
 // eventsOfFile returns the events of a file, one a line.
-func eventsOfFile(path string) (events []*pipeline.Event, err error) {
+func eventsOfFile(path string) ([]*pipeline.Event, error) {
+	events, err := readEvents(path, maxExplained+1)
+	if len(events) > maxExplained {
+		return nil, fmt.Errorf("%s: more than %d events", path, maxExplained)
+	}
+	return events, err
+}
+
+// readEvents returns the first events of a file, one a line.
+func readEvents(path string, most int) (events []*pipeline.Event, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w; an event is named by its event.id, such as 741d3a3a-5324-66cf-e214-21504d9223b0", err)
@@ -135,7 +144,7 @@ func eventsOfFile(path string) (events []*pipeline.Event, err error) {
 	defer file.Close()
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, maxEventLength)
-	for number := 1; lines.Scan(); number++ {
+	for number := 1; len(events) < most && lines.Scan(); number++ {
 		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
 			continue
@@ -144,9 +153,7 @@ func eventsOfFile(path string) (events []*pipeline.Event, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
 		}
-		if events = append(events, event); len(events) > maxExplained {
-			return nil, fmt.Errorf("%s: more than %d events", path, maxExplained)
-		}
+		events = append(events, event)
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)

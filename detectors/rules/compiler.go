@@ -381,7 +381,7 @@ func (c *compiler) lintCondition(rule *Rule) {
 		if condition == nil {
 			continue // it has errors
 		}
-		messages := append(c.slots.impossible(condition.root), c.slots.trueWhenAbsent(condition.root)...)
+		messages := slices.Concat(c.slots.impossible(condition.root), c.slots.trueWhenAbsent(condition.root), c.slots.lintContradictions(condition.root))
 		if mixesAndOr(condition.text) {
 			messages = append(messages, "and and or stand side by side without brackets; and binds first, "+
 				"so write a or (b and c), or (a or b) and c: "+quoteShort(condition.text))

@@ -80,8 +80,8 @@ func (s *Set) Version() string { return s.version }
 // Rules returns the rules, sorted by id.
 func (s *Set) Rules() []*Rule { return s.rules }
 
-// Lints returns the lints of all rules.
-func (s *Set) Lints() []Lint { return s.lints }
+// Lints returns the lints of all rules. Those about pairs of rules are looked for at each call.
+func (s *Set) Lints() []Lint { return append(slices.Clone(s.lints), s.lintShadowed()...) }
 
 // Warnings returns what is wrong with the configuration or the folder of the set without being an error.
 func (s *Set) Warnings() []string { return s.warnings }

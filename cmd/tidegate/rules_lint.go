@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/detectors/rules"
+)
+
+// lintCommand returns the command `tidegate rules lint`.
+func lintCommand() *cobra.Command {
+	var withShipped bool
+	var against, output string
+	cmd := &cobra.Command{
+		Use:   "lint DIR",
+		Short: "name what is likely a mistake in rules that compile",
+		Long: `lint prints the hints about the rules of a folder that test prints too: conditions, or parts of them, that can never be true or
+are always true, rules that add nothing to another one, comparisons with values that a field does not have, conditions that the
+index cannot look up, groups by a field that differs for each event, and missing cases. With --against it also names each rule
+that has another effect than the rule with the same id in another folder, and the same version: one that is written in the
+file, since a version that is not written changes with the rule. No configuration, broker or store is needed.
+
+Ends:     with 1 if it has a hint or a file does not compile; with 2 if a folder cannot be read.`,
+		Example: `  tidegate rules lint my-rules
+  git worktree add /tmp/main main; tidegate rules lint --against /tmp/main/my-rules my-rules`,
+		Args: oneArgument("the folder of rules"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "table", "json"); err != nil {
+				return err
+			}
+			return lintRules(&stripControlWriter{out: cmd.OutOrStdout()}, args[0], against, withShipped, output)
+		},
+	}
+	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too, and compare with them")
+	cmd.Flags().StringVar(&against, "against", "", "folder of the rules as they were: name those that have changed and kept their version")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one hint a line)")
+	return cmd
+}
+
+// lintRules prints the lints of the rules of a folder. It returns errFindings if there are some or a rule does not compile.
+func lintRules(out io.Writer, dir, against string, withShipped bool, output string) error {
+	set, err := loadRules(dir, "", withShipped)
+	if err != nil {
+		if _, ok := errors.AsType[rules.Errors](err); ok {
+			err = errors.Join(err, errFindings)
+		}
+		return err
+	}
+	lints := set.Lints()
+	if against != "" {
+		before, err := loadRules(against, "", withShipped)
+		if err != nil {
+			return fmt.Errorf("--against: %w", err)
+		}
+		lints = append(lints, set.LintVersions(before)...)
+	}
+	for _, text := range set.Warnings() {
+		fmt.Fprintln(&stripControlWriter{out: os.Stderr}, "warning:", text)
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
+	for _, lint := range lints {
+		if output == "json" {
+			err = encoder.Encode(lint)
+		} else {
+			_, err = fmt.Fprintf(out, "%s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if output == "table" {
+		_, _ = fmt.Fprintf(out, "%s, %s\n", countOf(len(set.Rules()), "rule"), countOf(len(lints), "hint"))
+	}
+	if len(lints) > 0 {
+		return errFindings
+	}
+	return nil
+}
