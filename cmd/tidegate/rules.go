@@ -291,6 +291,7 @@ func dirOf(args []string) string {
 // is true. A folder without rules is an error. Without a folder, the shipped rules are loaded alone.
 func loadRules(dir, sigmaDir string, withShipped bool) (*rules.Set, error) {
 	cfg := rules.Default()
+	cfg.GeoDatabase, cfg.ASNDatabase = os.Getenv("TIDEGATE_GEO_DATABASE"), os.Getenv("TIDEGATE_ASN_DATABASE")
 	if dir == "" && sigmaDir == "" {
 		return rules.Load(cfg, discardLog(), nil)
 	}

@@ -119,6 +119,8 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.valueOfKey(callNode)
 	case "base64", "entropy", "registered_domain", "json", "user_agent":
 		return r.functionCall(callNode, id.Value)
+	case "geo", "asn":
+		return r.addressCall(callNode, id.Value)
 	case "levenshtein":
 		return r.levenshtein(callNode)
 	case "has":

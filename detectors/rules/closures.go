@@ -252,6 +252,12 @@ func (n *node) textClosure() textFunc {
 		return func(v *eventValues) string { return left(v) + right(v) }
 	case opFunction:
 		of, apply := n.args[0].textClosure(), n.function.text
+		if n.function.address != nil {
+			return func(v *eventValues) string {
+				text, _ := n.function.ofText(of(v))
+				return text
+			}
+		}
 		return func(v *eventValues) string {
 			var buf []byte
 			return apply(&buf, of(v))
@@ -278,6 +284,12 @@ func (n *node) numberClosure() numberFunc {
 	case opLength:
 		of := n.args[0].textClosure()
 		return func(v *eventValues) int64 { return int64(len(of(v))) }
+	case opFunction:
+		of := n.args[0].textClosure()
+		return func(v *eventValues) int64 {
+			_, number := n.function.ofText(of(v))
+			return number
+		}
 	case opLevenshtein:
 		left, right := n.args[0].textClosure(), n.args[1].textClosure()
 		return func(v *eventValues) int64 { return levenshtein(left(v), right(v)) }

@@ -23,6 +23,11 @@ type Config struct {
 	Exceptions map[string][]string `yaml:"exceptions"`
 	// Severities that replace those of the files, by the ID of the rule: info, low, medium, high or critical.
 	Severity map[string]string `yaml:"severity"`
+	// Database of places in the format of MaxMind (GeoLite2-City.mmdb), which rules ask with geo(); held in memory, and read again when
+	// it changes. Empty: none.
+	GeoDatabase string `yaml:"geo_database"`
+	// Database of autonomous systems in the format of MaxMind (GeoLite2-ASN.mmdb), which rules ask with asn(). Empty: none.
+	ASNDatabase string `yaml:"asn_database"`
 	// Time for which a folder is held back that is suddenly empty or has lost half of its rules: its volume may
 	// be gone, and the loaded rules stay.
 	LossGrace time.Duration `yaml:"loss_grace"`
@@ -43,6 +48,8 @@ func (c Config) Check() []config.Problem {
 		config.Folder("dir", c.Dir),
 		config.Folder("sigma", c.Sigma),
 		config.Require(c.Dir != "" || c.Sigma != "" || c.Shipped, "dir", "is empty, rules.sigma too, and rules.shipped is false: no rule would run"),
+		config.File("geo_database", c.GeoDatabase),
+		config.File("asn_database", c.ASNDatabase),
 		c.checkSeverities(),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),

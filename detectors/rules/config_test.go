@@ -28,6 +28,7 @@ func TestCheckNamesEveryProblemOfTheRules(t *testing.T) {
 	check(func(c *Config) { c.Dir, c.Shipped = "", false }, "dir")
 	check(func(c *Config) { c.Dir = "/nonexistent/rules" }, "dir")
 	check(func(c *Config) { c.Severity = map[string]string{"a": "low", "b": "urgent", "c": ""} }, "severity.b severity.c")
+	check(func(c *Config) { c.GeoDatabase, c.ASNDatabase = "/nonexistent/city.mmdb", t.TempDir() }, "geo_database asn_database")
 	check(func(c *Config) { c.LossGrace = -1 }, "loss_grace")
 	check(func(c *Config) { c.LossGrace = 366 * 24 * time.Hour }, "loss_grace")
 	check(func(c *Config) { c.MaxMeanTime = 0 }, "max_mean_time")

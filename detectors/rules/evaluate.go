@@ -70,7 +70,7 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	slices.SortFunc(set.rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
 	set.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
 	set.index = newIndex(set.slots, prefilters)
-	set.version = shortHash(parts...)
+	set.version = shortHash(append(parts, c.slots.databases.versions()...)...)
 	return set
 }
 

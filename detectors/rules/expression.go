@@ -17,7 +17,7 @@ const (
 
 // functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
-	"all", "any", "base64", "cidr", "count", "entropy", "glob", "has", "hour", "json", "label", "len", "levenshtein", "lookups", "lower",
+	"all", "any", "asn", "base64", "cidr", "count", "entropy", "geo", "glob", "has", "hour", "json", "label", "len", "levenshtein", "lookups", "lower",
 	"none", "one", "registered_domain", "sql", "trim", "unescape", "user_agent", "value", "weekday",
 }
 

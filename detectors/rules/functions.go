@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -14,18 +15,22 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A function computes a text or a number from one text. Its time is linear in the text, or the text that it reads is
+// A function computes a text or a number from one text, or from an address. Its time is linear in the text, or the text that it reads is
 // bounded. The value of "" is "" or 0, so that an absent field has no value.
 type function struct {
 	name     string
 	argument string                                // a constant behind the text, as an author writes it; "" if there is none
-	text     func(buf *[]byte, text string) string // its kind is text: the result is in *buf, a part of text, or a text of its own
-	decimal  func(text string) float64             // its kind is decimal
+	text     func(buf *[]byte, text string) string // the result is in *buf, a part of text, or a text of its own
+	decimal  func(text string) float64
+	address  func(addr netip.Addr) (text string, number int64) // geo has a text, asn a number
 }
 
 func (f *function) kind() kind {
-	if f.text == nil {
+	switch {
+	case f.decimal != nil:
 		return decimal
+	case f.name == "asn":
+		return number
 	}
 	return text
 }
@@ -116,7 +121,7 @@ func (r *resolver) levenshtein(callNode *ast.CallNode) *node {
 // functionSlot returns the slot of f(slot of).
 func (t *slotTable) functionSlot(f *function, of int) int {
 	source := t.list[of]
-	return t.addSlot(slot{label: f.label(source.label), field: source.field, how: called, of: of, function: f, kind: text, body: source.body})
+	return t.addSlot(slot{label: f.label(source.label), field: source.field, how: called, of: of, function: f, kind: f.kind(), body: source.body})
 }
 
 // maxHostBytes is the length of the longest host that registered_domain reads. A name of DNS has 255 bytes, each of which may

@@ -25,7 +25,7 @@
 // The path of an event, at run time:
 //
 //	index.go, automaton.go        find the few rules whose prefilter the event passes
-//	slots.go, structured.go, functions.go
+//	slots.go, structured.go, functions.go, geo.go
 //	                              compute the values that these rules read, each once
 //	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match

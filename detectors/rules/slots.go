@@ -71,6 +71,8 @@ type slot struct {
 type slotTable struct {
 	list    []slot
 	byLabel map[string]int
+
+	databases addressDatabases // that functions of slots ask
 }
 
 func newSlotTable() *slotTable { return &slotTable{byLabel: map[string]int{}} }
@@ -249,7 +251,15 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 	case keyed:
 		value.text = valueInto(&value.buffer, v.slot(def.of).text, def.key)
 	case called:
-		value.text = def.function.text(&value.buffer, v.slot(def.of).text)
+		of := v.slot(def.of)
+		switch {
+		case def.function.address == nil:
+			value.text = def.function.text(&value.buffer, of.text)
+		case v.table.list[def.of].kind == address:
+			value.text, value.number = def.function.address(of.address)
+		default:
+			value.text, value.number = def.function.ofText(of.text)
+		}
 	case length:
 		of := v.slot(def.of)
 		switch v.table.list[def.of].kind {

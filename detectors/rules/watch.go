@@ -45,6 +45,16 @@ func (w Watcher) Run(ctx context.Context) {
 				}
 				states.WriteString(state)
 			}
+			for _, path := range []string{w.Config.GeoDatabase, w.Config.ASNDatabase} {
+				if path == "" {
+					continue
+				}
+				state, err := watch.FileState(path)
+				if err != nil {
+					state = err.Error() // loading the rules reports it, if one of them asks the database
+				}
+				states.WriteString(state)
+			}
 			return states.String() + w.Guard.State(), nil
 		},
 		Load:   w.loadRules,
