@@ -70,7 +70,7 @@ func TestSkippedLinesAreCountedAndTheFirstKept(t *testing.T) {
 // TestIndicatorsBeyondTheLimitAreSkipped: a list has as many as it has room for, and the others are counted.
 func TestIndicatorsBeyondTheLimitAreSkipped(t *testing.T) {
 	read := list{name: "a"}
-	if err := read.readLines(strings.NewReader("a.example\nb.example\nc.example\n"), 2); err != nil {
+	if err := read.newParser(2).readLines(strings.NewReader("a.example\nb.example\nc.example\n")); err != nil {
 		t.Fatal(err)
 	}
 	if read.index.count != 2 || read.skipped.Count != 1 || read.skipped.Errors[0].Line != 3 {

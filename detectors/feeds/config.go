@@ -9,11 +9,11 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config is one feed: a file of indicators, and the severity and confidence of its verdicts.
+// Config is one feed: its indicators, and the severity and confidence of its verdicts.
 type Config struct {
 	// Name of the feed. Its verdicts have the rule "feed-" and this name.
 	Name string `yaml:"name"`
-	// File of indicators: plain, hosts or CSV (indicator,confidence,note), recognised line by line.
+	// File of indicators, or folder of such files: plain, hosts, CSV, MISP, STIX 2.1, URLhaus, ThreatFox, also with gzip.
 	Path string `yaml:"path"`
 	// Severity of the feed's verdicts: info, low, medium, high or critical; empty: high.
 	Severity string `yaml:"severity"`
@@ -22,6 +22,9 @@ type Config struct {
 	// Accept addresses of private networks (RFC 1918, fc00::/7). They name other hosts in each network, so
 	// lists of others must not have them.
 	AllowLocal bool `yaml:"allow_local"`
+	// The feed is an allow-list: what it lists has no verdict of the other feeds, but where they list a narrower domain
+	// or network.
+	Allow bool `yaml:"allow"`
 	// Time for which a file is held back that is suddenly empty, mostly invalid, or has lost half of its
 	// indicators: an update may have failed, and the loaded ones stay. 0: an hour.
 	LossGrace time.Duration `yaml:"loss_grace"`
@@ -36,7 +39,7 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("name", c.Name),
 		config.NotEmpty("path", c.Path),
-		config.File("path", c.Path),
+		checkPath(c.Path),
 		config.Require(known, "severity", "%q is not one of info, low, medium, high, critical", c.Severity),
 		config.Range("confidence", c.Confidence, 0, 100),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),

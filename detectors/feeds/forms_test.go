@@ -111,7 +111,7 @@ func TestNamesAndAddressesOfPrivateNetworksAreRefused(t *testing.T) {
 // TestTextsThatAreNearlyAddressesAreToldAndLeftOut: as a domain such a text could never match.
 func TestTextsThatAreNearlyAddressesAreToldAndLeftOut(t *testing.T) {
 	lines := []string{
-		"192.0.2.0-192.0.2.255", "192.0.2.1-5", "203.0.113", "203.0.113.010", "300.1.2.3", "1.2.3.4.5", "1.2.3.x", "1.2.3.*",
+		"192.0.2.1-5", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::1", "9.9.9.9-10.0.0.1", "0.0.0.0-255.255.255.255", "203.0.113", "203.0.113.010", "300.1.2.3", "1.2.3.4.5", "1.2.3.x", "1.2.3.*",
 		"1.2.3.4a", "1.2.3.4e1", "0xcb.0.0x71.9", "0xcb.0x00.0x71.0x09", "203.0.113.0x9", "01.02.03.04", "1.2.3.4/33",
 		"1.2.3/24", "1.2.3.0/255.255.255.0", "1.2.3.4:80/tcp", "2001:db8::g", "2001:db8:::1", "2001:db8::1/129",
 		"10/8", "1.2.3.4 1612345678", "203.0.113.1-", "1.2.3._",

@@ -2,7 +2,7 @@ package feeds
 
 import (
 	"cmp"
-	"encoding/binary"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -27,13 +27,6 @@ type keyHash struct {
 func hashKey(key []byte) keyHash {
 	sum := xxh3.Hash128Seed(key, seed)
 	return keyHash{hash: sum.Hi, check: uint32(sum.Lo)}
-}
-
-// bytes returns the bytes that the bloom filter is asked for.
-func (h keyHash) bytes() (out [12]byte) {
-	binary.LittleEndian.PutUint64(out[:], h.hash)
-	binary.LittleEndian.PutUint32(out[8:], h.check)
-	return out
 }
 
 // An entry is an indicator of a list: 16 bytes, whatever its text is long.
@@ -99,26 +92,54 @@ func (x *index) find(h keyHash) (detail uint32, ok bool) {
 	return 0, false
 }
 
-// falsePositives is the share of keys without an indicator that pass the filter. Each costs a search in every list.
-const falsePositives = 0.003
+const (
+	// A filter has more bits than it needs, so that a third of the keys at most needs a second one: each is a miss of the
+	// cache.
+	filterBits   = 16 // for each indicator
+	filterHashes = 4
 
-// newFilter returns a bloom filter of the keys of all lists. It rules out nearly every name and address of ordinary
-// traffic. It has 12 bits an indicator, where the lists have 128.
-func newFilter(lists []*list) *bloom.BloomFilter {
+	// falsePositives is the share of keys without an indicator that pass the filter. Each costs a search in every list.
+	falsePositives = 0.0024
+)
+
+// A filter is a bloom filter of the keys of all lists. It rules out nearly every name and address of ordinary traffic. Its
+// places follow from the hashes of keys, which exist anyway; those of bloom.Test would cost as much again.
+type filter struct{ *bloom.BloomFilter }
+
+func newFilter(lists []*list) filter {
 	total := 0
 	for _, list := range lists {
 		total += list.index.count
 	}
-	filter := bloom.NewWithEstimates(uint(max(total, 1024)), falsePositives)
+	out := filter{bloom.New(uint(max(total, 64)*filterBits), filterHashes)}
+	set := out.BitSet()
 	for _, list := range lists {
 		for _, bucket := range list.index.buckets {
 			for i := range bucket {
-				key := bucket[i].bytes()
-				filter.Add(key[:])
+				for n := range uint64(filterHashes) {
+					set.Set(out.place(bucket[i].keyHash, n))
+				}
 			}
 		}
 	}
-	return filter
+	return out
+}
+
+// place returns the n-th place of a key.
+func (f filter) place(h keyHash, n uint64) uint {
+	high, _ := bits.Mul64(h.hash+n*(uint64(h.check)*0x9e3779b97f4a7c15|1), uint64(f.Cap()))
+	return uint(high)
+}
+
+// mayContain reports whether a key may have an indicator.
+func (f filter) mayContain(h keyHash) bool {
+	set := f.BitSet()
+	for n := range uint64(filterHashes) {
+		if !set.Test(f.place(h, n)) {
+			return false
+		}
+	}
+	return true
 }
 
 // A detail is what a feed says about an indicator. Many indicators share one.

@@ -174,10 +174,10 @@ func BenchmarkMiss(b *testing.B) {
 			b.ReportMetric(float64(threadTime()-start)/float64(b.N), "cpu-ns/op") // other processes do not count
 		})
 	}
-	run("key", func(i int) { set.check(nil, "", "", keys[i], &feedSet{}) })
-	run("name-of-3-labels", func(i int) { set.checkHost(nil, "", unsafeText(keys[i]), &feedSet{}) })
-	run("address", func(i int) { set.checkHost(nil, "", addrs[i], &feedSet{}) })
-	run("hit", func(int) { set.check(nil, "", "", []byte("host4.domain0.example"), &feedSet{}) })
+	run("key", func(i int) { set.check(target{}, "", "", keys[i], &feedSet{}) })
+	run("name-of-3-labels", func(i int) { set.checkHost(target{}, "", unsafeText(keys[i]), &feedSet{}) })
+	run("address", func(i int) { set.checkHost(target{}, "", addrs[i], &feedSet{}) })
+	run("hit", func(int) { set.check(target{}, "", "", []byte("host4.domain0.example"), &feedSet{}) })
 }
 
 // threadTime returns the CPU time of this thread.

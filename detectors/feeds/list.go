@@ -2,7 +2,6 @@ package feeds
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net/netip"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/config"
 )
 
 const (
@@ -36,11 +34,18 @@ type list struct {
 	details details
 
 	prefixLengths4, prefixLengths6 [129]bool // of the networks
+
+	types map[string]int // indicators by type, those twice in the list too
 }
 
 // keyText returns the indicator of a key as a person writes it, normalized.
 func keyText(key []byte) string {
-	if len(key) != networkKeySize || key[0] != 0 {
+	switch {
+	case len(key) == 0:
+		return ""
+	case key[0] >= urlMark && key[0] <= userAgentMark:
+		return string(key[1:])
+	case len(key) != networkKeySize || key[0] != networkMark:
 		return string(key)
 	}
 	addr := netip.AddrFrom16([16]byte(key[1:17]))
@@ -79,6 +84,10 @@ func networkKey(buf *[networkKeySize]byte, addr netip.Addr, bits int) []byte {
 // add appends an indicator. The list copies what it keeps of about.
 func (l *list) add(key []byte, about detail) {
 	l.index.add(hashKey(key), l.details.add(about))
+	if l.types == nil {
+		l.types = map[string]int{}
+	}
+	l.types[typeOf(key)]++
 	if l.onAdd != nil {
 		l.onAdd(key)
 	}
@@ -109,16 +118,10 @@ func readList(cfg Config, free room) (*list, error) {
 		out.severity = pipeline.SeverityByName(cfg.Severity)
 	}
 	out.fileState = fileState(cfg.Path) // before reading, so that a Watcher detects a change that comes meanwhile
-	file, err := config.OpenRegular(cfg.Path)
-	if err != nil {
-		return nil, fmt.Errorf("read feed %s: %w", cfg.Name, err)
-	}
-	defer func() { _ = file.Close() }()
-
 	// The settings of a feed decide its verdicts, so they are part of its version.
 	sum := sha256.New()
-	fmt.Fprintf(sum, "feed %q %v %d %t\n", cfg.Name, out.severity, cfg.Confidence, cfg.AllowLocal)
-	if err := out.readLines(io.TeeReader(file, sum), free.indicators); err != nil {
+	fmt.Fprintf(sum, "feed %q %v %d %t %t\n", cfg.Name, out.severity, cfg.Confidence, cfg.AllowLocal, cfg.Allow)
+	if err := out.newParser(free.indicators).readPath(cfg.Path, sum); err != nil {
 		return nil, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 	}
 	out.finish()
@@ -126,31 +129,33 @@ func readList(cfg Config, free room) (*list, error) {
 	return out, nil
 }
 
-// readLines adds the indicators of the lines of in.
-func (l *list) readLines(in io.Reader, room int) error {
-	reader := bufio.NewReaderSize(in, maxLine)
-	parser := lineParser{list: l, confidence: uint8(l.config.Confidence), room: room, allowLocal: l.config.AllowLocal}
-	if parser.confidence == 0 {
-		parser.confidence = defaultConfidence
+// newParser returns a parser that adds to the list, which may have room indicators.
+func (l *list) newParser(room int) *lineParser {
+	confidence := uint8(l.config.Confidence)
+	if confidence == 0 {
+		confidence = defaultConfidence
 	}
+	return &lineParser{list: l, confidence: confidence, room: room, allowLocal: l.config.AllowLocal, path: l.config.Path}
+}
+
+// readLines adds the indicators of the lines of in.
+func (p *lineParser) readLines(in io.Reader) error {
+	reader := bufio.NewReaderSize(in, maxLine)
 	for number := 1; ; number++ {
 		// Read one line; line is valid until the next ReadSlice. A line that is too long is discarded up to its
 		// end.
 		line, err := reader.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			l.skip(number, fmt.Errorf("the line is longer than %d bytes", maxLine))
+			p.skip(number, fmt.Errorf("the line is longer than %d bytes", maxLine))
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = reader.ReadSlice('\n')
 			}
 			line = nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s:%d: %w", l.config.Path, number, err)
+			return fmt.Errorf("%s:%d: %w", p.path, number, err)
 		}
-		if number == 1 {
-			line = bytes.TrimPrefix(line, byteOrderMark)
-		}
-		parser.parse(line, number)
+		p.parse(line, number)
 		if err != nil {
 			return nil // The end of the file: its last line may have no newline, so it was parsed first.
 		}
@@ -165,21 +170,26 @@ type SkippedLines struct {
 	Errors []*LineError // at most maxErrors, the first ones
 }
 
-// A LineError describes an invalid line of a feed. The line is skipped; the rest of the file is used.
+// A LineError describes an invalid line of a feed, in JSON an invalid object, which Line counts. The line is skipped; the rest of the file is used.
 type LineError struct {
 	Path string
 	Line int
 	Err  error
 }
 
-func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.Line, e.Err) }
+func (e *LineError) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("%s: %v", e.Path, e.Err)
+	}
+	return fmt.Sprintf("%s:%d: %v", e.Path, e.Line, e.Err)
+}
 
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-func (l *list) skip(line int, err error) {
+func (l *list) skip(path string, line int, err error) {
 	l.skipped.Count++
 	if len(l.skipped.Errors) < maxErrors {
-		l.skipped.Errors = append(l.skipped.Errors, &LineError{l.config.Path, line, err})
+		l.skipped.Errors = append(l.skipped.Errors, &LineError{path, line, err})
 	}
 }

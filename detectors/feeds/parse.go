@@ -2,6 +2,7 @@ package feeds
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -28,7 +29,15 @@ type lineParser struct {
 	allowLocal bool
 	room       int // maximum number of indicators
 
-	domain [maxDomain]byte // the domain that is added, normalized
+	path   string   // the file that is read
+	source string   // of records that name none
+	header []column // of CSV, once a line has named them
+
+	identities map[string]string // names of the sources of a STIX bundle, by id
+	rows       bool              // a line with indicators was read: none names columns from then on
+
+	domain [maxDomain]byte   // the domain that is added, normalized
+	key    [maxText + 1]byte // of an indicator of another kind
 }
 
 const maxDomain = 253
@@ -36,7 +45,22 @@ const maxDomain = 253
 // parse adds the indicators of a line. It skips an invalid line.
 func (p *lineParser) parse(line []byte, number int) {
 	line = bytes.TrimSpace(line)
+	if len(line) > 0 && !p.rows {
+		if columns := header(line); columns != nil {
+			p.header, p.rows = columns, line[0] != '#'
+			return
+		}
+	}
 	if len(line) == 0 || line[0] == '#' || line[0] == ';' || line[0] == '!' {
+		return
+	}
+	p.rows = true
+	if p.header != nil {
+		p.parseRow(line, number)
+		return
+	}
+	if hasScheme(unquoteStart(line)) {
+		p.parseURLLine(line, number)
 		return
 	}
 	if names, ok := namesOfHostsLine(line); ok {
@@ -53,7 +77,7 @@ func (p *lineParser) parse(line []byte, number int) {
 	}
 	if separator < 0 {
 		if bytes.ContainsAny(line, " ") {
-			p.list.skip(number, fmt.Errorf(
+			p.skip(number, fmt.Errorf(
 				"%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))
 			return
 		}
@@ -68,10 +92,47 @@ func (p *lineParser) parse(line []byte, number int) {
 		note, confidence, err = line[separator+1:], noConfidence, nil // as in Spamhaus' DROP
 	}
 	if err != nil {
-		p.list.skip(number, err)
+		p.skip(number, err)
 		return
 	}
 	p.addOrSkip(text, truncate(unquote(note), maxNote), confidence, number)
+}
+
+// unquoteStart returns a line without the quote that begins it.
+func unquoteStart(line []byte) []byte { return bytes.TrimLeft(line, `"' `) }
+
+// parseURLLine adds the URL of a line. Of the characters that separate fields, a URL may have all but white space: a comma
+// separates it from a confidence, and # behind white space begins a comment.
+func (p *lineParser) parseURLLine(line []byte, number int) {
+	text, rest, _ := bytes.Cut(line, []byte("\t"))
+	if at := bytes.Index(text, []byte(" #")); at >= 0 {
+		text, rest = text[:at], nil
+	}
+	if url, fields, ok := bytes.Cut(text, []byte(",")); ok && len(rest) == 0 {
+		score, _, _ := bytes.Cut(fields, []byte(","))
+		if _, err := parseConfidence(unquote(score)); err == nil {
+			text, rest = url, fields
+		}
+	}
+	separator := []byte(",")
+	if bytes.HasPrefix(rest, []byte("\t")) || bytes.IndexByte(line, '\t') >= 0 {
+		separator = []byte("\t")
+	}
+	score, note, _ := bytes.Cut(rest, separator)
+	confidence, err := parseConfidence(unquote(score))
+	if err != nil {
+		p.skip(number, err)
+		return
+	}
+	if bytes.ContainsAny(unquote(text), " ") {
+		p.skip(number, fmt.Errorf("%q is not one URL", shorten(text)))
+		return
+	}
+	about := detail{confidence: p.confidence, source: p.source, note: string(truncate(unquote(note), maxNote))}
+	if confidence != noConfidence {
+		about.confidence = confidence
+	}
+	p.addOrSkipKind(kindURL, text, about, number)
 }
 
 // namesOfHostsLine returns the names of a line of a hosts file without its comment. ok is false if the line does
@@ -132,29 +193,34 @@ func truncate(text []byte, size int) []byte {
 // errNotIndicator is wrapped in the error of a text that is no indicator at all.
 var errNotIndicator = errors.New("is not a network, an address or a domain")
 
-// addOrSkip adds an indicator. It skips one that is invalid or would match ordinary traffic.
+// addOrSkip adds the indicator of a line that states no kind. It skips one that is invalid or would match ordinary traffic.
 func (p *lineParser) addOrSkip(text, note []byte, confidence uint8, number int) {
 	if confidence == noConfidence {
 		confidence = p.confidence
 	}
-	about := detail{confidence: confidence, note: unsafeText(note)}
+	p.addOrSkipKind(kindAny, text, detail{confidence: confidence, source: p.source, note: unsafeText(note)}, number)
+}
+
+// addOrSkipKind is addOrSkip for an indicator of a kind.
+func (p *lineParser) addOrSkipKind(kind kind, text []byte, about detail, number int) {
 	if p.list.index.count >= p.room {
-		p.list.skip(number, fmt.Errorf("more than %d indicators", maxIndicators))
+		p.skip(number, fmt.Errorf("more than %d indicators", maxIndicators))
 		return
 	}
-	if err := p.add(cleanIndicator(text), about); err != nil {
-		p.list.skip(number, err)
+	if err := p.addKind(kind, text, about); err != nil {
+		p.skip(number, err)
 	}
+}
+
+// skip counts a line or a record that is left out.
+func (p *lineParser) skip(number int, err error) {
+	p.list.skip(cmp.Or(p.path, p.list.config.Path), number, err)
 }
 
 // cleanIndicator removes what stands around an indicator.
 func cleanIndicator(text []byte) []byte {
 	text = unquote(text)
-	if bytes.ContainsAny(text, "[(") {
-		for _, bracketed := range []string{"[.]", "(.)"} {
-			text = bytes.ReplaceAll(text, []byte(bracketed), []byte("."))
-		}
-	}
+	text = cleanDots(text)
 	text = bytes.TrimSuffix(bytes.TrimPrefix(text, []byte("||")), []byte("^"))
 
 	// A port follows an IPv6 address in brackets, or anything else with one colon.
@@ -163,6 +229,17 @@ func cleanIndicator(text []byte) []byte {
 	}
 	if colon := bytes.IndexByte(text, ':'); colon > 0 && isPort(text[colon:]) {
 		return text[:colon]
+	}
+	return text
+}
+
+// cleanDots removes the brackets around dots and colons that keep people from following a link.
+func cleanDots(text []byte) []byte {
+	if bytes.ContainsAny(text, "[({") {
+		for _, bracketed := range []string{"[.]", "(.)", "{.}", "[dot]"} {
+			text = bytes.ReplaceAll(text, []byte(bracketed), []byte("."))
+		}
+		text = bytes.ReplaceAll(text, []byte("[:]"), []byte(":"))
 	}
 	return text
 }
@@ -232,6 +309,24 @@ var notForeign = []struct {
 // addNetwork adds a network or an address. It rejects networks so wide that they match ordinary traffic, and
 // addresses that are not those of foreign hosts: they name other hosts in each network.
 func (p *lineParser) addNetwork(prefix netip.Prefix, about detail) error {
+	if err := p.checkNetwork(prefix); err != nil {
+		return err
+	}
+	var key [networkKeySize]byte
+	p.list.add(networkKey(&key, prefix.Addr(), prefix.Bits()), about)
+	if prefix.IsSingleIP() {
+		return nil
+	}
+	if prefix.Addr().Is4() {
+		p.list.prefixLengths4[prefix.Bits()] = true
+	} else {
+		p.list.prefixLengths6[prefix.Bits()] = true
+	}
+	return nil
+}
+
+// checkNetwork returns why a network or an address is none of foreign hosts, or is too wide.
+func (p *lineParser) checkNetwork(prefix netip.Prefix) error {
 	shortest := 16
 	if prefix.Addr().Is4() {
 		shortest = 8
@@ -247,17 +342,6 @@ func (p *lineParser) addNetwork(prefix netip.Prefix, about detail) error {
 			return fmt.Errorf("address %s is not that of one host outside: %s", prefix.Addr(), near.meaning)
 		}
 		return fmt.Errorf("network %s is not one outside: %s is %s", prefix, near.Prefix, near.meaning)
-	}
-
-	var key [networkKeySize]byte
-	p.list.add(networkKey(&key, prefix.Addr(), prefix.Bits()), about)
-	if prefix.IsSingleIP() {
-		return nil
-	}
-	if prefix.Addr().Is4() {
-		p.list.prefixLengths4[prefix.Bits()] = true
-	} else {
-		p.list.prefixLengths6[prefix.Bits()] = true
 	}
 	return nil
 }

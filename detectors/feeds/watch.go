@@ -209,13 +209,3 @@ func filesState(cfgs []Config) string {
 	}
 	return out.String()
 }
-
-// fileState returns the state of a file. The state of a file that cannot be read is the error, so that it is
-// read, and the error reported.
-func fileState(path string) string {
-	state, err := watch.FileState(path)
-	if err != nil {
-		return err.Error() + "\n"
-	}
-	return state
-}
