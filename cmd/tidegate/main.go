@@ -94,7 +94,7 @@ Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports 
 	root.SetVersionTemplate(versionText() + "\n")
 	root.AddCommand(
 		runCommand(), collectCommand(), analyzeCommand(), publishCommand(),
-		alertsCommand(), eventCommand(), replayCommand(), queryCommand(), rulesCommand(), redactCommand(), doctorCommand(), versionCommand(),
+		alertsCommand(), eventCommand(), replayCommand(), queryCommand(), rulesCommand(), feedsCommand(), redactCommand(), doctorCommand(), versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultCompletionCmd()

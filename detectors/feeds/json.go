@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -128,8 +129,8 @@ func (p *lineParser) setScalar(stack []jsonFrame, token json.Token) {
 
 // addTag adds a tag to the innermost object.
 func addTag(stack []jsonFrame, tag string) {
-	for i := len(stack) - 1; i >= 0; i-- {
-		if r := stack[i].record; r != nil {
+	for _, frame := range slices.Backward(stack) {
+		if r := frame.record; r != nil {
 			if len(r[columnTags])+len(tag) < maxTagText {
 				r[columnTags] = joinTags(r[columnTags], strings.ReplaceAll(tag, "\x00", ""))
 			}

@@ -35,7 +35,8 @@ type list struct {
 
 	prefixLengths4, prefixLengths6 [129]bool // of the networks
 
-	types map[string]int // indicators by type, those twice in the list too
+	types   map[string]int // indicators by type, those twice in the list too
+	reasons map[string]int // skipped lines by reason
 }
 
 // keyText returns the indicator of a key as a person writes it, normalized.
@@ -189,6 +190,10 @@ func (e *LineError) Unwrap() error { return e.Err }
 
 func (l *list) skip(path string, line int, err error) {
 	l.skipped.Count++
+	if l.reasons == nil {
+		l.reasons = map[string]int{}
+	}
+	l.reasons[reasonOf(err)]++
 	if len(l.skipped.Errors) < maxErrors {
 		l.skipped.Errors = append(l.skipped.Errors, &LineError{path, line, err})
 	}
