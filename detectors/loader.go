@@ -181,10 +181,11 @@ func (l *Loader) watchFiles(ctx context.Context) {
 	}
 	l.mu.Unlock()
 
-	// Both watchers run until ctx ends. They call OnChange from goroutines of their own, so replace locks.
+	// All run until ctx ends. The watchers call OnChange from goroutines of their own, so replace locks.
 	var watchers sync.WaitGroup
 	watchers.Go(func() { ruleWatcher.Run(ctx) })
 	watchers.Go(func() { feedWatcher.Run(ctx) })
+	watchers.Go(func() { feeds.Download(ctx, feedWatcher.Feeds, l.log, l.feedMetrics) })
 	watchers.Wait()
 }
 

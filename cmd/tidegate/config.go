@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -187,6 +188,11 @@ func (c *Config) deriveAndCheck(roles roleSet) []config.Problem {
 	c.Embedded.Broker.Dir = filepath.Join(c.DataDir, "broker")
 	c.Embedded.Store.Dir = filepath.Join(c.DataDir, "store")
 	c.Shipper.StateDir, c.Shipper.Host, c.Shipper.Cluster = filepath.Join(c.DataDir, "collector"), c.Host, c.Cluster
+	for i := range c.Feeds {
+		if feed := &c.Feeds[i]; feed.URL != "" && feed.Path == "" {
+			feed.Path = filepath.Join(c.DataDir, "feeds", url.PathEscape(feed.Name)+".feed")
+		}
+	}
 	return slices.Concat(c.checkNamedServers(roles.named), c.check(roles.all))
 }
 

@@ -2,6 +2,7 @@ package feeds
 
 import (
 	"cmp"
+	"net/url"
 	"slices"
 	"time"
 
@@ -15,6 +16,17 @@ type Config struct {
 	Name string `yaml:"name"`
 	// File of indicators, or folder of such files: plain, hosts, CSV, MISP, STIX 2.1, URLhaus, ThreatFox, also with gzip.
 	Path string `yaml:"path"`
+	// http or https URL from which the feed is downloaded, and kept over failures and restarts in the file at path, of
+	// the folder data_dir/feeds if that is empty. Empty: somebody else keeps path up to date.
+	URL string `yaml:"url"`
+	// Time between two downloads, which a server may answer with "not modified". 0: an hour.
+	Interval time.Duration `yaml:"interval"`
+	// Time that a download may take in all. 0: 5 minutes.
+	Timeout time.Duration `yaml:"timeout"`
+	// Bytes that a download may have. 0: 512 MiB.
+	MaxSize config.Size `yaml:"max_size"`
+	// Encryption of the download.
+	TLS config.TLS `yaml:"tls"`
 	// Severity of the feed's verdicts: info, low, medium, high or critical; empty: high.
 	Severity string `yaml:"severity"`
 	// Confidence, 1 to 100, of lines without a confidence; 0: 75.
@@ -30,6 +42,10 @@ type Config struct {
 	LossGrace time.Duration `yaml:"loss_grace"`
 }
 
+func (c Config) interval() time.Duration { return cmp.Or(c.Interval, defaultInterval) }
+func (c Config) timeout() time.Duration  { return cmp.Or(c.Timeout, defaultTimeout) }
+func (c Config) maxSize() int64          { return cmp.Or(int64(c.MaxSize), defaultMaxSize) }
+
 // lossGrace returns LossGrace or its default.
 func (c Config) lossGrace() time.Duration { return cmp.Or(c.LossGrace, time.Hour) }
 
@@ -39,9 +55,29 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("name", c.Name),
 		config.NotEmpty("path", c.Path),
-		checkPath(c.Path),
+		c.checkSource(),
 		config.Require(known, "severity", "%q is not one of info, low, medium, high, critical", c.Severity),
 		config.Range("confidence", c.Confidence, 0, 100),
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
+	)
+}
+
+// checkSource returns the problems of path, url and what belongs to it.
+func (c Config) checkSource() []config.Problem {
+	if c.URL == "" {
+		return slices.Concat(
+			checkPath(c.Path),
+			config.Require(c.Interval == 0 && c.Timeout == 0 && c.MaxSize == 0 && c.TLS == config.TLS{}, "url",
+				"is empty, but interval, timeout, max_size or tls is set"),
+		)
+	}
+	parsed, err := url.Parse(c.URL)
+	return slices.Concat(
+		config.Require(err == nil && parsed.Host != "" && (parsed.Scheme == "http" || parsed.Scheme == "https"), "url", "is not an http or https URL"),
+		config.Range("interval", c.Interval, 0, 366*24*time.Hour),
+		config.Require(c.Interval == 0 || c.Interval >= time.Minute, "interval", "is less than a minute"),
+		config.Range("timeout", c.Timeout, 0, time.Hour),
+		config.Range("max_size", c.MaxSize, 0, maxFeedBytes),
+		config.Under("tls", c.TLS.Check()),
 	)
 }

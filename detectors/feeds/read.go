@@ -27,6 +27,9 @@ const (
 func (p *lineParser) readPath(path string, sum io.Writer) error {
 	left := int64(maxFeedBytes)
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) && p.list.config.URL != "" {
+		return nil // not downloaded yet
+	}
 	if err != nil {
 		return err
 	}

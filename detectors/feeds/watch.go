@@ -156,7 +156,11 @@ func (w *Watcher) reload() (*Set, error) {
 // read, or is held back.
 func (w *Watcher) reloadList(before *list, free room) (*list, error) {
 	name := before.name
+	downloaded := before.config.URL != "" // then Download holds back
 	if fileState(before.config.Path) == before.fileState {
+		if downloaded {
+			return before, nil
+		}
 		w.Guard.Holds(name, "", 0)
 		w.Metrics.held.WithLabelValues(name).Set(0)
 		return before, nil
@@ -171,6 +175,10 @@ func (w *Watcher) reloadList(before *list, free room) (*list, error) {
 		return before, err
 	}
 	delete(w.errors, name)
+	if downloaded {
+		logSkipped(w.Log, w.Metrics, loaded.skipped)
+		return loaded, nil
+	}
 
 	content := watch.Content{Entries: loaded.index.count, Invalid: loaded.skipped.Count}
 	loss := content.LossFrom(watch.Content{Entries: before.index.count, Invalid: before.skipped.Count})
