@@ -209,13 +209,22 @@ func parseTime(text string) (int64, error) {
 	}
 	for _, layout := range []string{time.RFC3339Nano, time.DateTime, time.DateOnly, "2006-01-02T15:04:05"} {
 		if at, err := time.Parse(layout, text); err == nil {
-			return max(at.Unix(), 1), nil
+			return endOf(at.Unix()), nil
 		}
 	}
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds > 0 && seconds < 1<<40 {
-		return seconds, nil
+		return endOf(seconds), nil
 	}
 	return 0, fmt.Errorf("%q is not a time, such as 2026-01-31T00:00:00Z", shorten([]byte(text)))
+}
+
+// endOf returns the time of an expiry; 0 for one that is too far away to come, such as the year 9999.
+func endOf(seconds int64) int64 {
+	const year2200 = 7258118400
+	if seconds >= year2200 {
+		return 0
+	}
+	return max(seconds, 1)
 }
 
 // header returns the columns of a line that names them, or nil if it does not. A comment may name them, as in the exports of
@@ -289,22 +298,28 @@ func splitCSV(line []byte) (fields []string, ok bool) {
 	}
 }
 
-// parseRow adds the indicators of a line of CSV below a header.
+// parseRow adds the indicators of a line of CSV below a header. A line may have fewer fields than the header, and more if the
+// last is a note.
 func (p *lineParser) parseRow(line []byte, number int) {
-	fields, ok := splitCSV(line)
-	if !ok || len(fields) != len(p.header) {
+	fields, closed := splitCSV(line)
+	last := len(p.header) - 1
+	switch {
+	case closed && len(fields) > last+1 && p.header[last] == columnNote:
+		fields[last] = strings.Join(fields[last:], ", ")
+		fields = fields[:last+1]
+	case !closed || len(fields) > last+1:
 		p.skip(number, fmt.Errorf("it has %d fields, and the header %d, or a quote is not closed", len(fields), len(p.header)))
 		return
 	}
 	var r record
-	for i, column := range p.header {
+	for i, field := range fields {
+		column := p.header[i]
 		if column == columnName {
 			column = columnNote
 		}
-		if column == noColumn || fields[i] == "" || r[column] != "" {
-			continue
+		if column != noColumn && r[column] == "" {
+			r[column] = field
 		}
-		r[column] = fields[i]
 	}
 	p.addRecord(&r, number)
 }

@@ -373,7 +373,7 @@ func (d *detail) expiredAt(at int64) bool { return d.expires != 0 && at != 0 && 
 
 // checkText looks up a text of one kind, whole.
 func (s *Set) checkText(to target, field string, mark byte, typ, text string, found *feedSet) {
-	if !s.types[typ] || text == "" || len(text) > maxText {
+	if text == "" || len(text) > maxText || !s.types[typ] {
 		return
 	}
 	var buf [maxText + 1]byte

@@ -116,7 +116,13 @@ func TestNamedColumns(t *testing.T) {
 	check("type,value\nuser-agent,\"Bad \"\"Bot\"\", v1\"\nja4,t13d1516h2_8daaf6152771_b186095e22b6\nipv4,not-an-address.example\n", []string{
 		`user-agent Bad "Bot", v1 75|||`, "ja4 t13d1516h2_8daaf6152771_b186095e22b6 75|||",
 	}, "4: \"not-an-address.example\" is not an address")
-	check("indicator,note\nevil.example\n\"open,x\nworse.example,\"a\"b\ngood.example,n,more\n", nil, "2: it has 1 fields", "3: it has", "4: it has", "5: it has 3 fields")
+	check("indicator,note\nevil.example\n\"open,x\nworse.example,\"a\"b\ngood.example,n,more\n", []string{
+		"domain evil.example 75|||", "domain good.example 75|||n, more",
+	}, "3: it has", "4: it has")
+	check("indicator,score\nevil.example,5,6\n", nil, "2: it has 3 fields")
+	check("# domain, note\nevil.example\nworse.example\n", []string{"domain evil.example 75|||", "domain worse.example 75|||"})
+	check("# note, domain\nx,evil.example\n", []string{"domain evil.example 75|||x"})
+	check("domain,expires\na.example,9999-12-31T23:59:59Z\n", []string{"domain a.example 75|||"})
 	check("indicator,confidence\nevil.example,many\nevil.example,\n,5\n", []string{"domain evil.example 75|||"},
 		"2: confidence", "4: it has no indicator")
 	check("domain,expires\na.example,soon\nb.example,1798675200\nc.example,2026-12-31T10:00:00+02:00\n", []string{

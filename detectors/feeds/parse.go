@@ -54,6 +54,12 @@ func (p *lineParser) parse(line []byte, number int) {
 	if len(line) == 0 || line[0] == '#' || line[0] == ';' || line[0] == '!' {
 		return
 	}
+	if first := !p.rows; first && p.header != nil {
+		// A comment has named columns, or is a sentence with commas: the first line decides.
+		if fields, ok := splitCSV(line); !ok || len(fields) != len(p.header) {
+			p.header = nil
+		}
+	}
 	p.rows = true
 	if p.header != nil {
 		p.parseRow(line, number)
