@@ -263,14 +263,14 @@ func (s *Set) checkDomain(to target, field, name string, found *feedSet) {
 		key = ascii
 	}
 
-	// Each round removes the first label, so the most specific listed domain is found first.
-	for rest := key; rest != ""; {
-		s.check(to, field, key, unsafeBytes(rest), found)
-		_, parent, ok := strings.Cut(rest, ".")
-		if !ok {
+	// Each round removes the first label, so the most specific listed domain is found first. No feed lists a top-level domain.
+	for rest := key; ; {
+		dot := strings.IndexByte(rest, '.')
+		if dot < 0 {
 			break
 		}
-		rest = parent
+		s.check(to, field, key, unsafeBytes(rest), found)
+		rest = rest[dot+1:]
 	}
 }
 
