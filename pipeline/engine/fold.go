@@ -168,6 +168,11 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 		f.fold.Advance(state.watermark)
 	}
 
+	// An insert of alerts that appears between the queries of restoreGrouper would be counted twice.
+	if err := f.waitForInserts(ctx); err != nil {
+		return open, false, 0, err
+	}
+
 	// Where the offset is not one of this worker, what was raised before is raised no more.
 	f.lastTime, f.silentUntil = open.time, end
 	except := pipeline.BlockID{}

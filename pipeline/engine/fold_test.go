@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,4 +113,40 @@ func revisionsOf(store *fakeStore, groups ...string) (count int) {
 		}
 	}
 	return count
+}
+
+// A lateStore works on an insert of an earlier owner of the signals for some calls.
+type lateStore struct {
+	*fakeStore
+	running atomic.Int32
+	early   atomic.Bool // alerts were read while it ran
+}
+
+func (s *lateStore) RunningInserts(_ context.Context, from pipeline.TopicPartition) (int, error) {
+	if strings.HasSuffix(from.Topic, pipeline.TopicSignals) && s.running.Add(-1) >= 0 {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func (s *lateStore) NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error) {
+	if strings.HasSuffix(filter.Topic, pipeline.TopicSignals) && s.running.Load() >= 0 {
+		s.early.Store(true)
+	}
+	return s.fakeStore.NewestAlerts(ctx, filter)
+}
+
+// TestFoldWaitsForAlertsOfAnEarlierOwner: the store finishes an insert of a process that was killed. Alerts that appeared between two queries would be
+// restored twice.
+func TestFoldWaitsForAlertsOfAnEarlierOwner(t *testing.T) {
+	h := newHarness(t, 1, kafka.AssignStatic)
+	store := &lateStore{fakeStore: newFakeStore()}
+	store.running.Store(3)
+	engine, _ := h.start(store, correlationBundle, nil)
+	h.correlate(engine)
+	h.sendAt(time.Now(), "bad g1", 1, 6)
+	waitUntil(t, "an alert", func() bool { return alertOf(store.fakeStore, "burst", "g1").Count > 0 })
+	if store.early.Load() || store.running.Load() >= 0 {
+		t.Error("alerts were restored while an insert ran")
+	}
 }
