@@ -63,7 +63,16 @@ func (s *Store) NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) (
 			" AND id IN (SELECT id FROM "+newest+" FINAL WHERE partition = ? AND "+inBlock+")"+
 			" ORDER BY id, revision DESC LIMIT 1 BY id",
 			slices.Concat(args, []any{filter.Partition}, blockArgs)...)
-		list = append(list, earlier...)
+		// Each alert is there once, although a revision of the block may have been stored between the queries.
+		known := make(map[string]bool, len(list))
+		for _, alert := range list {
+			known[alert.ID] = true
+		}
+		for _, alert := range earlier {
+			if !known[alert.ID] {
+				list = append(list, alert)
+			}
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the alerts of partition %d: %w", filter.Partition, err)
