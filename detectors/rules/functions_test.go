@@ -103,6 +103,7 @@ func TestLevenshteinIsTheLeastNumberOfEdits(t *testing.T) {
 	check("paypal.com", "paypa1.com", 1)
 	check("", "abc", 3)
 	check("same", "same", 0)
+	check(strings.Repeat("same", 30), strings.Repeat("same", 30), 0)
 	random := rand.New(rand.NewPCG(2, 2))
 	word := func(most int) string {
 		out := make([]byte, random.IntN(most+1))

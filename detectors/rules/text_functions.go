@@ -74,11 +74,14 @@ func entropy(text string) float64 {
 // column of the table.
 const maxPattern = 64
 
-// levenshtein returns the least number of bytes to insert, to remove and to replace that make b of a. If both are longer than
+// levenshtein returns the least number of bytes to insert, to remove and to replace that make b of a. If they differ and both are longer than
 // maxPattern, it is the length of the longer one, as if they had nothing in common. The algorithm is that of Myers (A fast
 // bit-vector algorithm for approximate string matching, 1999) in the form of Hyyrö for distances of whole texts; its time is
 // linear in the longer text.
 func levenshtein(a, b string) int64 {
+	if a == b {
+		return 0
+	}
 	if len(a) > len(b) {
 		a, b = b, a
 	}
