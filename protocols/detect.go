@@ -467,6 +467,9 @@ func (c *Conn) mayBegin(dir Dir, data []byte) bool {
 		return true
 	}
 	role := dir ^ c.flip
+	if role == Client && c.answeredAs != 0 {
+		return true // the server may answer nonsense in front of a message, and read on
+	}
 	if text := bytes.TrimLeft(data, "\r\n"); len(text) > 0 {
 		data = text
 	}

@@ -21,6 +21,7 @@ func TestNoNumberOfTurnsHidesACommand(t *testing.T) {
 			t.Run(fmt.Sprintf("%q %d", junk, turns), func(t *testing.T) {
 				told(t, dialogue(7000, append(repeated(turns, ">"+junk, unknown), cronWrite, "<+OK\r\n")...), cronWriteEvent, cronWriteArgs)
 				told(t, dialogue(11222, append(repeated(turns, ">"+junk, bad), store, "<STORED\r\n")...), storeEvent)
+				told(t, dialogue(11222, append(repeated(turns, ">"+junk, bad), ">"+junk+store[1:], bad+"STORED\r\n")...), storeEvent)
 				// Behind bytes of no protocol at all.
 				lines := repeated(max(turns, 2), ">"+junk, "<\x00\x01\x02what\r\n")
 				told(t, dialogue(7000, append(lines, cronWrite, "<+OK\r\n")...), cronWriteEvent, cronWriteArgs)
