@@ -1,6 +1,6 @@
 // Package detectors determines which events of a block are malicious.
 //
-// Each sub-package but watch and sigma holds one pipeline.Detector. A worker of the engine passes a block of events to
+// Each sub-package but watch, sigma and bundles holds one pipeline.Detector. A worker of the engine passes a block of events to
 // each detector, which appends its verdicts to them:
 //
 //	rules        evaluates expressions that people write
@@ -8,6 +8,7 @@
 //	classifier   scores domains with a trained model
 //	sigma        converts Sigma rules, for rules
 //	watch        polls files for changes, for rules and feeds
+//	bundles      takes signed bundles of rules and feeds from Kafka
 //
 // All detectors keep the same contract: their loaded state is immutable and replaced as a whole between two
 // blocks, they keep no reference into an event, and the cost of an event is bounded whatever the network

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -26,8 +27,31 @@ type Config struct {
 	Classifier classifier.Config
 	Model      []byte // the classifier's model
 
+	// Replacement is what a signed bundle has in place of Rules.Dir and of feeds; nil: nothing. If it does not load, the
+	// loader starts without it.
+	Replacement *Replacement
+
 	// OnReload is called after each reload with a summary for a person at a terminal. It may be nil.
 	OnReload func(summary string)
+}
+
+// A Replacement takes the place of the folder of rules, and of the feeds with the names of its feeds.
+type Replacement struct {
+	Name  string // for errors
+	Rules fs.FS
+	Feeds []feeds.Config
+}
+
+// applyTo returns the settings with the replacement in its place.
+func (r *Replacement) applyTo(ruleConfig rules.Config, feedConfigs []feeds.Config) (rules.Config, []feeds.Config) {
+	if r == nil {
+		return ruleConfig, feedConfigs
+	}
+	ruleConfig.Dir, ruleConfig.Files, ruleConfig.FilesName = "", r.Rules, r.Name
+	isReplaced := func(cfg feeds.Config) bool {
+		return slices.ContainsFunc(r.Feeds, func(own feeds.Config) bool { return own.Name == cfg.Name })
+	}
+	return ruleConfig, append(slices.DeleteFunc(slices.Clone(feedConfigs), isReplaced), r.Feeds...)
 }
 
 // A Loader loads the detectors, and replaces rules and feeds when their files change. It is safe for
@@ -41,11 +65,21 @@ type Loader struct {
 
 	reconfigured chan struct{} // signals Watch that the settings were replaced
 
+	changing sync.Mutex // held while other settings are loaded; taken before mu
+
 	mu         sync.Mutex // guards the fields below and the settings of rules and feeds, and serializes writes of bundle
 	generation int        // number of replacements of the settings
-	rules      *rules.Set
-	feeds      *feeds.Set
-	bundle     atomic.Pointer[pipeline.Bundle] // read without mu
+	// base holds the settings without the replacement, and cfg those with it.
+	base struct {
+		rules rules.Config
+		feeds []feeds.Config
+	}
+	replacement *Replacement
+	rules       *rules.Set
+	feeds       *feeds.Set
+	bundle      atomic.Pointer[pipeline.Bundle] // read without mu
+
+	replacementError error // of Config.Replacement; set before NewLoader returns
 
 	guard watch.Guard // holds back files that look like failed updates
 }
@@ -56,13 +90,16 @@ func NewLoader(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Loader
 		cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg),
 		reconfigured: make(chan struct{}, 1),
 	}
+	if err := loader.loadFiles(cfg.Rules, cfg.Feeds, cfg.Replacement); err != nil {
+		if cfg.Replacement == nil {
+			return nil, err
+		}
+		loader.replacementError = err
+		if err := loader.loadFiles(cfg.Rules, cfg.Feeds, nil); err != nil {
+			return nil, err
+		}
+	}
 	var err error
-	if loader.rules, err = rules.Load(cfg.Rules, log, loader.ruleMetrics); err != nil {
-		return nil, err
-	}
-	if loader.feeds, err = feeds.LoadAndLog(cfg.Feeds, log, loader.feedMetrics); err != nil {
-		return nil, err
-	}
 	if cfg.Classifier.Enabled {
 		if loader.classifier, err = classifier.New(cfg.Classifier, cfg.Model, reg); err != nil {
 			return nil, fmt.Errorf("load the classifier: %w", err)
@@ -118,21 +155,42 @@ func (l *Loader) updateBundle() {
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
 }
 
-// Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. After
-// an error the settings and the detectors stay as they were.
+// ReplacementError returns why the loader started without Config.Replacement, or nil.
+func (l *Loader) ReplacementError() error { return l.replacementError }
+
+// Reconfigure replaces the settings of rules and feeds, and loads both anew, files that are held back too. A replacement
+// stays. After an error the settings and the detectors stay as they were.
 func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config) error {
-	ruleSet, err := rules.Load(ruleConfig, l.log, l.ruleMetrics)
-	if err != nil {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	return l.reload(ruleConfig, feedConfigs, l.replacement)
+}
+
+// Replace puts a replacement in the place of the folder of rules and of feeds. After an error the detectors stay as they
+// were.
+func (l *Loader) Replace(replacement *Replacement) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	if err := l.reload(l.base.rules, l.base.feeds, replacement); err != nil {
 		return err
 	}
-	feedSet, err := feeds.LoadAndLog(feedConfigs, l.log, l.feedMetrics)
-	if err != nil {
+	if l.cfg.OnReload != nil {
+		l.cfg.OnReload(replacement.Name + " loaded: " + l.Summary())
+	}
+	return nil
+}
+
+// reload loads rules and feeds with other settings and publishes them. l.changing must be held.
+func (l *Loader) reload(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement) error {
+	next := &Loader{log: l.log, ruleMetrics: l.ruleMetrics, feedMetrics: l.feedMetrics}
+	if err := next.loadFiles(ruleConfig, feedConfigs, replacement); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cfg.Rules, l.cfg.Feeds = ruleConfig, feedConfigs
-	l.rules, l.feeds = ruleSet, feedSet
+	l.cfg.Rules, l.cfg.Feeds = next.cfg.Rules, next.cfg.Feeds
+	l.base, l.replacement = next.base, replacement
+	l.rules, l.feeds = next.rules, next.feeds
 	l.generation++
 	l.guard.Reset()
 	l.updateBundle()
@@ -140,6 +198,23 @@ func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config
 	case l.reconfigured <- struct{}{}:
 	default: // Watch has not seen the last change yet
 	}
+	return nil
+}
+
+// loadFiles loads rules and feeds and keeps the settings. l.mu must be held, except in NewLoader and reload.
+func (l *Loader) loadFiles(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement) error {
+	effectiveRules, effectiveFeeds := replacement.applyTo(ruleConfig, feedConfigs)
+	ruleSet, err := rules.Load(effectiveRules, l.log, l.ruleMetrics)
+	if err != nil {
+		return err
+	}
+	feedSet, err := feeds.LoadAndLog(effectiveFeeds, l.log, l.feedMetrics)
+	if err != nil {
+		return err
+	}
+	l.rules, l.feeds = ruleSet, feedSet
+	l.cfg.Rules, l.cfg.Feeds = effectiveRules, effectiveFeeds
+	l.base.rules, l.base.feeds, l.replacement = ruleConfig, feedConfigs, replacement
 	return nil
 }
 

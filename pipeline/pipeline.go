@@ -26,6 +26,9 @@ const (
 	TopicSignals    = "signals"    // SignalBlock; all signals of one group of a rule are in one partition
 	TopicAlerts     = "alerts"     // Alert in JSON; the key is its fingerprint
 	TopicDeadLetter = "deadletter" // records that could not be processed; headers hold their position and the reason
+
+	TopicBundles = "bundles" // signed bundles of rules and feeds, compacted; the key has the sequence of the bundle
+	TopicEngines = "engines" // what each engine runs, in JSON, compacted; the key is the engine
 )
 
 // A Detector evaluates a block of events and appends its verdicts to Event.Verdicts. Several workers call a

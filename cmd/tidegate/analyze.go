@@ -37,6 +37,9 @@ func (p *process) startEngine(ctx context.Context) error {
 	}
 
 	p.lifecycle.startComponent("detectors", p.detectors.Watch)
+	if err := p.startBundles(ctx); err != nil {
+		return err
+	}
 	p.lifecycle.startComponent("correlation", p.engine.Correlate)
 	p.lifecycle.startComponent("engine", p.engine.Run)
 	p.lifecycle.addStopHook("engine drain", p.drainShipped)

@@ -136,7 +136,7 @@ type topicUse struct {
 }
 
 // topicUses returns the topics that the parts use.
-func topicUses(parts role) []topicUse {
+func topicUses(cfg *Config, parts role) []topicUse {
 	uses := map[string]kafka.Use{}
 	if parts&roleCollector != 0 {
 		uses[pipeline.TopicEvents] |= kafka.ToProduce
@@ -146,13 +146,19 @@ func topicUses(parts role) []topicUse {
 		uses[pipeline.TopicSignals] |= kafka.ToProduce | kafka.ToFetch
 		uses[pipeline.TopicAlerts] |= kafka.ToProduce
 		uses[pipeline.TopicDeadLetter] |= kafka.ToProduce
+		if len(cfg.Rules.BundleKeys) > 0 {
+			uses[pipeline.TopicBundles] |= kafka.ToFetch
+			uses[pipeline.TopicEngines] |= kafka.ToProduce
+		}
 	}
 	if parts&rolePublisher != 0 {
 		uses[pipeline.TopicAlerts] |= kafka.ToFetch
 		uses[pipeline.TopicDeadLetter] |= kafka.ToProduce
 	}
 	var list []topicUse
-	for _, topic := range []string{pipeline.TopicEvents, pipeline.TopicSignals, pipeline.TopicAlerts, pipeline.TopicDeadLetter} {
+	for _, topic := range []string{
+		pipeline.TopicEvents, pipeline.TopicSignals, pipeline.TopicAlerts, pipeline.TopicDeadLetter, pipeline.TopicBundles, pipeline.TopicEngines,
+	} {
 		if uses[topic] != 0 {
 			list = append(list, topicUse{topic, uses[topic]})
 		}
@@ -178,7 +184,7 @@ func checkKafka(ctx context.Context, cfg *Config, parts role) []diagnosis {
 	if _, err := client.AdvertisedBrokers(answering); err != nil {
 		return []diagnosis{failure(what, err, "check kafka.brokers, kafka.tls and kafka.sasl")}
 	}
-	uses := topicUses(parts)
+	uses := topicUses(cfg, parts)
 	list := append([]diagnosis{pass(what, strings.Join(cfg.Kafka.Brokers, ", "))}, make([]diagnosis, len(uses))...)
 	var checks sync.WaitGroup
 	for i, each := range uses {
@@ -318,6 +324,9 @@ func checkDetectors(cfg *Config) []diagnosis {
 			list[i].Remedy = detectorRemedy(cfg, list[i].Detail)
 		}
 		return list
+	}
+	if _, err := cfg.bundleKeys(); err != nil {
+		return []diagnosis{failure("detectors", err, "name PEM files of ed25519 public keys; `tidegate rules keygen` makes a pair")}
 	}
 	list := []diagnosis{pass("detectors", loader.Summary())}
 	for _, text := range loader.Warnings() {

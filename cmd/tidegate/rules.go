@@ -23,6 +23,7 @@ func rulesCommand() *cobra.Command {
 			return fmt.Errorf("%s needs a command: list, show, test, lint, new, backtest, diff, explain, noise, coverage, schema or convert", shortPath(cmd))
 		},
 	}
+	cmd.AddCommand(pushRulesCommand(), statusRulesCommand(), rollbackRulesCommand(), keygenCommand())
 	var verbose, withShipped bool
 	var output, sigmaDir string
 	test := &cobra.Command{

@@ -150,6 +150,7 @@ type process struct {
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	detectors   *detectors.Loader
+	stored      storedBundle
 	memoryLimit int64 // soft limit of the Go runtime and of the packet rings together; 0: not set
 
 	started        atomic.Bool   // every component runs
@@ -348,13 +349,21 @@ func (p *process) startPipeline(ctx context.Context, roles role) error {
 	return nil
 }
 
-// loadDetectors loads rules, feeds and the classifier.
+// loadDetectors loads rules, feeds and the classifier, rules and feeds from the stored bundle if there is one.
 func (p *process) loadDetectors() error {
 	cfg := detectorConfig(p.cfg)
 	cfg.OnReload = func(summary string) { p.printLine("%s", summary) }
 	var err error
-	p.detectors, err = detectors.NewLoader(cfg, p.log, p.reg)
-	return err
+	if cfg.Replacement, err = p.loadStoredBundle(); err != nil {
+		return err
+	}
+	if p.detectors, err = detectors.NewLoader(cfg, p.log, p.reg); err != nil {
+		return err
+	}
+	if p.stored.store != nil {
+		p.reportStoredBundle(cfg.Replacement)
+	}
+	return nil
 }
 
 // startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: if a

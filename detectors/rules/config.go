@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -35,7 +36,19 @@ type Config struct {
 	MaxMeanTime time.Duration `yaml:"max_mean_time"`
 	// Time of a single evaluation above which a rule is suspended, if that happens repeatedly.
 	MaxTime time.Duration `yaml:"max_time"`
+	// PEM files of ed25519 public keys. With one or more, the engine runs the newest bundle on the topic of bundles that one of
+	// them has signed, as `tidegate rules push` sends it, in place of `dir` and of the feeds that the bundle has; until there
+	// is a bundle, it runs `dir`. Empty: no bundles.
+	BundleKeys []string `yaml:"bundle_keys"`
+
+	// Files are read in place of the folder Dir, if they are not nil: those of a signed bundle. They never change. FilesName
+	// stands for the name of the folder in errors.
+	Files     fs.FS  `yaml:"-"`
+	FilesName string `yaml:"-"`
 }
+
+// maxBundleKeys bounds the signatures that are checked for a message of anyone.
+const maxBundleKeys = 16
 
 // Default returns a configuration that runs the shipped rules.
 func Default() Config {
@@ -54,6 +67,8 @@ func (c Config) Check() []config.Problem {
 		config.Range("loss_grace", c.LossGrace, 0, 365*24*time.Hour),
 		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),
 		config.AtLeast("max_time", c.MaxTime, time.Nanosecond),
+		config.Each("bundle_keys", c.BundleKeys, config.File),
+		config.Require(len(c.BundleKeys) <= maxBundleKeys, "bundle_keys", "has %d entries, at most %d are possible", len(c.BundleKeys), maxBundleKeys),
 	)
 }
 

@@ -131,13 +131,13 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 		}
 		sources = found
 	}
-	if cfg.Dir != "" {
+	if files, name := cfg.files(); files != nil {
 		var err error
-		if own, warnings, err = Read(config.RegularFS(cfg.Dir), cfg.Dir); err != nil {
+		if own, warnings, err = Read(files, name); err != nil {
 			return nil, err
 		}
 		if len(own) == 0 {
-			warnings = append(warnings, fmt.Sprintf("rules.dir %s has no rule file: rule files end in .yaml or .yml", cfg.Dir))
+			warnings = append(warnings, fmt.Sprintf("rules.dir %s has no rule file: rule files end in .yaml or .yml", name))
 		}
 	}
 	sources = append(sources, own...)
@@ -163,6 +163,17 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 		rule.shipped = cfg.Shipped && !fromDir[rule.File] && rule.converted == nil
 	}
 	return set, nil
+}
+
+// files returns the files of your own rules and the name of their folder, or nil.
+func (c Config) files() (files fs.FS, name string) {
+	switch {
+	case c.Files != nil:
+		return c.Files, c.FilesName
+	case c.Dir != "":
+		return config.RegularFS(c.Dir), c.Dir
+	}
+	return nil, ""
 }
 
 // LoadFS reads and compiles the rule files of fsys, with the default Config. Errors show file names with

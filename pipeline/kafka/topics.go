@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -17,11 +18,21 @@ import (
 const (
 	maxEventsMessage     = 2 << 20
 	maxDeadLetterMessage = 4 << 20
+	maxBundleMessage     = MaxBundle + 64<<10 // with the headers of the batch and the record
 )
 
+// How the engines topic is kept.
+const (
+	enginesRetention = 7 * 24 * time.Hour
+	enginesSegment   = 4 << 20
+)
+
+// MaxBundle is the largest value of a record of the bundles topic.
+const MaxBundle = 4 << 20
+
 // EnsureTopics creates the topics of tidegate that do not exist, and returns the number of partitions of
-// each. names are short names of topics; without names it creates all topics. A topic that exists keeps its
-// number of partitions, even if another one is configured.
+// each. names are short names of topics; without names it creates all topics but those of bundles, which not every
+// installation has. A topic that exists keeps its number of partitions, even if another one is configured.
 func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]int, error) {
 	if len(names) == 0 {
 		names = []string{pipeline.TopicEvents, pipeline.TopicSignals, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
@@ -58,10 +69,10 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 
 func (c *Client) topicConfig(name string) kafka.TopicConfig {
 	config := kafka.TopicConfig{Topic: c.Topic(name), NumPartitions: 1, ReplicationFactor: c.cfg.ReplicationFactor}
-	limit := func(n int) {
-		entry := kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(n)}
-		config.ConfigEntries = append(config.ConfigEntries, entry)
+	set := func(name, value string) {
+		config.ConfigEntries = append(config.ConfigEntries, kafka.ConfigEntry{ConfigName: name, ConfigValue: value})
 	}
+	limit := func(n int) { set("max.message.bytes", strconv.Itoa(n)) }
 	switch name {
 	case pipeline.TopicEvents:
 		config.NumPartitions = c.cfg.Partitions
@@ -69,10 +80,21 @@ func (c *Client) topicConfig(name string) kafka.TopicConfig {
 	case pipeline.TopicSignals:
 		// The times of its records are compared with each other, and come from one clock.
 		config.NumPartitions = c.cfg.Partitions
-		config.ConfigEntries = append(config.ConfigEntries,
-			kafka.ConfigEntry{ConfigName: "message.timestamp.type", ConfigValue: "LogAppendTime"})
+		set("message.timestamp.type", "LogAppendTime")
 	case pipeline.TopicDeadLetter:
 		limit(maxDeadLetterMessage)
+	case pipeline.TopicBundles:
+		// The embedded broker applies its retention to compacted topics, too.
+		limit(maxBundleMessage)
+		set("cleanup.policy", "compact")
+		set("retention.ms", "-1")
+		set("retention.bytes", "-1")
+	case pipeline.TopicEngines:
+		// Small segments are compacted soon. An engine that has not reported for a week is no longer listed.
+		set("cleanup.policy", "compact,delete")
+		set("retention.ms", strconv.FormatInt(enginesRetention.Milliseconds(), 10))
+		set("segment.bytes", strconv.Itoa(enginesSegment))
+		set("message.timestamp.type", "LogAppendTime")
 	}
 	return config
 }

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"tidegate/detectors"
+	"tidegate/detectors/bundles"
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// openBundleStore opens the folder of the signed bundle that this engine runs. It returns nil without rules.bundle_keys.
+func (c *Config) openBundleStore() (*bundles.Store, error) {
+	if len(c.Rules.BundleKeys) == 0 {
+		return nil, nil
+	}
+	keys, err := c.bundleKeys()
+	if err != nil {
+		return nil, err
+	}
+	topic := c.Kafka.TopicPrefix + "." + pipeline.TopicBundles
+	return bundles.OpenStore(filepath.Join(c.DataDir, "bundles"), keys, topic)
+}
+
+// bundleKeys reads the public keys whose bundles engines run.
+func (c *Config) bundleKeys() ([]ed25519.PublicKey, error) {
+	keys, err := bundles.ReadPublicKeys(c.Rules.BundleKeys)
+	if err != nil {
+		return nil, fmt.Errorf("rules.bundle_keys: %w", err)
+	}
+	return keys, nil
+}
+
+// A storedBundle is what an engine found in its folder at the start.
+type storedBundle struct {
+	store   *bundles.Store
+	bundle  *bundles.Bundle // nil: none
+	since   time.Time
+	problem error
+	floor   int64 // sequence of the bundle, also if it does not load any more
+}
+
+// loadStoredBundle reads the stored bundle. A bundle that cannot be read is no reason not to start: the engine runs the
+// configured rules, logs that and reports it.
+func (p *process) loadStoredBundle() (*detectors.Replacement, error) {
+	var err error
+	if p.stored.store, err = p.cfg.openBundleStore(); err != nil || p.stored.store == nil {
+		return nil, err
+	}
+	p.stored.bundle, p.stored.since, p.stored.problem = p.stored.store.Load()
+	if p.stored.bundle == nil {
+		return nil, nil
+	}
+	p.stored.floor = p.stored.bundle.Sequence
+	replacement, err := replacementOf(p.stored.store, p.stored.bundle)
+	if err != nil {
+		p.stored.problem = err
+	}
+	return replacement, nil
+}
+
+// replacementOf returns what the detectors load of a bundle.
+func replacementOf(store *bundles.Store, bundle *bundles.Bundle) (*detectors.Replacement, error) {
+	feedConfigs, err := store.WriteFeeds(bundle)
+	if err != nil {
+		return nil, err
+	}
+	return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Feeds: feedConfigs}, nil
+}
+
+// reportStoredBundle logs with which rules the engine starts.
+func (p *process) reportStoredBundle(replacement *detectors.Replacement) {
+	if err := p.detectors.ReplacementError(); err != nil {
+		p.stored.problem = fmt.Errorf("load the stored bundle %s: %w", p.stored.bundle.Name(), err)
+		replacement = nil
+	}
+	if p.stored.problem != nil {
+		p.log.Error("stored bundle not used", "err", p.stored.problem)
+	}
+	if replacement != nil {
+		p.log.Info("starting with the stored bundle", "bundle", p.stored.bundle.Name(), "pushed", p.stored.bundle.Pushed, "by", p.stored.bundle.By)
+		return
+	}
+	p.stored.bundle, p.stored.since = nil, time.Now()
+	p.log.Warn("no signed bundle yet: starting with the rules and feeds of the configuration", "dir", p.cfg.Rules.Dir)
+	p.printLine("no signed bundle of rules yet: running those of the configuration")
+}
+
+// startBundles follows the topic of signed bundles, if rules.bundle_keys has a key.
+func (p *process) startBundles(ctx context.Context) error {
+	store := p.stored.store
+	metrics := bundles.NewMetrics(p.reg)
+	if store == nil {
+		return nil
+	}
+	engine, release, err := store.Engine(ctx, p.cfg.Host)
+	if err != nil {
+		return err
+	}
+	cfg := bundles.FollowerConfig{
+		Kafka: p.kafka, Store: store, Current: p.stored.bundle, Since: p.stored.since, Floor: p.stored.floor,
+		Load: func(bundle *bundles.Bundle) error {
+			replacement, err := replacementOf(store, bundle)
+			if err != nil {
+				return err
+			}
+			return p.detectors.Replace(replacement)
+		},
+		Detectors: func() string { return p.detectors.Bundle().Version },
+		Engine:    engine, Host: p.cfg.Host, Program: version, Failpoint: killFailpoint(),
+	}
+	if p.stored.problem != nil {
+		cfg.Problem = p.stored.problem.Error()
+	}
+	p.lifecycle.startComponent("bundles", func(ctx context.Context) error {
+		defer release()
+		return bundles.NewFollower(cfg, p.log, metrics).Run(ctx)
+	})
+	return nil
+}
+
+// openKafka returns a client of the configured Kafka for a command that is no service. The caller closes it.
+func (c *Config) openKafka() (*kafka.Client, error) {
+	cfg := c.Kafka
+	if c.embeddedBroker() {
+		cfg.Brokers = []string{c.Embedded.Broker.Addr}
+		cfg.Partitions, cfg.ReplicationFactor = c.Embedded.Broker.Partitions, 1
+	}
+	client, err := kafka.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return client, nil
+}
