@@ -76,7 +76,9 @@ Ends:     with 1 if a rule does not compile, a case fails, an engine refuses the
 			}
 			var feedConfigs []feeds.Config
 			if withFeeds {
-				feedConfigs = push.cfg.Feeds
+				// Each engine downloads the others itself.
+				isDownloaded := func(feed feeds.Config) bool { return feed.URL != "" }
+				feedConfigs = slices.DeleteFunc(slices.Clone(push.cfg.Feeds), isDownloaded)
 			}
 			if err := checkRuleFolder(dir); err != nil {
 				return err
