@@ -20,7 +20,7 @@ func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rules", Short: "list, show, test, explain and backtest detection rules", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: list, show, test, lint, new, backtest, diff, explain, noise, coverage, schema or convert", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, show, test, lint, new, backtest, diff, explain, noise, coverage, schema, convert, push, status, rollback or keygen", shortPath(cmd))
 		},
 	}
 	cmd.AddCommand(pushRulesCommand(), statusRulesCommand(), rollbackRulesCommand(), keygenCommand())
