@@ -328,12 +328,17 @@ func (p *parsedRule) contentHash() string {
 	content = append(content, rule.Tags...)
 	content = append(content, "group")
 	content = append(content, rule.Group...)
-	for _, condition := range append([]*expression{rule.when}, rule.exceptions...) {
+	return shortHash(append(content, p.conditionsContent()...)...)
+}
+
+// conditionsContent returns the condition and the exceptions of a rule, with the lists and macros that they use.
+func (p *parsedRule) conditionsContent() (content []string) {
+	for _, condition := range append([]*expression{p.Rule.when}, p.Rule.exceptions...) {
 		if condition != nil {
 			content = append(content, condition.text, dependencies(condition.text, p.names, 0))
 		}
 	}
-	return shortHash(content...)
+	return content
 }
 
 // dependencies returns the content of the lists and macros that an expression uses, directly or through

@@ -121,7 +121,12 @@ func (c *compiler) resolveReferences() {
 		if rule.Hash = shortHash(append(parsed.correlationContent(), referred[rule]...)...); rule.Version == "" {
 			rule.Version = rule.Hash
 		}
-		rule.Correlation.Version = rule.Version
+		// Windows, and what was seen, stay while the matches are the same: a title or an alert may change.
+		matches := parsed.matchContent()
+		for _, id := range rule.referredRules {
+			matches = append(matches, c.parsed[id].matchContent()...)
+		}
+		rule.Correlation.Version = shortHash(matches...)
 		for _, condition := range rule.conditions {
 			condition.Hash, condition.Version = rule.Hash, rule.Version
 		}
@@ -132,7 +137,21 @@ func (c *compiler) resolveReferences() {
 // correlationContent returns what determines the matches of a correlation rule, but for the rules that it
 // refers to.
 func (p *parsedRule) correlationContent() []string {
-	content := []string{p.contentHash()}
+	return append([]string{p.contentHash()}, p.stepsContent()...)
+}
+
+// matchContent returns what determines which events a rule matches, and their groups, but for the rules that it refers to.
+func (p *parsedRule) matchContent() []string {
+	content := append([]string{p.ID, fmt.Sprint(p.datasets), "group"}, p.Group...)
+	content = append(content, p.conditionsContent()...)
+	if p.correlation != nil {
+		content = append(content, p.stepsContent()...)
+	}
+	return content
+}
+
+// stepsContent returns what determines the matches of the steps of a correlation rule, but for its exceptions and the rules that it refers to.
+func (p *parsedRule) stepsContent() (content []string) {
 	parts := *p.correlation.compiled
 	parts.Version = ""
 	content = append(content, fmt.Sprintf("%+v", parts))
@@ -179,7 +198,7 @@ func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.S
 		alert = s.rule.template
 	}
 	signal = correlate.Signal{
-		Rule: s.rule.ID, Version: s.rule.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, event),
+		Rule: s.rule.ID, Version: s.rule.Correlation.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, event),
 		Start: event.Timestamp, End: event.End(), Origin: correlate.Origin{Text: alert.render(event)},
 	}
 	copy(signal.Event[:], event.Id)

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -171,9 +172,10 @@ func TestSetListsRulesNotSteps(t *testing.T) {
 	}
 }
 
-// TestVersionOfARuleOverSeveralEventsCoversAllOfIt: two rules with one version have the same matches.
+// TestVersionOfARuleOverSeveralEventsCoversAllOfIt: two rules with one version have the same matches and texts, and two with one version of their windows
+// have the same matches.
 func TestVersionOfARuleOverSeveralEventsCoversAllOfIt(t *testing.T) {
-	version := func(old, replacement, id string) string {
+	version := func(old, replacement, id string) (whole, windows string) {
 		t.Helper()
 		text := strings.Replace(guessing, old, replacement, 1)
 		if old != "" && text == guessing {
@@ -185,15 +187,11 @@ func TestVersionOfARuleOverSeveralEventsCoversAllOfIt(t *testing.T) {
 		}
 		for _, rule := range set.Rules() {
 			if rule.ID == id {
-				if rule.Correlation.Version != rule.Version {
-					t.Errorf("%s: two versions", id)
-				}
-				return rule.Version
+				return rule.Version, rule.Correlation.Version
 			}
 		}
-		return ""
+		return "", ""
 	}
-	before := map[string]string{"many": version("", "", "many"), "then": version("", "", "then")}
 	for _, change := range []struct{ old, replacement, changes string }{
 		{"count: 3", "count: 4", "many"},
 		{"within: 1m\n  group: [source.ip]\n- id: then", "within: 2m\n  group: [source.ip]\n- id: then", "many"},
@@ -204,11 +202,38 @@ func TestVersionOfARuleOverSeveralEventsCoversAllOfIt(t *testing.T) {
 		{`"allowed"`, `"other"`, "then"},
 		{"reads {redis.key}", "has {redis.key}", "then"},
 	} {
-		for id, unchanged := range before {
-			if got := version(change.old, change.replacement, id); (got != unchanged) != (id == change.changes) {
-				t.Errorf("%q -> %q: version of %s: %s, before %s", change.old, change.replacement, id, got, unchanged)
+		for _, id := range []string{"many", "then"} {
+			whole, windows := version("", "", id)
+			newWhole, newWindows := version(change.old, change.replacement, id)
+			if (newWhole != whole) != (id == change.changes) {
+				t.Errorf("%q -> %q: version of %s: %s, before %s", change.old, change.replacement, id, newWhole, whole)
+			}
+			isText := strings.HasPrefix(change.old, "reads")
+			if (newWindows != windows) != (id == change.changes && !isText) {
+				t.Errorf("%q -> %q: windows of %s: %s, before %s", change.old, change.replacement, id, newWindows, windows)
 			}
 		}
+	}
+}
+
+// TestWindowsStayWhenOnlyTextsChange: what a rule has learned is not lost for a title, a severity or a version, also of a rule that it refers to.
+func TestWindowsStayWhenOnlyTextsChange(t *testing.T) {
+	windows := func(text string) map[string]string {
+		t.Helper()
+		set, err := compileText(t, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for _, rule := range set.Correlations() {
+			out[rule.ID] = rule.Version
+		}
+		return out
+	}
+	changed := strings.ReplaceAll(guessing, "title: ", "version: '7'\n  author: a\n  score: 9\n  tags: [a]\n  suppress: 1h\n  title: other ")
+	changed = strings.ReplaceAll(changed, "severity: ", "severity: critical # ")
+	if before, after := windows(guessing), windows(changed); len(before) != 2 || !maps.Equal(before, after) || changed == guessing {
+		t.Errorf("%v, before %v", after, before)
 	}
 }
 

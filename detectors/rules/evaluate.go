@@ -241,7 +241,7 @@ func (s *Set) MatchVerdict(match *correlate.Match) *pipeline.Verdict {
 	at, found := slices.BinarySearchFunc(s.rules, match.Rule.ID, func(rule *Rule, id string) int { return strings.Compare(rule.ID, id) })
 	if found {
 		rule := s.rules[at]
-		verdict.Title, verdict.Severity, verdict.Score, verdict.Tags = rule.Title, rule.Severity, rule.Score, rule.Tags
+		verdict.Version, verdict.Title, verdict.Severity, verdict.Score, verdict.Tags = rule.Version, rule.Title, rule.Severity, rule.Score, rule.Tags
 	}
 	return verdict
 }

@@ -211,6 +211,7 @@ func (f *foldWorker) loadRules(ctx context.Context) error {
 	f.memory = 0
 	if f.correlation == nil {
 		f.fold.SetRules(nil)
+		f.seenRules = nil
 		return nil
 	}
 	f.fold.SetRules(f.correlation.rules)

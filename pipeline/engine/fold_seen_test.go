@@ -128,3 +128,33 @@ func TestChangedRuleOfValuesLearnsAnew(t *testing.T) {
 		}
 	}
 }
+
+// TestRuleThatComesBackKnowsWhatItHasSeen: its file was gone for a moment, and no other rule over several events was there.
+func TestRuleThatComesBackKnowsWhatItHasSeen(t *testing.T) {
+	store := newFakeStore()
+	seen := pipeline.SeenValue{Rule: "new", Version: "1", Group: correlate.GroupHash("new", "g1") / 2 * 2, First: 1, Last: 1}
+	value := seen
+	value.First, value.Value = 0, 7
+	if err := store.InsertSeenValues(t.Context(), "tidegate.signals", []pipeline.SeenValue{seen, value}); err != nil {
+		t.Fatal(err)
+	}
+	w, _ := newTestWorker(store)
+	w.source = pipeline.TopicPartition{Topic: "tidegate.signals"}
+	w.foldPartitions.Store(2)
+	var bundle *pipeline.Bundle
+	w.deps.Bundle = func() *pipeline.Bundle { return bundle }
+	f := &foldWorker{worker: w}
+	f.fold = correlate.New(nil, f.foldLimits())
+	for i, want := range []int{1, 0, 1} {
+		bundle = correlationBundle
+		if i == 1 {
+			bundle = testBundle
+		}
+		if err := f.loadRules(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := f.fold.Values(); got != want {
+			t.Errorf("load %d: %d values, want %d", i, got, want)
+		}
+	}
+}
