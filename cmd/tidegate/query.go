@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -118,10 +119,13 @@ func queryStore(ctx context.Context, cfg *Config, sql, format string, out io.Wri
 	return cfg.describeStoreError(clickhouse.Query(ctx, store, sql, format, out))
 }
 
-// describeStoreError adds to the error of a query that the embedded store is not running, if that is the reason.
+// describeStoreError adds to the error of a query that the embedded store is not running, or that no engine has run yet, if that is the reason.
 func (cfg *Config) describeStoreError(err error) error {
 	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
+	}
+	if err != nil && strings.Contains(err.Error(), "UNKNOWN_DATABASE") {
+		return fmt.Errorf("nothing is stored yet, an engine creates the database when it starts: %w", err)
 	}
 	return err
 }

@@ -18,7 +18,7 @@ import (
 // rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "rules", Short: "list, show, test, explain and backtest detection rules", Args: noArguments,
+		Use: "rules", Short: "write, test and try detection rules, and bring them to engines", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return fmt.Errorf("%s needs a command: list, show, test, lint, new, backtest, diff, explain, noise, coverage, schema, convert, push, status, rollback or keygen", shortPath(cmd))
 		},

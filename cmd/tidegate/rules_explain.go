@@ -92,7 +92,7 @@ func explainRule(set *rules.Set, rule *rules.Rule, events []*pipeline.Event, out
 			continue
 		}
 		for _, explanation := range explained {
-			printExplanation(out, event, &explanation)
+			printExplanation(out, rule, event, &explanation)
 		}
 	}
 	return nil
@@ -164,12 +164,13 @@ func readEvents(path string, most int) (events []*pipeline.Event, err error) {
 	return events, nil
 }
 
-// printExplanation prints a rule or step as a tree.
-func printExplanation(out io.Writer, event *pipeline.Event, explained *rules.Explanation) {
-	verb := "does not match"
-	if explained.Matches {
-		verb = "matches"
+// printExplanation prints a rule, or a step of it, as a tree. A rule over several events selects events: whether it matches depends on others.
+func printExplanation(out io.Writer, rule *rules.Rule, event *pipeline.Event, explained *rules.Explanation) {
+	verbs := map[bool]string{true: "matches", false: "does not match"}
+	if rule.Correlation != nil {
+		verbs = map[bool]string{true: "selects", false: "does not select"}
 	}
+	verb := verbs[explained.Matches]
 	_, _ = fmt.Fprintf(out, "%s %s %s, %s of %s\n", explained.Rule, verb, event.IDText(), event.Dataset.Name(),
 		time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
 	_, _ = fmt.Fprintf(out, "  prefilter  %s\n", oneLineText(explained.Prefilter, 400))
@@ -217,7 +218,11 @@ func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pi
 		fulfilled[match.Group]++
 	}
 	if len(order) == 0 {
-		_, _ = fmt.Fprintln(out, "no event is one of its steps")
+		hint := ""
+		if len(rule.Group) > 0 {
+			hint = ", or all that are lack a field of its group: " + strings.Join(rule.Group, ", ")
+		}
+		_, _ = fmt.Fprintln(out, "no event is one of its steps"+hint)
 	}
 	for _, group := range order {
 		var parts []string

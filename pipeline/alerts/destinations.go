@@ -180,7 +180,7 @@ func (d *webhook) deliver(ctx context.Context, list []notification) error {
 type callbackDestination struct {
 	call func(*pipeline.Alert)
 	mu   sync.Mutex
-	seen map[string]bool // ids that were handed over; guarded by mu
+	seen map[string]pipeline.Severity // of the alerts that were handed over, by id; guarded by mu
 }
 
 // maxSeenAlerts bounds callbackDestination.seen, which is emptied when it is full.
@@ -195,20 +195,23 @@ func (d *callbackDestination) maxBatch() int                     { return 1 }
 
 func (d *callbackDestination) deliver(_ context.Context, list []notification) error {
 	alert := list[0].newest
-	if d.markSeen(alert.ID) {
+	if d.markSeen(alert.ID, pipeline.SeverityByName(alert.Severity)) {
 		d.call(alert)
 	}
 	return nil
 }
 
-// markSeen marks the alert as handed over and reports whether it is the first time.
-func (d *callbackDestination) markSeen(id string) (isNew bool) {
+// markSeen marks the alert as handed over, and reports whether it is the first time, or the first time with so high a severity.
+func (d *callbackDestination) markSeen(id string, severity pipeline.Severity) (isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	isNew = !d.seen[id]
-	if d.seen == nil || len(d.seen) >= maxSeenAlerts {
-		d.seen = map[string]bool{}
+	before, isSeen := d.seen[id]
+	if isSeen && severity <= before {
+		return false
 	}
-	d.seen[id] = true
-	return isNew
+	if d.seen == nil || len(d.seen) >= maxSeenAlerts {
+		d.seen = map[string]pipeline.Severity{}
+	}
+	d.seen[id] = severity
+	return true
 }

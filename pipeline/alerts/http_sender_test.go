@@ -135,15 +135,19 @@ func TestDeliveredAlertsAreEvicted(t *testing.T) {
 	}
 }
 
-// TestAlertIsHandedOverOnce: a later revision of it is not; the memory of those that were is bounded.
+// TestAlertIsHandedOverOnce: a later revision of it is not, unless its severity is higher; the memory of those that were is bounded.
 func TestAlertIsHandedOverOnce(t *testing.T) {
 	d := &callbackDestination{}
+	if !d.markSeen("rises", pipeline.Severity_LOW) || !d.markSeen("rises", pipeline.Severity_HIGH) || d.markSeen("rises", pipeline.Severity_LOW) ||
+		d.markSeen("rises", pipeline.Severity_HIGH) {
+		t.Error("a severity that rises is not handed over once")
+	}
 	for i := range maxSeenAlerts {
-		if id := strconv.Itoa(i); !d.markSeen(id) || d.markSeen(id) {
+		if id := strconv.Itoa(i); !d.markSeen(id, pipeline.Severity_LOW) || d.markSeen(id, pipeline.Severity_LOW) {
 			t.Fatalf("alert %d is not new once", i)
 		}
 	}
-	if !d.markSeen("one more") || d.markSeen("one more") || len(d.seen) > maxSeenAlerts {
+	if !d.markSeen("one more", pipeline.Severity_LOW) || d.markSeen("one more", pipeline.Severity_LOW) || len(d.seen) > maxSeenAlerts {
 		t.Errorf("one more is not new once, or %d are held", len(d.seen))
 	}
 }
