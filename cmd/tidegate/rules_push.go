@@ -33,7 +33,7 @@ type pushFlags struct {
 func (f *pushFlags) addTo(cmd *cobra.Command) {
 	f.configFlags.addTo(cmd)
 	cmd.Flags().StringVar(&f.key, "key", "", "PEM file of the ed25519 private key that signs the bundle; required")
-	cmd.Flags().StringVar(&f.comment, "comment", "", "why, for `rules status`")
+	cmd.Flags().StringVar(&f.comment, "comment", "", "why it is pushed; rules status shows it")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "do not wait for the engines")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long to wait for the engines")
 }
