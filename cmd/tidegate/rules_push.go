@@ -47,8 +47,8 @@ func pushRulesCommand() *cobra.Command {
 		Short: "send a signed bundle of rules to all engines",
 		Long: `push compiles the rules of DIR, or of rules.dir, and runs their cases. If all pass, it packs the files of the folder,
 signs them and writes them to the topic of bundles, from which every engine with the public key in rules.bundle_keys
-loads them. It waits until each engine that runs has loaded the bundle. With --feeds the files of the configured feeds are
-part of the bundle.
+loads them. It waits until each engine that runs has loaded the bundle. With --feeds the configured feeds that are single
+files are part of the bundle; those with a url are downloaded by each engine.
 
 Needs:    Kafka, and the private key (rules keygen, or openssl genpkey -algorithm ed25519).
 Ends:     with 1 if a rule does not compile, a case fails, an engine refuses the bundle or does not answer in time, or no
@@ -91,7 +91,7 @@ Ends:     with 1 if a rule does not compile, a case fails, an engine refuses the
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().BoolVar(&withFeeds, "feeds", false, "the files of the configured feeds are part of the bundle")
+	cmd.Flags().BoolVar(&withFeeds, "feeds", false, "the configured feeds that are single files are part of the bundle")
 	return cmd
 }
 
@@ -275,6 +275,7 @@ func author() string {
 func (p *rulesPush) validate(name string, contents *bundles.Contents) error {
 	cfg := rules.Default()
 	cfg.Files, cfg.FilesName, cfg.Shipped = contents.Rules(), name, p.cfg.Rules.Shipped
+	cfg.GeoDatabase, cfg.ASNDatabase = p.cfg.Rules.GeoDatabase, p.cfg.Rules.ASNDatabase
 	set, err := rules.Load(cfg, discardLog(), nil)
 	if err == nil {
 		configured := p.cfg.Rules

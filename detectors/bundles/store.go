@@ -48,8 +48,8 @@ func OpenStore(dir string, keys []ed25519.PublicKey, topic string) (*Store, erro
 
 func (s *Store) path() string { return filepath.Join(s.dir, "bundle") }
 
-// Load returns the stored bundle and when it was stored, or nil if there is none. The file of one that cannot be read, or
-// that none of the keys has signed, is kept under another name.
+// Load returns the stored bundle and when it was stored, or nil if there is none. The file of one that
+// is no bundle, or that none of the keys has signed, is kept as bundle.unreadable.
 func (s *Store) Load() (bundle *Bundle, since time.Time, err error) {
 	message, since, err := s.read()
 	if errors.Is(err, fs.ErrNotExist) {

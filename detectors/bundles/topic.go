@@ -103,7 +103,8 @@ func EnsureTopics(ctx context.Context, client *kafka.Client) error {
 const History = 10
 
 // Read returns the bundles on the topic that one of the keys has signed, at most History, the newest first. They have no
-// contents: Open reads those. refused is the number of messages that no key has signed.
+// contents: Open reads those. refused is the number of messages that are no bundle, are for another
+// topic, or that none of the keys has signed.
 func Read(ctx context.Context, client *kafka.Client, keys []ed25519.PublicKey) (list []*Bundle, refused int, err error) {
 	list, _, refused, err = readBundles(ctx, client, keys)
 	return list, refused, err

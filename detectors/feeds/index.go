@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/bits-and-blooms/bloom/v3"
 	"github.com/zeebo/xxh3"
@@ -29,11 +30,17 @@ func hashKey(key []byte) keyHash {
 	return keyHash{hash: sum.Hi, check: uint32(sum.Lo)}
 }
 
-// An entry is an indicator of a list: 16 bytes, whatever its text is long.
+// An entry is an indicator of a list: entrySize bytes, however long its text is. The fields of its keyHash are its own, since
+// one in the entry would be padded.
 type entry struct {
-	keyHash
+	hash   uint64
+	check  uint32
 	detail uint32 // index in the details of the list
 }
+
+const entrySize = int(unsafe.Sizeof(entry{}))
+
+func (e entry) key() keyHash { return keyHash{hash: e.hash, check: e.check} }
 
 // An index finds the indicators of one list. The first byte of a hash selects a bucket, in which the entries are sorted
 // by hash. While it is built, each bucket grows alone, so that what append leaves unused and copies is small beside the
@@ -46,7 +53,7 @@ type index struct {
 // add appends an entry. The index answers once finish has sorted it.
 func (x *index) add(h keyHash, detail uint32) {
 	bucket := &x.buckets[h.hash>>56]
-	*bucket = append(*bucket, entry{h, detail})
+	*bucket = append(*bucket, entry{h.hash, h.check, detail})
 	x.count++
 }
 
@@ -57,7 +64,7 @@ func (x *index) finish(prefer func(a, b uint32) int) {
 		slices.SortFunc(bucket, func(a, b entry) int {
 			return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.check, b.check), prefer(a.detail, b.detail))
 		})
-		bucket = slices.CompactFunc(bucket, func(a, b entry) bool { return a.keyHash == b.keyHash })
+		bucket = slices.CompactFunc(bucket, func(a, b entry) bool { return a.key() == b.key() })
 		x.buckets[i] = append(make([]entry, 0, len(bucket)), bucket...)
 		x.count += len(bucket)
 	}
@@ -85,7 +92,7 @@ func (x *index) find(h keyHash) (detail uint32, ok bool) {
 		}
 	}
 	for ; from < len(bucket) && bucket[from].hash <= h.hash; from++ {
-		if bucket[from].keyHash == h {
+		if bucket[from].key() == h {
 			return bucket[from].detail, true
 		}
 	}
@@ -117,7 +124,7 @@ func newFilter(lists []*list) filter {
 		for _, bucket := range list.index.buckets {
 			for i := range bucket {
 				for n := range uint64(filterHashes) {
-					set.Set(out.place(bucket[i].keyHash, n))
+					set.Set(out.place(bucket[i].key(), n))
 				}
 			}
 		}

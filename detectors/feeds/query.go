@@ -83,7 +83,7 @@ func (s *Set) Stats() (out []Stats) {
 		stats := Stats{
 			Feed: list.name, Path: list.config.Path, Severity: list.severity.Name(), Allow: list.config.Allow,
 			Indicators: list.index.count, Types: maps.Clone(list.types), Skipped: list.skipped.Count, Reasons: maps.Clone(list.reasons),
-			Version: list.version, TextsLeft: list.details.dropped, Bytes: list.index.count*(16+filterBits/8) + list.details.bytes(),
+			Version: list.version, TextsLeft: list.details.dropped, Bytes: list.index.count*(entrySize+filterBits/8) + list.details.bytes(),
 		}
 		for _, lineError := range list.skipped.Errors[:min(len(list.skipped.Errors), maxExamples)] {
 			stats.Examples = append(stats.Examples, lineError.Error())

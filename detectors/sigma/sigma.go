@@ -12,7 +12,8 @@
 //	sources.go                says which of our events a log source stands for, and where its fields are
 //	emit.go                   writes the tree as an expression
 //	correlation.go            converts correlations
-//	write.go                  writes the rule, with its author, references and cases
+//	sigma.go                  writes the rule, with its author, references and cases
+//	reference.go              writes the tables of docs/SIGMA.md
 //
 // example.go and event.go make the cases: an event that the detection matches, and a similar one that it does not. They
 // read the tree and not the expression, and so test the conversion.
