@@ -129,6 +129,9 @@ func (p *lineParser) setScalar(stack []jsonFrame, token json.Token) {
 
 // addTag adds a tag to the innermost object.
 func addTag(stack []jsonFrame, tag string) {
+	if tag = strings.TrimSpace(tag); tag == "" {
+		return // its cost would have no bound
+	}
 	for _, frame := range slices.Backward(stack) {
 		if r := frame.record; r != nil {
 			if len(r[columnTags])+len(tag) < maxTagText {

@@ -28,7 +28,7 @@ func (w Watcher) Run(ctx context.Context) {
 	if w.Guard == nil {
 		w.Guard = &watch.Guard{}
 	}
-	if w.Config.Dir == "" && w.Config.Sigma == "" {
+	if w.Config.Dir == "" && w.Config.Sigma == "" && w.Config.GeoDatabase == "" && w.Config.ASNDatabase == "" {
 		<-ctx.Done()
 		return
 	}
