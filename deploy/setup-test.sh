@@ -12,7 +12,7 @@ mkdir -p "$cache/bin"
 lint_version=v2.15.0
 kafka_version=4.1.0
 packages="docker.io iptables tcpdump conntrack nginx-light redis-server memcached mariadb-server dnsmasq-base curl
-	prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm"
+	prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm openssl"
 
 log() { echo "setup: $*"; }
 

@@ -62,28 +62,33 @@ Ends:     with 1 if a feed cannot be read.`,
   tidegate feeds list -o json | jq -r .path`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
-				return err
-			}
-			_, set, failed, err := loadFeeds(&flags)
-			if err != nil {
-				return err
-			}
-			out := &stripControlWriter{out: os.Stdout}
-			if output == "json" {
-				err = printLines(out, set.Stats())
-			} else {
-				err = printFeedList(out, set.Stats())
-			}
-			if err != nil {
-				return err
-			}
-			return failed
+			return printFeeds(&flags, output, printFeedList)
 		},
 	}
 	flags.addTo(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one feed a line)")
 	return cmd
+}
+
+// printFeeds loads the configured feeds and prints what they have, as a table or as a line of JSON each.
+func printFeeds(flags *configFlags, output string, printTable func(io.Writer, []feeds.Stats) error) error {
+	if err := checkOutput(output, "table", "json"); err != nil {
+		return err
+	}
+	_, set, failed, err := loadFeeds(flags)
+	if err != nil {
+		return err
+	}
+	out := &stripControlWriter{out: os.Stdout}
+	if output == "json" {
+		err = printLines(out, set.Stats())
+	} else {
+		err = printTable(out, set.Stats())
+	}
+	if err != nil {
+		return err
+	}
+	return failed
 }
 
 // printLines prints each value as a line of JSON.
@@ -132,23 +137,7 @@ Ends:     with 1 if a feed cannot be read.`,
   tidegate feeds stats -o json | jq .reasons`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			if err := checkOutput(output, "table", "json"); err != nil {
-				return err
-			}
-			_, set, failed, err := loadFeeds(&flags)
-			if err != nil {
-				return err
-			}
-			out := &stripControlWriter{out: os.Stdout}
-			if output == "json" {
-				err = printLines(out, set.Stats())
-			} else {
-				err = printFeedStats(out, set.Stats())
-			}
-			if err != nil {
-				return err
-			}
-			return failed
+			return printFeeds(&flags, output, printFeedStats)
 		},
 	}
 	flags.addTo(cmd)

@@ -254,13 +254,18 @@ func (s *Set) checkDomain(to target, field, name string, found *feedSet) {
 		}
 		key = parent
 	}
-	if !isASCII(key) {
-		// Clients resolve a name in Unicode by its punycode.
+	for !isASCII(key) {
+		// Clients resolve a name in Unicode by its punycode. A label that has none does not hide the domain behind it.
 		ascii, err := punycode(key)
-		if err != nil {
+		if err == nil {
+			key = ascii
+			break
+		}
+		_, parent, ok := strings.Cut(key, ".")
+		if !ok {
 			return
 		}
-		key = ascii
+		key = parent
 	}
 
 	// Each round removes the first label, so the most specific listed domain is found first. No feed lists a top-level domain.

@@ -210,3 +210,17 @@ func BenchmarkLoad(b *testing.B) {
 		b.Errorf("%d indicators", set.Len())
 	}
 }
+
+// TestLabelWithoutPunycodeHidesNoDomain: a client chooses its first label.
+func TestLabelWithoutPunycodeHidesNoDomain(t *testing.T) {
+	set, _ := load(t, "evil-a.example\n")
+	for host, want := range map[string]bool{
+		"-é.evil-a.example": true, "xn--é.evil-a.example": true, "a.-é.evil-a.example": true, "é.evil-a.example": true, "-é.fine.example": false, "-é": false,
+	} {
+		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: host}}
+		set.Evaluate([]*pipeline.Event{event})
+		if got := len(event.Verdicts) > 0; got != want {
+			t.Errorf("%s: listed %t, want %t", host, got, want)
+		}
+	}
+}

@@ -12,8 +12,7 @@ import (
 const (
 	maxJSONToken = 1 << 20 // bytes of a text, or of white space
 	maxJSONDepth = 32
-	maxPattern   = 16 << 10 // bytes of a STIX pattern
-	maxTagText   = 1 << 10  // bytes of the tags of an object
+	maxTagText   = 1 << 10 // bytes of the tags of an object
 )
 
 // readJSON adds the indicators of a JSON text, an object after the other:

@@ -27,7 +27,7 @@ func valueInto(buf *[]byte, text, key string) string {
 	if start < len(text) && text[start] == '{' {
 		return jsonValue(buf, text[start:], key)
 	}
-	if event := strings.Index(text, "<Event"); event >= 0 {
+	if event := strings.Index(text, "<Event"); event >= 0 && !strings.Contains(text[:event], "=") { // not within a value
 		if found := xmlValue(buf, text[event:], key); found != "" {
 			return found
 		}
@@ -42,7 +42,8 @@ func skipBlanks(text string, i int) int {
 	return i
 }
 
-// pairValue returns the value of key=value.
+// pairValue returns the value of key=value. A key within a value in double quotes is none: who chooses a name or a text of the line, as
+// a process does with its comm, would choose every value.
 func pairValue(buf *[]byte, text, key string) string {
 	for from := 0; ; {
 		i := strings.Index(text[from:], key)
@@ -50,6 +51,10 @@ func pairValue(buf *[]byte, text, key string) string {
 			return ""
 		}
 		i += from
+		if behind := quotedValueEnd(text, from, i); behind > i {
+			from = behind
+			continue
+		}
 		end := i + len(key)
 		from = end
 		if end >= len(text) || text[end] != '=' || i > 0 && isWordByte(text[i-1]) {
@@ -71,6 +76,30 @@ func pairValue(buf *[]byte, text, key string) string {
 			return decodeHexInto(buf, word)
 		}
 		return word
+	}
+}
+
+// quotedValueEnd returns the index behind the value in double quotes that holds text[i] and begins behind from; 0 if there is none. Single quotes
+// are left out, since auditd puts pairs between them.
+func quotedValueEnd(text string, from, i int) int {
+	for at := from; ; {
+		mark := strings.Index(text[at:i], `="`)
+		if mark < 0 {
+			return 0
+		}
+		at += mark + 2
+		for at < len(text) && text[at] != '"' {
+			if text[at] == '\\' {
+				at++
+			}
+			at++
+		}
+		if at >= len(text) {
+			return 0 // it does not end
+		}
+		if at++; at > i {
+			return at
+		}
 	}
 }
 

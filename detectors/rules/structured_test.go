@@ -52,6 +52,14 @@ func TestValueOfKey(t *testing.T) {
 	check(`sudo: bob : TTY=pts/0 ; PWD=/home/bob ; USER=root ; COMMAND=/bin/ls`, "USER", "root")
 	check(`xa=1 a=2`, "a", "2")
 
+	// A text of the line that somebody else chooses, between double quotes, holds no keys.
+	check(`type=SYSCALL msg=audit(1.2:3): comm="exe=/bin/ls" exe="/tmp/evil"`, "exe", "/tmp/evil")
+	check(`path="/x status=200" status=500`, "status", "500")
+	check(`ua="<Event><status>200<" status=500`, "status", "500")
+	check(`a="x\" status=200 \\" b="status=201" status=500`, "status", "500")
+	check(`a="it does not end status=500`, "status", "500")
+	check(`a="x" status=500 b="y"`, "status", "500")
+
 	sysmon := `<Event><System><EventID>1</EventID></System><EventData><Data Name="Image">/usr/bin/curl</Data>` +
 		`<Data Name="CommandLine">curl &lt;&amp;lt;&quot;x&quot;</Data></EventData></Event>`
 	check(sysmon, "EventID", "1")

@@ -62,30 +62,29 @@ type conditionParser struct {
 	all    *selections
 	depth  int
 	nodes  int
-	used   map[string]bool
 }
 
 // parseCondition returns the tree of a condition over selections.
-func parseCondition(text string, all *selections) (*condition, map[string]bool, error) {
+func parseCondition(text string, all *selections) (*condition, error) {
 	tokens := strings.Fields(strings.NewReplacer("(", " ( ", ")", " ) ", "|", " | ").Replace(text))
 	if len(tokens) == 0 {
-		return nil, nil, fmt.Errorf("is empty")
+		return nil, fmt.Errorf("is empty")
 	}
 	if len(tokens) > maxTokens {
-		return nil, nil, fmt.Errorf("has %d words, the limit is %d", len(tokens), maxTokens)
+		return nil, fmt.Errorf("has %d words, the limit is %d", len(tokens), maxTokens)
 	}
 	if slices.Contains(tokens, "|") {
-		return nil, nil, fmt.Errorf("aggregations (| count() …) are of Sigma 1: write a correlation rule")
+		return nil, fmt.Errorf("aggregations (| count() …) are of Sigma 1: write a correlation rule")
 	}
 	if slices.Contains(tokens, "near") {
-		return nil, nil, fmt.Errorf("near is of Sigma 1: write a correlation rule of type temporal")
+		return nil, fmt.Errorf("near is of Sigma 1: write a correlation rule of type temporal")
 	}
-	p := &conditionParser{tokens: tokens, all: all, used: map[string]bool{}}
+	p := &conditionParser{tokens: tokens, all: all}
 	tree, err := p.parseOr()
 	if err == nil && len(p.tokens) > 0 {
 		err = fmt.Errorf("unexpected %q", p.tokens[0])
 	}
-	return tree, p.used, err
+	return tree, err
 }
 
 // next returns the next word in lower case, "" at the end.
@@ -169,7 +168,6 @@ func (p *conditionParser) parseAtom() (*condition, error) {
 
 // use returns the condition of a selection.
 func (p *conditionParser) use(name string) (*condition, error) {
-	p.used[name] = true
 	of := p.all.byName[name]
 	if p.nodes += of.size(); p.nodes > maxNodes {
 		return nil, fmt.Errorf("becomes more than %d comparisons", maxNodes)

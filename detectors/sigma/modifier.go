@@ -150,9 +150,18 @@ type conversion struct {
 	encoded bool   // the texts are UTF-16, which only base64 makes texts of again
 }
 
+// operatorOf has the operators of the modifiers that only set one.
+var operatorOf = map[string]operator{
+	"re": opRegex, "cidr": opCIDR, "exists": opExists, "fieldref": opFieldRef,
+	"lt": opLess, "lte": opLessEqual, "gt": opGreater, "gte": opGreaterEqual,
+}
+
 // apply applies one modifier. rest are those behind it.
 func (c *conversion) apply(modifier string, rest []string) *problem {
 	it := c.item
+	if op, ok := operatorOf[modifier]; ok {
+		return c.setOperator(op, modifier)
+	}
 	switch modifier {
 	case "contains", "startswith", "endswith":
 		shapes := map[string]shape{"contains": shapePart, "startswith": shapePrefix, "endswith": shapeSuffix}
@@ -173,8 +182,6 @@ func (c *conversion) apply(modifier string, rest []string) *problem {
 		it.all = true
 	case "cased":
 		it.cased = true
-	case "re":
-		return c.setOperator(opRegex, modifier)
 	case "i", "ignorecase", "m", "multiline", "s", "dotall":
 		if it.op != opRegex {
 			return problemf(it.node, "the modifier %s belongs behind re", modifier)
@@ -184,20 +191,6 @@ func (c *conversion) apply(modifier string, rest []string) *problem {
 			flag = "s"
 		}
 		c.flags += flag
-	case "cidr":
-		return c.setOperator(opCIDR, modifier)
-	case "exists":
-		return c.setOperator(opExists, modifier)
-	case "fieldref":
-		return c.setOperator(opFieldRef, modifier)
-	case "lt":
-		return c.setOperator(opLess, modifier)
-	case "lte":
-		return c.setOperator(opLessEqual, modifier)
-	case "gt":
-		return c.setOperator(opGreater, modifier)
-	case "gte":
-		return c.setOperator(opGreaterEqual, modifier)
 	case "neq":
 		c.negated = true
 	case "minute", "hour", "day", "week", "month", "year":

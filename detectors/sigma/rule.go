@@ -324,7 +324,7 @@ func (d *document) parseDetection(node config.Node) {
 			d.refuse(n, "expected a text, got %s", n.Kind())
 			return
 		}
-		tree, _, err := parseCondition(text, all)
+		tree, err := parseCondition(text, all)
 		if err != nil {
 			d.refuse(n, "%v", err)
 			return
