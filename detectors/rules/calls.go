@@ -117,7 +117,7 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.textFunction(callNode, id.Value, opSQL, simplified, callNode.Arguments)
 	case "value":
 		return r.valueOfKey(callNode)
-	case "base64", "entropy", "registered_domain", "json", "user_agent":
+	case "base64", "entropy", "number", "registered_domain", "json", "user_agent":
 		return r.functionCall(callNode, id.Value)
 	case "geo", "asn":
 		return r.addressCall(callNode, id.Value)

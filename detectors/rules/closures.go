@@ -136,6 +136,12 @@ func (n *node) constantsClosure() flagFunc {
 			addr, ok := authority.Addr(value(v))
 			return ok && inNetworks(networks, addr)
 		}
+	case n.op == opIn && n.numbers != nil && of.kind == decimal:
+		set, value := map[float64]struct{}{}, of.decimalClosure()
+		for _, number := range n.numbers {
+			set[float64(number)] = struct{}{}
+		}
+		return func(v *eventValues) bool { _, ok := set[value(v)]; return ok }
 	case n.op == opIn && n.numbers != nil:
 		set, value := setOf(n.numbers), of.numberClosure()
 		return func(v *eventValues) bool { _, ok := set[value(v)]; return ok }

@@ -98,9 +98,13 @@ func (r *resolver) comparison(expr ast.Node, test, subject *node) *node {
 		name := r.slots.render(subject)
 		return r.addError(expr, `%s is a time: compare it with >= and <, as in %s >= "2026-11-27 16:20"`, name, name)
 	}
-	if subject.kind != want {
-		return r.addError(expr, "%s: compared with %s, but %s is %s",
-			operators[test.op], want, r.slots.render(subject), subject.kind)
+	if subject.kind != want && (want != number || subject.kind != decimal) {
+		hint := ""
+		if want == number && r.isTextOfNumber(subject) {
+			hint = fmt.Sprintf(": write number(%s)", r.slots.render(subject))
+		}
+		return r.addError(expr, "%s: compared with %s, but %s is %s%s",
+			operators[test.op], want, r.slots.render(subject), subject.kind, hint)
 	}
 	test.kind, test.at, test.args = flag, r.at(expr), []*node{subject}
 	return test

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,7 +145,7 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	// Comparisons with constants: is the value of an absent field among them?
 	switch n.op {
 	case opIn:
-		return slices.Contains(n.texts, "") || slices.Contains(n.numbers, absent), true
+		return slices.Contains(n.texts, "") || slices.ContainsFunc(n.numbers, func(number int64) bool { return float64(number) == absent }), true
 	case opInNetwork:
 		return false, true
 	case opMatches:
@@ -161,23 +162,25 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	case text:
 		return textWhenAbsent(n.op, constant.text)
 	case number:
-		return compareWithAbsent(n.op, absent, constant.number)
+		return compareWithAbsent(n.op, absent, float64(constant.number)) // absent is a small number, so that rounding changes nothing
 	case decimal:
-		return compareWithAbsent(n.op, float64(absent), constant.decimal)
+		return compareWithAbsent(n.op, absent, constant.decimal)
 	}
 	return false, false
 }
 
-// numberOfAbsent returns the value of n, a number or a text, if its field is absent: 0, which also stands for "", or the distance
+// numberOfAbsent returns the value of n, a number or a text, if its field is absent: 0, which also stands for "", NaN, or the distance
 // of "" from a constant. known is false if n is no single field, or a function of one.
-func numberOfAbsent(n *node) (value int64, known bool) {
+func numberOfAbsent(n *node) (value float64, known bool) {
 	switch {
 	case n.op == opSlot:
 		return 0, true
+	case n.op == opFunction && n.function.name == "number":
+		return math.NaN(), n.args[0].op == opSlot
 	case n.op == opFunction:
 		return 0, n.args[0].op == opSlot
 	case n.op == opLevenshtein && n.args[0].op == opSlot && n.args[1].op == opConstant:
-		return int64(len(n.args[1].text)), true
+		return float64(len(n.args[1].text)), true
 	}
 	return 0, false
 }

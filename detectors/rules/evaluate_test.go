@@ -667,6 +667,7 @@ func FuzzExpression(f *testing.F) {
 		`cidr(source.ip, "10.0.0.0/8") and len(url.path) > 3`,
 		`http.response.status_code in [200] and event.partial`,
 		`glob(message, "*a?")`,
+		`number(json(message, "$.a")) >= 5 or number(url.path) not in [1, 2]`,
 	} {
 		f.Add(when, "ab", "x/../etc")
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // A function computes a text or a number from one text, or from an address. Its time is linear in the text, or the text that it reads is
-// bounded. The value of "" is "" or 0, so that an absent field has no value.
+// bounded. The value of "" is "" or 0, so that an absent field has no value; that of number is NaN.
 type function struct {
 	name     string
 	argument string                                // a constant behind the text, as an author writes it; "" if there is none
@@ -47,6 +47,7 @@ func (f *function) label(of string) string {
 var plainFunctions = map[string]*function{
 	"base64":            {name: "base64", text: decodeBase64},
 	"entropy":           {name: "entropy", decimal: entropy},
+	"number":            {name: "number", decimal: parseDecimal},
 	"registered_domain": {name: "registered_domain", text: registeredDomain},
 }
 

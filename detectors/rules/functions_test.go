@@ -317,6 +317,17 @@ func TestFunctionsInRules(t *testing.T) {
 	check(`any(http.request.x_forwarded_for, registered_domain(#) == "example.com")`, false, http("a.example.com"), true)
 	check(`entropy(url.query) >= 2`, false, http("abcd"), true)
 	check(`entropy(url.query) > 2.0`, false, http("abcd"), false)
+	check(`number(url.query) > 500`, false, http(" 503.5 "), true)
+	check(`number(url.query) > 500`, false, http("none"), false)
+	check(`not (number(url.query) > 500) and has(url.query)`, false, http("none"), true)
+	check(`number(url.query) in [500, 503]`, false, http("5.03e2"), true)
+	check(`number(url.query) not in [500, 503] and has(url.query)`, false, http("503"), false)
+	check(`number(url.query) * 2 > source.port and has(url.query)`, false, http("1"), true)
+	check(`any(http.request.x_forwarded_for, number(#) == -7)`, false, http("-7"), true)
+	check(`number(json(message, "$.status")) >= 500`, false,
+		&pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: `{"status":503}`}}, true)
+	check(`number(value(message, "ms")) > 1000.5`, false,
+		&pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: `path=/ ms="1200"`}}, true)
 	check(`levenshtein(url.query, "paypal.com") in [1, 2]`, false, http("paypa1.com"), true)
 	check(`levenshtein(registered_domain(url.query), "paypal.com") <= 1`, false, http("www.paypa1.com"), true)
 	check(`levenshtein(url.query, "paypal.com") <= 1`, false, http("example.com"), false)
@@ -336,6 +347,18 @@ func TestFunctionsInRules(t *testing.T) {
 		`levenshtein(url.path) == 1`:         "levenshtein takes two texts",
 		`levenshtein(url.path, 1) == 1`:      "levenshtein takes two texts, 1 is a number",
 		`registered_domain(source.ip) == ""`: "registered_domain takes a text, source.ip is an address",
+
+		`json(message, "$.a") > 500`:         `> cannot combine json(message, "$.a") (text) with 500 (a number): write number(json(message, "$.a")) > 500`,
+		`value(message, "a") == 500`:         `: write number(value(message, "a")) == 500`,
+		`500 <= value(message, "a")`:         `: write 500 <= number(value(message, "a"))`,
+		`value(message, "a") > source.port`:  `: write number(value(message, "a")) > source.port`,
+		`json(message, "$.a") in [500, 503]`: `in: compared with a number, but json(message, "$.a") is text: write number(json(message, "$.a"))`,
+		`json(message, "$.a") > "500"`:       `> compares texts by their letters, and "1000" comes before "5": write number(json(message, "$.a")) > 500`,
+		`" 5" < value(message, "a")`:         `write 5 < number(value(message, "a"))`,
+		`user.name > 500`:                    `: write number(user.name) > 500`,
+		`user.name == 500`:                   `: write texts between quotes`,
+		`number(source.port) > 5`:            `number takes a text, source.port is a number`,
+		`number(message) == "5"`:             `(a decimal number) with "5" (text): write numbers without quotes`,
 	} {
 		if got := errorOf(t, ruleYAML("r", when)); !strings.Contains(got, want) {
 			t.Errorf("%s: %s, want %s", when, got, want)
@@ -350,6 +373,7 @@ func TestStoreQueriesOfFunctionsFindTheirMatches(t *testing.T) {
 	for i, part := range []string{
 		`base64(url.query) contains "passwd"`, `entropy(url.query) > 2`, `levenshtein(url.query, "abcd") <= 1`, `registered_domain(url.query) == "example.com"`,
 		`user_agent(url.query, "name") == "curl"`, `json(url.query, "$.a") == "b"`,
+		`number(url.query) > 20`, `number(url.query) != 30`, `number(url.query) in [30, 40]`,
 	} {
 		for j, form := range []string{"%s", "not (%s) and url.path != \"\"", "(%s) or url.path == \"/b\"", "url.path == \"/a\" and not (%s)", "(%s) == (url.path == \"/a\")"} {
 			text.WriteString(ruleYAML(fmt.Sprintf("r%d%d", i, j), fmt.Sprintf(form, part)))
@@ -360,7 +384,7 @@ func TestStoreQueriesOfFunctionsFindTheirMatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	var events []*pipeline.Event
-	for i, query := range []string{"", "Y2F0IC9ldGMvcGFzc3dk", "abcd", "abce", "xyz", "a.example.com", "curl/8.5.0", `{"a":"b"}`} {
+	for i, query := range []string{"", "Y2F0IC9ldGMvcGFzc3dk", "abcd", "abce", "xyz", "a.example.com", "curl/8.5.0", `{"a":"b"}`, "30", "4e1"} {
 		for j, path := range []string{"", "/a", "/b"} {
 			id := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(10*i+j+1))
 			events = append(events, &pipeline.Event{Id: id, Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlQuery: query, UrlPath: path}})
@@ -382,7 +406,7 @@ func TestFunctionsAreLinear(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, unit := range []string{
-		`{"a":`, "[", `{"\u0061":1,"a":`, `"\`, `{"a":1,`, "Zg", "Zg\n", "=", "a.", ".", "(;", "a/1 ", "Android;", "http://", "OS_1", "\xff",
+		`{"a":`, "[", `{"\u0061":1,"a":`, `"\`, `{"a":1,`, "Zg", "Zg\n", "=", "a.", ".", "(;", "a/1 ", "Android;", "http://", "OS_1", "\xff", "9", "0.", "1e", " ",
 	} {
 		lineartest.CheckRepeated(t, lineartest.Default, unit, func(text string) {
 			var buf []byte
@@ -390,6 +414,7 @@ func TestFunctionsAreLinear(t *testing.T) {
 			decodeBase64(&buf, text)
 			registeredDomain(&buf, text)
 			entropy(text)
+			parseDecimal(text)
 			levenshtein(text, "example.com")
 			levenshtein(text, text)
 			agent(&buf, text)
@@ -401,6 +426,7 @@ func TestFunctionsAreLinear(t *testing.T) {
 func FuzzFunctions(f *testing.F) {
 	f.Add(`{"a":[{"b":"\u0041"}]}`, "$.a[0].b")
 	f.Add("Zm9v\nYg==", "$['a b']")
+	f.Add(" -12.50e3", "$.a")
 	f.Add("Mozilla/5.0 (Linux; Android 13; SM-G900 Build/1) Chrome/1 Safari/2", "$[0]")
 	f.Fuzz(func(t *testing.T, text, written string) {
 		lineartest.CheckRepeated(t, lineartest.Default, text, func(text string) {
@@ -412,6 +438,9 @@ func FuzzFunctions(f *testing.F) {
 			registeredDomain(&buf, text)
 			if got := entropy(text); got < 0 || got > 8.000001 {
 				t.Errorf("entropy %v", got)
+			}
+			if got := parseDecimal(text); !math.IsNaN(got) && strings.Trim(strings.TrimSpace(text), "0123456789.+-eE") != "" {
+				t.Errorf("%q is the number %v", text, got)
 			}
 			if got := levenshtein(text, written); got < 0 || got > int64(max(len(text), len(written))) {
 				t.Errorf("distance %d", got)

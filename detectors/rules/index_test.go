@@ -154,7 +154,9 @@ func (g generator) comparison(subject string) string {
 
 // leaf returns a condition without and, or and not.
 func (g generator) leaf() string {
-	switch g.IntN(24) {
+	switch g.IntN(25) {
+	case 24:
+		return fmt.Sprintf("number(%s) %s", g.subject(), g.pick("< 2", "> 0", "== 0", "!= 0", "<= -1", ">= 10.5", "in [0, 1]", "not in [200]"))
 	case 14:
 		return fmt.Sprintf("entropy(%s) %s %s", g.subject(), g.pick("<", ">", "==", "!=", "<=", ">="), g.pick("0", "0.0", "1.5", "2"))
 	case 15:

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -310,13 +311,49 @@ func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, r
 	if !fits {
 		return r.mismatch(binaryNode, left, right)
 	}
+	if texts && op >= opLess && op <= opGreaterEqual {
+		return r.refuseNumbersAsTexts(binaryNode, out)
+	}
 	return out
+}
+
+// isTextOfNumber reports whether n is a text that may be a number in a log line: a value of value or json.
+func (r *resolver) isTextOfNumber(n *node) bool {
+	if n.op == opFunction {
+		return n.function.name == "json"
+	}
+	if n.op != opSlot {
+		return false
+	}
+	slot := &r.slots.list[n.slot]
+	return slot.how == keyed || slot.how == called && slot.function.name == "json"
+}
+
+// refuseNumbersAsTexts returns n, the comparison of two texts by their order, unless it compares a value of a log line with a number between
+// quotes: as texts "1000" is less than "5".
+func (r *resolver) refuseNumbersAsTexts(binaryNode *ast.BinaryNode, n *node) *node {
+	left, right := n.args[0], n.args[1]
+	isNumber := func(n *node) bool { return n.op == opConstant && !math.IsNaN(parseDecimal(n.text)) }
+	switch {
+	case r.isTextOfNumber(left) && isNumber(right):
+		return r.addError(binaryNode, `%s compares texts by their letters, and "1000" comes before "5": write number(%s) %s %s`,
+			binaryNode.Operator, r.slots.render(left), binaryNode.Operator, strings.TrimSpace(right.text))
+	case r.isTextOfNumber(right) && isNumber(left):
+		return r.addError(binaryNode, `%s compares texts by their letters, and "1000" comes before "5": write %s %s number(%s)`,
+			binaryNode.Operator, strings.TrimSpace(left.text), binaryNode.Operator, r.slots.render(right))
+	}
+	return n
 }
 
 // mismatch adds the error for an operator that cannot combine the kinds of its sides.
 func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node {
 	hint := ""
+	isOrder := slices.Contains([]string{"<", "<=", ">", ">=", "-", "*", "/", "%"}, binaryNode.Operator)
 	switch {
+	case left.kind == text && right.kind.isNumeric() && (isOrder || r.isTextOfNumber(left)):
+		hint = fmt.Sprintf(": write number(%s) %s %s", r.slots.render(left), binaryNode.Operator, r.slots.render(right))
+	case right.kind == text && right.op != opConstant && left.kind.isNumeric() && (isOrder || r.isTextOfNumber(right)):
+		hint = fmt.Sprintf(": write %s %s number(%s)", r.slots.render(left), binaryNode.Operator, r.slots.render(right))
 	case r.slots.isTime(left):
 		hint = fmt.Sprintf(`: a time, compare it with >= and <, as in %s >= "2026-11-27 16:20"`, r.slots.render(left))
 	case left.kind == address:

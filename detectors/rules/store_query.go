@@ -250,7 +250,11 @@ func (w *queryWriter) comparisonSQL(n *node) (sql string, known bool) {
 	case n.op == opIn && n.numbers != nil:
 		var list []string
 		for _, number := range n.numbers {
-			list = append(list, strconv.FormatInt(number, 10))
+			if constant := strconv.FormatInt(number, 10); n.args[0].kind == decimal {
+				list = append(list, "toFloat64(toInt64("+constant+"))")
+			} else {
+				list = append(list, constant)
+			}
 		}
 		return "has([" + strings.Join(list, ", ") + "], " + value + ")", true
 	case n.op == opIn:

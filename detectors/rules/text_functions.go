@@ -1,7 +1,9 @@
 package rules
 
 import (
+	"errors"
 	"math"
+	"strconv"
 	"strings"
 	"unsafe"
 )
@@ -110,4 +112,22 @@ func levenshtein(a, b string) int64 {
 		up, down = left|^(diagonal|right), right&diagonal
 	}
 	return distance
+}
+
+// parseDecimal returns the number that text is, with blanks around it or not: digits with a sign, a fraction and an exponent, as JSON and
+// programs write them. It is NaN if text is none. Whole numbers up to 2^53 are exact; one that is too large is infinite.
+func parseDecimal(text string) float64 {
+	text = strings.TrimSpace(text)
+	for i := range len(text) {
+		switch c := text[i]; {
+		case c >= '0' && c <= '9', c == '.', c == '+', c == '-', c == 'e', c == 'E':
+		default: // also what ParseFloat would read: inf, nan, 0x1p3, 1_000
+			return math.NaN()
+		}
+	}
+	value, err := strconv.ParseFloat(text, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return math.NaN()
+	}
+	return value
 }
