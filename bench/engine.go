@@ -143,8 +143,9 @@ func (o *options) runEngine(
 		return cost, ledger, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- measured.Run(ctx) }()
+	done, folded := make(chan error, 1), make(chan error, 1)
+	go func() { folded <- measured.Correlate(ctx) }()
+	go func() { done <- errors.Join(measured.Run(ctx), <-folded) }()
 
 	// The engine does not end by itself. It is cancelled once all rows are stored.
 	for measured.Ledger().Rows < uint64(rows) && ctx.Err() == nil {

@@ -38,7 +38,7 @@ type Alert struct {
 	// Of a rule over several events, the first 20 of them: the step that each matches, if the rule names it, and its event.id.
 	Events []string `json:"events,omitempty"`
 
-	// Position of the newest match that Count includes: topic (of events; of signals for a rule over several events), partition, offset of the message, and
+	// Position of the newest match that Count includes: topic (of the signals), partition, offset of the message, and
 	// the block time of the event (event.ingested). After a restart, grouping resumes from the newest revisions
 	// that are not of the block that is replayed.
 	Topic     string    `json:"topic,omitempty"`

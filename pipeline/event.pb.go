@@ -2320,6 +2320,7 @@ type SignalBlock struct {
 	Part          uint32                 `protobuf:"varint,4,opt,name=part,proto3" json:"part,omitempty"`            // 0, 1, 2, … of the signals of a block
 	Watermark     int64                  `protobuf:"fixed64,5,opt,name=watermark,proto3" json:"watermark,omitempty"` // events of later blocks ended after it, as a rule; ns since 1970; 0: none is told
 	Signals       []*Signal              `protobuf:"bytes,6,rep,name=signals,proto3" json:"signals,omitempty"`
+	Matches       []*Matches             `protobuf:"bytes,7,rep,name=matches,proto3" json:"matches,omitempty"` // in front of the signals of the block
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2396,6 +2397,98 @@ func (x *SignalBlock) GetSignals() []*Signal {
 	return nil
 }
 
+func (x *SignalBlock) GetMatches() []*Matches {
+	if x != nil {
+		return x.Matches
+	}
+	return nil
+}
+
+// Matches are the matches of a rule over one event in one group, of a block and about the same time.
+type Matches struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verdict       *Verdict               `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"` // of the newest of them, with the group of its alert
+	Event         *Event                 `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`     // of the first of them: its id, owner and endpoints
+	At            int64                  `protobuf:"fixed64,3,opt,name=at,proto3" json:"at,omitempty"`         // earliest time of a match, ns since 1970: of the event, or of its batch or block if that is earlier
+	First         int64                  `protobuf:"fixed64,4,opt,name=first,proto3" json:"first,omitempty"`   // earliest and latest @timestamp
+	Last          int64                  `protobuf:"fixed64,5,opt,name=last,proto3" json:"last,omitempty"`
+	Count         uint64                 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Matches) Reset() {
+	*x = Matches{}
+	mi := &file_event_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Matches) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Matches) ProtoMessage() {}
+
+func (x *Matches) ProtoReflect() protoreflect.Message {
+	mi := &file_event_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Matches.ProtoReflect.Descriptor instead.
+func (*Matches) Descriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Matches) GetVerdict() *Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return nil
+}
+
+func (x *Matches) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *Matches) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Matches) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Matches) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Matches) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Signal is an event that matches a step of a correlation rule.
 type Signal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2416,7 +2509,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_event_proto_msgTypes[18]
+	mi := &file_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2521,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_event_proto_msgTypes[18]
+	mi := &file_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2534,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_event_proto_rawDescGZIP(), []int{18}
+	return file_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Signal) GetRule() string {
@@ -2751,14 +2844,22 @@ const file_event_proto_rawDesc = "" +
 	"\x04hits\x18\a \x01(\rR\x04hits\x12\x16\n" +
 	"\x06misses\x18\b \x01(\rR\x06misses\x12\x1f\n" +
 	"\vvalue_bytes\x18\t \x01(\x04R\n" +
-	"valueBytes\"\xb8\x01\n" +
+	"valueBytes\"\xe8\x01\n" +
 	"\vSignalBlock\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n" +
 	"\x04time\x18\x03 \x01(\x10R\x04time\x12\x12\n" +
 	"\x04part\x18\x04 \x01(\rR\x04part\x12\x1c\n" +
 	"\twatermark\x18\x05 \x01(\x10R\twatermark\x12-\n" +
-	"\asignals\x18\x06 \x03(\v2\x13.tidegate.v1.SignalR\asignals\"\x8a\x02\n" +
+	"\asignals\x18\x06 \x03(\v2\x13.tidegate.v1.SignalR\asignals\x12.\n" +
+	"\amatches\x18\a \x03(\v2\x14.tidegate.v1.MatchesR\amatches\"\xb3\x01\n" +
+	"\aMatches\x12.\n" +
+	"\averdict\x18\x01 \x01(\v2\x14.tidegate.v1.VerdictR\averdict\x12(\n" +
+	"\x05event\x18\x02 \x01(\v2\x12.tidegate.v1.EventR\x05event\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x10R\x02at\x12\x14\n" +
+	"\x05first\x18\x04 \x01(\x10R\x05first\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\x10R\x04last\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\x04R\x05count\"\x8a\x02\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -2815,7 +2916,7 @@ func file_event_proto_rawDescGZIP() []byte {
 }
 
 var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_event_proto_goTypes = []any{
 	(Dataset)(0),             // 0: tidegate.v1.Dataset
 	(Transport)(0),           // 1: tidegate.v1.Transport
@@ -2839,7 +2940,8 @@ var file_event_proto_goTypes = []any{
 	(*ContainerChange)(nil),  // 19: tidegate.v1.ContainerChange
 	(*MemcachedCommand)(nil), // 20: tidegate.v1.MemcachedCommand
 	(*SignalBlock)(nil),      // 21: tidegate.v1.SignalBlock
-	(*Signal)(nil),           // 22: tidegate.v1.Signal
+	(*Matches)(nil),          // 22: tidegate.v1.Matches
+	(*Signal)(nil),           // 23: tidegate.v1.Signal
 }
 var file_event_proto_depIdxs = []int32{
 	5,  // 0: tidegate.v1.Batch.host:type_name -> tidegate.v1.Host
@@ -2866,13 +2968,16 @@ var file_event_proto_depIdxs = []int32{
 	20, // 21: tidegate.v1.Event.memcached:type_name -> tidegate.v1.MemcachedCommand
 	6,  // 22: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
 	3,  // 23: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
-	22, // 24: tidegate.v1.SignalBlock.signals:type_name -> tidegate.v1.Signal
-	8,  // 25: tidegate.v1.Signal.event:type_name -> tidegate.v1.Event
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	23, // 24: tidegate.v1.SignalBlock.signals:type_name -> tidegate.v1.Signal
+	22, // 25: tidegate.v1.SignalBlock.matches:type_name -> tidegate.v1.Matches
+	11, // 26: tidegate.v1.Matches.verdict:type_name -> tidegate.v1.Verdict
+	8,  // 27: tidegate.v1.Matches.event:type_name -> tidegate.v1.Event
+	8,  // 28: tidegate.v1.Signal.event:type_name -> tidegate.v1.Event
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_event_proto_init() }
@@ -2886,7 +2991,7 @@ func file_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_proto_rawDesc), len(file_event_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

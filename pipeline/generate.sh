@@ -11,7 +11,7 @@ for tool in protoc-gen-go protoc-gen-go-vtproto; do
 done
 # Every message is pooled but those that many events share.
 pool=""
-for m in $(sed -n 's/^message \([A-Za-z]*\) .*/\1/p' event.proto | grep -vxE 'Host|Container|Label|SignalBlock|Signal'); do
+for m in $(sed -n 's/^message \([A-Za-z]*\) .*/\1/p' event.proto | grep -vxE 'Host|Container|Label|SignalBlock|Signal|Matches'); do
 	pool="$pool,pool=tidegate/pipeline.$m"
 done
 PATH="$bin:$PATH" protoc --go_out=. --go_opt=paths=source_relative \

@@ -93,7 +93,7 @@ type StoredBlock struct {
 	EarlierEnd int64
 }
 
-// An AlertFilter selects alerts of a partition of the events topic, and those that name no topic.
+// An AlertFilter selects alerts of a partition of the signals topic, and those that name no topic.
 type AlertFilter struct {
 	TopicPartition
 	Except   BlockID       // no revisions of this block; with the Time 0 it excepts none

@@ -1,7 +1,7 @@
 // Package alerts groups verdicts into alerts and delivers alerts to Alertmanager (API v2), webhooks and a
 // callback.
 //
-// The package has two halves with the alerts topic between them. The engine's worker owns a Grouper: verdicts
+// The package has two halves with the alerts topic between them. The engine's foldWorker owns a Grouper: matches
 // of its partition go in, revisions of alerts come out, and the engine stores those and writes them to the
 // topic. cmd/tidegate runs a Publisher, which reads the topic once for each destination, in a consumer group
 // of the destination's own, with a deliverer for each partition.

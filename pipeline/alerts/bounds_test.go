@@ -46,7 +46,7 @@ func TestTextsOfAnAlertAreBounded(t *testing.T) {
 	// Long groups stay different.
 	group := func(name string) string {
 		verdict.Group = name
-		return verdictGroup(event, verdict)
+		return GroupOf(event, verdict)
 	}
 	if got := group(strings.Repeat("g", 512)); got != strings.Repeat("g", 512) {
 		t.Errorf("a group of 512 bytes has become one of %d", len(got))
@@ -103,15 +103,15 @@ func TestMarkOfAMessageIsReadAsItWasWritten(t *testing.T) {
 // TestLongGroupIsABeginningAndAHash: 256 bytes of it and 16 hexadecimal digits, which differ with what was left out.
 func TestLongGroupIsABeginningAndAHash(t *testing.T) {
 	exact := strings.Repeat("x", maxGroup)
-	if got := verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact}); got != exact {
+	if got := GroupOf(&pipeline.Event{}, &pipeline.Verdict{Group: exact}); got != exact {
 		t.Errorf("a group of %d bytes was cut to %d", len(exact), len(got))
 	}
-	first := verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "a"})
+	first := GroupOf(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "a"})
 	beginning, hash, found := strings.Cut(first, "…")
 	if !found || beginning != exact[:256] || len(hash) != 16 || strings.Trim(hash, "0123456789abcdef") != "" {
 		t.Errorf("%q", first)
 	}
-	if first == verdictGroup(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "b"}) {
+	if first == GroupOf(&pipeline.Event{}, &pipeline.Verdict{Group: exact + "b"}) {
 		t.Error("two groups are one")
 	}
 }

@@ -182,7 +182,7 @@ func checkURL(key, address string) []config.Problem {
 	return config.Require(ok, key, "is not an address like https://host/path")
 }
 
-// GrouperConfig bounds the Grouper of one partition.
+// GrouperConfig bounds the Grouper of one partition of the signals topic.
 type GrouperConfig struct {
 	// Matches of one group within this time are one alert.
 	Window time.Duration `yaml:"window"`

@@ -67,7 +67,7 @@ type window struct {
 	opened      bool              // since the last Flush
 }
 
-// NewGrouper returns an empty grouper for a partition of the events topic.
+// NewGrouper returns an empty grouper for a partition of the signals topic.
 func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	return &Grouper{
 		cfg: cfg, partition: partition,
@@ -75,11 +75,7 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	}
 }
 
-// defaultTopic is the events topic with the default prefix. Its alerts have the ids of earlier versions, which did not
-// depend on the topic.
-const defaultTopic = "tidegate.events"
-
-// ForTopic sets the name of the events topic and returns g. The alerts of two topics in one database have different
+// ForTopic sets the name of the signals topic and returns g. The alerts of two topics in one database have different
 // ids.
 func (g *Grouper) ForTopic(topic string) *Grouper {
 	g.topic = topic
@@ -140,7 +136,7 @@ func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 	}
 }
 
-// A Match is a match of a rule over several events.
+// A Match is a match of a rule over several events, or the matches of a rule over one event about the same time.
 type Match struct {
 	Event       *pipeline.Event // that the alert shows
 	Verdict     *pipeline.Verdict
@@ -152,7 +148,7 @@ type Match struct {
 	Ingested    int64    // time of the block
 }
 
-// AddMatch counts a match of a rule over several events. Count of its alert is the number of events. The revision grows with
+// AddMatch counts a match of a rule over several events, or matches of a rule over one. Count of its alert is the number of events. The revision grows with
 // each match, also with one that has no events.
 func (g *Grouper) AddMatch(m Match) {
 	if g.IsAheadOf(m.Ingested) {
@@ -242,7 +238,7 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
 	}
-	window := g.findWindow(groupKey{verdict.Rule, verdictGroup(event, verdict)}, at)
+	window := g.findWindow(groupKey{verdict.Rule, GroupOf(event, verdict)}, at)
 	if window == nil {
 		window = g.openWindow(event, verdict, at)
 	}
@@ -304,7 +300,7 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 // openWindow opens a window for a match. If the rule has reached its maximum of groups, or the partition its
 // maximum of windows, openWindow returns the window that all further groups of the rule share.
 func (g *Grouper) openWindow(event *pipeline.Event, verdict *pipeline.Verdict, at int64) *window {
-	key := groupKey{verdict.Rule, verdictGroup(event, verdict)}
+	key := groupKey{verdict.Rule, GroupOf(event, verdict)}
 	group := g.groups[key]
 	if group == nil && g.groupsPerRule[verdict.Rule] >= g.cfg.MaxPerRule ||
 		(group == nil || len(group.windows) < maxWindows) && g.openCount >= g.cfg.MaxOpen {
@@ -443,9 +439,9 @@ func (g *Grouper) newAlert(
 	return alert
 }
 
-// verdictGroup returns the group of a verdict: the one that the detector set, else the container, else the
+// GroupOf returns the group of a verdict: the one that the detector set, else the container, else the
 // host. A group longer than maxGroup is replaced by its beginning and a hash of the whole.
-func verdictGroup(event *pipeline.Event, v *pipeline.Verdict) string {
+func GroupOf(event *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
 	if group == "" {
 		group = event.OwnerGroup()
@@ -472,9 +468,7 @@ func alertID(fingerprint [8]byte, start int64, topic string, partition int32) st
 	b := append([]byte(nil), fingerprint[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(start))
 	b = binary.BigEndian.AppendUint32(b, uint32(partition))
-	if topic != "" && topic != defaultTopic {
-		b = append(b, topic...)
-	}
+	b = append(b, topic...)
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
 }

@@ -130,7 +130,7 @@ var alertFields = []alertField{
 		func(a *pipeline.Alert) any { return &a.Demo },
 	},
 	{
-		alertColumn("topic", "LowCardinality(String)"), "Topic of the events.",
+		alertColumn("topic", "LowCardinality(String)"), "Topic of the signals that the engines write for matches; of alerts of earlier versions, of the events.",
 		func(a *pipeline.Alert) any { return &a.Topic },
 	},
 	{

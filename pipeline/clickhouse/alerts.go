@@ -93,18 +93,6 @@ func withinLookback(list []*pipeline.Alert, lookback time.Duration) []*pipeline.
 	})
 }
 
-// AlertsOfBlock returns the revisions of a block.
-func (s *Store) AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error) {
-	list, err := s.selectAlerts(ctx, "", "FROM "+s.cfg.table(alertRevisions)+" WHERE partition = ? AND topic IN (?, '')"+
-		" AND ingested IN (fromUnixTimestamp64Nano(?), fromUnixTimestamp64Nano(0)) AND offset >= ? AND offset < ?"+
-		" ORDER BY id, revision LIMIT 1 BY id, revision",
-		block.Partition, block.Topic, block.Time, block.Start, block.End)
-	if err != nil {
-		return nil, fmt.Errorf("read the alerts of a block of partition %d: %w", block.Partition, err)
-	}
-	return list, nil
-}
-
 // selectAlerts reads whole alerts. with stands before SELECT and its columns, from behind them.
 func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any) ([]*pipeline.Alert, error) {
 	names := make([]string, len(alertFields))

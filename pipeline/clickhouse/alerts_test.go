@@ -85,14 +85,6 @@ func TestNewestAlertsLeaveOutABlockAndOtherTopics(t *testing.T) {
 	check("t.events", second, "map[a:1 b:4 old:1]")
 	check("t.events", first, "map[a:3 c:1]")
 	check("other.events", time.Time{}, "map[d:9 old:1]")
-
-	block := pipeline.BlockID{
-		TopicPartition: pipeline.TopicPartition{Topic: "t.events", Partition: 1}, Start: 0, End: 10, Time: second.UnixNano(),
-	}
-	list, err := store.AlertsOfBlock(t.Context(), block)
-	if err != nil || len(list) != 2 {
-		t.Errorf("%d alerts of the block, %v", len(list), err)
-	}
 }
 
 // TestMigrationKeepsTheNewestRevisions: a database of the first schema has one table of all revisions for a year, with

@@ -368,6 +368,7 @@ func (c *campaign) takeOverWhilePaused() {
 		_, end := c.bounds(pipeline.TopicEvents, partition)
 		waitUntil(c.t, "closed intents", func() bool { return c.isClosed(partition, end) })
 	}
+	waitUntil(c.t, "folded signals", c.areFolded)
 	_ = paused.Process.Signal(syscall.SIGCONT)
 	waitUntil(c.t, "an engine that has lost its partition", func() bool {
 		return strings.Contains(pausedOut.String(), "partition lost")

@@ -51,7 +51,7 @@ func (c *campaign) inject(number int, kind faultKind) {
 	}
 }
 
-// logState writes the state of each partition to the log, and reports whether all messages are processed.
+// logState writes the state of each partition to the log, and reports whether all messages are processed and their signals folded.
 func (c *campaign) logState() (isClosed bool) {
 	c.t.Helper()
 	isClosed = true
@@ -61,7 +61,7 @@ func (c *campaign) logState() (isClosed bool) {
 		c.logLine("    partition %d: log [%d,%d), committed %d %q", partition, first, end, offset, intent)
 		isClosed = isClosed && offset == end && intent == ""
 	}
-	return isClosed
+	return isClosed && c.areFolded()
 }
 
 // check compares the store, the alerts and the dead letters with those without faults.

@@ -58,7 +58,7 @@ func TestGrouperIsCorrectedWhenTheClockWasAhead(t *testing.T) {
 	lines := &lineLog{}
 	log := slog.New(slog.NewTextHandler(lines, nil))
 	engine := &Engine{cfg: Default(), metrics: newEngineMetrics(nil), log: log, deps: Deps{Store: aheadStore(t)}}
-	w := &worker{Engine: engine, log: log, grouper: alerts.NewGrouper(engine.cfg.Grouping, 0)}
+	w := foldOf(&worker{Engine: engine, log: log})
 	if err := w.restoreGrouper(t.Context(), pipeline.BlockID{}, farFuture.UnixNano()); err != nil {
 		t.Fatal(err)
 	}

@@ -62,11 +62,6 @@ func (DiscardStore) NewestAlerts(context.Context, pipeline.AlertFilter) ([]*pipe
 	return nil, nil
 }
 
-// AlertsOfBlock returns no alerts.
-func (DiscardStore) AlertsOfBlock(context.Context, pipeline.BlockID) ([]*pipeline.Alert, error) {
-	return nil, nil
-}
-
 // InsertSeenValues stores nothing.
 func (DiscardStore) InsertSeenValues(context.Context, string, []pipeline.SeenValue) error { return nil }
 

@@ -1,6 +1,6 @@
 // Package engine carries events from Kafka into ClickHouse: it reads the batches of the events topic, drops
 // duplicate batches, evaluates the events with the loaded detectors, stores each event exactly once, and
-// raises alerts for the verdicts. cmd/tidegate and bench call New and Run.
+// raises alerts. cmd/tidegate and bench call New and Run.
 //
 // In: batches of pipeline.Events from the events topic, a bundle of detectors. Out: rows in a Store,
 // revisions of alerts in the Store and on the alerts topic, dead letters. An Engine runs a worker for each
@@ -19,18 +19,14 @@
 //	   ↓        after-intent
 //	insert      insert the rows under the token topic/partition/start-end@time
 //	   ↓        after-insert
-//	alerts      group the verdicts, insert the revisions of the touched alerts under the same token
-//	   ↓        after-alerts-insert
-//	publish     write the revisions to the alerts topic
-//	   ↓        after-alerts-publish
-//	signals     write the signals of correlation rules, and the watermark, to the signals topic
+//	signals     write the matches, the signals of correlation rules, and the watermark, to the signals topic
 //	   ↓        after-signals; write the dead letters
 //	finished    the next block begins at end; its intent replaces the one of this block
 //	   ↓        before-close (only when no message came for the idle time, or at the end)
 //	closed      commit offset end without metadata
 //
 // Durability: after intent the bounds, the time and the bundle of the block are durable, after insert its
-// rows, after publish its alerts. The next intent or the closing commit acknowledges the whole block.
+// rows, after signals what becomes alerts. The next intent or the closing commit acknowledges the whole block.
 //
 // # Replay
 //
@@ -41,24 +37,34 @@
 // Nothing is stored twice. The store drops an insert whose token is in its window of recent tokens. The token
 // may have left that window, so the worker also queries which rows exist and inserts only the others.
 //
-// The duplicate filter and the alert grouper are restored from the rows and alerts before start. Their state
-// depends only on the messages, so the alerts of a replay have the same ids and revisions. An intent is
-// committed under the generation of the consumer group: a process that lost the partition cannot commit one.
+// The duplicate filter is restored from the rows before start. Its state depends only on the messages, and so do the matches and
+// signals, so that a fold recognises those of a replay. An intent is committed under the generation of the consumer
+// group: a process that lost the partition cannot commit one.
 //
 // The worker confirms that it owns the partition before it writes: it commits an intent that is older than a
 // second again. A log that was replaced (the topic was created anew, or its end was lost) ends the fetcher.
 // The worker then starts again, at the beginning of the new log.
 //
 // A committed offset that was set back, or lost, does not say whether the last stored block is complete. Its
-// alerts are then raised from its rows. Offsets may be those of an earlier log, so the last block is the one
+// matches are then written from its rows. Offsets may be those of an earlier log, so the last block is the one
 // with the latest block time, and the block times of a partition ascend. Before a worker looks for rows it
 // waits for the inserts of earlier owners that the store has not finished. See resume.go.
 //
-// # Rules over several events
+// # Alerts
 //
-// A worker writes what matches a step of a correlation rule to the signals topic (signals.go), and how far it has come.
-// Correlate runs a foldWorker for each partition of that topic (fold.go), which folds the signals (package correlate) and
-// raises alerts as a worker does. fold_state.go is what its place in the topic consists of, fold_seen.go what rules of FirstSeen remember.
+// A worker writes to the signals topic the verdicts, counted by rule, group and second (matches.go), what matches a step of a
+// correlation rule (signals.go), and how far it has come. Correlate runs a foldWorker for each partition of that topic (fold.go), which folds the
+// signals (package correlate), groups all matches into alerts, and raises these (alerts.go). Its blocks have intents as those of events have, and the
+// steps
+//
+//	intent      commit the offset with the place from which the fold reads again, and the intent
+//	alerts      insert the revisions of the touched alerts under the token of the block
+//	   ↓        after-alerts-insert
+//	publish     write the revisions to the alerts topic
+//	   ↓        after-alerts-publish
+//	closed      commit the end of the block
+//
+// fold_state.go is what its place in the topic consists of, fold_seen.go what rules of FirstSeen remember.
 //
 // # Errors of an insert
 //
@@ -81,7 +87,7 @@
 //
 // worker.go (a partition from assignment to revocation), resume.go (its start), gather.go and block.go
 // (forming a block), decode.go, decoded_size.go, memory.go, dedup.go, evaluate.go, intent.go, insert.go,
-// insert_token.go and rejection.go, alerts.go, store.go and discard_store.go (the store's interface), batch_id.go (the id
+// insert_token.go and rejection.go, matches.go, alerts.go, store.go and discard_store.go (the store's interface), batch_id.go (the id
 // of a batch, from its first bytes), signals.go, fold.go, fold_state.go, fold_seen.go, fold_metrics.go, lag.go, lag_metrics.go and metrics.go, config.go.
 package engine
 
@@ -109,6 +115,8 @@ type Deps struct {
 	Failpoint func(name string)
 	// Now returns the time by the wall clock; nil: time.Now. Tests set their clock.
 	Now func() time.Time
+
+	seenInterval time.Duration // 0: seenInterval; tests set it
 }
 
 // The failpoints of a block, in the order in which a block passes them.
@@ -138,8 +146,7 @@ type Engine struct {
 
 	alertPartitions atomic.Int64 // number of partitions of the alerts topic; set before the workers start
 	foldPartitions  atomic.Int64 // number of partitions of the signals topic; set before the workers of Correlate start
-	seenInterval    time.Duration
-	fetchBytes      int // of one fetch, compressed; set by Run before the workers start
+	fetchBytes      int          // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
@@ -174,13 +181,15 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	if deps.seenInterval == 0 {
+		deps.seenInterval = seenInterval
+	}
 	memory := int64(cfg.Memory)
 	return &Engine{
 		cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{},
-		seenInterval: seenInterval,
-		memory:       newMemoryBudget(memory, reg),
-		decoding:     make(chan struct{}, memory/memoryPerDecoding),
-		inserters:    inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
+		memory:    newMemoryBudget(memory, reg),
+		decoding:  make(chan struct{}, memory/memoryPerDecoding),
+		inserters: inserterPool{newInserter: deps.Store.NewInserter, limit: int(memory / shares * inserterShare)},
 	}, nil
 }
 

@@ -283,7 +283,7 @@ func TestOpenIntentIsReplayedWithItsBoundsTimeAndBundle(t *testing.T) {
 	if ledger.AlreadyStored != 10 || ledger.Rows != 70 || reevaluated != 0 {
 		t.Errorf("ledger %+v, reevaluated %d", ledger, reevaluated)
 	}
-	want := `level=INFO msg="partition assigned" partition=0 offset=2 replay_block=true producers=0 open_alert_windows=0` + "\n"
+	want := `level=INFO msg="partition assigned" partition=0 offset=2 replay_block=true producers=0` + "\n"
 	if text := harness.lines.text.String(); !strings.Contains(text, want) {
 		t.Errorf("logged %s, want %s", text, want)
 	}

@@ -280,17 +280,6 @@ func (s *fakeStore) NewestAlerts(_ context.Context, filter pipeline.AlertFilter)
 	return out, nil
 }
 
-func (s *fakeStore) AlertsOfBlock(_ context.Context, block pipeline.BlockID) (list []*pipeline.Alert, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, alert := range s.alerts {
-		if alert.Partition == block.Partition && alert.Ingested.UnixNano() == block.Time {
-			list = append(list, &alert)
-		}
-	}
-	return list, nil
-}
-
 func (s *fakeStore) InsertSeenValues(_ context.Context, topic string, values []pipeline.SeenValue) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

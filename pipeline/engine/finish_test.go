@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -33,62 +32,41 @@ func TestFinishedBlockGivesItsMemoryBack(t *testing.T) {
 	}
 }
 
-// TestAlertsOfTheLastBlockAreRaisedOnce: from its rows if they are missing, and published in any case.
-func TestAlertsOfTheLastBlockAreRaisedOnce(t *testing.T) {
+// TestMatchesOfTheLastBlockAreWritten from its rows, in the parts in which a worker writes those of its events, so that a fold drops them if it has
+// read them. A worker that starts again, while its log is another one, writes them once.
+func TestMatchesOfTheLastBlockAreWritten(t *testing.T) {
 	harness, store := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	match := event(3)
 	match.Ingested = testStart + int64(time.Minute)
 	match.Verdicts = []*pipeline.Verdict{{Detector: "test", Rule: "r", Group: "g", Title: "t"}}
 	inserter := store.NewInserter()
-	inserter.Append(match, pipeline.Position{Offset: 7}, "events")
+	inserter.Append(match, pipeline.Position{Offset: 7, Partition: 5}, "events")
 	if err := inserter.Insert(t.Context(), "earlier"); err != nil {
 		t.Fatal(err)
 	}
-	inserts := 0
-	store.insertAlerts = func(string) (bool, error) { inserts++; return true, nil }
-	countPublished := func(w *worker) (published int) {
-		t.Helper()
-		for partition := range int(w.alertPartitions.Load()) {
-			for _, message := range harness.read(pipeline.TopicAlerts, partition) {
-				var alert pipeline.Alert
-				if err := json.Unmarshal(message.Value, &alert); err != nil || alert.Rule != "r" || alert.Offset != 7 || alert.Count != 1 {
-					t.Errorf("published %s, %v", message.Value, err)
-				}
-				published++
-			}
-		}
-		return published
+	w, logged := newTestWorker(store)
+	w.deps.Kafka, w.source.Partition = harness.client, 5
+	written := &block{from: 7, end: 8, time: match.Ingested, messages: []message{{batch: &pipeline.Batch{Events: []*pipeline.Event{match}}}}}
+	if err := w.writeSignals(t.Context(), written); err != nil {
+		t.Fatal(err)
 	}
-	for attempt := 1; attempt <= 2; attempt++ {
-		w, logged := newTestWorker(store)
-		w.deps.Kafka = harness.client
-		var err error
-		if err = w.findAlertsTopic(t.Context()); err != nil {
-			t.Fatal(err)
+	for range 2 {
+		start := startPoint{logDiffers: true, hasRows: true, stored: pipeline.NewestRows{LastTime: match.Ingested}, offset: 2}
+		if err := w.completeLastBlock(t.Context(), &start); err != nil || start.offset != 2 || w.completedTime != match.Ingested {
+			t.Errorf("%v, begins at %d, completed %d", err, start.offset, w.completedTime)
 		}
-		if err := w.completeAlerts(t.Context(), &block{from: 7, end: 8, time: match.Ingested, replayed: true}); err != nil {
-			t.Fatal(err)
+	}
+	blocks := readSignals(t, harness, 0)
+	if len(blocks) != 2 || strings.Count(logged.String(), "writing the matches of stored rows, which may be missing") != 1 {
+		t.Fatalf("%d messages: %s", len(blocks), logged)
+	}
+	state := &foldState{sources: map[int32]foldSource{}}
+	for i, block := range blocks {
+		if len(block.Matches) != 1 || block.Matches[0].Count != 1 || block.Matches[0].Verdict.Rule != "r" || block.Partition != 5 || block.Time != match.Ingested {
+			t.Errorf("%+v", block)
 		}
-		raised := strings.Contains(logged.String(), "raising alerts of rows whose alerts are missing")
-		if inserts != 1 || len(store.alerts) != 1 || raised != (attempt == 1) {
-			t.Errorf("attempt %d: %d inserts, %d alerts: %s", attempt, inserts, len(store.alerts), logged)
-		}
-		if published := countPublished(w); published != attempt {
-			t.Errorf("attempt %d: %d messages are published", attempt, published)
-		}
-		if attempt == 1 {
-			continue
-		}
-
-		// A worker that starts again, while its log is another one, completes the block once.
-		for _, want := range []int{3, 3} {
-			start := startPoint{logDiffers: true, hasRows: true, stored: pipeline.NewestRows{LastTime: match.Ingested}, offset: 2}
-			if err := w.completeLastBlock(t.Context(), &start); err != nil || start.offset != 2 || w.completedTime != match.Ingested {
-				t.Errorf("%v, begins at %d, completed %d", err, start.offset, w.completedTime)
-			}
-			if published := countPublished(w); published != want {
-				t.Errorf("%d messages are published, want %d", published, want)
-			}
+		if isNew := state.read(int64(i), match.Ingested, block); isNew != (i == 0) {
+			t.Errorf("message %d is new: %t", i, isNew)
 		}
 	}
 }
@@ -106,12 +84,11 @@ func TestDiscardStoreHoldsNothing(t *testing.T) {
 	batches, batchesErr := store.StoredBatches(ctx, pipeline.BatchFilter{})
 	ranges, rangesErr := store.SequenceRanges(ctx, pipeline.BatchFilter{})
 	newest, alertsErr := store.NewestAlerts(ctx, pipeline.AlertFilter{})
-	alerts, blockErr := store.AlertsOfBlock(ctx, pipeline.BlockID{})
 	verdictsErr := store.StoredVerdicts(ctx, pipeline.BlockID{}, func(*pipeline.Event, pipeline.Position) { t.Error("a verdict is stored") })
-	if len(rows)+running+len(batches)+len(ranges)+len(newest)+len(alerts) != 0 || found || stored != (pipeline.StoredBlock{}) {
+	if len(rows)+running+len(batches)+len(ranges)+len(newest) != 0 || found || stored != (pipeline.StoredBlock{}) {
 		t.Error("something is stored")
 	}
-	for _, err := range []error{rowsErr, newestErr, runningErr, storedErr, batchesErr, rangesErr, alertsErr, blockErr, verdictsErr, store.InsertAlerts(ctx, nil, "")} {
+	for _, err := range []error{rowsErr, newestErr, runningErr, storedErr, batchesErr, rangesErr, alertsErr, verdictsErr, store.InsertAlerts(ctx, nil, "")} {
 		if err != nil {
 			t.Error(err)
 		}

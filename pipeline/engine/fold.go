@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,8 +39,11 @@ type foldWorker struct {
 	seenStored    time.Time         // when storeSeen stored last
 	seenWatermark int64             // of the state when everything was stored last
 
+	grouper   *alerts.Grouper
 	counts    correlate.Counts // of the fold, as they were exported last
 	matches   []foldedMatch    // of the block
+	single    []singleMatches  // of the block
+	size      int              // of single, encoded
 	letters   []consumer.DeadLetter
 	committed time.Time // when an offset was committed last
 	position  string    // as it was committed last
@@ -50,7 +55,15 @@ type foldedMatch struct {
 	offset int64
 }
 
+// singleMatches are matches of a rule over one event, with the offset of their record.
+type singleMatches struct {
+	*pipeline.Matches
+	offset int64
+}
+
 const (
+	// maxSingleBytes is the size of matches of rules over one event from which on a block is complete.
+	maxSingleBytes = 4 << 20
 	// commitInterval is the time after which the offset of a block without matches is committed.
 	commitInterval = time.Second
 	// maxFoldRecords bounds a block.
@@ -77,13 +90,20 @@ func (e *Engine) Correlate(ctx context.Context) error {
 		return nil //nolint:nilerr // ctx ended
 	}
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
-		f := &foldWorker{worker: newWorker(e, p)}
+		f := newFoldWorker(e, p)
 		return f.processPartition(ctx)
 	})
 }
 
+func newFoldWorker(e *Engine, p *consumer.Partition) *foldWorker {
+	f := &foldWorker{worker: newWorker(e, p)}
+	f.grouper = alerts.NewGrouper(e.cfg.Grouping, f.source.Partition).ForTopic(f.source.Topic)
+	return f
+}
+
 // processPartition folds the partition until ctx ends, and returns nil then.
 func (f *foldWorker) processPartition(ctx context.Context) error {
+	defer f.removeMetrics()
 	backoff := retry.Backoff{Min: minRestartPause, Max: maxRestartPause}
 	for {
 		err := f.processFromCommitted(ctx)
@@ -94,6 +114,18 @@ func (f *foldWorker) processPartition(ctx context.Context) error {
 			return nil // ctx has ended
 		}
 	}
+}
+
+// exportMetrics exports what the fold holds, and adds what it has counted.
+func (f *foldWorker) exportMetrics() {
+	f.counts = f.metrics.fold.export(f.partition.ID, f.fold, f.counts)
+	f.metrics.openWindows.WithLabelValues(f.label).Set(float64(f.grouper.OpenWindows()))
+}
+
+// removeMetrics removes what the fold holds from the metrics: the partition was revoked.
+func (f *foldWorker) removeMetrics() {
+	f.metrics.openWindows.DeleteLabelValues(f.label)
+	f.metrics.fold.remove(f.label)
 }
 
 // processFromCommitted restores the fold and folds the partition until ctx ends.
@@ -282,6 +314,9 @@ func (f *foldWorker) foldRecord(record consumer.Record) {
 	if err == nil && (block.Partition < 0 || block.Partition >= maxSources) {
 		err = fmt.Errorf("signals are of the partition %d", block.Partition)
 	}
+	if err == nil && slices.ContainsFunc(block.Matches, func(m *pipeline.Matches) bool { return m.Verdict == nil || m.Count == 0 }) {
+		err = errors.New("matches without a verdict or a count")
+	}
 	if err != nil {
 		f.letters = append(f.letters, f.newDeadLetter(record, "decode", err))
 		return
@@ -291,6 +326,12 @@ func (f *foldWorker) foldRecord(record consumer.Record) {
 			decoded := decodeSignal(signal, block.Partition, record.Time)
 			f.state.latestEnd = max(f.state.latestEnd, decoded.End)
 			f.fold.Add(decoded)
+		}
+		if record.Offset >= f.silentUntil {
+			for _, matches := range block.Matches {
+				f.single = append(f.single, singleMatches{matches, record.Offset})
+				f.size += matches.SizeVT()
+			}
 		}
 	}
 	for _, match := range f.fold.Advance(f.state.watermark) {
@@ -347,7 +388,8 @@ func (f *foldWorker) replay(ctx context.Context, open intent) error {
 // beginBlock returns an empty block from nextOffset on.
 func (f *foldWorker) beginBlock() *block {
 	f.block.reset(f.nextOffset)
-	f.matches, f.letters = f.matches[:0], f.letters[:0]
+	clear(f.single)
+	f.matches, f.letters, f.single, f.size = f.matches[:0], f.letters[:0], f.single[:0], 0
 	return &f.block
 }
 
@@ -365,7 +407,7 @@ func (f *foldWorker) processNext(ctx context.Context) error {
 	}
 	block := f.beginBlock()
 	place := f.checkpoints[0].String()
-	for count := 0; len(f.records) > 0 && count < maxFoldRecords && f.fold.ChangedSeen() < 2*maxChangedSeen; count++ {
+	for count := 0; len(f.records) > 0 && count < maxFoldRecords && f.size < maxSingleBytes && f.fold.ChangedSeen() < 2*maxChangedSeen; count++ {
 		f.foldRecord(f.records[0])
 		block.end = f.records[0].Offset + 1
 		f.popRecord()
@@ -373,13 +415,14 @@ func (f *foldWorker) processNext(ctx context.Context) error {
 	if len(f.records) == 0 {
 		block.end = max(block.end, f.fetched) // offsets without a record
 	}
-	if len(f.matches) == 0 && len(f.letters) == 0 {
+	hasMatches := len(f.matches)+len(f.single) > 0
+	if !hasMatches && len(f.letters) == 0 {
 		f.nextOffset = block.end
 		return f.commitPosition(ctx)
 	}
 	f.lastTime = nextBlockTime(f.lastTime, f.deps.Now().UnixNano())
 	block.time = f.lastTime
-	if len(f.matches) > 0 {
+	if hasMatches {
 		open := intent{end: block.end, time: block.time, shard: f.cfg.Shard, bundle: bundleVersion(f.bundle)}
 		block.intent = place + " " + open.String()
 		block.intentTime = f.deps.Now()
@@ -398,7 +441,7 @@ func (f *foldWorker) processNext(ctx context.Context) error {
 func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	if len(f.matches) > 0 {
+	if len(f.matches)+len(f.single) > 0 {
 		if err := f.correctGrouper(ctx, block); err != nil {
 			return err
 		}
@@ -406,7 +449,13 @@ func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
 		for i := range f.matches {
 			f.addMatch(&f.matches[i], block)
 		}
-		if err := f.storeAlerts(ctx, block, len(f.matches)); err != nil {
+		for _, m := range f.single {
+			f.grouper.AddMatch(alerts.Match{
+				Event: m.Event, Verdict: m.Verdict, At: m.At, First: m.First, Last: m.Last, Count: int64(min(m.Count, math.MaxInt64)),
+				Offset: m.offset, Ingested: block.time,
+			})
+		}
+		if err := f.storeAlerts(ctx, block); err != nil {
 			return err
 		}
 	}
@@ -442,6 +491,9 @@ func (f *foldWorker) commitPosition(ctx context.Context) error {
 	if time.Since(f.committed) < commitInterval {
 		return nil
 	}
+	if f.correlation == nil { // there are no windows
+		f.checkpoints = []*foldState{f.state.clone()}
+	}
 	// The space before an intent that is not there.
 	metadata := f.checkpoints[0].String() + " "
 	if position := fmt.Sprint(f.nextOffset, metadata); position != f.position {
@@ -451,6 +503,6 @@ func (f *foldWorker) commitPosition(ctx context.Context) error {
 		f.position = position
 	}
 	f.committed = time.Now()
-	f.counts = f.metrics.fold.export(f.partition.ID, f.fold, f.counts)
+	f.exportMetrics()
 	return f.storeSeen(ctx)
 }

@@ -43,3 +43,9 @@ func (m *foldMetrics) export(partition int, fold *correlate.Fold, before correla
 	m.values.WithLabelValues(strconv.Itoa(partition)).Set(float64(fold.Values()))
 	return now
 }
+
+// remove removes the metrics of a partition of the signals topic.
+func (m *foldMetrics) remove(partition string) {
+	m.groups.DeleteLabelValues(partition)
+	m.values.DeleteLabelValues(partition)
+}

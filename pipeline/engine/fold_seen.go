@@ -58,7 +58,7 @@ func (c *correlation) rulesOf(kind correlate.Kind) (rules []*correlate.Rule) {
 func (f *foldWorker) storeSeen(ctx context.Context) error {
 	changed := f.fold.ChangedSeen()
 	if changed > 0 {
-		if changed < maxChangedSeen && time.Since(f.seenStored) < f.seenInterval {
+		if changed < maxChangedSeen && time.Since(f.seenStored) < f.deps.seenInterval {
 			return nil
 		}
 		values := f.fold.TakeSeen()

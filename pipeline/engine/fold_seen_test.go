@@ -18,10 +18,8 @@ func TestWhatWasSeenOutlastsTheTopic(t *testing.T) {
 	store := newFakeStore()
 	topic := h.client.Topic(pipeline.TopicSignals)
 	run := func() (stop func()) {
-		engine, stopEngine := h.start(store, correlationBundle, nil)
-		engine.seenInterval = 100 * time.Millisecond
-		stopCorrelate := h.correlate(engine)
-		return func() { stopCorrelate(); stopEngine() }
+		_, stop = h.start(store, correlationBundle, func(_ *Config, deps *Deps) { deps.seenInterval = 100 * time.Millisecond })
+		return stop
 	}
 	now := time.Now()
 	stop := run()

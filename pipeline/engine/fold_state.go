@@ -53,7 +53,7 @@ func (s foldSource) isRepeat(block *pipeline.SignalBlock) bool {
 // read moves the state behind a record. It reports whether the signals of the record are new.
 func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) (isNew bool) {
 	source := s.sources[block.Partition]
-	if block.Time != 0 && len(block.Signals) > 0 && !source.isRepeat(block) {
+	if block.Time != 0 && len(block.Signals)+len(block.Matches) > 0 && !source.isRepeat(block) {
 		isNew = true
 		source.blockTime, source.part = block.Time, block.Part
 	}

@@ -13,23 +13,6 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// correlate runs Correlate of an engine until the end of the test, or until the returned function is called.
-func (h *harness) correlate(engine *Engine) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- engine.Correlate(ctx) }()
-	stop = func() {
-		if cancel(); done != nil {
-			if err := <-done; err != nil {
-				h.Errorf("correlation ended: %v", err)
-			}
-			done = nil
-		}
-	}
-	h.Cleanup(stop)
-	return stop
-}
-
 // sendAt sends one line of a group to each of the partitions, as often as said, with the given time.
 func (h *harness) sendAt(at time.Time, line string, partitions, times int) {
 	for i := range times {
@@ -60,8 +43,7 @@ func alertOf(store *fakeStore, rule, group string) (newest pipeline.Alert) {
 func TestCorrelationRulesRaiseAlerts(t *testing.T) {
 	h := newHarness(t, 2, kafka.AssignStatic)
 	store := newFakeStore()
-	engine, stopEngine := h.start(store, correlationBundle, nil)
-	stop := h.correlate(engine)
+	_, stop := h.start(store, correlationBundle, nil)
 	topic := h.client.Topic(pipeline.TopicSignals)
 	waitUntil(t, "both partitions tell how far they are", func() bool { return len(readSignals(t, h, 0)) > 3 })
 
@@ -84,7 +66,6 @@ func TestCorrelationRulesRaiseAlerts(t *testing.T) {
 		}
 	}
 	stop()
-	stopEngine()
 
 	// Another engine, once with the offsets that the one before has left, and once with offsets that were set back.
 	for _, isSetBack := range []bool{false, true} {
@@ -94,13 +75,11 @@ func TestCorrelationRulesRaiseAlerts(t *testing.T) {
 			}
 		}
 		before := revisionsOf(store, "g1", "g2")
-		engine, stopEngine := h.start(store, correlationBundle, nil)
-		stop := h.correlate(engine)
+		_, stop := h.start(store, correlationBundle, nil)
 		group := fmt.Sprintf("set back %v", isSetBack)
 		h.sendAt(time.Now(), "bad "+group, 2, 3)
 		waitUntil(t, "an alert of six other events", func() bool { return alertOf(store, "burst", group).Count == 6 })
 		stop()
-		stopEngine()
 		if after := revisionsOf(store, "g1", "g2"); after != before {
 			t.Errorf("offsets set back: %v: %d revisions, %d before", isSetBack, after, before)
 		}
@@ -146,11 +125,24 @@ func TestFoldWaitsForAlertsOfAnEarlierOwner(t *testing.T) {
 	h := newHarness(t, 1, kafka.AssignStatic)
 	store := &lateStore{fakeStore: newFakeStore()}
 	store.running.Store(3)
-	engine, _ := h.start(store, correlationBundle, nil)
-	h.correlate(engine)
+	h.start(store, correlationBundle, nil)
 	h.sendAt(time.Now(), "bad g1", 1, 6)
 	waitUntil(t, "an alert", func() bool { return alertOf(store.fakeStore, "burst", "g1").Count > 0 })
 	if store.early.Load() || store.running.Load() >= 0 {
 		t.Error("alerts were restored while an insert ran")
+	}
+}
+
+// TestFoldWithoutWindowsReadsNothingAgain: the place that it would read from is the offset.
+func TestFoldWithoutWindowsReadsNothingAgain(t *testing.T) {
+	h := newHarness(t, 1, kafka.AssignStatic)
+	h.send(0, 4, 20)
+	_, stop := h.start(newFakeStore(), testBundle, nil)
+	h.waitClosed(1, 4)
+	stop()
+	offset, metadata := h.committedOf("tidegate-engine"+SignalsGroup, h.client.Topic(pipeline.TopicSignals), 0)
+	place, _, _ := strings.Cut(metadata, " ")
+	if state, err := parseFoldState(place); err != nil || offset <= 0 || state.offset != offset {
+		t.Errorf("offset %d, place %+v, %v", offset, state, err)
 	}
 }

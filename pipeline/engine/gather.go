@@ -230,5 +230,4 @@ func (w *worker) popRecord() {
 // newest message in the block, and open alert windows.
 func (w *worker) updateLagMetrics() {
 	w.metrics.lag.set(w.partition.ID, max(0, w.logEnd-w.nextOffset), w.block.newestTime)
-	w.metrics.openWindows.WithLabelValues(w.label).Set(float64(w.grouper.OpenWindows()))
 }

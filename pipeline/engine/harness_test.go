@@ -183,9 +183,14 @@ func (h *harness) send(partition, batches, events int) {
 // committed returns the committed offset of a partition, and its metadata: the open intent, if there is one.
 func (h *harness) committed(partition int) (offset int64, metadata string) {
 	h.Helper()
-	topic := h.client.Topic(pipeline.TopicEvents)
+	return h.committedOf("tidegate-engine", h.client.Topic(pipeline.TopicEvents), partition)
+}
+
+// committedOf returns the committed offset of a partition of a topic, and its metadata.
+func (h *harness) committedOf(group, topic string, partition int) (offset int64, metadata string) {
+	h.Helper()
 	response, err := h.client.Kafka().OffsetFetch(context.Background(), &kafkago.OffsetFetchRequest{
-		GroupID: "tidegate-engine", Topics: map[string][]int{topic: {partition}},
+		GroupID: group, Topics: map[string][]int{topic: {partition}},
 	})
 	if err != nil {
 		h.Fatal(err)
@@ -204,7 +209,26 @@ func (h *harness) isClosed(partition int, offset int64) bool {
 	return committed == offset && intent == ""
 }
 
-// waitClosed waits until the first partitions are committed up to offset and have no open intents.
+// areFolded reports whether all signals are folded: the end of each partition is committed without an intent.
+func (h *harness) areFolded() bool {
+	h.Helper()
+	topic := h.client.Topic(pipeline.TopicSignals)
+	partitions, err := h.client.Partitions(h.Context(), topic)
+	if err != nil {
+		return false
+	}
+	for partition := range partitions {
+		_, end := h.bounds(pipeline.TopicSignals, partition)
+		offset, metadata := h.committedOf("tidegate-engine"+SignalsGroup, topic, partition)
+		if _, intent, _ := strings.Cut(metadata, " "); end > 0 && (offset < end || intent != "") {
+			return false
+		}
+	}
+	return true
+}
+
+// waitClosed waits until the first partitions are committed up to offset and have no open intents, and what was written for them to the signals topic
+// is folded.
 func (h *harness) waitClosed(partitions int, offset int64) {
 	h.Helper()
 	waitUntil(h, "closed intents", func() bool {
@@ -213,7 +237,7 @@ func (h *harness) waitClosed(partitions int, offset int64) {
 				return false
 			}
 		}
-		return true
+		return h.areFolded()
 	})
 }
 
@@ -309,8 +333,9 @@ func (h *harness) start(store Store, bundle *pipeline.Bundle, change func(*Confi
 		h.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- engine.Run(ctx) }()
+	done, folded := make(chan error, 1), make(chan error, 1)
+	go func() { folded <- engine.Correlate(ctx) }()
+	go func() { done <- errors.Join(engine.Run(ctx), <-folded) }()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {

@@ -61,16 +61,16 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		retries: factory.LabelledCounters("tidegate_engine_retries_total",
 			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation",
 			"write signals", "find the signals topic", "insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
-			"query the alerts of the last block", "query the batches of a producer", "query the last block",
+			"query the verdicts of the last block", "query the batches of a producer", "query the last block",
 			"query the newest rows", "query the running inserts",
 			"restore the alert windows", "restore the state of the partition", "restore what was seen", "store what was seen"),
 		lag: newLagCollector(factory),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
-			"Open alert windows, by partition of the events topic.", "partition"),
+			"Open alert windows, by partition of the signals topic.", "partition"),
 		blockRows: factory.Histogram("tidegate_engine_block_rows",
 			"Rows in an inserted block of events.", prometheus.ExponentialBuckets(1, 4, 10)),
 		stageSeconds: factory.HistogramVec("tidegate_engine_block_seconds",
-			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert, alerts or signals.",
+			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or signals; and of signals: alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
 	for _, stage := range []string{"gather", "evaluate", "insert", "alerts", "signals"} {
@@ -172,12 +172,6 @@ func (m *engineMetrics) addUnfinished(counts blockCounts) {
 // observeStage records the time that a block spent in a stage since began.
 func (m *engineMetrics) observeStage(stage string, began time.Time) {
 	m.stageSeconds.WithLabelValues(stage).Observe(time.Since(began).Seconds())
-}
-
-// removePartition removes the metrics of a partition that is no longer assigned, except for its lag: until the
-// next assignment nobody is known to read the partition.
-func (m *engineMetrics) removePartition(partition string) {
-	m.openWindows.DeleteLabelValues(partition)
 }
 
 // Ledger returns the counts as of now.

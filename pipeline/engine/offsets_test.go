@@ -24,6 +24,7 @@ func (s *scenario) runUntilClosed(t *testing.T) Ledger {
 		_, end := s.bounds(pipeline.TopicEvents, partition)
 		waitUntil(t, "closed intents", func() bool { return s.isClosed(partition, end) })
 	}
+	waitUntil(t, "folded signals", s.areFolded)
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("engine ended with %v: %s", err, out)

@@ -116,7 +116,7 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 		// Two messages exceed the size of a request.
 		revisions = append(revisions, &pipeline.Alert{ID: fmt.Sprint("a", i), Fingerprint: "f", Evidence: strings.Repeat("x", maxProduceBytes/2)})
 	}
-	if err := w.publishAlerts(t.Context(), revisions); err != nil {
+	if err := foldOf(w).publishAlerts(t.Context(), revisions); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -147,7 +147,7 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 	for i, size := range []int{maxProduceBytes / 5, maxProduceBytes / 5, maxProduceBytes / 2, maxProduceBytes, maxProduceBytes * 2, 1, 1, 1} {
 		sizes = append(sizes, &pipeline.Alert{ID: fmt.Sprint("b", i), Fingerprint: "f", Evidence: strings.Repeat("x", size)})
 	}
-	if err := w.publishAlerts(t.Context(), sizes); err != nil {
+	if err := foldOf(w).publishAlerts(t.Context(), sizes); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
@@ -161,12 +161,12 @@ func TestAlertsArePublishedUnderTheirFingerprints(t *testing.T) {
 		response, isRejected := rejectTopic(request, harness.client.Topic(pipeline.TopicAlerts))
 		return response, nil, isRejected
 	})
-	if err := w.publishAlerts(t.Context(), revisions[:1]); err != nil || strings.Count(logged.String(), "alerts topic rejected alerts") != 1 {
+	if err := foldOf(w).publishAlerts(t.Context(), revisions[:1]); err != nil || strings.Count(logged.String(), "alerts topic rejected alerts") != 1 {
 		t.Errorf("%v: %s", err, logged)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := w.publishAlerts(ended, revisions[:1]); !errors.Is(err, context.Canceled) && err != nil {
+	if err := foldOf(w).publishAlerts(ended, revisions[:1]); !errors.Is(err, context.Canceled) && err != nil {
 		t.Errorf("an ended worker: %v", err)
 	}
 }

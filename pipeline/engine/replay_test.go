@@ -139,6 +139,6 @@ func TestAlertsAreInsertedWhenOnlyTheirTokenWasKept(t *testing.T) {
 		t.Errorf("%d revisions are stored, ledger %+v", len(store.alerts), ledger)
 	}
 	harness.checkWarnings(`WARN msg=retrying partition=0 what="insert alerts" attempt=1 err=temporary`,
-		`ERROR msg="store acknowledged alerts that it does not hold, inserting them again" partition=0 token=tidegate\.events/0/0-3@[0-9]+ alerts=`+
+		`ERROR msg="store acknowledged alerts that it does not hold, inserting them again" partition=0 token=tidegate\.signals/0/0-1@[0-9]+ alerts=`+
 			fmt.Sprint(len(store.alerts)))
 }

@@ -87,7 +87,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 		return open, false, err
 	}
 	w.log.Info("partition assigned", "offset", w.nextOffset, "replay_block", start.hasIntent,
-		"producers", len(w.dedup.producers), "open_alert_windows", w.grouper.OpenWindows())
+		"producers", len(w.dedup.producers))
 	return start.open, start.hasIntent, nil
 }
 
@@ -232,7 +232,7 @@ func (w *worker) isOtherLog(ctx context.Context, start startPoint) (bool, error)
 }
 
 // completeLastBlock completes the last stored block of the partition where the committed offset does not say
-// whether its alerts were raised: the offset lies before the block, or is lost, or the log of the block is
+// whether its matches were written: the offset lies before the block, or is lost, or the log of the block is
 // not there any more.
 //
 // An intent that is older than the last block is void, since its block is complete.
@@ -261,10 +261,10 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 		return nil
 	}
 
-	// Where no row has a verdict there is no alert.
+	// Where no row has a verdict there is no match.
 	if stored.HasVerdicts {
 		last := &block{from: stored.Start, end: stored.End, time: start.stored.LastTime, replayed: true}
-		if err := w.completeAlerts(ctx, last); err != nil {
+		if err := w.writeStoredMatches(ctx, last); err != nil {
 			return err
 		}
 	}
@@ -272,40 +272,26 @@ func (w *worker) completeLastBlock(ctx context.Context, start *startPoint) error
 	return nil
 }
 
-// completeAlerts raises the alerts of a stored block from its rows, if they are not stored, and publishes
-// them: alerts that are stored are stored all, but may not be published.
-func (w *worker) completeAlerts(ctx context.Context, last *block) error {
-	id := w.blockID(last)
-	var revisions []*pipeline.Alert
-	isStored := false
-	if err := w.withRetry(ctx, "query the alerts of the last block", func() (err error) {
-		if revisions, err = w.deps.Store.AlertsOfBlock(ctx, id); err != nil || len(revisions) > 0 {
-			isStored = true
-			return err
-		}
-		if err := w.restoreGrouper(ctx, id, id.Time); err != nil {
-			return err
-		}
-		isStored = false
-		err = w.deps.Store.StoredVerdicts(ctx, id, func(event *pipeline.Event, at pipeline.Position) {
-			w.grouper.AddVerdicts(event, at.Shipped, at.Offset)
-		})
-		revisions, _ = w.grouper.Flush()
-		return err
+// writeStoredMatches writes the matches of a stored block from its rows. A fold that has read them drops them.
+func (w *worker) writeStoredMatches(ctx context.Context, last *block) error {
+	var counter matchCounter
+	if err := w.withRetry(ctx, "query the verdicts of the last block", func() error {
+		counter = matchCounter{}
+		return w.deps.Store.StoredVerdicts(ctx, w.blockID(last), func(event *pipeline.Event, at pipeline.Position) { counter.add(event, at.Shipped) })
 	}); err != nil {
 		return err
 	}
-	if !isStored {
-		w.log.Warn("raising alerts of rows whose alerts are missing", "topic", w.source.Topic, "alerts", len(revisions))
-		if err := w.insertAlerts(ctx, last, revisions, insertToken{block: id}); err != nil {
-			return err
-		}
+	w.log.Info("writing the matches of stored rows, which may be missing", "topic", w.source.Topic, "matches", counter.verdicts())
+	if err := w.beginParts(ctx, last.time); err != nil {
+		return err
 	}
-	w.deps.Failpoint(AfterAlertsInsert)
-	return w.publishAlerts(ctx, revisions)
+	if err := w.addMatches(ctx, &counter); err != nil {
+		return err
+	}
+	return w.writeParts(ctx)
 }
 
-// restoreState restores the duplicate filter and the grouper from everything that is stored of the partition.
+// restoreState restores the duplicate filter from everything that is stored of the partition.
 // It leaves out the block of an open intent, because the replay of that block adds it again.
 //
 // The newest batches of a producer before the start stand for all before them. Of the rows behind the start
@@ -353,14 +339,6 @@ func (w *worker) restoreState(ctx context.Context, start startPoint) error {
 				return err
 			}
 		}
-		blockTime := w.deps.Now().UnixNano()
-		if start.hasIntent {
-			blockTime = start.open.time
-		}
-		if err := w.restoreGrouper(ctx, w.openBlock, blockTime); err != nil {
-			return err
-		}
-
 		w.dedup = newDedupFilter(w.cfg.MaxProducers)
 		for _, batches := range stored {
 			w.dedup.restoreProducer(batches)

@@ -72,15 +72,26 @@ type signalPart struct {
 	size  int // of its signals, encoded
 }
 
-// writeSignals writes the signals of a block that is stored, and to every partition of the topic how far the worker has
+// writeSignals writes the matches and the signals of a block that is stored, and to every partition of the topic how far the worker has
 // come. A replay of the block writes the same again; a reader recognises it by the time of the block.
 func (w *worker) writeSignals(ctx context.Context, block *block) error {
-	if block.correlation == nil {
+	began := time.Now()
+	counter := countMatches(block)
+	if block.correlation == nil && len(counter.list) == 0 {
 		return nil
 	}
-	began := time.Now()
 	if err := w.beginParts(ctx, block.time); err != nil {
 		return err
+	}
+	if err := w.addMatches(ctx, &counter); err != nil {
+		return err
+	}
+	if block.correlation == nil {
+		if err := w.writeParts(ctx); err != nil {
+			return err
+		}
+		w.metrics.verdicts.Add(counter.verdicts())
+		return nil
 	}
 	written := 0
 	for i := range block.messages {
@@ -90,12 +101,9 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 		}
 		for j := range message.signals {
 			signal := &message.signals[j]
-			target := int(correlate.GroupHash(signal.Rule, signal.Group) % uint64(len(w.signals.parts)))
-			part := &w.signals.parts[target]
-			if part.size >= maxSignalBytes {
-				if err := w.writePart(ctx, target); err != nil {
-					return err
-				}
+			part, err := w.partFor(ctx, signal.Rule, signal.Group)
+			if err != nil {
+				return err
 			}
 			written++
 			encoded := encodeSignal(signal, message)
@@ -106,8 +114,48 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 	if err := w.tellWatermark(ctx, min(block.newestTime, block.time)); err != nil {
 		return err
 	}
+	w.metrics.verdicts.Add(counter.verdicts())
 	w.metrics.signals.Add(uint64(written))
 	w.metrics.observeStage("signals", began)
+	return nil
+}
+
+// addMatches adds matches to the parts. They come in front of all signals, so that those of stored rows are in the same parts.
+func (w *worker) addMatches(ctx context.Context, counter *matchCounter) error {
+	for _, matches := range counter.list {
+		part, err := w.partFor(ctx, matches.Verdict.Rule, matches.Verdict.Group)
+		if err != nil {
+			return err
+		}
+		part.block.Matches = append(part.block.Matches, matches)
+		part.size += matches.SizeVT()
+	}
+	return nil
+}
+
+// partFor returns the message for the partition of a group, and writes one that is complete before.
+func (w *worker) partFor(ctx context.Context, rule, group string) (*signalPart, error) {
+	target := int(correlate.GroupHash(rule, group) % uint64(len(w.signals.parts)))
+	part := &w.signals.parts[target]
+	if part.size >= maxSignalBytes {
+		if err := w.writePart(ctx, target); err != nil {
+			return nil, err
+		}
+	}
+	return part, nil
+}
+
+// writeParts writes the parts that are not empty.
+func (w *worker) writeParts(ctx context.Context) error {
+	// The last one first: where the topic has fewer partitions than before, nothing is written by the old number.
+	for target := range slices.Backward(w.signals.parts) {
+		if w.signals.parts[target].size > 0 {
+			if err := w.writePart(ctx, target); err != nil {
+				return err
+			}
+		}
+	}
+	w.signals.parts = nil
 	return nil
 }
 
@@ -168,8 +216,8 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 		record := kafkago.Record{Time: w.deps.Now(), Value: kafkago.NewBytes(value)}
 		_, err := w.deps.Kafka.Produce(ctx, topic, target, record)
 		if err != nil && kafka.Classify(err) == kafka.Rejected {
-			w.metrics.signalsRejected.Add(uint64(len(part.block.Signals)))
-			w.log.Error("signals topic rejected signals", "signals", len(part.block.Signals), "bytes", len(value), "err", err)
+			w.metrics.signalsRejected.Add(uint64(len(part.block.Signals) + len(part.block.Matches)))
+			w.log.Error("signals topic rejected signals", "signals", len(part.block.Signals), "matches", len(part.block.Matches), "bytes", len(value), "err", err)
 			return nil
 		}
 		if err != nil {
@@ -184,7 +232,7 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 		w.signals.partitions = 0
 		return errRestart
 	}
-	part.block.Signals, part.size = nil, 0
+	part.block.Signals, part.block.Matches, part.size = nil, nil, 0
 	part.block.Part++
 	return err
 }

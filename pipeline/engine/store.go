@@ -41,8 +41,6 @@ type Store interface {
 	SequenceRanges(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.SequenceRange, error)
 	// NewestAlerts returns the newest revision of each alert that filter selects.
 	NewestAlerts(ctx context.Context, filter pipeline.AlertFilter) ([]*pipeline.Alert, error)
-	// AlertsOfBlock returns the revisions of a block.
-	AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error)
 
 	// InsertSeenValues stores what rules of first_seen remember of the signals of a topic. It may be repeated.
 	InsertSeenValues(ctx context.Context, topic string, values []pipeline.SeenValue) error

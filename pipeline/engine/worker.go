@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/logging"
 	"tidegate/pipeline/retry"
@@ -28,7 +27,6 @@ type worker struct {
 	// State that is restored from the store when the partition is assigned.
 	dedup      *dedupFilter
 	dedupSince time.Time // dedup holds all batches stored since, and older ones only of producers loaded by loadProducer
-	grouper    *alerts.Grouper
 
 	// Input.
 	fetcher *consumer.Fetcher
@@ -50,10 +48,10 @@ type worker struct {
 	// logReplaced is set when the fetcher has found that the partition has another log than before, until the
 	// worker has started again.
 	logReplaced bool
-	// openBlock is the block of an open intent until it is replayed: its rows and alerts may be stored
+	// openBlock is the block of an open intent until it is replayed: its rows may be stored
 	// already, and do not belong to the state before it. Its Time is 0 if there is none.
 	openBlock pipeline.BlockID
-	// completedTime is the time of a block whose alerts completeLastBlock has completed.
+	// completedTime is the time of a block whose matches completeLastBlock has written.
 	completedTime int64
 	lastTime      int64 // the latest block time of the partition
 }
@@ -72,7 +70,6 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 		label:     strconv.Itoa(partition.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle()},
 		dedup:     newDedupFilter(engine.cfg.MaxProducers),
-		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)).ForTopic(partition.Topic()),
 	}
 }
 
@@ -277,7 +274,7 @@ func (w *worker) processBlock(ctx context.Context, block *block) error {
 	return nil
 }
 
-// storeBlock evaluates the block, commits its intent, stores its rows and raises its alerts, in this order.
+// storeBlock evaluates the block, commits its intent, stores its rows and writes its matches and signals, in this order.
 // The evaluation comes first, because verdicts are columns of the rows.
 func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	w.evaluate(block)
@@ -308,9 +305,6 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	}
 	w.metrics.observeStage("insert", began)
 	w.deps.Failpoint(AfterInsert)
-	if err := w.raiseAlerts(ctx, block); err != nil {
-		return err
-	}
 	if err := w.writeSignals(ctx, block); err != nil {
 		return err
 	}
@@ -388,5 +382,4 @@ func (w *worker) logWarning(throttle *logging.Throttle, msg string, args ...any)
 // releasePartition removes the partition from the lag and the metrics of the engine.
 func (w *worker) releasePartition() {
 	w.removeNextOffset(w.partition.ID)
-	w.metrics.removePartition(w.label)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/correlate"
 	"tidegate/pipeline/kafka"
 )
 
@@ -150,24 +152,28 @@ func TestRevokedPartitionHasNoMetrics(t *testing.T) {
 	if got := gatherValues(t, reg)["tidegate_engine_lag_messages"]; got != 2 {
 		t.Errorf("%v messages behind, want 2", got)
 	}
-	series := func() int {
-		families, err := reg.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, family := range families {
-			if family.GetName() == "tidegate_engine_open_windows" {
-				return len(family.GetMetric())
+	w.releasePartition()
+	if len(w.nextOffsets) != 0 {
+		t.Errorf("%d offsets", len(w.nextOffsets))
+	}
+
+	f := foldOf(w)
+	f.fold = correlate.New(nil, correlate.DefaultLimits)
+	series := func() (count int) {
+		for name := range gatherValues(t, reg) {
+			for _, of := range []string{"tidegate_engine_open_windows", "tidegate_correlation_groups", "tidegate_correlation_values"} {
+				if strings.HasPrefix(name, of) {
+					count++
+				}
 			}
 		}
-		return 0
+		return count
 	}
-	if series() != 1 {
-		t.Error("the open windows are not exported")
+	if f.exportMetrics(); series() != 3 {
+		t.Errorf("%d series, want those of windows, groups and values", series())
 	}
-	w.releasePartition()
-	if series() != 0 || len(w.nextOffsets) != 0 {
-		t.Errorf("%d series, %d offsets", series(), len(w.nextOffsets))
+	if f.removeMetrics(); series() != 0 {
+		t.Errorf("%d series of a fold without its partition", series())
 	}
 }
 
@@ -281,11 +287,6 @@ func (s *filterStore) NewestAlerts(ctx context.Context, filter pipeline.AlertFil
 func (s *filterStore) StoredBlock(ctx context.Context, from pipeline.TopicPartition, at int64) (pipeline.StoredBlock, error) {
 	stored, _ := s.fakeStore.StoredBlock(ctx, from, at)
 	return stored, s.err
-}
-
-func (s *filterStore) AlertsOfBlock(ctx context.Context, block pipeline.BlockID) ([]*pipeline.Alert, error) {
-	list, _ := s.fakeStore.AlertsOfBlock(ctx, block)
-	return list, s.err
 }
 
 func (s *filterStore) RunningInserts(context.Context, pipeline.TopicPartition) (int, error) {
@@ -664,13 +665,13 @@ func TestEndedWorkerStopsAtEachQuery(t *testing.T) {
 		"halves": func(w *worker, b *block) error {
 			return w.insertHalves(ended, b, part{messages: twice(b)}, errPermanent)
 		},
-		"alerts": func(w *worker, b *block) error { return w.insertAlerts(ended, b, revisions, insertToken{}) },
+		"alerts": func(w *worker, b *block) error { return foldOf(w).insertAlerts(ended, b, revisions, insertToken{}) },
 		"rejected alerts": func(w *worker, b *block) error {
 			rejecting()
-			return w.insertAlerts(ended, b, revisions, insertToken{})
+			return foldOf(w).insertAlerts(ended, b, revisions, insertToken{})
 		},
-		"missing alerts": func(w *worker, b *block) error { _, err := w.missingAlerts(ended, b, revisions); return err },
-		"grouper":        func(w *worker, b *block) error { return w.restoreGrouper(ended, pipeline.BlockID{}, 1) },
+		"missing alerts": func(w *worker, b *block) error { _, err := foldOf(w).missingAlerts(ended, b, revisions); return err },
+		"grouper":        func(w *worker, b *block) error { return foldOf(w).restoreGrouper(ended, pipeline.BlockID{}, 1) },
 		"state":          func(w *worker, b *block) error { return w.restoreState(ended, startPoint{}) },
 		"state of two logs": func(w *worker, b *block) error {
 			w.offsetsAmbiguous = true
@@ -679,9 +680,8 @@ func TestEndedWorkerStopsAtEachQuery(t *testing.T) {
 		"last block": func(w *worker, b *block) error {
 			return w.completeLastBlock(ended, &startPoint{hasRows: true, uncommitted: true})
 		},
-		"alerts of a block": func(w *worker, b *block) error { return w.completeAlerts(ended, b) },
-		"running inserts":   func(w *worker, b *block) error { return w.waitForInserts(ended) },
-		"batches":           func(w *worker, b *block) error { return w.loadProducer(ended, b, &b.messages[0]) },
+		"running inserts": func(w *worker, b *block) error { return w.waitForInserts(ended) },
+		"batches":         func(w *worker, b *block) error { return w.loadProducer(ended, b, &b.messages[0]) },
 		"batches of a log": func(w *worker, b *block) error {
 			w.offsetsAmbiguous = true
 			return w.loadProducer(ended, b, &b.messages[0])
@@ -701,11 +701,12 @@ func TestEndedWorkerStopsAtEachQuery(t *testing.T) {
 			return w.gatherReplay(ended, 10)
 		},
 		"windows ahead": func(w *worker, b *block) error {
-			if err := restoreAhead(t, w); err != nil {
+			f := foldOf(w)
+			if err := restoreAhead(t, f); err != nil {
 				t.Fatal(err)
 			}
 			b.time = testStart + int64(time.Minute)
-			return w.raiseAlerts(ended, b)
+			return f.correctGrouper(ended, b)
 		},
 	} {
 		store.insertAlerts = func(string) (bool, error) { return false, errPassing }
@@ -723,11 +724,17 @@ func TestEndedWorkerStopsAtEachQuery(t *testing.T) {
 func twice(b *block) []message { return []message{b.messages[0], b.messages[0]} }
 
 // restoreAhead gives a worker windows that lie a year ahead.
-func restoreAhead(t *testing.T, w *worker) error {
-	other, _ := newTestWorker(aheadStore(t))
+func restoreAhead(t *testing.T, f *foldWorker) error {
+	worker, _ := newTestWorker(aheadStore(t))
+	other := foldOf(worker)
 	err := other.restoreGrouper(t.Context(), pipeline.BlockID{}, farFuture.UnixNano())
-	w.grouper = other.grouper
+	f.grouper = other.grouper
 	return err
+}
+
+// foldOf returns a foldWorker of a worker.
+func foldOf(w *worker) *foldWorker {
+	return &foldWorker{worker: w, grouper: alerts.NewGrouper(w.cfg.Grouping, 0)}
 }
 
 // TestAlertsThatTheStoreRejectsArePublished: they are counted and logged. Those that are stored although the insert failed are
@@ -740,7 +747,7 @@ func TestAlertsThatTheStoreRejectsArePublished(t *testing.T) {
 		store := newFakeStore()
 		store.insertAlerts = insert
 		w, logged := newTestWorker(store)
-		if err := w.insertAlerts(t.Context(), &block{time: testStart}, revisions, insertToken{}); err != nil {
+		if err := foldOf(w).insertAlerts(t.Context(), &block{time: testStart}, revisions, insertToken{}); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 		if w.metrics.alertsRejected.Load() != rejected || w.metrics.storedDespiteError.Load() != despite || len(store.alerts) != stored {
@@ -760,7 +767,7 @@ func TestAlertsThatTheStoreRejectsArePublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.insertAlerts = func(string) (bool, error) { return false, errPermanent }
-	if err := w.insertAlerts(t.Context(), &block{time: testStart}, revisions, insertToken{}); err != nil {
+	if err := foldOf(w).insertAlerts(t.Context(), &block{time: testStart}, revisions, insertToken{}); err != nil {
 		t.Fatal(err)
 	}
 	if w.metrics.alertsRejected.Load() != 0 || w.metrics.storedDespiteError.Load() != 1 || !strings.Contains(logged.String(), "although their insert failed") {
@@ -769,30 +776,39 @@ func TestAlertsThatTheStoreRejectsArePublished(t *testing.T) {
 
 	// Only revisions that are later than the stored ones are missing.
 	newer := []*pipeline.Alert{{ID: "a", Revision: 3, WindowStart: at}, {ID: "b", Revision: 1, WindowStart: at}, {ID: "c", Revision: 1, WindowStart: at}}
-	missing, err := w.missingAlerts(t.Context(), &block{time: testStart}, newer)
+	missing, err := foldOf(w).missingAlerts(t.Context(), &block{time: testStart}, newer)
 	if err != nil || len(missing) != 2 || missing[0].ID != "a" || missing[1].ID != "c" {
 		t.Errorf("%d missing, %v", len(missing), err)
 	}
 }
 
-// TestVerdictsOfRejectedMessagesRaiseNoAlert: their events are not stored.
-func TestVerdictsOfRejectedMessagesRaiseNoAlert(t *testing.T) {
-	w, _ := newTestWorker(newFakeStore())
-	w.grouper = alerts.NewGrouper(w.cfg.Grouping, 0)
-	match := func(verdicts int) *pipeline.Event {
+// TestMatchesOfABlockAreCounted by rule, group and second. Those of rejected messages are not: their events are not stored.
+func TestMatchesOfABlockAreCounted(t *testing.T) {
+	match := func(second int64, score uint32, rules ...string) *pipeline.Event {
 		e := event(3)
-		for i := range verdicts {
-			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Detector: "test", Rule: fmt.Sprint("r", i), Group: "g"})
+		e.Timestamp, e.Ingested = testStart+second*int64(time.Second)+5, testStart+100*int64(time.Second)
+		for _, rule := range rules {
+			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Detector: "test", Rule: rule, Group: "g", Score: score, Evidence: fmt.Sprint("score ", score)})
 		}
 		return e
 	}
-	b := &block{messages: []message{
-		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(2), match(0), match(1)}}},
-		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(5)}}, rejection: errPermanent},
-		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(1)}}},
-	}}
-	if got := w.groupVerdicts(b); got != 4 || w.grouper.OpenWindows() != 2 {
-		t.Errorf("%d verdicts, %d windows", got, w.grouper.OpenWindows())
+	counter := countMatches(&block{messages: []message{
+		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(1, 90, "a", "b"), match(1, 50), match(1, 50, "a")}, Shipped: testStart + 200*int64(time.Second)}},
+		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(1, 99, "a", "c")}}, rejection: errPermanent},
+		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(2, 10, "a")}, Shipped: testStart + 200*int64(time.Second)}},
+		{batch: &pipeline.Batch{Events: []*pipeline.Event{match(9, 10, "d"), match(500, 20, "e")}, Shipped: testStart + 4*int64(time.Second)}},
+	}})
+	var got []string
+	for _, m := range counter.list {
+		since := func(at int64) string { return fmt.Sprint((at - testStart) / int64(time.Second)) }
+		got = append(got, fmt.Sprintf("%s %s: %d at %s from %s to %s, %d, %s", m.Verdict.Rule, m.Verdict.Group, m.Count, since(m.At), since(m.First), since(m.Last), m.Verdict.Score, m.Verdict.Evidence))
+	}
+	want := []string{
+		"a g: 2 at 1 from 1 to 1, 90, score 50", "b g: 1 at 1 from 1 to 1, 90, score 90", "a g: 1 at 2 from 2 to 2, 10, score 10",
+		"d g: 1 at 4 from 9 to 9, 10, score 10", "e g: 1 at 4 from 500 to 500, 20, score 20",
+	}
+	if !slices.Equal(got, want) || counter.verdicts() != 6 {
+		t.Errorf("%d verdicts: %q, want %q", counter.verdicts(), got, want)
 	}
 }
 

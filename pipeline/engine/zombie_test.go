@@ -24,8 +24,8 @@ func TestPausedWorkerPublishesNoAlerts(t *testing.T) {
 			return
 		}
 		group, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
-			ID: "tidegate-engine", Brokers: harness.client.Brokers(), JoinGroupBackoff: 100 * time.Millisecond,
-			Topics: []string{harness.client.Topic(pipeline.TopicEvents)},
+			ID: "tidegate-engine" + SignalsGroup, Brokers: harness.client.Brokers(), JoinGroupBackoff: 100 * time.Millisecond,
+			Topics: []string{harness.client.Topic(pipeline.TopicSignals)},
 		})
 		if err != nil {
 			t.Error(err)
@@ -48,7 +48,10 @@ func TestPausedWorkerPublishesNoAlerts(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := engine.Run(ctx); err == nil || !strings.Contains(err.Error(), "another member") {
+	events := make(chan error, 1)
+	go func() { events <- engine.Run(ctx) }()
+	defer func() { cancel(); <-events }()
+	if err := engine.Correlate(ctx); err == nil || !strings.Contains(err.Error(), "another member") {
 		t.Errorf("fenced engine ended with %v", err)
 	}
 	if len(store.alerts) == 0 {
