@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func sharedData(t *testing.T, path string) *os.File {
 }
 
 // TestShippedRulesFindInjectionsInRealParameters: the rules find at least nine of ten SQL injections, in the query and
-// in the path, and match none of 12,870 ordinary parameters.
+// in the path, with severity high, and match none of 12,870 ordinary parameters.
 func TestShippedRulesFindInjectionsInRealParameters(t *testing.T) {
 	for place, target := range map[string]func(payload string) (path, query string){
 		"query": func(payload string) (path, query string) { return "/x", "p=" + url.QueryEscape(payload) },
@@ -68,7 +69,7 @@ func testInjections(t *testing.T, target func(payload string) (path, query strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	total, hit := map[string]int{}, map[string]int{}
+	total, hit, high := map[string]int{}, map[string]int{}, map[string]int{}
 	for _, row := range rows {
 		path, query := target(row[0])
 		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{
@@ -82,8 +83,11 @@ func testInjections(t *testing.T, target func(payload string) (path, query strin
 				t.Errorf("%s fired for %q", fired(event), row[0])
 			}
 		}
+		if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool { return v.Severity >= pipeline.Severity_HIGH }) {
+			high[row[2]]++
+		}
 	}
-	t.Logf("of %v: %v", total, hit)
+	t.Logf("of %v: %v, of severity high %v", total, hit, high)
 	for _, rule := range set.Rules() {
 		if rule.Correlation != nil {
 			continue // its steps are evaluated, each as a rule of its own
@@ -92,8 +96,8 @@ func testInjections(t *testing.T, target func(payload string) (path, query strin
 			t.Logf("%s: %v per evaluation, %d measured", rule.ID, time.Duration(rule.stats.ns.Load()/runs), runs)
 		}
 	}
-	if total["norm"] < 10000 || hit["sqli"]*10 < total["sqli"]*9 {
-		t.Errorf("of %v only %v", total, hit)
+	if total["norm"] < 10000 || hit["sqli"]*10 < total["sqli"]*9 || high["sqli"]*10 < total["sqli"]*9 {
+		t.Errorf("of %v only %v, of severity high %v", total, hit, high)
 	}
 }
 
