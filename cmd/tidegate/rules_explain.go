@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,6 +175,9 @@ func printExplanation(out io.Writer, rule *rules.Rule, event *pipeline.Event, ex
 	_, _ = fmt.Fprintf(out, "%s %s %s, %s of %s\n", explained.Rule, verb, event.IDText(), event.Dataset.Name(),
 		time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
 	_, _ = fmt.Fprintf(out, "  prefilter  %s\n", oneLineText(explained.Prefilter, 400))
+	for _, let := range explained.Let {
+		_, _ = fmt.Fprintf(out, "  let        %s = %s\n", let.Name, oneLineText(strconv.Quote(let.Value), 300))
+	}
 	if explained.DividesByZero {
 		_, _ = fmt.Fprintln(out, "  the condition or an exception divides by zero, which makes it false as a whole")
 	}

@@ -43,6 +43,14 @@ rules:
   count: ">= 4"
   within: 60m
   group: [container.id]
+- id: named
+  title: many failed logins, by their text
+  severity: high
+  let: {line: 'trim(message + "")'}
+  when: line startsWith "failed"
+  count: ">= 3"
+  within: 60m
+  group: [container.id, line]
 - id: then
   title: failed logins and then one that succeeds
   severity: high

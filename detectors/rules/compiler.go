@@ -223,6 +223,8 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 
 	// 2. Compile every part, also after an error in another, so that all errors of the rule are reported.
 	rule := &parsed.Rule
+	c.compileLets(parsed)
+	rule.lets = parsed.lets
 	for _, exception := range parsed.exceptions {
 		rule.Exceptions = append(rule.Exceptions, exception.Value)
 		rule.exceptions = append(rule.exceptions, c.compileText(parsed, exception))
@@ -301,7 +303,7 @@ func (c *compiler) parseAlert(parsed *parsedRule) {
 	}
 	var errs []syntaxError
 	parsed.Alert = strings.TrimSpace(parsed.alert.Value)
-	parsed.template, errs = parseTemplate(parsed.alert.Value)
+	parsed.template, errs = parseTemplate(parsed.alert.Value, parsed)
 	addErrors(parsed.alert, errs)
 }
 
@@ -328,6 +330,9 @@ func (p *parsedRule) contentHash() string {
 	content = append(content, rule.Tags...)
 	content = append(content, "group")
 	content = append(content, rule.Group...)
+	for _, let := range p.lets {
+		content = append(content, "let", let.name, let.content)
+	}
 	return shortHash(append(content, p.conditionsContent()...)...)
 }
 
@@ -402,7 +407,7 @@ func (c *compiler) lintCondition(rule *Rule) {
 // lintCases adds lints for the group of a rule and for a missing test case.
 func (c *compiler) lintCases(rule *Rule) {
 	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
-	for _, message := range lintGroup(rule.Group) {
+	for _, message := range lintGroup(rule.groupValues) {
 		lint.Message = message
 		c.lints = append(c.lints, lint)
 	}

@@ -38,7 +38,7 @@ func TestConstructsThatARuleCannotUseAreNamed(t *testing.T) {
 		`-true`:                                      "10: - takes a number, true is true or false",
 		`not 5`:                                      "10: not takes a condition, 5 is a number",
 		`redis.key == "a"; redis.key == "b"`:         "20: a sequence (;) is not part of the rule language",
-		`let x = 1; x == 1`:                          "14: let (write a macro) is not part of the rule language",
+		`let x = 1; x == 1`:                          "14: let (name the value with the key let: of the rule) is not part of the rule language",
 		`redis.key[1:2] == "a"`:                      "19: a slice is not part of the rule language",
 		`{"a": 1} == 1`:                              "10: a map is not part of the rule language",
 		`source?.ip == "a"`:                          `18: ?. (an absent field is "" or 0) is not part of the rule language`,

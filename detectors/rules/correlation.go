@@ -18,8 +18,8 @@ import (
 type step struct {
 	rule   *Rule // over several events
 	index  int
-	group  []*pipeline.Field // in the order of rule.Group; none: the owner of the event
-	values []*pipeline.Field // what is counted
+	group  []ruleValue // in the order of rule.Group; none: the owner of the event
+	values []ruleValue // what is counted
 
 	// Of a step that refers to a rule: what the condition of another step has itself.
 	datasets   datasetMask
@@ -37,6 +37,9 @@ type reference struct {
 func (c *compiler) compileCorrelation(parsed *parsedRule) {
 	rule, compiled := &parsed.Rule, parsed.correlation.compiled
 	rule.Correlation, compiled.ID = compiled, rule.ID
+	if let := parsed.summedLet(); let != nil && let.root != nil && !let.root.kind.isNumeric() {
+		let.text.Errorf("is %s: a sum adds numbers, such as number(json(message, \"$.bytes\"))", let.root.kind)
+	}
 	hasAlert, alertStep := rule.template != nil, parsed.correlation.alertStep()
 	for i, of := range parsed.correlation.steps {
 		target := &step{rule: rule, index: i, group: of.group}
@@ -142,7 +145,10 @@ func (p *parsedRule) correlationContent() []string {
 
 // matchContent returns what determines which events a rule matches, and their groups, but for the rules that it refers to.
 func (p *parsedRule) matchContent() []string {
-	content := append([]string{p.ID, fmt.Sprint(p.datasets), "group"}, p.Group...)
+	content := []string{p.ID, fmt.Sprint(p.datasets), "group"}
+	for _, value := range p.groupValues {
+		content = append(content, value.content())
+	}
 	content = append(content, p.conditionsContent()...)
 	if p.correlation != nil {
 		content = append(content, p.stepsContent()...)
@@ -160,12 +166,12 @@ func (p *parsedRule) stepsContent() (content []string) {
 		if of.when.IsSet() {
 			content = append(content, of.when.Value, dependencies(of.when.Value, p.names, 0))
 		}
-		for _, field := range of.group {
-			content = append(content, field.Name)
+		for _, value := range of.group {
+			content = append(content, value.content())
 		}
 	}
-	for _, field := range p.correlation.values {
-		content = append(content, field.Name)
+	for _, value := range p.correlation.values {
+		content = append(content, value.content())
 	}
 	return content
 }
@@ -183,34 +189,35 @@ func (s *Set) Correlations() (out []*correlate.Rule) {
 // signal returns the signal of an event that matches the step. There is none if the event lacks a field that
 // the rule groups by or counts: it can belong to no group. alert is the text of the rule that the event
 // matches, for a rule without one.
-func (s *step) signal(event *pipeline.Event, alert template) (signal correlate.Signal, ok bool) {
-	for _, field := range s.group {
-		if !field.Has(event) {
+func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, ok bool) {
+	for _, value := range s.group {
+		if !value.has(v) {
 			return signal, false
 		}
 	}
-	for _, field := range s.values {
-		if !field.Has(event) {
+	for _, value := range s.values {
+		if !value.has(v) {
 			return signal, false
 		}
 	}
 	if s.rule.template != nil {
 		alert = s.rule.template
 	}
+	event := v.event
 	signal = correlate.Signal{
-		Rule: s.rule.ID, Version: s.rule.Correlation.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, event),
-		Start: event.Timestamp, End: event.End(), Origin: correlate.Origin{Text: alert.render(event)},
+		Rule: s.rule.ID, Version: s.rule.Correlation.Version, Step: s.index, Group: groupOf(s.group, s.rule.Group, v),
+		Start: event.Timestamp, End: event.End(), Origin: correlate.Origin{Text: alert.render(v)},
 	}
 	copy(signal.Event[:], event.Id)
 	switch s.rule.Correlation.Kind {
 	case correlate.Sum:
 		if len(s.values) > 0 {
-			signal.Value = s.values[0].Num(event)
+			signal.Value = s.values[0].number(v)
 		}
 	case correlate.Distinct, correlate.FirstSeen:
 		var values []byte
-		for _, field := range s.values {
-			values = pipeline.AppendGroup(values, field.Name, field.Text(event))
+		for _, value := range s.values {
+			values = pipeline.AppendGroup(values, value.name(), value.text(v))
 		}
 		signal.Value = int64(xxh3.Hash(values))
 	}
@@ -249,11 +256,15 @@ func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*
 
 // describeMissing returns why an event is no signal of a step.
 func (s *Set) describeMissing(condition *Rule, of *step, event *pipeline.Event) string {
-	for _, field := range append(slices.Clone(of.group), of.values...) {
-		if !field.Has(event) {
-			return "has no " + field.Name
+	worker := s.acquireWorker()
+	worker.values.setEvent(event)
+	for _, value := range append(slices.Clone(of.group), of.values...) {
+		if !value.has(worker.values) {
+			s.releaseWorker(worker)
+			return "has no " + value.name()
 		}
 	}
+	s.releaseWorker(worker)
 	return s.explain(condition, event)
 }
 

@@ -139,7 +139,7 @@ func (s *Set) evaluate(block []*pipeline.Event, signals *[]correlate.Signal) {
 			}
 			if !rule.isStep {
 				verdicts++
-				event.Verdicts = append(event.Verdicts, rule.verdict(event))
+				event.Verdicts = append(event.Verdicts, rule.verdict(worker.values))
 			}
 		}
 	}
@@ -215,7 +215,7 @@ func (s *Set) appendSignals(signals []correlate.Signal, w *worker, rule *Rule, i
 		if !rule.isStep && (step.datasets&maskOf(event.Dataset) == 0 || s.isExcepted(w, step)) {
 			continue
 		}
-		if signal, ok := step.signal(event, rule.template); ok {
+		if signal, ok := step.signal(w.values, rule.template); ok {
 			signal.Index = uint32(index)
 			signals = append(signals, signal)
 		}
@@ -246,13 +246,13 @@ func (s *Set) MatchVerdict(match *correlate.Match) *pipeline.Verdict {
 	return verdict
 }
 
-// verdict returns the verdict of r on event. Nothing in it aliases the event.
-func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
+// verdict returns the verdict of r on the current event. Nothing in it aliases the event.
+func (r *Rule) verdict(v *eventValues) *pipeline.Verdict {
 	verdict := pipeline.VerdictFromVTPool()
 	verdict.Detector, verdict.Rule, verdict.Version, verdict.Title = "rules", r.ID, r.Version, r.Title
 	verdict.Severity, verdict.Score = r.Severity, r.Score
 	verdict.Tags = append(verdict.Tags[:0], r.Tags...)
-	verdict.Evidence = r.template.render(event)
-	verdict.Group = groupOf(r.groupFields, r.Group, event)
+	verdict.Evidence = r.template.render(v)
+	verdict.Group = groupOf(r.groupValues, r.Group, v)
 	return verdict
 }

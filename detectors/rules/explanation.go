@@ -15,12 +15,20 @@ type Explanation struct {
 	Matches bool   `json:"matches"`
 	// Prefilter says whether the prefilter lets the engine evaluate the rule for this event, and why.
 	Prefilter string `json:"prefilter"`
+	// Let has the values that the rule names.
+	Let []LetValue `json:"let,omitempty"`
 	// DividesByZero: the remainder of a division by zero makes the condition, or an exception, false as a whole, whatever
 	// its parts are.
 	DividesByZero bool `json:"divides_by_zero,omitempty"`
 	When          Part `json:"when"`
 	// Exceptions are those of the rule; if one is true, the rule does not match.
 	Exceptions []Part `json:"exceptions,omitempty"`
+}
+
+// A LetValue is a value that a rule names with let, for an event; "" if the event has none.
+type LetValue struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // A Part is a condition with its value for an event.
@@ -30,6 +38,9 @@ type Part struct {
 	Values string `json:"values,omitempty"` // what the condition reads from the event: url.path = "/", source.port = 80
 	Parts  []Part `json:"parts,omitempty"`
 }
+
+// maxShownLet is how many bytes of a value of let an explanation has.
+const maxShownLet = 1000
 
 // Explain returns why rule matches event or does not. A correlation rule has an explanation for each step, and for each
 // rule that a step refers to.
@@ -47,6 +58,10 @@ func (s *Set) Explain(rule *Rule, event *pipeline.Event) (out []Explanation) {
 			explained.Exceptions = append(explained.Exceptions, s.explainPart(worker.values, exception.root))
 		}
 		explained.DividesByZero, worker.values.failed = worker.values.failed, false
+		for _, let := range rule.lets {
+			value, _ := let.read(worker.values)
+			explained.Let = append(explained.Let, LetValue{let.name, strings.ToValidUTF8(value[:min(len(value), maxShownLet)], "")})
+		}
 		out = append(out, explained)
 	}
 	return out

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -35,6 +36,11 @@ type names struct {
 	macros map[string]*macro
 }
 
+// clone returns a copy to which names can be added.
+func (n *names) clone() *names {
+	return &names{lists: maps.Clone(n.lists), macros: maps.Clone(n.macros)}
+}
+
 // A list holds constants that have a name. All are texts or all are numbers.
 type list struct {
 	texts   []string
@@ -56,29 +62,32 @@ type syntaxError struct {
 // compileExpression parses, resolves and compiles a condition. If it has errors, compileExpression returns
 // nil and all errors. If it uses a broken macro, both results are nil, since the macro's error was reported.
 func compileExpression(source string, ns *names, slots *slotTable) (*expression, []syntaxError) {
+	root, used, errs := resolveExpression(source, ns, slots)
+	if root == nil {
+		return nil, errs
+	}
+	if root.kind != flag {
+		return nil, []syntaxError{{root.at, "must be true or false, but is " + root.kind.String()}}
+	}
+	return &expression{text: source, root: root, holds: root.flagClosure(), slots: used}, nil
+}
+
+// resolveExpression parses and resolves an expression of any kind, and returns the slots that it reads, sorted. root is nil if it has errors, or
+// uses a broken macro.
+func resolveExpression(source string, ns *names, slots *slotTable) (root *node, used []int, errs []syntaxError) {
 	if strings.TrimSpace(source) == "" {
-		return nil, []syntaxError{{0, "expression is empty"}}
+		return nil, nil, []syntaxError{{0, "expression is empty"}}
 	}
 	tree, err := parseExpression(source)
 	if err != nil {
-		return nil, []syntaxError{parseError(source, err)}
+		return nil, nil, []syntaxError{parseError(source, err)}
 	}
 
 	// Resolve goes on after an error, so there may be several.
 	resolver := &resolver{slots: slots, names: ns, used: map[int]bool{}}
-	root := resolver.resolve(tree.Node)
-	if root.kind != flag && root.kind != invalid {
-		resolver.addError(tree.Node, "must be true or false, but is %s", root.kind)
-	}
+	root = resolver.resolve(tree.Node)
 	if len(resolver.errors) > 0 || resolver.broken {
-		return nil, resolver.errors
+		return nil, nil, resolver.errors
 	}
-
-	// Without an error every node has a kind, so the closures can be made.
-	compiled := &expression{text: source, root: root, holds: root.flagClosure()}
-	for i := range resolver.used {
-		compiled.slots = append(compiled.slots, i)
-	}
-	slices.Sort(compiled.slots)
-	return compiled, nil
+	return root, slices.Sorted(maps.Keys(resolver.used)), nil // without an error every node has a kind, so that closures can be made
 }

@@ -111,8 +111,12 @@ var differingFields = []string{
 }
 
 // lintGroup returns a lint for each field of group that makes nearly every match an alert of its own.
-func lintGroup(group []string) (lints []string) {
-	for _, name := range group {
+func lintGroup(group []ruleValue) (lints []string) {
+	for _, value := range group {
+		name := value.name()
+		if value.let != nil && value.let.field != nil {
+			name = value.let.field.Name
+		}
 		if slices.Contains(differingFields, name) {
 			lints = append(lints, fmt.Sprintf("groups by %s, which differs for nearly every event: each match becomes an alert of its own", name))
 		}

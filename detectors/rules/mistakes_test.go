@@ -215,13 +215,13 @@ func TestRuleWithTwoMistakesHasBoth(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	if parts, errs := parseTemplate("{messag} of {redis.keyy} {message}"); len(errs) != 2 || errs[0].at != 0 || errs[1].at != 12 || len(parts) != 2 {
+	if parts, errs := parseTemplate("{messag} of {redis.keyy} {message}", &parsedRule{}); len(errs) != 2 || errs[0].at != 0 || errs[1].at != 12 || len(parts) != 2 {
 		t.Errorf("errors of a template: %v, %v", parts, errs)
 	}
-	if parts, errs := parseTemplate("{{a}} {message}"); len(errs) != 0 || len(parts) != 2 || parts[0].text != "{a} " || parts[1].field.Name != "message" {
+	if parts, errs := parseTemplate("{{a}} {message}", &parsedRule{}); len(errs) != 0 || len(parts) != 2 || parts[0].text != "{a} " || parts[1].field.Name != "message" {
 		t.Errorf("%v, %v", parts, errs)
 	}
-	if _, errs := parseTemplate("ab {message"); len(errs) != 1 || errs[0].at != 3 {
+	if _, errs := parseTemplate("ab {message", &parsedRule{}); len(errs) != 1 || errs[0].at != 3 {
 		t.Errorf("errors of a template: %v", errs)
 	}
 }

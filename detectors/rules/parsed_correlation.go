@@ -103,15 +103,15 @@ func (s *yamlStep) DecodeNode(node config.Node) {
 // A parsedCorrelation holds the steps and bounds of a correlation rule. Its conditions are not compiled yet.
 type parsedCorrelation struct {
 	compiled *correlate.Rule
-	steps    []parsedStep      // as compiled.Steps
-	values   []*pipeline.Field // of Distinct, Sum and FirstSeen: what is counted
+	steps    []parsedStep // as compiled.Steps
+	values   []ruleValue  // of Distinct, Sum and FirstSeen: what is counted
 }
 
 // A parsedStep selects events: by a condition, or by rules that match them.
 type parsedStep struct {
 	when  config.Text
 	rules yamlTexts
-	group []*pipeline.Field // whose values are compared with those of the other steps; none: the owner of the event
+	group []ruleValue // whose values are compared with those of the other steps; none: the owner of the event
 }
 
 // kinds returns the keys of the form that decide what kind of rule it is.
@@ -154,7 +154,7 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 	}
 	compiled := &correlate.Rule{Min: 1, Max: correlate.NoMax}
 	r.correlation = &parsedCorrelation{compiled: compiled}
-	first := parsedStep{when: when, rules: form.Rule, group: r.groupFields}
+	first := parsedStep{when: when, rules: form.Rule, group: r.groupValues}
 	if kinds[0] != "sequence" {
 		r.correlation.addStep(r.node, correlate.Step{}, first)
 	} else if when.IsSet() || len(form.Rule) > 0 {
@@ -226,7 +226,7 @@ func (r *parsedRule) addYAMLStep(form *yamlStep) {
 	if form.Name.IsSet() {
 		step.Name = nonEmptyText(form.Name)
 	}
-	parsed := parsedStep{when: form.When, rules: form.Rule, group: r.groupFields}
+	parsed := parsedStep{when: form.When, rules: form.Rule, group: r.groupValues}
 	if form.Not.IsSet() {
 		if form.When.IsSet() || len(form.Rule) > 0 {
 			form.node.Errorf("has not beside when or rule: a step looks for one kind of event")
@@ -237,10 +237,10 @@ func (r *parsedRule) addYAMLStep(form *yamlStep) {
 		step.Within = parseLength(form.node, "within", form.Within, 0, 0, maxWithin)
 	}
 	if len(form.Group) > 0 {
-		_, parsed.group = parseFields(form.Group)
-		if len(parsed.group) != len(r.groupFields) {
+		_, parsed.group = r.parseValues(form.Group)
+		if len(parsed.group) != len(r.groupValues) {
 			form.node.Errorf("groups by %s, the rule by %s: each field stands for the one of the rule in its place",
-				plural(len(parsed.group), "field"), plural(len(r.groupFields), "field"))
+				plural(len(parsed.group), "field"), plural(len(r.groupValues), "field"))
 		}
 	}
 	withinLimit(parsed.when, maxExpression)
@@ -274,7 +274,7 @@ func (r *parsedRule) parseSequence(form *yamlSequence) {
 	if form.Until.IsSet() {
 		withinLimit(form.Until, maxExpression)
 		checkComment(form.Until)
-		until := parsedStep{when: form.Until, group: r.groupFields}
+		until := parsedStep{when: form.Until, group: r.groupValues}
 		r.correlation.addStep(form.node, correlate.Step{Name: "until", Until: true}, until)
 	}
 }
@@ -328,37 +328,41 @@ func (r *parsedRule) addValue(key string, name config.Text, fits func(*pipeline.
 		r.node.Named(r.node.Key() + key).Errorf("is missing")
 		return
 	}
-	_, fields := parseFields(yamlTexts{name})
-	for _, field := range fields {
-		if !fits(field) {
-			name.Errorf("%s %s", field.Name, otherwise)
+	_, values := r.parseValues(yamlTexts{name})
+	for _, value := range values {
+		if value.field != nil && !fits(value.field) {
+			name.Errorf("%s %s", value.field.Name, otherwise)
 		}
 	}
-	r.correlation.values = append(r.correlation.values, fields...)
+	r.correlation.values = append(r.correlation.values, values...)
 }
 
 func isSingle(field *pipeline.Field) bool { return field.Strs == nil && field.Nums == nil }
 func isNumber(field *pipeline.Field) bool { return field.Num != nil }
 
-// parseFields returns the fields of a list of names that rules can read. It adds errors for the others.
-func parseFields(list yamlTexts) (names []string, fields []*pipeline.Field) {
+// parseValues returns the values of a list of names: of fields that rules can read, and of let. It adds errors for the others.
+func (r *parsedRule) parseValues(list yamlTexts) (names []string, values []ruleValue) {
 	for i, name := range list {
 		if i == maxGroup {
 			name.Errorf("more than %d fields", maxGroup)
 			break
 		}
+		if let := r.let(name.Value); let != nil {
+			names, values = append(names, let.name), append(values, ruleValue{let: let})
+			continue
+		}
 		field := pipeline.Lookup(name.Value)
 		if field == nil {
-			name.Errorf("%s", unknownName(name.Value, nil))
+			name.Errorf("%s", r.unknownValue(name.Value))
 			continue
 		}
 		if _, err := fieldKind(field); err != nil {
 			name.Errorf("%v", err)
 			continue
 		}
-		names, fields = append(names, field.Name), append(fields, field)
+		names, values = append(names, field.Name), append(values, ruleValue{field: field})
 	}
-	return names, fields
+	return names, values
 }
 
 // parseBounds reads how much there must be: "10" or ">= 10", "> 10", "< 3", "<= 3", "10..100". parse reads a

@@ -22,6 +22,7 @@ type parsedRule struct {
 	when       config.Text
 	exceptions []config.Text
 	alert      config.Text
+	lets       []*letValue
 	datasets   datasetMask // the datasets that the file lists; all if it lists none
 
 	correlation *parsedCorrelation // nil: a rule over one event
@@ -42,6 +43,7 @@ type yamlRule struct {
 	Datasets    yamlTexts   `yaml:"datasets"`
 	When        config.Text `yaml:"when"`
 	Exceptions  yamlTexts   `yaml:"exceptions"`
+	Let         config.Node `yaml:"let"`
 	Group       yamlTexts   `yaml:"group"`
 	Alert       config.Text `yaml:"alert"`
 	Suppress    config.Node `yaml:"suppress"`
@@ -119,7 +121,8 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	rule.parseSeverity(form.Severity)
 	rule.parseScore(form.Score)
 	rule.parseDatasets(append(form.Dataset, form.Datasets...))
-	rule.Group, rule.groupFields = parseFields(form.Group)
+	rule.parseLet(form.Let)
+	rule.Group, rule.groupValues = rule.parseValues(form.Group)
 	rule.parseCorrelation(form.When, &form.Correlation)
 	rule.parsePolicy(&form)
 	rule.parseCases(form.Tests)

@@ -107,7 +107,7 @@ func construct(node ast.Node) string {
 	case *ast.ConditionalNode:
 		return "a choice (a ? b : c)"
 	case *ast.VariableDeclaratorNode:
-		return "let (write a macro)"
+		return "let (name the value with the key let: of the rule)"
 	case *ast.SequenceNode:
 		return "a sequence (;)"
 	case *ast.MapNode:

@@ -4,7 +4,6 @@ import (
 	"regexp"
 	"slices"
 
-	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 )
 
@@ -94,13 +93,18 @@ func entriesOf(node config.Node) []config.Entry {
 	return node.Entries()
 }
 
+// isReserved reports whether a name is that of a field or of a function.
+func isReserved(name string) bool {
+	return lookupField(name) != nil || slices.Contains(functions, name)
+}
+
 // nameIsFree reports whether a list or macro can have the name of entry. It adds an error if it cannot.
 func (f *ruleFile) nameIsFree(entry config.Entry) bool {
 	problem := ""
 	switch {
 	case !namePattern.MatchString(entry.Key):
 		problem = "a name is made of a-z, 0-9 and _"
-	case pipeline.Lookup(entry.Key) != nil, slices.Contains(functions, entry.Key):
+	case isReserved(entry.Key):
 		problem = "is the name of a field or function already"
 	case f.names.lists[entry.Key] != nil, f.names.macros[entry.Key] != nil:
 		problem = "is defined already"

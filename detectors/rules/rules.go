@@ -18,6 +18,7 @@
 //	                              turn the syntax tree into typed nodes (node.go); hints.go words the errors
 //	closures.go                   compiles the nodes to Go functions
 //	prefilter.go, datasets.go     derive conditions without which the rule cannot match
+//	let.go                        compiles the values that a rule names
 //	compiler.go                   does all this for each rule of a set
 //	parsed_correlation.go, correlation.go
 //	                              do it for correlation rules
@@ -67,7 +68,7 @@ type Rule struct {
 	Datasets    []string // the datasets whose events can match
 	When        string   // the condition, as written
 	Exceptions  []string // conditions under which an event does not match, as written
-	Group       []string // fields that its alerts are grouped by; none: container.id, else host.id
+	Group       []string // fields, and names of let, that its alerts are grouped by; none: container.id, else host.id
 	Alert       string   // the template of the evidence
 	Policy      pipeline.AlertPolicy
 	Tests       []Case
@@ -83,7 +84,8 @@ type Rule struct {
 	Correlation *correlate.Rule
 
 	// The compiled forms of Group, Alert, When, Exceptions and Datasets.
-	groupFields []*pipeline.Field
+	groupValues []ruleValue
+	lets        []*letValue // what it names, for explanations
 	template    template
 	when        *expression
 	exceptions  []*expression

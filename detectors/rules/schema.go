@@ -69,6 +69,7 @@ func fieldSchema() schemaObject {
 			names = append(names, schemaObject{"const": field.Name, "description": field.Doc})
 		}
 	}
+	names = append(names, schemaObject{"type": "string", "pattern": namePattern.String(), "description": "A name of let."})
 	return schemaObject{"anyOf": names}
 }
 
@@ -99,11 +100,15 @@ func ruleSchema() schemaObject {
 			"datasets":    described(datasetSchema(), "The datasets of the events; all without them."),
 			"when":        textSchema("The condition, an expression over the fields of an event."),
 			"exceptions":  described(ref("texts"), "Conditions under which an event does not match."),
-			"group":       described(ref("fields"), "Matches with the same values of these fields are one alert; without them those of a container, or else of a host."),
-			"alert":       textSchema("The text of the alert, with fields between braces: {source.ip} asked for {url.path}."),
-			"suppress":    described(ref("duration"), "How long the matches of one group are one alert, from the first match on; 1m to 24h."),
-			"escalate":    escalateSchema(severities),
-			"tests":       schemaObject{"type": "array", "maxItems": maxTests, "items": ref("case")},
+			"let": schemaObject{
+				"type": "object", "propertyNames": schemaObject{"pattern": namePattern.String()}, "additionalProperties": textSchema(""), "maxProperties": maxLet,
+				"description": "Expressions by name: {user: 'json(message, \"$.user\")'}. The name stands for a field in group, alert, distinct, sum and first_seen, and for the value in conditions.",
+			},
+			"group":    described(ref("fields"), "Matches with the same values of these fields are one alert; without them those of a container, or else of a host."),
+			"alert":    textSchema("The text of the alert, with fields between braces: {source.ip} asked for {url.path}."),
+			"suppress": described(ref("duration"), "How long the matches of one group are one alert, from the first match on; 1m to 24h."),
+			"escalate": escalateSchema(severities),
+			"tests":    schemaObject{"type": "array", "maxItems": maxTests, "items": ref("case")},
 
 			"rule":     described(ref("texts"), "Ids of rules: the events are those that they match."),
 			"within":   described(ref("duration"), "The longest time between the first event and the last one."),

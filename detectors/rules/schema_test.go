@@ -60,6 +60,9 @@ func TestSchemaTakesWhatCompiles(t *testing.T) {
 
 	const rule = "id: a\ntitle: t\nseverity: low\nwhen: message == \"x\"\n"
 	check("one rule", []byte(rule), true)
+	check("values with a name", []byte(rule+"let: {user: lower(message)}\ngroup: [user, source.ip]\n"), true)
+	check("let without names", []byte(rule+"let: lower(message)\n"), false)
+	check("a name of let", []byte(rule+"let: {User.x: lower(message)}\n"), false)
 	for name, line := range map[string]string{
 		"an unknown key": "sevrity: low", "a severity": "severity: urgent", "a score": "score: 101", "a dataset": "dataset: htp",
 		"a field": "group: [source.ipp]", "a case": "tests: [{event: {message: x}}]", "a window": "within: soon",

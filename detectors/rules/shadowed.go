@@ -13,15 +13,14 @@ func (s *Set) lintShadowed() (lints []Lint) {
 	byGroup := map[string][]*Rule{}
 	for _, rule := range s.rules {
 		if rule.Correlation == nil && len(rule.signalSteps) == 0 {
-			key := strings.Join(rule.Group, ",")
-			byGroup[key] = append(byGroup[key], rule)
+			byGroup[rule.groupKey()] = append(byGroup[rule.groupKey()], rule)
 		}
 	}
 	for _, rule := range s.rules {
 		if rule.Correlation != nil || len(rule.signalSteps) > 0 {
 			continue
 		}
-		for _, other := range byGroup[strings.Join(rule.Group, ",")] {
+		for _, other := range byGroup[rule.groupKey()] {
 			if !p.spend(1) {
 				return lints
 			}
@@ -36,6 +35,15 @@ func (s *Set) lintShadowed() (lints []Lint) {
 		}
 	}
 	return lints
+}
+
+// groupKey returns a text that is the same for rules with the same group.
+func (r *Rule) groupKey() string {
+	var parts []string
+	for _, value := range r.groupValues {
+		parts = append(parts, value.content())
+	}
+	return strings.Join(parts, ",")
 }
 
 // covers reports whether an alert of r says all that one of other would say, but for the text, and whether both may match the same events at all.

@@ -88,7 +88,7 @@ func (s *Set) EvaluateRule(rule *Rule, block []*pipeline.Event) (signals []corre
 			switch {
 			case condition.datasets&maskOf(event.Dataset) == 0 || !s.matchesRule(worker, condition):
 			case rule.Correlation == nil:
-				event.Verdicts = append(event.Verdicts, rule.verdict(event))
+				event.Verdicts = append(event.Verdicts, rule.verdict(worker.values))
 			default:
 				signals = s.appendSignals(signals, worker, condition, index)
 			}

@@ -17,17 +17,18 @@ const (
 	maxGroupBytes = 256
 )
 
-// A template is the text of an alert. Each part is plain text, a field, or, where the author has written
+// A template is the text of an alert. Each part is plain text, a field, a value of let, or, where the author has written
 // none, a field behind its name, which is left out if the event has no value.
 type template []templatePart
 
 type templatePart struct {
 	text  string
-	field *pipeline.Field // nil: plain text
+	field *pipeline.Field
+	let   *letValue // if field is nil; both nil: plain text
 }
 
-// parseTemplate parses a text with fields as {name}; {{ and }} stand for braces.
-func parseTemplate(text string) (template, []syntaxError) {
+// parseTemplate parses a text with fields and values of let of a rule as {name}; {{ and }} stand for braces.
+func parseTemplate(text string, rule *parsedRule) (template, []syntaxError) {
 	var out template
 	var errs []syntaxError
 	var plain strings.Builder
@@ -52,13 +53,13 @@ func parseTemplate(text string) (template, []syntaxError) {
 			}
 			name := strings.TrimSpace(text[i+1 : i+end])
 			i += end + 1
-			field := lookupField(name)
-			if field == nil { // All unknown fields are reported.
-				errs = append(errs, syntaxError{at, unknownName(name, nil)})
+			field, let := lookupField(name), rule.let(name)
+			if field == nil && let == nil { // All unknown fields are reported.
+				errs = append(errs, syntaxError{at, rule.unknownValue(name)})
 				continue
 			}
 			flush()
-			out = append(out, templatePart{field: field})
+			out = append(out, templatePart{field: field, let: let})
 		default:
 			plain.WriteByte(text[i])
 			i++
@@ -68,12 +69,16 @@ func parseTemplate(text string) (template, []syntaxError) {
 	return out, errs
 }
 
-// render returns the evidence for an event. The result shares no memory with the event, has a limited length,
+// render returns the evidence for the current event. The result shares no memory with the event, has a limited length,
 // and has no control characters.
-func (t template) render(event *pipeline.Event) string {
+func (t template) render(v *eventValues) string {
+	event := v.event
 	var out strings.Builder
 	for _, part := range t {
 		switch {
+		case part.let != nil:
+			value, _ := part.let.read(v)
+			writePrintable(&out, value, maxValueRunes)
 		case part.field == nil:
 			out.WriteString(part.text)
 		case part.text == "":
@@ -115,19 +120,19 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 }
 
 // groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
-// of the names and values of fields, or else it is the container or host. Different values have different
+// of the names and values of fields and of let, or else it is the container or host. Different values have different
 // groups. A group that is too long is cut and ends with a hash of the whole.
 //
 // names are the names of the fields in the group: those of the first step where a step of a correlation rule
 // has other fields.
-func groupOf(fields []*pipeline.Field, names []string, event *pipeline.Event) string {
-	if len(fields) == 0 {
-		return event.OwnerGroup()
+func groupOf(values []ruleValue, names []string, v *eventValues) string {
+	if len(values) == 0 {
+		return v.event.OwnerGroup()
 	}
 	var buf [maxGroupBytes]byte
 	group := buf[:0]
-	for i, field := range fields {
-		group = pipeline.AppendGroup(group, names[i], field.Text(event))
+	for i, value := range values {
+		group = pipeline.AppendGroup(group, names[i], value.text(v))
 	}
 	if len(group) <= maxGroupBytes {
 		return string(group)

@@ -613,8 +613,8 @@ func TestEvidenceIsBounded(t *testing.T) {
 	event := line(strings.Repeat("x", maxValueRunes+1))
 	check := func(text, want string) {
 		t.Helper()
-		parts, errs := parseTemplate(text)
-		if got := parts.render(event); got != want || len(errs) > 0 {
+		parts, errs := parseTemplate(text, &parsedRule{})
+		if got := parts.render(&eventValues{event: event}); got != want || len(errs) > 0 {
 			t.Errorf("%d bytes: %d bytes, want %d, %v", len(text), len(got), len(want), errs)
 		}
 	}
