@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"tidegate/detectors"
@@ -37,11 +38,11 @@ func (c *Config) bundleKeys() ([]ed25519.PublicKey, error) {
 
 // A storedBundle is what an engine found in its folder at the start.
 type storedBundle struct {
-	store   *bundles.Store
-	bundle  *bundles.Bundle // nil: none
-	since   time.Time
-	problem error
-	floor   int64 // sequence of the bundle, also if it does not load any more
+	store    *bundles.Store
+	bundle   *bundles.Bundle // that the detectors run; nil: none
+	since    time.Time
+	unloaded *bundles.Bundle // that they do not run, since it does not load because of problem; nil: none
+	problem  error
 }
 
 // loadStoredBundle reads the stored bundle. A bundle that cannot be read is no reason not to start: the engine runs the
@@ -55,10 +56,10 @@ func (p *process) loadStoredBundle() (*detectors.Replacement, error) {
 	if p.stored.bundle == nil {
 		return nil, nil
 	}
-	p.stored.floor = p.stored.bundle.Sequence
 	replacement, err := replacementOf(p.stored.store, p.stored.bundle)
 	if err != nil {
 		p.stored.problem = err
+		return nil, nil
 	}
 	return replacement, nil
 }
@@ -74,20 +75,29 @@ func replacementOf(store *bundles.Store, bundle *bundles.Bundle) (*detectors.Rep
 
 // reportStoredBundle logs with which rules the engine starts.
 func (p *process) reportStoredBundle(replacement *detectors.Replacement) {
+	stored := &p.stored
 	if err := p.detectors.ReplacementError(); err != nil {
-		p.stored.problem = fmt.Errorf("load the stored bundle %s: %w", p.stored.bundle.Name(), err)
+		stored.problem = fmt.Errorf("load the stored bundle %s: %w", stored.bundle.Name(), err)
 		replacement = nil
 	}
-	if p.stored.problem != nil {
-		p.log.Error("stored bundle not used", "err", p.stored.problem)
-	}
 	if replacement != nil {
-		p.log.Info("starting with the stored bundle", "bundle", p.stored.bundle.Name(), "pushed", p.stored.bundle.Pushed, "by", p.stored.bundle.By)
+		p.log.Info("starting with the stored bundle", "bundle", stored.bundle.Name(), "pushed", stored.bundle.Pushed, "by", stored.bundle.By)
 		return
 	}
-	p.stored.bundle, p.stored.since = nil, time.Now()
-	p.log.Warn("no signed bundle yet: starting with the rules and feeds of the configuration", "dir", p.cfg.Rules.Dir)
-	p.printLine("no signed bundle of rules yet: running those of the configuration")
+	stored.bundle, stored.unloaded, stored.since = nil, stored.bundle, time.Now()
+	if stored.problem == nil {
+		p.log.Warn("no signed bundle yet: starting with the rules and feeds of the configuration", "dir", p.cfg.Rules.Dir)
+		p.printLine("no signed bundle of rules yet: running those of the configuration")
+		return
+	}
+	reason := "it is damaged, or none of rules.bundle_keys has signed it"
+	if stored.unloaded != nil {
+		reason = "it does not load"
+	}
+	for line := range strings.SplitSeq(stored.problem.Error(), "\n") {
+		p.log.Error("stored bundle not used: starting with the rules and feeds of the configuration", "reason", reason, "err", line, "dir", p.cfg.Rules.Dir)
+	}
+	p.printLine("the stored bundle of rules is not used, %s: running those of the configuration; see the log", reason)
 }
 
 // startBundles follows the topic of signed bundles, if rules.bundle_keys has a key.
@@ -102,7 +112,8 @@ func (p *process) startBundles(ctx context.Context) error {
 		return err
 	}
 	cfg := bundles.FollowerConfig{
-		Kafka: p.kafka, Store: store, Current: p.stored.bundle, Since: p.stored.since, Floor: p.stored.floor,
+		Kafka: p.kafka, Store: store, Current: p.stored.bundle, Since: p.stored.since,
+		Unloaded: p.stored.unloaded, UnloadedErr: p.stored.problem,
 		Load: func(bundle *bundles.Bundle) error {
 			replacement, err := replacementOf(store, bundle)
 			if err != nil {
@@ -113,7 +124,7 @@ func (p *process) startBundles(ctx context.Context) error {
 		Detectors: func() string { return p.detectors.Bundle().Version },
 		Engine:    engine, Host: p.cfg.Host, Program: version, Failpoint: killFailpoint(),
 	}
-	if p.stored.problem != nil {
+	if p.stored.problem != nil && p.stored.unloaded == nil {
 		cfg.Problem = p.stored.problem.Error()
 	}
 	p.lifecycle.startComponent("bundles", func(ctx context.Context) error {

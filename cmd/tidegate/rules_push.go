@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ type pushFlags struct {
 	key, comment string
 	noWait       bool
 	timeout      time.Duration
+	after        int64
 }
 
 func (f *pushFlags) addTo(cmd *cobra.Command) {
@@ -36,6 +36,7 @@ func (f *pushFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.comment, "comment", "", "why it is pushed; rules status shows it")
 	cmd.Flags().BoolVar(&f.noWait, "no-wait", false, "do not wait for the engines")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 2*time.Minute, "how long to wait for the engines")
+	cmd.Flags().Int64Var(&f.after, "after", 0, "make the sequence of the bundle higher than this one, which an engine has reported")
 }
 
 // pushRulesCommand returns the command `tidegate rules push`.
@@ -208,11 +209,16 @@ func newPush(flags *pushFlags) (*rulesPush, error) {
 
 // findEarlier returns the bundle that a rollback sends again.
 func (p *rulesPush) findEarlier(ctx context.Context, args []string) (*bundles.Bundle, error) {
-	list, _, err := bundles.Read(ctx, p.client, p.keys)
+	topic, err := bundles.Read(ctx, p.client, p.keys)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) == 0 {
+	list := topic.Bundles
+	switch {
+	case len(list) == 0 && topic.Refused > 0:
+		return nil, fmt.Errorf("there is no bundle on the topic that --key or a key of rules.bundle_keys has signed, but %s that they have not",
+			countOf(topic.Refused, "message"))
+	case len(list) == 0:
 		return nil, errors.New("there is no bundle on the topic")
 	}
 	var names []string
@@ -245,7 +251,13 @@ func (p *rulesPush) send(ctx context.Context, name string, manifest bundles.Mani
 	}
 
 	manifest.By, manifest.Comment, manifest.Program = author(), p.flags.comment, version
-	bundle, offset, err := bundles.Push(ctx, p.client, p.key, p.keys, manifest, contents)
+	bundle, offset, err := bundles.Push(ctx, p.client, bundles.PushRequest{
+		Key: p.key, Keys: p.keys, Manifest: manifest, Contents: contents, After: p.flags.after, Engines: engines,
+	})
+	if behind, ok := errors.AsType[*bundles.BehindError](err); ok {
+		return fmt.Errorf("nothing is sent: %w. If that is true, since another key or a host whose clock is ahead has pushed it, name the key in "+
+			"rules.bundle_keys here, or push with --after %d; if it is not, see who else writes to the topic of engines", err, behind.Engine.Sequence)
+	}
 	if bundle == nil {
 		return fmt.Errorf("push the bundle: %w", err)
 	}
@@ -311,18 +323,9 @@ func (p *rulesPush) validateFeeds(contents *bundles.Contents) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	var list []feeds.Config
-	for _, feed := range contents.Feeds {
-		data, err := contents.ReadFeed(feed)
-		if err != nil {
-			return err
-		}
-		cfg := feed.Settings
-		cfg.Path = filepath.Join(dir, feed.File)
-		if err := os.WriteFile(cfg.Path, data, 0o600); err != nil {
-			return err
-		}
-		list = append(list, cfg)
+	list, err := contents.WriteFeeds(dir)
+	if err != nil {
+		return err
 	}
 	set, skipped, err := feeds.Load(list)
 	if err != nil {
@@ -350,6 +353,7 @@ const (
 	stateLoaded     = "loaded"
 	stateRefused    = "refused"
 	stateSuperseded = "superseded" // it runs a newer bundle
+	statePending    = "pending"    // it could not load the bundle yet, and tries again
 )
 
 // answerOf returns what the report of an engine says about the bundle.
@@ -362,6 +366,8 @@ func (w *pushWait) answerOf(report *bundles.Report) answer {
 		return answer{stateRefused, report.Refused.Error}
 	case rejected != nil && rejected.Offset == w.offset:
 		return answer{stateRefused, rejected.Error}
+	case report.Pending != nil && report.Pending.Sequence == w.bundle.Sequence:
+		return answer{statePending, report.Pending.Error}
 	case report.Sequence >= w.bundle.Sequence:
 		return answer{stateSuperseded, "it runs the newer bundle " + report.Bundle}
 	}
@@ -380,7 +386,7 @@ func (w *pushWait) run(ctx context.Context, engines []bundles.Report, timeout ti
 				continue
 			}
 			live = append(live, report)
-			if w.answerOf(&report).state == "" {
+			if state := w.answerOf(&report).state; state == "" || state == statePending {
 				waiting = append(waiting, report.Engine)
 			}
 		}

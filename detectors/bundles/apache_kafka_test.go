@@ -3,6 +3,7 @@ package bundles
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 
@@ -48,7 +49,7 @@ func TestApacheKafkaKeepsTheBundles(t *testing.T) {
 	var first int64
 	for i := range History + 4 {
 		files["number.txt"] = fmt.Sprint(i)
-		bundle, _, err := Push(t.Context(), client, key, nil, Manifest{}, packFiles(t, files))
+		bundle, _, err := Push(t.Context(), client, PushRequest{Key: key, Contents: packFiles(t, files)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,21 +62,21 @@ func TestApacheKafkaKeepsTheBundles(t *testing.T) {
 	waitUntil(t, func() string { // the record of the first bundle is gone
 		found := ""
 		reader := topicReader{client: client, topic: testTopic, next: -1}
-		if err := reader.readToEnd(t.Context(), func(record kafka.Record) {
+		if _, err := reader.readToEnd(t.Context(), time.Minute, func(record kafka.Record) {
 			if string(record.Key) == string(recordKey(first)) && len(record.Value) > 0 {
 				found = "the log is not cleaned yet"
 			}
-		}); err != nil {
+		}, nil); err != nil {
 			return err.Error()
 		}
 		return found
 	})
-	list, refused, err := Read(t.Context(), client, keys)
-	if err != nil || refused != 0 || len(list) != History || list[0].Sequence != newest.Sequence {
-		t.Errorf("%d bundles, %d refused, %v", len(list), refused, err)
+	topic, err := Read(t.Context(), client, keys)
+	if err != nil || topic.Refused != 0 || len(topic.Bundles) != History || topic.Bundles[0].Sequence != newest.Sequence || len(topic.Removed) != 0 {
+		t.Errorf("%d bundles, %d refused, removed %d, %v", len(topic.Bundles), topic.Refused, topic.Removed, err)
 	}
 	engine.restart()
 	engine.expect("two")
 	startEngine(t, client, t.TempDir(), keys).expect("two")
-	expectReport(t, client, 1, "a report", func(r Report) bool { return r.Sequence == newest.Sequence && r.Rejected == 0 })
+	expectReport(t, client, 1, "a report", func(r Report) bool { return r.Sequence == newest.Sequence && r.Rejected+r.Removed == 0 })
 }

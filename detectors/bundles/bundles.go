@@ -8,12 +8,16 @@
 //
 // Whoever may write to the topic but has no key can make no engine run anything: a message is verified before any part
 // of it is parsed. An older message, written again, is refused by its sequence. The topic being unreadable or empty
-// changes nothing either: an engine keeps the bundle that it has. What is refused is logged, counted and reported.
+// changes nothing either: an engine keeps the bundle that it has, and reports that somebody removed it (removals.go). What
+// is refused is logged, counted and reported. A signed bundle that does not load for a cause that may pass, such as a full
+// disk, is tried again; one that does not compile is refused.
 package bundles
 
 import (
 	"errors"
 	"fmt"
+
+	"tidegate/detectors/rules"
 )
 
 // A Reason is why an engine refuses a message, as its label in metrics.
@@ -26,12 +30,14 @@ const (
 	ReasonReplayed  Reason = "replayed"  // it is not newer than another message before it
 	ReasonTooLarge  Reason = "too_large" // it exceeds a bound
 	ReasonContents  Reason = "contents"  // it is signed, and its contents are not valid
-	ReasonCompile   Reason = "compile"   // its rules or feeds do not load
+	ReasonCompile   Reason = "compile"   // its rules do not compile
+	ReasonDamaged   Reason = "damaged"   // the record batch that has it cannot be read
+	ReasonRemoved   Reason = "removed"   // it removes a bundle from the topic
 )
 
 var reasons = []string{
 	string(ReasonFormat), string(ReasonSignature), string(ReasonReplayed), string(ReasonTooLarge), string(ReasonContents),
-	string(ReasonCompile),
+	string(ReasonCompile), string(ReasonDamaged), string(ReasonRemoved),
 }
 
 // A Refusal is the error of a message that is not a bundle for this engine.
@@ -50,10 +56,13 @@ func refuse(reason Reason, format string, args ...any) error {
 	return &Refusal{Reason: reason, Err: fmt.Errorf(format, args...)}
 }
 
-// reasonOf returns the reason of an error; one that is no Refusal is one of loading the rules.
-func reasonOf(err error) Reason {
+// refusalOf returns why an engine refuses a bundle for good. ok is false for an error whose cause may pass.
+func refusalOf(err error) (reason Reason, ok bool) {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		return refusal.Reason
+		return refusal.Reason, true
 	}
-	return ReasonCompile
+	if _, ok := errors.AsType[rules.Errors](err); ok && !errors.Is(err, rules.ErrDatabase) {
+		return ReasonCompile, true
+	}
+	return "", false
 }

@@ -10,11 +10,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"tidegate/detectors/feeds"
 	"tidegate/pipeline/config"
+	"tidegate/pipeline/statedir"
 )
 
 // Bounds of the contents of a bundle, which an author and an engine check alike.
@@ -82,6 +85,25 @@ func (c *Contents) RuleFiles() (count int) {
 // ReadFeed returns the file of a feed.
 func (c *Contents) ReadFeed(feed Feed) ([]byte, error) {
 	return fs.ReadFile(c.files, path.Join(feedsFolder, feed.File))
+}
+
+// WriteFeeds writes the files of the feeds to a folder and returns their settings with the paths of the files.
+func (c *Contents) WriteFeeds(dir string) (list []feeds.Config, err error) {
+	for _, feed := range c.Feeds {
+		data, err := c.ReadFeed(feed)
+		if err == nil {
+			err = os.MkdirAll(dir, 0o700)
+		}
+		cfg := feed.Settings
+		if cfg.Path = filepath.Join(dir, feed.File); err == nil {
+			err = statedir.WriteFile(cfg.Path, data, 0o600)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("write the feed %s of the bundle: %w", cfg.Name, err)
+		}
+		list = append(list, cfg)
+	}
+	return list, nil
 }
 
 // Pack packs the files of a folder and the files of feeds. Names that begin with a dot are left out, as rules.Read does.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -70,6 +71,7 @@ type testEngine struct {
 	metrics   *Metrics
 	failpoint func(string)
 	stop      func()
+	loadError atomic.Pointer[func(*Bundle) error] // of loads, before they begin
 }
 
 // ruleText returns a rule file with one rule.
@@ -111,22 +113,34 @@ func (e *testEngine) start() {
 	if problem != nil {
 		follower.Problem = problem.Error()
 	}
-	replacement := func(bundle *Bundle) *detectors.Replacement {
+	replacement := func(bundle *Bundle) (*detectors.Replacement, error) {
+		if loadError := e.loadError.Load(); loadError != nil {
+			if err := (*loadError)(bundle); err != nil {
+				return nil, err
+			}
+		}
 		list, err := e.store.WriteFeeds(bundle)
-		check(err)
-		return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Feeds: list}
+		return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Feeds: list}, err
 	}
 	if stored != nil {
-		follower.Floor = stored.Sequence
-		cfg.Replacement = replacement(stored)
+		if cfg.Replacement, err = replacement(stored); err != nil {
+			cfg.Replacement, follower.UnloadedErr = nil, err
+		}
 	}
 	loader, err := detectors.NewLoader(cfg, quiet, prometheus.NewRegistry())
 	check(err)
 	e.loader = loader
-	if loader.ReplacementError() != nil {
-		follower.Current = nil
+	if err := errors.Join(follower.UnloadedErr, loader.ReplacementError()); err != nil {
+		follower.Current, follower.Unloaded, follower.UnloadedErr = nil, stored, err
 	}
-	follower.Load = func(bundle *Bundle) error { return loader.Replace(replacement(bundle)) }
+	follower.Load = func(bundle *Bundle) error {
+		next, err := replacement(bundle)
+		if err != nil {
+			return err
+		}
+		return loader.Replace(next)
+	}
+	follower.retryPause = 50 * time.Millisecond
 	follower.Detectors = func() string { return loader.Bundle().Version }
 	follower.Failpoint = e.failpoint
 	name, release, err := e.store.Engine(e.t.Context(), "h")
@@ -209,7 +223,9 @@ func waitUntil(t *testing.T, check func() string) {
 // push pushes a bundle with one rule.
 func push(t *testing.T, client *kafka.Client, key ed25519.PrivateKey, text string) *Bundle {
 	t.Helper()
-	bundle, _, err := Push(t.Context(), client, key, nil, Manifest{By: "test"}, packFiles(t, map[string]string{"r.yaml": text}))
+	bundle, _, err := Push(t.Context(), client, PushRequest{
+		Key: key, Manifest: Manifest{By: "test"}, Contents: packFiles(t, map[string]string{"r.yaml": text}),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,15 +395,16 @@ func TestRollbackIsANewBundle(t *testing.T) {
 	push(t, client, key, ruleText("one"))
 	push(t, client, key, ruleText("two"))
 	engine.expect("two")
-	list, refused, err := Read(t.Context(), client, keys)
-	if err != nil || refused != 0 || len(list) != 2 {
-		t.Fatal(list, refused, err)
+	topic, err := Read(t.Context(), client, keys)
+	if err != nil || topic.Refused != 0 || len(topic.Bundles) != 2 {
+		t.Fatal(topic, err)
 	}
+	list := topic.Bundles
 	opened, err := Open(list[1].Message, keys, testTopic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, _, err := Push(t.Context(), client, key, nil, Manifest{RollbackOf: opened.Sequence}, opened.Contents)
+	back, _, err := Push(t.Context(), client, PushRequest{Key: key, Manifest: Manifest{RollbackOf: opened.Sequence}, Contents: opened.Contents})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,20 +423,21 @@ func TestTopicKeepsSomeBundles(t *testing.T) {
 	for range History + 3 {
 		pushed = append(pushed, push(t, client, key, ruleText("one")))
 	}
-	list, _, err := Read(t.Context(), client, keys)
-	if err != nil || len(list) != History {
-		t.Fatalf("%d bundles, %v", len(list), err)
+	topic, err := Read(t.Context(), client, keys)
+	if err != nil || len(topic.Bundles) != History || len(topic.Removed) > 0 {
+		t.Fatalf("%d bundles, removed %d, %v", len(topic.Bundles), topic.Removed, err)
 	}
+	list := topic.Bundles
 	if list[0].Sequence != pushed[len(pushed)-1].Sequence || list[History-1].Sequence != pushed[3].Sequence {
 		t.Error("not the newest ones, or not the newest first")
 	}
 	removed := map[string]bool{}
 	reader := topicReader{client: client, topic: testTopic, next: -1}
-	if err := reader.readToEnd(t.Context(), func(record kafka.Record) {
+	if _, err := reader.readToEnd(t.Context(), time.Minute, func(record kafka.Record) {
 		if len(record.Value) == 0 {
 			removed[string(record.Key)] = true
 		}
-	}); err != nil {
+	}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for i, bundle := range pushed {
@@ -434,8 +452,8 @@ func TestTopicKeepsSomeBundles(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(200 * time.Millisecond) // ten times the interval of the retention
-	if list, _, err = Read(t.Context(), client, keys); err != nil || len(list) != History {
-		t.Errorf("%d bundles, %v", len(list), err)
+	if topic, err = Read(t.Context(), client, keys); err != nil || len(topic.Bundles) != History {
+		t.Errorf("%d bundles, %v", len(topic.Bundles), err)
 	}
 }
 
@@ -573,7 +591,7 @@ func TestFeedsOfABundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Push(t.Context(), client, key, nil, Manifest{}, contents); err != nil {
+	if _, _, err := Push(t.Context(), client, PushRequest{Key: key, Contents: contents}); err != nil {
 		t.Fatal(err)
 	}
 	engine.expect("one")

@@ -143,8 +143,8 @@ func openManifest(message []byte, keys []ed25519.PublicKey, topic string) (bundl
 	if bundle.Topic != topic {
 		return nil, nil, refuse(ReasonSignature, "it is signed for the topic %q", bundle.Topic)
 	}
-	if len(bundle.Manifest.Contents) != 64 || bundle.Sequence <= 0 {
-		return nil, nil, refuse(ReasonContents, "the manifest lacks the sequence or the sum of the contents")
+	if len(bundle.Manifest.Contents) != 64 || bundle.Sequence <= 0 || bundle.Sequence > maxSequence {
+		return nil, nil, refuse(ReasonContents, "the manifest lacks a sequence, of at most 2^53, or the sum of the contents")
 	}
 	return bundle, rest[length:], nil
 }

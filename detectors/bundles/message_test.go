@@ -133,7 +133,7 @@ func TestChangedMessagesAreRefused(t *testing.T) {
 		changed[at] ^= 1
 		if _, err := Open(changed, keys, testTopic); err == nil {
 			t.Fatalf("byte %d was changed, and the message accepted", at)
-		} else if reason := reasonOf(err); reason != ReasonSignature && reason != ReasonFormat {
+		} else if reason, _ := refusalOf(err); reason != ReasonSignature && reason != ReasonFormat {
 			t.Fatalf("byte %d: %v", at, err)
 		}
 	}

@@ -32,9 +32,14 @@ type Report struct {
 
 	// Refused is the newest signed bundle, if the engine refused it.
 	Refused *RefusedBundle `json:"refused,omitempty"`
+	// Pending is the newest signed bundle, if it could not be loaded yet for a cause that may pass. The engine tries again.
+	Pending *PendingBundle `json:"pending,omitempty"`
 	// Rejected counts the messages that are no bundles for this engine since its start.
 	Rejected     int64            `json:"rejected,omitempty"`
 	LastRejected *RejectedMessage `json:"last_rejected,omitempty"`
+	// Removed counts the bundles that somebody without a key has removed from the topic, since the start of the engine.
+	Removed     int64          `json:"removed,omitempty"`
+	LastRemoved *RemovedBundle `json:"last_removed,omitempty"`
 	// Next is the offset of the topic bundles up to which the engine has read.
 	Next int64 `json:"next"`
 
@@ -48,6 +53,21 @@ type RefusedBundle struct {
 	At       time.Time `json:"at"`
 	Reason   Reason    `json:"reason"`
 	Error    string    `json:"error"`
+}
+
+// A PendingBundle is a signed bundle that an engine tries to load again.
+type PendingBundle struct {
+	Bundle   string    `json:"bundle"`
+	Sequence int64     `json:"sequence"`
+	Since    time.Time `json:"since"`    // of the first attempt
+	Attempts int       `json:"attempts"` // so far
+	Error    string    `json:"error"`    // of the last one
+}
+
+// A RemovedBundle is a signed bundle that somebody without a key has removed from the topic.
+type RemovedBundle struct {
+	Sequence int64     `json:"sequence"`
+	At       time.Time `json:"at"` // when the engine has noticed it
 }
 
 // A RejectedMessage is a message of the topic bundles that is no bundle for an engine.
@@ -102,7 +122,7 @@ func NewReports(client *kafka.Client) *Reports {
 // Read reads up to the end of the topic and returns the newest report of each engine, ordered by engine. Records that are no
 // reports are skipped.
 func (r *Reports) Read(ctx context.Context) ([]Report, error) {
-	if err := r.reader.readToEnd(ctx, r.add); err != nil {
+	if _, err := r.reader.readToEnd(ctx, readPatience, r.add, func(int64, error) {}); err != nil {
 		return nil, err
 	}
 	byEngine := func(a, b Report) int { return cmp.Compare(a.Engine, b.Engine) }

@@ -101,23 +101,7 @@ func (s *Store) Save(ctx context.Context, bundle *Bundle) error {
 
 // WriteFeeds writes the files of the feeds of a bundle and returns their settings with the paths of the files.
 func (s *Store) WriteFeeds(bundle *Bundle) ([]feeds.Config, error) {
-	dir := filepath.Join(s.dir, "feeds", bundle.Name())
-	var list []feeds.Config
-	for _, feed := range bundle.Feeds {
-		data, err := bundle.ReadFeed(feed)
-		if err == nil {
-			err = os.MkdirAll(dir, 0o700)
-		}
-		cfg := feed.Settings
-		if cfg.Path = filepath.Join(dir, feed.File); err == nil {
-			err = statedir.WriteFile(cfg.Path, data, 0o600)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("write the feed %s of the bundle: %w", cfg.Name, err)
-		}
-		list = append(list, cfg)
-	}
-	return list, nil
+	return bundle.WriteFeeds(filepath.Join(s.dir, "feeds", bundle.Name()))
 }
 
 // keptFeeds is the time for which the feeds of other bundles are kept: another engine with this folder may still use them.

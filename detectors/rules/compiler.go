@@ -51,8 +51,8 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	compiler.resolveReferences()
 
 	// 3. Any error prevents the whole Set: a set that lacks some rules would look complete.
-	if err := errorsOf(files, compiler.configErrors); err != nil {
-		return nil, err
+	if errs := errorsOf(files, compiler.configErrors); errs != nil {
+		return nil, compiler.slots.databases.mark(errs)
 	}
 
 	// 4. Disabled rules are compiled and checked like the others, and left out of the index.

@@ -34,7 +34,7 @@ func (l Errors) Unwrap() []error {
 const maxShownErrors = 1000
 
 // errorsOf returns the errors of files and others, which belong to no file. It returns nil if there are none.
-func errorsOf(files []*ruleFile, others []*config.Error) error {
+func errorsOf(files []*ruleFile, others []*config.Error) Errors {
 	list := Errors(others)
 	for _, file := range files {
 		list = append(list, file.doc.Errors()...)

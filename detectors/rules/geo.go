@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -15,6 +16,20 @@ import (
 	"tidegate/pipeline/authority"
 	"tidegate/pipeline/config"
 )
+
+// ErrDatabase is matched by the error of Load if rules ask a database of addresses that cannot be read, which may pass.
+var ErrDatabase = errors.New("a database of addresses cannot be read")
+
+// databaseErrors are the errors of a set with such rules.
+type databaseErrors struct{ all Errors }
+
+func (e databaseErrors) Error() string { return e.all.Error() }
+
+// Is reports whether target is ErrDatabase.
+func (e databaseErrors) Is(target error) bool { return target == ErrDatabase }
+
+// Unwrap returns the errors of the files.
+func (e databaseErrors) Unwrap() error { return e.all }
 
 // maxDatabaseBytes bounds a database of addresses, which is held in memory: a file that is written anew in place while it is mapped
 // would end the process.
@@ -78,6 +93,16 @@ func readDatabase(path string) *addressDatabase {
 	}
 	sum := xxh3.Hash128(data).Bytes()
 	return &addressDatabase{reader: reader, hash: hex.EncodeToString(sum[:])}
+}
+
+// mark returns the errors of a set so that they match ErrDatabase if a database could not be read.
+func (d *addressDatabases) mark(all Errors) error {
+	for _, database := range d.opened {
+		if database.err != nil {
+			return databaseErrors{all}
+		}
+	}
+	return all
 }
 
 // versions returns the hashes of the databases that rules ask. They are part of the version of the set, but not of the rules: the windows
