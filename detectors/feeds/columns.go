@@ -190,13 +190,16 @@ func joinTags(texts ...string) string {
 	var out []string
 	for _, text := range texts {
 		for tag := range strings.SplitSeq(text, ",") {
-			if tag = strings.TrimSpace(tag); tag != "" && tag != "None" && tag != "null" {
+			if tag = strings.TrimSpace(tag); isTag(tag) {
 				out = append(out, tag)
 			}
 		}
 	}
 	return strings.Join(out, ",")
 }
+
+// isTag reports whether a text is a tag, not one of those with which feeds say that there is none.
+func isTag(text string) bool { return text != "" && text != "None" && text != "null" }
 
 func isTrue(text string) bool  { return text == "1" || strings.EqualFold(text, "true") }
 func isFalse(text string) bool { return text == "0" || strings.EqualFold(text, "false") }

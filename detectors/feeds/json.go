@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 )
 
@@ -72,6 +71,7 @@ func (p *lineParser) readJSON(in io.Reader) error {
 			stack = stack[:len(stack)-1]
 			if ended.object {
 				number++
+				ended.record[columnTags] = string(ended.tags)
 				p.endObject(stack, &ended, number)
 			}
 		} else {
@@ -92,6 +92,7 @@ type jsonFrame struct {
 	key    string  // the name of the value, in a list that of the list
 	parent string  // the key that it stands under
 	record *record // of an object
+	tags   []byte  // of an object, separated by commas
 }
 
 // setScalar takes a text, a number or a truth value into the record of its object, or a tag in a list into that of the
@@ -126,18 +127,26 @@ func (p *lineParser) setScalar(stack []jsonFrame, token json.Token) {
 	}
 }
 
-// addTag adds a tag to the innermost object.
-func addTag(stack []jsonFrame, tag string) {
-	if tag = strings.TrimSpace(tag); tag == "" {
-		return // its cost would have no bound
+// addTag adds the tags of a text, which commas separate, to the innermost object. Tags beyond maxTagText are left out.
+func addTag(stack []jsonFrame, text string) {
+	if len(text) >= maxTagText {
+		return
 	}
-	for _, frame := range slices.Backward(stack) {
-		if r := frame.record; r != nil {
-			if len(r[columnTags])+len(tag) < maxTagText {
-				r[columnTags] = joinTags(r[columnTags], strings.ReplaceAll(tag, "\x00", ""))
-			}
-			return
+	for i := len(stack) - 1; i >= 0; i-- {
+		if !stack[i].object {
+			continue
 		}
+		// What is there already is not read again: an object may have any number of tags.
+		tags := &stack[i].tags
+		for tag := range strings.SplitSeq(strings.ReplaceAll(text, "\x00", ""), ",") {
+			if tag = strings.TrimSpace(tag); isTag(tag) && len(*tags)+1+len(tag) < maxTagText {
+				if len(*tags) > 0 {
+					*tags = append(*tags, ',')
+				}
+				*tags = append(*tags, tag...)
+			}
+		}
+		return
 	}
 }
 

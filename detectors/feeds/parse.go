@@ -40,7 +40,10 @@ type lineParser struct {
 	key    [maxText + 1]byte // of an indicator of another kind
 }
 
-const maxDomain = 253
+const (
+	maxDomain        = 253
+	maxUnicodeDomain = 4 * maxDomain // before the conversion to punycode
+)
 
 // parse adds the indicators of a line. It skips an invalid line.
 func (p *lineParser) parse(line []byte, number int) {
@@ -365,6 +368,9 @@ func (p *lineParser) normalizeDomain(text []byte) ([]byte, error) {
 	name := bytes.TrimSuffix(text, []byte("."))
 	name = bytes.TrimPrefix(bytes.TrimPrefix(name, []byte("*")), []byte("."))
 	if !isASCII(unsafeText(name)) {
+		if len(name) > maxUnicodeDomain { // the time that punycode takes is not linear
+			return nil, fmt.Errorf("%q %w", shorten(text), errNotIndicator)
+		}
 		ascii, err := punycode(string(name))
 		if err != nil {
 			return nil, fmt.Errorf("%q is not a domain: %w", shorten(text), err)
