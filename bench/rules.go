@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -115,7 +116,7 @@ func newBundle(generated int) (*pipeline.Bundle, error) {
 	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
 		return nil, err
 	}
-	feed, _, err := feeds.Load([]feeds.Config{{Name: "bench", Path: path}})
+	feed, _, err := feeds.Load(context.Background(), []feeds.Config{{Name: "bench", Path: path}})
 	if err != nil {
 		return nil, err
 	}

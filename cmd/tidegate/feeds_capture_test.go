@@ -16,7 +16,7 @@ import (
 func TestHostsOfACaptureAreAskedOfTheFeeds(t *testing.T) {
 	dir := filepath.Join(protocoltest.SharedData(t, "../.."), "cases")
 	const capture = "15-host-is-an-address-zeek-1844.pcap"
-	set, _, err := feeds.Load([]feeds.Config{{Name: "test", Path: filepath.Join(dir, "15-feed.txt")}})
+	set, _, err := feeds.Load(t.Context(), []feeds.Config{{Name: "test", Path: filepath.Join(dir, "15-feed.txt")}})
 	if err != nil {
 		t.Fatal(err)
 	}

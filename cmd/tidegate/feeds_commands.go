@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func feedsCommand() *cobra.Command {
 
 // loadFeeds returns the configured feeds that can be read, and prints the errors of the others. failed is errFindings if
 // there are any.
-func loadFeeds(flags *configFlags) (cfg Config, set *feeds.Set, failed error, err error) {
+func loadFeeds(ctx context.Context, flags *configFlags) (cfg Config, set *feeds.Set, failed error, err error) {
 	cfg, err = flags.loadConfig(roleSet{all: roleEngine})
 	if err != nil {
 		return cfg, nil, nil, err
@@ -40,7 +41,7 @@ func loadFeeds(flags *configFlags) (cfg Config, set *feeds.Set, failed error, er
 	if len(cfg.Feeds) == 0 {
 		return cfg, nil, nil, fmt.Errorf("the configuration has no feeds")
 	}
-	set, errs := feeds.LoadEach(cfg.Feeds)
+	set, errs := feeds.LoadEach(ctx, cfg.Feeds)
 	for _, err := range errs {
 		_, _ = fmt.Fprintf(os.Stderr, "tidegate: %s\n", oneLineText(err.Error(), 1000))
 		failed = errFindings
@@ -61,8 +62,8 @@ Ends:     with 1 if a feed cannot be read.`,
 		Example: `  tidegate feeds list
   tidegate feeds list -o json | jq -r .path`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			return printFeeds(&flags, output, printFeedList)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printFeeds(cmd.Context(), &flags, output, printFeedList)
 		},
 	}
 	flags.addTo(cmd)
@@ -71,11 +72,11 @@ Ends:     with 1 if a feed cannot be read.`,
 }
 
 // printFeeds loads the configured feeds and prints what they have, as a table or as a line of JSON each.
-func printFeeds(flags *configFlags, output string, printTable func(io.Writer, []feeds.Stats) error) error {
+func printFeeds(ctx context.Context, flags *configFlags, output string, printTable func(io.Writer, []feeds.Stats) error) error {
 	if err := checkOutput(output, "table", "json"); err != nil {
 		return err
 	}
-	_, set, failed, err := loadFeeds(flags)
+	_, set, failed, err := loadFeeds(ctx, flags)
 	if err != nil {
 		return err
 	}
@@ -136,8 +137,8 @@ Ends:     with 1 if a feed cannot be read.`,
 		Example: `  tidegate feeds stats
   tidegate feeds stats -o json | jq .reasons`,
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			return printFeeds(&flags, output, printFeedStats)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printFeeds(cmd.Context(), &flags, output, printFeedStats)
 		},
 	}
 	flags.addTo(cmd)
@@ -195,11 +196,11 @@ Ends:     with 0 if a feed lists one of the values; with 1 if none does, or a fe
 		Example: `  tidegate feeds check evil.example 203.0.113.9
   tidegate feeds check -o json http://evil.example/x`,
 		Args: oneOrMore("the values"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			cfg, set, failed, err := loadFeeds(&flags)
+			cfg, set, failed, err := loadFeeds(cmd.Context(), &flags)
 			if err != nil {
 				return err
 			}

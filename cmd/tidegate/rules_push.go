@@ -238,7 +238,7 @@ func (p *rulesPush) findEarlier(ctx context.Context, args []string) (*bundles.Bu
 
 // send checks, signs and sends contents, and waits for the engines. name is that of the folder of the rules, for errors.
 func (p *rulesPush) send(ctx context.Context, name string, manifest bundles.Manifest, contents *bundles.Contents) error {
-	if err := p.validate(name, contents); err != nil {
+	if err := p.validate(ctx, name, contents); err != nil {
 		return err
 	}
 	reports := bundles.NewReports(p.client)
@@ -284,7 +284,7 @@ func author() string {
 }
 
 // validate compiles the rules as the configuration loads them, runs their cases, and loads the feeds.
-func (p *rulesPush) validate(name string, contents *bundles.Contents) error {
+func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles.Contents) error {
 	cfg := rules.Default()
 	cfg.Files, cfg.FilesName, cfg.Shipped = contents.Rules(), name, p.cfg.Rules.Shipped
 	cfg.GeoDatabase, cfg.ASNDatabase = p.cfg.Rules.GeoDatabase, p.cfg.Rules.ASNDatabase
@@ -310,11 +310,11 @@ func (p *rulesPush) validate(name string, contents *bundles.Contents) error {
 	if failed > 0 {
 		return errFindings
 	}
-	return p.validateFeeds(contents)
+	return p.validateFeeds(ctx, contents)
 }
 
 // validateFeeds loads the feeds of contents.
-func (p *rulesPush) validateFeeds(contents *bundles.Contents) error {
+func (p *rulesPush) validateFeeds(ctx context.Context, contents *bundles.Contents) error {
 	if len(contents.Feeds) == 0 {
 		return nil
 	}
@@ -327,7 +327,7 @@ func (p *rulesPush) validateFeeds(contents *bundles.Contents) error {
 	if err != nil {
 		return err
 	}
-	set, skipped, err := feeds.Load(list)
+	set, skipped, err := feeds.Load(ctx, list)
 	if err != nil {
 		return err
 	}

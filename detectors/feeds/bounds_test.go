@@ -191,7 +191,7 @@ func TestFIFOIsNoFeed(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readList(Config{Name: "f", Path: path}, wholeRoom); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := readList(t.Context(), Config{Name: "f", Path: path}, wholeRoom); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v, want an error that names the file", err)
 	}
 }

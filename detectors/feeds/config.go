@@ -21,10 +21,12 @@ type Config struct {
 	URL string `yaml:"url"`
 	// Time between two downloads, which a server may answer with "not modified". 0: an hour.
 	Interval time.Duration `yaml:"interval"`
-	// Time that a download may take in all. 0: 5 minutes.
+	// Time that a download may take in all, with reading it. 0: 5 minutes.
 	Timeout time.Duration `yaml:"timeout"`
 	// Bytes that a download may have. 0: 512 MiB.
 	MaxSize config.Size `yaml:"max_size"`
+	// Bytes that a download may have once it is decompressed. 0: 1 GiB.
+	MaxUnpackedSize config.Size `yaml:"max_unpacked_size"`
 	// Encryption of the download.
 	TLS config.TLS `yaml:"tls"`
 	// Severity of the feed's verdicts: info, low, medium, high or critical; empty: high.
@@ -45,6 +47,14 @@ type Config struct {
 func (c Config) interval() time.Duration { return cmp.Or(c.Interval, defaultInterval) }
 func (c Config) timeout() time.Duration  { return cmp.Or(c.Timeout, defaultTimeout) }
 func (c Config) maxSize() int64          { return cmp.Or(int64(c.MaxSize), defaultMaxSize) }
+
+// maxUnpacked returns how many bytes the files of the feed may have, decompressed.
+func (c Config) maxUnpacked() int64 {
+	if c.URL == "" {
+		return maxFeedBytes
+	}
+	return cmp.Or(int64(c.MaxUnpackedSize), defaultMaxUnpacked)
+}
 
 // lossGrace returns LossGrace or its default.
 func (c Config) lossGrace() time.Duration { return cmp.Or(c.LossGrace, time.Hour) }
@@ -67,8 +77,8 @@ func (c Config) checkSource() []config.Problem {
 	if c.URL == "" {
 		return slices.Concat(
 			checkPath(c.Path),
-			config.Require(c.Interval == 0 && c.Timeout == 0 && c.MaxSize == 0 && c.TLS == config.TLS{}, "url",
-				"is empty, but interval, timeout, max_size or tls is set"),
+			config.Require(c.Interval == 0 && c.Timeout == 0 && c.MaxSize == 0 && c.MaxUnpackedSize == 0 && c.TLS == config.TLS{}, "url",
+				"is empty, but interval, timeout, max_size, max_unpacked_size or tls is set"),
 		)
 	}
 	parsed, err := url.Parse(c.URL)
@@ -78,6 +88,7 @@ func (c Config) checkSource() []config.Problem {
 		config.Require(c.Interval == 0 || c.Interval >= time.Minute, "interval", "is less than a minute"),
 		config.Range("timeout", c.Timeout, 0, time.Hour),
 		config.Range("max_size", c.MaxSize, 0, maxFeedBytes),
+		config.Range("max_unpacked_size", c.MaxUnpackedSize, 0, maxFeedBytes),
 		config.Under("tls", c.TLS.Check()),
 	)
 }

@@ -2,28 +2,37 @@ package feeds
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"mime"
 	"net/http"
-	"net/url"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"tidegate/detectors/watch"
+	"tidegate/pipeline/config"
+	"tidegate/pipeline/statedir"
 )
 
 const (
 	defaultInterval = time.Hour
 	defaultTimeout  = 5 * time.Minute
 	defaultMaxSize  = 512 << 20
-	maxRedirects    = 5
-	retryPause      = 5 * time.Minute // after a failure, if the interval is not shorter
+
+	// Twenty million indicators with short notes have this size. A list of text is a third of it compressed; zeros a thousandth.
+	defaultMaxUnpacked = 1 << 30
+
+	retryPause = 5 * time.Minute // after a failure, if the interval is not shorter
 )
 
 // Download keeps the files of the feeds that have a URL up to date until ctx ends. A file is replaced by what was downloaded
@@ -46,6 +55,9 @@ type download struct {
 	log       *slog.Logger
 	metrics   *Metrics
 	lastError string
+
+	// networkOf returns what an address is if it is none of the Internet; nil: specialNetwork.
+	networkOf func(netip.Addr) string
 }
 
 // downloadState is stored beside the file of a feed.
@@ -53,6 +65,8 @@ type downloadState struct {
 	URL          string    `json:"url"`
 	ETag         string    `json:"etag"`
 	LastModified string    `json:"last_modified"`
+	Size         int64     `json:"size"`    // of the file
+	SHA256       string    `json:"sha256"`  // of the file, in hex
 	Entries      int       `json:"entries"` // of the file
 	Invalid      int       `json:"invalid"`
 	HeldSince    time.Time `json:"held_since"` // when a download first looked like a failed update; zero: it does not
@@ -62,6 +76,7 @@ func (d *download) statePath() string { return d.cfg.Path + ".state" }
 
 // run downloads the feed at its interval.
 func (d *download) run(ctx context.Context) {
+	d.removeParts()
 	for ctx.Err() == nil {
 		err := d.update(ctx)
 		pause := d.cfg.interval()
@@ -85,16 +100,18 @@ func (d *download) run(ctx context.Context) {
 	}
 }
 
-// update downloads the feed once, if it has changed.
+// update downloads the feed once, if it has changed. The time of a download bounds reading it too, since few bytes may
+// decompress to many.
 func (d *download) update(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.timeout())
+	defer cancel()
 	state := d.readState()
-	part := d.cfg.Path + ".part"
+	next, part, err := d.fetch(ctx, state)
 	defer func() { _ = os.Remove(part) }()
-	next, changed, err := d.fetch(ctx, state, part)
 	switch {
 	case err != nil:
 		return err
-	case !changed:
+	case part == "":
 		d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)
 		if state.HeldSince.IsZero() {
 			return nil
@@ -105,8 +122,8 @@ func (d *download) update(ctx context.Context) error {
 
 	// What cannot be read whole, or looks like a failed update, does not replace the file.
 	cfg := d.cfg
-	cfg.Path, cfg.URL = part, ""
-	loaded, err := readList(cfg, wholeRoom)
+	cfg.Path = part
+	loaded, err := readList(ctx, cfg, wholeRoom)
 	if err != nil {
 		return err
 	}
@@ -127,107 +144,113 @@ func (d *download) update(ctx context.Context) error {
 	}
 	d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)
 
-	// The state is written last: without it the file is downloaded again.
+	// The state is written last. Whatever happens between the two, or if another engine writes both meanwhile, a state that
+	// is not that of the file is seen, and the file downloaded again.
 	if err := os.Rename(part, d.cfg.Path); err != nil {
 		return err
 	}
 	return d.writeState(next)
 }
 
-// fetch requests the feed and writes it to the file part. changed is false if the server says that it is as state has it.
-func (d *download) fetch(ctx context.Context, state downloadState, part string) (next downloadState, changed bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.timeout())
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, d.cfg.URL, http.NoBody)
-	if err != nil {
-		return next, false, errors.New("its url is not valid")
-	}
-	request.Header.Set("User-Agent", "tidegate")
+// fetch requests the feed and writes it to a temporary file beside that of the feed, which the caller removes. part is its path,
+// or "" if there is none: after an error, or if the server says that the feed is as state has it.
+func (d *download) fetch(ctx context.Context, state downloadState) (next downloadState, part string, err error) {
+	header := http.Header{"User-Agent": {"tidegate"}}
 	if state.ETag != "" {
-		request.Header.Set("If-None-Match", state.ETag)
+		header.Set("If-None-Match", state.ETag)
 	}
 	if state.LastModified != "" {
-		request.Header.Set("If-Modified-Since", state.LastModified)
+		header.Set("If-Modified-Since", state.LastModified)
 	}
-	client, err := d.client()
+	response, err := d.request(ctx, header)
 	if err != nil {
-		return next, false, err
-	}
-	defer client.CloseIdleConnections()
-	response, err := client.Do(request)
-	if err != nil {
-		return next, false, withoutURL(err)
+		return next, "", err
 	}
 	defer func() { _ = response.Body.Close() }()
 	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	switch {
 	case response.StatusCode == http.StatusNotModified && state.ETag+state.LastModified != "":
-		return state, false, nil
+		return state, "", nil
 	case response.StatusCode != http.StatusOK:
-		return next, false, fmt.Errorf("the server answers %d %s", response.StatusCode, http.StatusText(response.StatusCode))
+		return next, "", fmt.Errorf("the server answers %d %s", response.StatusCode, http.StatusText(response.StatusCode))
 	case media == "text/html":
-		return next, false, errors.New("the server answers a web page")
+		return next, "", errors.New("the server answers a web page")
 	}
 
-	if err := os.MkdirAll(filepath.Dir(part), 0o750); err != nil {
-		return next, false, err
+	next = downloadState{URL: d.cfg.URL, ETag: response.Header.Get("ETag"), LastModified: response.Header.Get("Last-Modified")}
+	part, next.Size, next.SHA256, err = d.writePart(response.Body)
+	return next, part, err
+}
+
+// writePart writes what a server answers to a temporary file, and returns its path, its size and its hash.
+func (d *download) writePart(body io.Reader) (part string, size int64, hash string, err error) {
+	if err := os.MkdirAll(filepath.Dir(d.cfg.Path), 0o750); err != nil {
+		return "", 0, "", err
 	}
-	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := os.CreateTemp(filepath.Dir(d.cfg.Path), d.partPrefix()+"*")
 	if err != nil {
-		return next, false, err
+		return "", 0, "", err
 	}
-	defer func() { _ = file.Close() }()
-	size, err := io.Copy(file, io.LimitReader(response.Body, d.cfg.maxSize()+1))
+	sum := sha256.New()
+	size, err = io.Copy(io.MultiWriter(file, sum), io.LimitReader(body, d.cfg.maxSize()+1))
 	switch {
 	case err != nil:
-		return next, false, fmt.Errorf("after %d bytes: %w", size, withoutURL(err))
+		err = fmt.Errorf("after %d bytes: %w", size, withoutURL(err))
 	case size > d.cfg.maxSize():
-		return next, false, fmt.Errorf("it has more than %d bytes, see max_size", d.cfg.maxSize())
+		err = fmt.Errorf("it has more than %d bytes, see max_size", d.cfg.maxSize())
+	default:
+		err = file.Sync()
 	}
-	if err := errors.Join(file.Sync(), file.Close()); err != nil {
-		return next, false, err
+	if err = errors.Join(err, file.Close()); err != nil {
+		_ = os.Remove(file.Name())
+		return "", 0, "", err
 	}
-	return downloadState{
-		URL: d.cfg.URL, ETag: response.Header.Get("ETag"), LastModified: response.Header.Get("Last-Modified"),
-	}, true, nil
+	return file.Name(), size, hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// client returns an HTTP client with the settings of the feed.
-func (d *download) client() (*http.Client, error) {
-	settings, err := d.cfg.TLS.Load()
-	if err != nil {
-		return nil, err
-	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: settings, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10}
-	return &http.Client{Transport: transport, CheckRedirect: func(request *http.Request, via []*http.Request) error {
-		switch {
-		case len(via) > maxRedirects:
-			return fmt.Errorf("more than %d redirects", maxRedirects)
-		case via[0].URL.Scheme == "https" && request.URL.Scheme != "https":
-			return errors.New("a redirect from https to http")
+// partPrefix begins the names of temporary files. With its dot they are no files of a feed that is the folder.
+func (d *download) partPrefix() string { return "." + filepath.Base(d.cfg.Path) + ".part-" }
+
+// removeParts removes the temporary files of processes that were killed. One that may still be written is younger than
+// the time of a download.
+func (d *download) removeParts() {
+	dir := filepath.Dir(d.cfg.Path)
+	files, _ := os.ReadDir(dir)
+	for _, file := range files {
+		info, err := file.Info()
+		if err == nil && strings.HasPrefix(file.Name(), d.partPrefix()) && time.Since(info.ModTime()) > 2*d.cfg.timeout() {
+			_ = os.Remove(filepath.Join(dir, file.Name()))
 		}
-		return nil
-	}}, nil
-}
-
-// withoutURL returns the cause of an error of an HTTP client. A URL may hold a key, which must not be logged.
-func withoutURL(err error) error {
-	if withURL, ok := errors.AsType[*url.Error](err); ok {
-		return withURL.Err
 	}
-	return err
 }
 
-// readState returns the state of the file, or none if there is no such file or it is that of another URL.
+// readState returns the state of the file, or none if there is no such file or it is that of another URL. If the file is
+// another one than that of the state, the server is asked for all of it.
 func (d *download) readState() (state downloadState) {
 	text, err := os.ReadFile(d.statePath())
 	if err != nil || json.Unmarshal(text, &state) != nil || state.URL != d.cfg.URL {
 		return downloadState{URL: d.cfg.URL}
 	}
-	if _, err := os.Stat(d.cfg.Path); err != nil {
+	size, hash, err := hashFile(d.cfg.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return downloadState{URL: d.cfg.URL, HeldSince: state.HeldSince}
+	case err != nil, size != state.Size, hash != state.SHA256:
+		state.ETag, state.LastModified = "", ""
 	}
 	return state
+}
+
+// hashFile returns the size of a file and its SHA-256 in hex.
+func hashFile(path string) (size int64, hash string, err error) {
+	file, err := config.OpenRegular(path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = file.Close() }()
+	sum := sha256.New()
+	size, err = io.Copy(sum, file)
+	return size, hex.EncodeToString(sum.Sum(nil)), err
 }
 
 // writeState replaces the state of the file.
@@ -236,9 +259,5 @@ func (d *download) writeState(state downloadState) error {
 	if err != nil {
 		return err
 	}
-	temporary := d.statePath() + ".new"
-	if err := os.WriteFile(temporary, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, d.statePath())
+	return statedir.WriteFile(d.statePath(), text, 0o600)
 }

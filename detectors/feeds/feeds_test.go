@@ -27,7 +27,7 @@ func load(t testing.TB, content string) (*Set, SkippedLines) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, skipped, err := Load([]Config{{Name: "test", Path: path}})
+	set, skipped, err := Load(t.Context(), []Config{{Name: "test", Path: path}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 }
 
 func TestMissingFileIsAnError(t *testing.T) {
-	_, _, err := Load([]Config{{Name: "gone", Path: "/nonexistent/feed"}})
+	_, _, err := Load(t.Context(), []Config{{Name: "gone", Path: "/nonexistent/feed"}})
 	if err == nil || !strings.Contains(err.Error(), "gone") {
 		t.Errorf("got %v", err)
 	}
@@ -294,7 +294,7 @@ func TestConfidenceIsThatOfTheLine(t *testing.T) {
 	}
 	check := func(feed uint32, event *pipeline.Event, want uint32) {
 		t.Helper()
-		set, _, err := Load([]Config{{Name: "test", Path: path, Confidence: feed}})
+		set, _, err := Load(t.Context(), []Config{{Name: "test", Path: path, Confidence: feed}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func TestVersionFollowsFilesAndSettings(t *testing.T) {
 	seen := map[string]string{}
 	check := func(name string, cfgs ...Config) {
 		t.Helper()
-		set, _, err := Load(cfgs)
+		set, _, err := Load(t.Context(), cfgs)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +361,7 @@ func TestIndicatorsDoNotKeepTheirLines(t *testing.T) {
 		return int64(stats.HeapAlloc)
 	}
 	before := heap()
-	set, _, err := Load([]Config{{Name: "test", Path: path}})
+	set, _, err := Load(t.Context(), []Config{{Name: "test", Path: path}})
 	if err != nil || set.Len() != lines {
 		t.Fatalf("%d indicators, %v", set.Len(), err)
 	}

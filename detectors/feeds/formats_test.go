@@ -21,7 +21,7 @@ func read(t testing.TB, path string) (indicators []string, skipped []string) {
 	out := &list{name: "f", config: Config{Path: path}, details: details{room: maxDetails}}
 	var keys []string
 	out.onAdd = func(key []byte) { keys = append(keys, typeOf(key)+" "+keyText(key)+"\x00"+string(key)) }
-	if err := out.newParser(maxIndicators).readPath(path, &bytes.Buffer{}); err != nil {
+	if err := out.newParser(maxIndicators).readPath(t.Context(), path, &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	out.finish()
@@ -199,7 +199,7 @@ func TestDamagedJSONIsAnError(t *testing.T) {
 		string(whole[:len(whole)/2]), string(whole[:len(whole)-4]), "{\"a\": [{\"url\": \"http://x.example/\"}],}", strings.Repeat(`{"a":`, 100),
 		`{"a":"` + strings.Repeat("x", 2*maxJSONToken) + `"}`, "PK\x03\x04 zip", "\x1f\x8b\x08 no gzip",
 	} {
-		if _, _, err := Load([]Config{{Name: "f", Path: write(t, "f.json", text)}}); err == nil || !strings.Contains(err.Error(), "f.json") {
+		if _, _, err := Load(t.Context(), []Config{{Name: "f", Path: write(t, "f.json", text)}}); err == nil || !strings.Contains(err.Error(), "f.json") {
 			t.Errorf("%.40s: %v", text, err)
 		}
 	}
@@ -239,7 +239,7 @@ func TestFolderIsOneFeed(t *testing.T) {
 func TestFieldsOfOtherKinds(t *testing.T) {
 	const md5 = "e7d705a3286e19ea42f587b344ee6865"
 	const sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	set, _, err := Load([]Config{{Name: "f", Path: write(t, "f.csv", "type,value\nurl,http://evil.example:8080/a?b=1\nurl,http://plain.example/x\n"+
+	set, _, err := Load(t.Context(), []Config{{Name: "f", Path: write(t, "f.csv", "type,value\nurl,http://evil.example:8080/a?b=1\nurl,http://plain.example/x\n"+
 		"user-agent,EvilBot/1.0\nmd5,"+md5+"\nsha256,"+sha256+"\nurl,http://203.0.113.9/i\n")}})
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestFieldsOfOtherKinds(t *testing.T) {
 
 // TestExpiredIndicatorHasNoVerdict: the time of the event decides, so that a replay has the same verdicts.
 func TestExpiredIndicatorHasNoVerdict(t *testing.T) {
-	set, _, err := Load([]Config{{Name: "f", Path: write(t, "f.csv", "domain,valid_until,tags,source,confidence\n"+
+	set, _, err := Load(t.Context(), []Config{{Name: "f", Path: write(t, "f.csv", "domain,valid_until,tags,source,confidence\n"+
 		"evil.example,2026-06-01T00:00:00Z,\"a,b\",lab,90\nevil.example,2026-05-01,,,99\nalways.example,,,,5\nalways.example,2026-05-01,,,50\n")}})
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +315,7 @@ func TestExpiredIndicatorHasNoVerdict(t *testing.T) {
 
 // TestAllowListHidesWhatItLists: and what is below it, but for a narrower entry of another feed.
 func TestAllowListHidesWhatItLists(t *testing.T) {
-	set, _, err := Load([]Config{
+	set, _, err := Load(t.Context(), []Config{
 		{Name: "block", Path: write(t, "b", "good.example\nwww.good.example\nevil.example\n198.51.100.0/24\n203.0.113.0/24\n203.0.113.9\n")},
 		{Name: "own", Path: write(t, "a", "good.example\n198.51.100.7\nexample.org\n203.0.113.0/24\n"), Allow: true},
 	})

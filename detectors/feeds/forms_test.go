@@ -1,6 +1,7 @@
 package feeds
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -102,7 +103,7 @@ func TestNamesAndAddressesOfPrivateNetworksAreRefused(t *testing.T) {
 	if err := os.WriteFile(path, []byte("10.1.2.3\nfd00::/64\n127.0.0.1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	set, _, err := Load([]Config{{Name: "own", Path: path, AllowLocal: true}})
+	set, _, err := Load(t.Context(), []Config{{Name: "own", Path: path, AllowLocal: true}})
 	if err != nil || set.Len() != 2 {
 		t.Errorf("%d indicators of an own list, want those of private networks: %v", set.Len(), err)
 	}
@@ -138,7 +139,7 @@ func TestEachFeedHasItsVerdict(t *testing.T) {
 		}
 		return Config{Name: name, Path: path, Severity: severity}
 	}
-	set, _, err := Load([]Config{
+	set, _, err := Load(t.Context(), []Config{
 		feed("surest", "info", "both.example,90\nwww.parent.example,90\n203.0.113.7,90\nnamed.example,90\n"),
 		feed("critical", "critical", "both.example,50\nparent.example,50\n203.0.113.0/24,50\nboth.example,20\n"),
 		feed("other", "low", "fine.example\n"),
@@ -203,7 +204,7 @@ func BenchmarkLoad(b *testing.B) {
 	before := heap()
 	var set *Set
 	for b.Loop() {
-		set, _, _ = Load([]Config{{Name: "f", Path: path}})
+		set, _, _ = Load(context.Background(), []Config{{Name: "f", Path: path}})
 	}
 	b.ReportMetric((heap()-before)/lines, "B/line")
 	if set.Len() != lines {

@@ -16,7 +16,7 @@ func TestHasAsksOneFeed(t *testing.T) {
 		}
 		cfgs = append(cfgs, Config{Name: name, Path: path})
 	}
-	set, _, err := Load(cfgs)
+	set, _, err := Load(t.Context(), cfgs)
 	if err != nil {
 		t.Fatal(err)
 	}

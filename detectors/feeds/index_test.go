@@ -132,7 +132,7 @@ func TestTenMillionIndicatorsFit(t *testing.T) {
 	}
 	path := largeFeed(t, n)
 	before := heapInUse()
-	set, _, err := Load([]Config{{Name: "f", Path: path}})
+	set, _, err := Load(t.Context(), []Config{{Name: "f", Path: path}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func BenchmarkMiss(b *testing.B) {
 	if testing.Short() {
 		n = 1_000_000
 	}
-	set, _, err := Load([]Config{{Name: "f", Path: largeFeed(b, n)}})
+	set, _, err := Load(b.Context(), []Config{{Name: "f", Path: largeFeed(b, n)}})
 	if err != nil {
 		b.Fatal(err)
 	}

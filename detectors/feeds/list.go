@@ -2,6 +2,7 @@ package feeds
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (r room) without(l *list) room {
 
 // readList reads the file of a feed. It returns an error if the file cannot be read, and skips invalid lines.
 // free is what it may have.
-func readList(cfg Config, free room) (*list, error) {
+func readList(ctx context.Context, cfg Config, free room) (*list, error) {
 	out := &list{name: cfg.Name, config: cfg, severity: pipeline.Severity_HIGH, details: details{room: free.details}}
 	if cfg.Severity != "" {
 		out.severity = pipeline.SeverityByName(cfg.Severity)
@@ -122,7 +123,7 @@ func readList(cfg Config, free room) (*list, error) {
 	// The settings of a feed decide its verdicts, so they are part of its version.
 	sum := sha256.New()
 	fmt.Fprintf(sum, "feed %q %v %d %t %t\n", cfg.Name, out.severity, cfg.Confidence, cfg.AllowLocal, cfg.Allow)
-	if err := out.newParser(free.indicators).readPath(cfg.Path, sum); err != nil {
+	if err := out.newParser(free.indicators).readPath(ctx, cfg.Path, sum); err != nil {
 		return nil, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 	}
 	out.finish()

@@ -1,6 +1,7 @@
 package feeds
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -102,16 +103,16 @@ func (d *details) bytes() (size int) {
 }
 
 // LoadEach is Load for the feeds that can be read, with the errors of the others.
-func LoadEach(cfgs []Config) (*Set, []error) {
+func LoadEach(ctx context.Context, cfgs []Config) (*Set, []error) {
 	var errs []error
 	readable := slices.DeleteFunc(slices.Clone(cfgs), func(cfg Config) bool {
-		_, _, err := Load([]Config{cfg})
+		_, _, err := Load(ctx, []Config{cfg})
 		if err != nil {
 			errs = append(errs, err)
 		}
 		return err != nil
 	})
-	set, _, err := Load(readable)
+	set, _, err := Load(ctx, readable)
 	if err != nil {
 		return newSet(nil), append(errs, err)
 	}

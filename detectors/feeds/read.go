@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,14 +19,14 @@ import (
 )
 
 const (
-	maxFeedBytes = 4 << 30 // of the files of a feed, decompressed
+	maxFeedBytes = 4 << 30 // of the files of a feed, decompressed; of a download max_unpacked_size
 	maxFiles     = 10_000  // of a folder
 )
 
 // readPath reads the file or the files of the folder at path, in the order of their names, and writes their names and bytes
-// to sum.
-func (p *lineParser) readPath(path string, sum io.Writer) error {
-	left := int64(maxFeedBytes)
+// to sum. It ends with the error of ctx when that ends.
+func (p *lineParser) readPath(ctx context.Context, path string, sum io.Writer) error {
+	left := p.list.config.maxUnpacked()
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) && p.list.config.URL != "" {
 		return nil // not downloaded yet
@@ -34,7 +35,7 @@ func (p *lineParser) readPath(path string, sum io.Writer) error {
 		return err
 	}
 	if !info.IsDir() {
-		return p.readFile(path, sum, &left)
+		return p.readFile(ctx, path, sum, &left)
 	}
 	var files []string
 	err = filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
@@ -60,7 +61,7 @@ func (p *lineParser) readPath(path string, sum io.Writer) error {
 	slices.Sort(files)
 	for _, file := range files {
 		_, _ = fmt.Fprintf(sum, "\nfile %q\n", strings.TrimPrefix(file, path))
-		if err := p.readFile(file, sum, &left); err != nil {
+		if err := p.readFile(ctx, file, sum, &left); err != nil {
 			return err
 		}
 	}
@@ -73,14 +74,14 @@ func isFeedFile(name string) bool {
 }
 
 // readFile reads one file of left bytes at most.
-func (p *lineParser) readFile(path string, sum io.Writer, left *int64) error {
+func (p *lineParser) readFile(ctx context.Context, path string, sum io.Writer, left *int64) error {
 	file, err := config.OpenRegular(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }()
 	p.path, p.source, p.header, p.rows, p.identities = path, "", nil, false, nil
-	return p.read(io.TeeReader(file, sum), left)
+	return p.read(io.TeeReader(&contextReader{ctx, file}, sum), left)
 }
 
 // read adds the indicators of a text, which may be compressed with gzip, in the format that it begins like.
@@ -102,7 +103,7 @@ func (p *lineParser) read(in io.Reader, left *int64) error {
 		_, _ = buffered.Discard(len(byteOrderMark))
 	}
 	head, _ = buffered.Peek(512)
-	limited := &limitReader{buffered, left}
+	limited := &limitReader{in: buffered, left: left, limit: p.list.config.maxUnpacked()}
 	if looksLikeJSON(head) {
 		return p.readJSON(limited)
 	}
@@ -123,17 +124,32 @@ func looksLikeJSON(head []byte) bool {
 
 // A limitReader returns an error after left bytes.
 type limitReader struct {
-	in   io.Reader
-	left *int64
+	in    io.Reader
+	left  *int64
+	limit int64 // what left was at first
 }
 
 func (r *limitReader) Read(b []byte) (int, error) {
 	if *r.left <= 0 {
-		return 0, fmt.Errorf("its files have more than %d bytes", int64(maxFeedBytes))
+		return 0, fmt.Errorf("its files have more than %d bytes, decompressed", r.limit)
 	}
 	n, err := r.in.Read(b[:min(int64(len(b)), *r.left)])
 	*r.left -= int64(n)
 	return n, err
+}
+
+// A contextReader returns the error of a context once that has ended. It reads the compressed bytes: of these, few are
+// decompressed between two reads.
+type contextReader struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (r *contextReader) Read(b []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.in.Read(b)
 }
 
 // fileState returns the state of a file or a folder. The state of a file that cannot be read is the error, so that it is

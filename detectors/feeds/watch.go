@@ -55,7 +55,7 @@ const maxLoggedLines = 3
 // LoadAndLog calls Load, and logs and counts the result.
 func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	start := time.Now()
-	set, skipped, err := Load(cfgs)
+	set, skipped, err := Load(context.Background(), cfgs)
 	if err != nil {
 		metrics.loads.WithLabelValues("error").Inc()
 		return nil, err
@@ -112,7 +112,7 @@ func (w Watcher) Run(ctx context.Context) {
 	w.errors = map[string]string{}
 	poller := watch.Poller[*Set]{
 		State:  func() (string, error) { return filesState(w.Feeds) + w.Guard.State(), nil },
-		Load:   w.reload,
+		Load:   func() (*Set, error) { return w.reload(ctx) },
 		Use:    w.activate,
 		Failed: func(error) {}, // reload reports the errors of each feed
 		Loaded: w.Current.filesState() + w.Guard.State(),
@@ -133,11 +133,11 @@ func (w *Watcher) activate(set *Set) {
 
 // reload returns a set in which each list whose file has changed is read again. A list that cannot be read is
 // the one of before, and its error is returned too, so that the Poller tries again.
-func (w *Watcher) reload() (*Set, error) {
+func (w *Watcher) reload(ctx context.Context) (*Set, error) {
 	lists, free := slices.Clone(w.Current.lists), wholeRoom
 	var failed error
 	for i, before := range w.Current.lists {
-		loaded, err := w.reloadList(before, free)
+		loaded, err := w.reloadList(ctx, before, free)
 		failed = cmp.Or(failed, err)
 		lists[i] = loaded
 		free = free.without(loaded)
@@ -154,7 +154,7 @@ func (w *Watcher) reload() (*Set, error) {
 
 // reloadList returns the list of a feed as its file is now, or before if the file has not changed, cannot be
 // read, or is held back.
-func (w *Watcher) reloadList(before *list, free room) (*list, error) {
+func (w *Watcher) reloadList(ctx context.Context, before *list, free room) (*list, error) {
 	name := before.name
 	downloaded := before.config.URL != "" // then Download holds back
 	if fileState(before.config.Path) == before.fileState {
@@ -165,7 +165,10 @@ func (w *Watcher) reloadList(before *list, free room) (*list, error) {
 		w.Metrics.held.WithLabelValues(name).Set(0)
 		return before, nil
 	}
-	loaded, err := readList(before.config, free)
+	loaded, err := readList(ctx, before.config, free)
+	if ctx.Err() != nil {
+		return before, ctx.Err() // the process ends
+	}
 	if err != nil {
 		if w.errors[name] != err.Error() {
 			w.Metrics.loads.WithLabelValues("error").Inc()
