@@ -47,6 +47,8 @@ type foldWorker struct {
 	letters   []consumer.DeadLetter
 	committed time.Time // when an offset was committed last
 	position  string    // as it was committed last
+
+	hasTooMany bool // sources, which was told
 }
 
 // A foldedMatch is a match with the offset of the record at which it was fulfilled.
@@ -495,7 +497,13 @@ func (f *foldWorker) commitPosition(ctx context.Context) error {
 		f.checkpoints = []*foldState{f.state.clone()}
 	}
 	// The space before an intent that is not there.
-	metadata := f.checkpoints[0].String() + " "
+	place, left := f.checkpoints[0].encode()
+	if left > 0 && !f.hasTooMany {
+		f.hasTooMany = true
+		f.log.Warn("the topic of events has more partitions than the metadata of an offset has room for: after a restart of this engine, blocks "+
+			"of the others that are written again at that moment count twice", "sources", len(f.checkpoints[0].sources), "left_out", left)
+	}
+	metadata := place + " "
 	if position := fmt.Sprint(f.nextOffset, metadata); position != f.position {
 		if err := f.partition.Commit(ctx, f.nextOffset, metadata); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -24,10 +25,10 @@ type foldState struct {
 
 // A foldSource is a partition of the events topic, as the signals topic shows it.
 type foldSource struct {
-	blockTime int64 // of the last block with signals
+	blockTime int64 // of the last block with signals or matches
 	part      uint32
-	watermark int64 // told last
-	heard     int64 // time of the last record
+	watermark int64 // told last, rounded down to ms
+	heard     int64 // time of the last record, rounded down to ms
 }
 
 // stalledAfter is the time after which nobody waits any more for a partition of the events topic that tells nothing, because
@@ -58,9 +59,9 @@ func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) 
 		source.blockTime, source.part = block.Time, block.Part
 	}
 	s.newest = max(s.newest, recordTime)
-	source.heard = max(source.heard, recordTime)
+	source.heard = max(source.heard, toMillisecond(recordTime))
 	// By the clock of the broker, since that of an engine may be ahead.
-	source.watermark = max(source.watermark, min(block.Watermark, recordTime-int64(lateness)))
+	source.watermark = max(source.watermark, toMillisecond(min(block.Watermark, recordTime-int64(lateness))))
 	s.sources[block.Partition] = source
 	s.offset = offset + 1
 
@@ -87,31 +88,52 @@ func (s *foldState) clone() *foldState {
 // maxStateText bounds the text of a state: Kafka takes 4096 bytes with an offset.
 const maxStateText = 3800
 
-// String returns the text that parseFoldState reads; equal states have equal texts. A state with so many sources that it would be too long has none of them:
-// they are known again once they have told something.
+// The first byte of the text of a state is its form. maxStateHead bounds what is in front of its sources.
+const (
+	stateInNanoseconds = 1 // of earlier versions, which are read
+	stateForm          = 2
+	maxStateHead       = 1 + 5*binary.MaxVarintLen64
+)
+
+// toMillisecond rounds a time down: the text of a state has milliseconds, and what follows from a state must
+// not depend on whether it was read again.
+func toMillisecond(at int64) int64 { return at - at%int64(time.Millisecond) }
+
+// String returns the text that parseFoldState reads; equal states have equal texts.
 func (s *foldState) String() string {
-	text := s.encode(s.sources)
-	if len(text) > maxStateText {
-		text = s.encode(nil)
-	}
+	text, _ := s.encode()
 	return text
 }
 
-func (s *foldState) encode(sources map[int32]foldSource) string {
-	buf := []byte{1}
-	for _, value := range []int64{s.offset, s.watermark, s.latestEnd, s.newest, int64(len(sources))} {
+// encode returns the text of a state, and the number of sources that are left out because it would be too long:
+// those whose last block is the oldest, since it is the least likely to be written again. Some 190 fit.
+func (s *foldState) encode() (text string, left int) {
+	ids := slices.Collect(maps.Keys(s.sources))
+	slices.SortFunc(ids, func(a, b int32) int {
+		return cmp.Or(cmp.Compare(s.sources[b].blockTime, s.sources[a].blockTime), cmp.Compare(a, b))
+	})
+	var entries []byte
+	count := 0
+	for _, id := range ids {
+		source, before := s.sources[id], len(entries)
+		// Times are near to the newest one.
+		entries = binary.AppendVarint(entries, int64(id))
+		entries = binary.AppendVarint(entries, s.newest-source.blockTime)
+		entries = binary.AppendVarint(entries, int64(source.part))
+		for _, at := range []int64{source.watermark, source.heard} {
+			entries = binary.AppendVarint(entries, (toMillisecond(s.newest)-at)/int64(time.Millisecond))
+		}
+		if base64.RawStdEncoding.EncodedLen(maxStateHead+len(entries)) > maxStateText {
+			entries = entries[:before]
+			break
+		}
+		count++
+	}
+	buf := []byte{stateForm}
+	for _, value := range []int64{s.offset, s.watermark, s.latestEnd, s.newest, int64(count)} {
 		buf = binary.AppendVarint(buf, value)
 	}
-	for _, id := range slices.Sorted(maps.Keys(sources)) {
-		source := sources[id]
-		// Times are near to the newest one.
-		for _, value := range []int64{
-			int64(id), s.newest - source.blockTime, int64(source.part), s.newest - source.watermark, s.newest - source.heard,
-		} {
-			buf = binary.AppendVarint(buf, value)
-		}
-	}
-	return base64.RawStdEncoding.EncodeToString(buf)
+	return base64.RawStdEncoding.EncodeToString(append(buf, entries...)), len(ids) - count
 }
 
 var errFoldState = errors.New("the state of the signals is not one that this engine reads")
@@ -119,8 +141,12 @@ var errFoldState = errors.New("the state of the signals is not one that this eng
 // parseFoldState reads the text of a state.
 func parseFoldState(text string) (*foldState, error) {
 	buf, err := base64.RawStdEncoding.DecodeString(text)
-	if err != nil || len(buf) == 0 || buf[0] != 1 {
+	if err != nil || len(buf) == 0 || buf[0] != stateForm && buf[0] != stateInNanoseconds {
 		return nil, errFoldState
+	}
+	unit := int64(time.Millisecond)
+	if buf[0] == stateInNanoseconds {
+		unit = 1
 	}
 	buf = buf[1:]
 	next := func() (value int64) {
@@ -136,7 +162,8 @@ func parseFoldState(text string) (*foldState, error) {
 	for count := next(); count > 0 && err == nil; count-- {
 		id := int32(next())
 		source := foldSource{blockTime: s.newest - next(), part: uint32(next())}
-		source.watermark, source.heard = s.newest-next(), s.newest-next()
+		newest := s.newest - s.newest%unit
+		source.watermark, source.heard = toMillisecond(newest-next()*unit), toMillisecond(newest-next()*unit)
 		s.sources[id] = source
 	}
 	if err != nil || len(buf) > 0 || s.offset < 0 {

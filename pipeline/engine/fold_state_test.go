@@ -1,10 +1,15 @@
 package engine
 
 import (
+	"cmp"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,29 +95,47 @@ func TestWatermarkIsThatOfTheSlowestSource(t *testing.T) {
 	}
 }
 
-// TestStateOfTheFoldIsReadAgain: its text is the state; with too many sources it has none of them.
+// TestStateOfTheFoldIsReadAgain: its text is the state; of too many sources it has those with the newest blocks.
 func TestStateOfTheFoldIsReadAgain(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for _, sources := range []int{0, 1, 12, 100, 2000} {
+	for _, sources := range []int{0, 1, 12, 190, 2000} {
 		state := &foldState{
 			offset: 1 << 40, watermark: ago(3 * time.Second), latestEnd: ago(-time.Hour), newest: ago(0), sources: map[int32]foldSource{},
 		}
 		for i := range sources {
 			state.sources[int32(i)] = foldSource{
 				blockTime: ago(time.Duration(random.Int64N(int64(time.Minute)))), part: uint32(random.IntN(3)),
-				watermark: ago(time.Duration(random.Int64N(int64(time.Minute)))), heard: ago(time.Duration(random.Int64N(int64(time.Second)))),
+				watermark: toMillisecond(ago(time.Duration(random.Int64N(int64(time.Minute))))),
+				heard:     toMillisecond(ago(time.Duration(random.Int64N(int64(time.Second))))),
 			}
 		}
-		text := state.String()
+		text, left := state.encode()
 		if len(text) > maxStateText || strings.Contains(text, " ") {
 			t.Errorf("%d sources: a text of %d bytes", sources, len(text))
 		}
-		if sources == 2000 {
-			state.sources = map[int32]foldSource{}
+		if (left > 0) != (sources == 2000) || left > 1810 {
+			t.Errorf("%d sources: %d are left out", sources, left)
+		}
+		for range left {
+			oldest := slices.MinFunc(slices.Collect(maps.Keys(state.sources)), func(a, b int32) int {
+				return cmp.Compare(state.sources[a].blockTime, state.sources[b].blockTime)
+			})
+			delete(state.sources, oldest)
 		}
 		if got, err := parseFoldState(text); err != nil || !reflect.DeepEqual(got, state) {
 			t.Errorf("%d sources: %+v, %v", sources, got, err)
 		}
+	}
+	// One of an earlier version, with times in nanoseconds.
+	want := &foldState{offset: 5, watermark: 7, latestEnd: 8, newest: 3e6 + 5, sources: map[int32]foldSource{
+		1: {blockTime: 2e6 + 4, part: 3, watermark: 1e6, heard: 2e6},
+	}}
+	old := []byte{stateInNanoseconds}
+	for _, value := range []int64{5, 7, 8, 3e6 + 5, 1, 1, 1e6 + 1, 3, 2e6 - 3, 1e6 - 2} {
+		old = binary.AppendVarint(old, value)
+	}
+	if got, err := parseFoldState(base64.RawStdEncoding.EncodeToString(old)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
 	}
 	for _, text := range []string{"", "AQ", "AAAA", "!", "AQEBAQEBAQ", fmt.Sprint((&foldState{}).String(), "A")} {
 		if state, err := parseFoldState(text); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -246,6 +247,10 @@ func encodeSignal(signal *correlate.Signal, message *message) *pipeline.Signal {
 	}
 }
 
+// maxAlertedName bounds a name in what is written of an event: one long name must not make the message of a
+// block too large for the topic. An alert cuts it again.
+const maxAlertedName = 1024
+
 // alertedEvent returns what an alert shows of an event. It shares the strings of the event.
 func alertedEvent(event *pipeline.Event) *pipeline.Event {
 	out := &pipeline.Event{
@@ -253,12 +258,21 @@ func alertedEvent(event *pipeline.Event) *pipeline.Event {
 		Source: addressOf(event.Source), Destination: addressOf(event.Destination),
 	}
 	if host := event.Host; host != nil {
-		out.Host = &pipeline.Host{Name: host.Name, Cluster: host.Cluster}
+		out.Host = &pipeline.Host{Name: cutName(host.Name), Cluster: cutName(host.Cluster)}
 	}
 	if container := event.Container; container != nil {
-		out.Container = &pipeline.Container{Id: container.Id, Name: container.Name, Image: container.Image, Demo: container.Demo}
+		out.Container = &pipeline.Container{
+			Id: cutName(container.Id), Name: cutName(container.Name), Image: cutName(container.Image), Demo: container.Demo,
+		}
 	}
 	return out
+}
+
+func cutName(name string) string {
+	if len(name) > maxAlertedName {
+		return strings.ToValidUTF8(name[:maxAlertedName], "")
+	}
+	return name
 }
 
 func addressOf(endpoint *pipeline.Endpoint) *pipeline.Endpoint {

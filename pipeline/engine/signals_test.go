@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
@@ -169,5 +170,17 @@ func TestSignalsTopicWithFewerPartitionsThanBefore(t *testing.T) {
 	}
 	if err := w.writeSignals(ctx, written); err != nil || count() != 20 {
 		t.Errorf("%v, %d signals are written", err, count())
+	}
+}
+
+// TestLongNamesLeaveRoomForSignals: what is written of an event has a few KiB, whatever names its batch has.
+func TestLongNamesLeaveRoomForSignals(t *testing.T) {
+	long := strings.Repeat("ä", 1<<20)
+	got := alertedEvent(&pipeline.Event{
+		Host:      &pipeline.Host{Name: long, Cluster: long},
+		Container: &pipeline.Container{Id: long, Name: long, Image: long},
+	})
+	if size := got.SizeVT(); size < 5*maxAlertedName/2 || size > 6*maxAlertedName || !utf8.ValidString(got.Host.Name) {
+		t.Errorf("%d bytes", size)
 	}
 }
