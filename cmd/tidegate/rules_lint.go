@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,7 @@ import (
 
 // lintCommand returns the command `tidegate rules lint`.
 func lintCommand() *cobra.Command {
-	var withShipped bool
+	var withShipped, showAccepted bool
 	var against, output string
 	cmd := &cobra.Command{
 		Use:   "lint DIR",
@@ -23,9 +24,10 @@ func lintCommand() *cobra.Command {
 are always true, rules that add nothing to another one, comparisons with values that a field does not have, conditions that the
 index cannot look up, groups by a field that differs for each event, and missing cases. With --against it also names each rule
 that has another effect than the rule with the same id in another folder, and the same version: one that is written in the
-file, since a version that is not written changes with the rule. No configuration, broker or store is needed.
+file, since a version that is not written changes with the rule. A hint ends with its name, by which a rule accepts it: accept:
+{no-index-key: REASON}. One that is accepted without need is a hint itself. No configuration, broker or store is needed.
 
-Ends:     with 1 if it has a hint or a file does not compile; with 2 if a folder cannot be read.`,
+Ends:     with 1 if it has a hint that is not accepted, or a file does not compile; with 2 if a folder cannot be read.`,
 		Example: `  tidegate rules lint my-rules
   git worktree add /tmp/main main; tidegate rules lint --against /tmp/main/my-rules my-rules`,
 		Args: oneArgument("the folder of rules"),
@@ -33,17 +35,18 @@ Ends:     with 1 if it has a hint or a file does not compile; with 2 if a folder
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			return lintRules(&stripControlWriter{out: cmd.OutOrStdout()}, args[0], against, withShipped, output)
+			return lintRules(&stripControlWriter{out: cmd.OutOrStdout()}, args[0], against, withShipped, showAccepted, output)
 		},
 	}
 	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too, and compare with them")
+	cmd.Flags().BoolVar(&showAccepted, "accepted", false, "print the hints that rules accept too, with the reasons")
 	cmd.Flags().StringVar(&against, "against", "", "folder of the rules as they were: name those that have changed and kept their version")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one hint a line)")
 	return cmd
 }
 
 // lintRules prints the lints of the rules of a folder. It returns errFindings if there are some or a rule does not compile.
-func lintRules(out io.Writer, dir, against string, withShipped bool, output string) error {
+func lintRules(out io.Writer, dir, against string, withShipped, showAccepted bool, output string) error {
 	set, err := loadRules(dir, "", withShipped)
 	if err != nil {
 		if _, ok := errors.AsType[rules.Errors](err); ok {
@@ -51,7 +54,7 @@ func lintRules(out io.Writer, dir, against string, withShipped bool, output stri
 		}
 		return err
 	}
-	lints := set.Lints()
+	lints, accepted := set.AllLints()
 	if against != "" {
 		before, err := loadRules(against, "", withShipped)
 		if err != nil {
@@ -64,18 +67,26 @@ func lintRules(out io.Writer, dir, against string, withShipped bool, output stri
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	for _, lint := range lints {
+	printed := lints
+	if showAccepted {
+		printed = append(slices.Clone(lints), accepted...)
+	}
+	for _, lint := range printed {
 		if output == "json" {
 			err = encoder.Encode(lint)
 		} else {
-			_, err = fmt.Fprintf(out, "%s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
+			_, err = fmt.Fprintln(out, lint)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if output == "table" {
-		_, _ = fmt.Fprintf(out, "%s, %s\n", countOf(len(set.Rules()), "rule"), countOf(len(lints), "hint"))
+		summary := countOf(len(set.Rules()), "rule") + ", " + countOf(len(lints), "hint")
+		if len(accepted) > 0 {
+			summary += fmt.Sprintf(", %d accepted", len(accepted))
+		}
+		_, _ = fmt.Fprintln(out, summary)
 	}
 	if len(lints) > 0 {
 		return errFindings

@@ -159,8 +159,8 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int, err error) {
 		writeTable(out, set, results)
 	}
 	for _, lint := range set.Lints() {
-		if !lint.ofCases { // Test has reported missing cases as failures.
-			fmt.Fprintf(out, "lint %s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
+		if lint.Hint != hintMissingCase { // Test has reported missing cases as failures.
+			fmt.Fprintf(out, "lint %s\n", lint)
 		}
 	}
 

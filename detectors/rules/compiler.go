@@ -383,6 +383,7 @@ func identifiers(text string) []string {
 func (c *compiler) lintCondition(rule *Rule) {
 	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
 	if !rule.Indexed {
+		lint.Hint = hintNoIndexKey
 		lint.Message = "has no index key: it is evaluated for every event of " +
 			strings.Join(rule.Datasets, ", ") +
 			"; compare a field with a constant, or look for a literal in one"
@@ -392,14 +393,20 @@ func (c *compiler) lintCondition(rule *Rule) {
 		if condition == nil {
 			continue // it has errors
 		}
-		messages := slices.Concat(c.slots.impossible(condition.root), c.slots.trueWhenAbsent(condition.root), c.slots.lintContradictions(condition.root))
-		if mixesAndOr(condition.text) {
-			messages = append(messages, "and and or stand side by side without brackets; and binds first, "+
-				"so write a or (b and c), or (a or b) and c: "+quoteShort(condition.text))
+		add := func(hint string, messages ...string) {
+			for _, message := range messages {
+				lint.Hint, lint.Message = hint, message
+				c.lints = append(c.lints, lint)
+			}
 		}
-		for _, message := range messages {
-			lint.Message = message
-			c.lints = append(c.lints, lint)
+		never, always := c.slots.lintContradictions(condition.root)
+		add(hintValueForm, c.slots.impossible(condition.root)...)
+		add(hintAbsent, c.slots.trueWhenAbsent(condition.root)...)
+		add(hintNeverTrue, never...)
+		add(hintAlwaysTrue, always...)
+		if mixesAndOr(condition.text) {
+			add(hintBrackets, "and and or stand side by side without brackets; and binds first, "+
+				"so write a or (b and c), or (a or b) and c: "+quoteShort(condition.text))
 		}
 	}
 }
@@ -408,11 +415,11 @@ func (c *compiler) lintCondition(rule *Rule) {
 func (c *compiler) lintCases(rule *Rule) {
 	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
 	for _, message := range lintGroup(rule.groupValues) {
-		lint.Message = message
+		lint.Hint, lint.Message = hintGroup, message
 		c.lints = append(c.lints, lint)
 	}
 	if missing := rule.missingCase(); missing != "" {
-		lint.Message, lint.ofCases = "has no "+missing, true
+		lint.Hint, lint.Message = hintMissingCase, "has no "+missing
 		c.lints = append(c.lints, lint)
 	}
 }

@@ -388,7 +388,7 @@ func equalNodes(a, b *node) bool {
 }
 
 // lintContradictions returns a lint for each part of a condition that can never be true, and for each or that is always true.
-func (t *slotTable) lintContradictions(root *node) (lints []string) {
+func (t *slotTable) lintContradictions(root *node) (never, always []string) {
 	p := &prover{slots: t, budget: ruleBudget}
 	describe := func(of []requirement) string {
 		var parts []string
@@ -410,10 +410,10 @@ func (t *slotTable) lintContradictions(root *node) (lints []string) {
 	search = func(n *node, want bool, outer []requirement, what string) {
 		all := requirementsOf(n, want, slices.Clip(outer))
 		if found := p.contradiction(all); len(found) == 1 {
-			lints = append(lints, describe(found)+" can never be true, and so "+what)
+			never = append(never, describe(found)+" can never be true, and so "+what)
 			return
 		} else if found != nil {
-			lints = append(lints, what+" can never be true: it needs "+describe(found)+" at once")
+			never = append(never, what+" can never be true: it needs "+describe(found)+" at once")
 			return
 		}
 		for i, of := range all[len(outer):] {
@@ -432,7 +432,7 @@ func (t *slotTable) lintContradictions(root *node) (lints []string) {
 				for i := range found {
 					found[i].want = !found[i].want
 				}
-				lints = append(lints, "is always true: "+strings.ReplaceAll(describe(found), " and ", " or "))
+				always = append(always, "is always true: "+strings.ReplaceAll(describe(found), " and ", " or "))
 			}
 		}
 		if isLoop := n.op == opAny || n.op == opAll || n.op == opNone || n.op == opOne || n.op == opCount; isLoop {
@@ -443,5 +443,5 @@ func (t *slotTable) lintContradictions(root *node) (lints []string) {
 		}
 	}
 	walk(root, false)
-	return lints
+	return never, always
 }

@@ -80,8 +80,17 @@ func (s *Set) Version() string { return s.version }
 // Rules returns the rules, sorted by id.
 func (s *Set) Rules() []*Rule { return s.rules }
 
-// Lints returns the lints of all rules. Those about pairs of rules are looked for at each call.
-func (s *Set) Lints() []Lint { return append(slices.Clone(s.lints), s.lintShadowed()...) }
+// Lints returns the lints of all rules that they do not accept. Those about pairs of rules are looked for at each call.
+func (s *Set) Lints() []Lint {
+	lints, _ := s.AllLints()
+	return lints
+}
+
+// AllLints returns the lints of all rules, and those that the rules accept.
+func (s *Set) AllLints() (lints, accepted []Lint) {
+	shadowed, comparedAll := s.lintShadowed()
+	return s.acceptLints(append(slices.Clone(s.lints), shadowed...), comparedAll)
+}
 
 // Warnings returns what is wrong with the configuration or the folder of the set without being an error.
 func (s *Set) Warnings() []string { return s.warnings }

@@ -552,7 +552,7 @@ FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message c
 q     low       log       no       0      FAIL    t
 r     low       log       yes      2      FAIL    t
 `
-	const lints = `lint t.yaml:8: q: has no index key: it is evaluated for every event of log; compare a field with a constant, or look for a literal in one
+	const lints = `lint t.yaml:8: q: has no index key: it is evaluated for every event of log; compare a field with a constant, or look for a literal in one (no-index-key)
 `
 	for verbose, want := range map[bool]string{false: failures + lints, true: failures + table + lints} {
 		var out strings.Builder

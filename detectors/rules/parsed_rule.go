@@ -49,6 +49,7 @@ type yamlRule struct {
 	Suppress    config.Node `yaml:"suppress"`
 	Escalate    config.Node `yaml:"escalate"`
 	Tests       []yamlCase  `yaml:"tests"`
+	Accept      config.Node `yaml:"accept"`
 
 	Correlation yamlCorrelation `yaml:",inline"`
 }
@@ -126,6 +127,7 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	rule.parseCorrelation(form.When, &form.Correlation)
 	rule.parsePolicy(&form)
 	rule.parseCases(form.Tests)
+	rule.parseAccept(form.Accept)
 	rule.checkLimits()
 	return rule
 }

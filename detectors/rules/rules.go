@@ -72,6 +72,7 @@ type Rule struct {
 	Alert       string   // the template of the evidence
 	Policy      pipeline.AlertPolicy
 	Tests       []Case
+	Accept      map[string]string // the hints that are right and accepted, by name, with the reason
 	File        string
 	Line        int
 
@@ -113,12 +114,12 @@ type Case struct {
 
 // A Lint is a hint about a rule that compiles and could be better.
 type Lint struct {
-	Rule    string `json:"rule"`
-	File    string `json:"file"`
-	Line    int    `json:"line"`
-	Message string `json:"message"`
-
-	ofCases bool // reports a missing test case, as Set.Test does
+	Rule     string `json:"rule"` // of a step: the id of the rule, a slash and the name of the step
+	Hint     string `json:"hint"` // the name by which a rule accepts it
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Message  string `json:"message"`
+	Accepted string `json:"accepted,omitempty"` // the reason why the rule accepts it
 }
 
 // Load reads and compiles the rules that cfg selects. If any file has an error, Load returns no Set, and an

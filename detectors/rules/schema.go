@@ -82,6 +82,15 @@ func escalateSchema(severities []string) schemaObject {
 	return object("Severities with the number of matches from which on an alert has them: {high: 10, critical: 100}.", nil, counts)
 }
 
+// acceptSchema is a mapping of hints to reasons.
+func acceptSchema() schemaObject {
+	reasons := schemaObject{}
+	for _, hint := range acceptableHints {
+		reasons[hint] = schemaObject{"type": "string", "minLength": 1, "description": "Why the hint does not hold for this rule."}
+	}
+	return object("Hints of rules lint that are accepted, with the reason: {no-index-key: few events have a container}.", nil, reasons)
+}
+
 // ruleSchema is yamlRule.
 func ruleSchema() schemaObject {
 	severities := []string{"info", "low", "medium", "high", "critical"}
@@ -109,6 +118,7 @@ func ruleSchema() schemaObject {
 			"suppress": described(ref("duration"), "How long the matches of one group are one alert, from the first match on; 1m to 24h."),
 			"escalate": escalateSchema(severities),
 			"tests":    schemaObject{"type": "array", "maxItems": maxTests, "items": ref("case")},
+			"accept":   acceptSchema(),
 
 			"rule":     described(ref("texts"), "Ids of rules: the events are those that they match."),
 			"within":   described(ref("duration"), "The longest time between the first event and the last one."),

@@ -7,8 +7,9 @@ import (
 )
 
 // lintShadowed returns a lint for each rule that adds nothing to another one: each event that it matches is matched by the other too, and the
-// other has the same group, no lower severity and score, and its tags. Rules that others refer to are left out.
-func (s *Set) lintShadowed() (lints []Lint) {
+// other has the same group, no lower severity and score, and its tags. Rules that others refer to are left out. comparedAll
+// is false if there were too many pairs.
+func (s *Set) lintShadowed() (lints []Lint, comparedAll bool) {
 	p := &prover{slots: s.slots, budget: setBudget}
 	byGroup := map[string][]*Rule{}
 	for _, rule := range s.rules {
@@ -22,19 +23,19 @@ func (s *Set) lintShadowed() (lints []Lint) {
 		}
 		for _, other := range byGroup[rule.groupKey()] {
 			if !p.spend(1) {
-				return lints
+				return lints, false
 			}
 			// Of two rules that match the same events the later one is named.
 			if rule == other || !other.covers(rule) || !p.matchesAll(rule, other) || rule.ID < other.ID && rule.covers(other) && p.matchesAll(other, rule) {
 				continue
 			}
-			lints = append(lints, Lint{Rule: rule.ID, File: rule.File, Line: rule.Line, Message: fmt.Sprintf(
+			lints = append(lints, Lint{Rule: rule.ID, Hint: hintShadowed, File: rule.File, Line: rule.Line, Message: fmt.Sprintf(
 				"adds nothing to %s (%s:%d), which matches every event that it matches, with the same group and no lower severity: remove one of them",
 				other.ID, other.File, other.Line)})
 			break
 		}
 	}
-	return lints
+	return lints, true
 }
 
 // groupKey returns a text that is the same for rules with the same group.
@@ -77,7 +78,7 @@ func (s *Set) LintVersions(before *Set) (lints []Lint) {
 	}
 	for _, rule := range s.rules {
 		if was := old[rule.ID]; was != nil && was.Hash != rule.Hash && was.Version == rule.Version {
-			lints = append(lints, Lint{Rule: rule.ID, File: rule.File, Line: rule.Line, Message: fmt.Sprintf(
+			lints = append(lints, Lint{Rule: rule.ID, Hint: hintVersion, File: rule.File, Line: rule.Line, Message: fmt.Sprintf(
 				"has changed and still has the version %s that it had at %s:%d: alerts of both cannot be told apart", quoteShort(rule.Version), was.File, was.Line)})
 		}
 	}
