@@ -37,8 +37,8 @@ func sigmaSources(found []Source) (out []sigma.Source) {
 	return out
 }
 
-// ConvertSigma converts Sigma rules. Those that do not compile, such as one with a regular expression that is too large,
-// are refused too, at the rule in its file.
+// ConvertSigma converts Sigma rules. Those that do not compile, such as one with a regular expression that is
+// too large, are refused too, at the rule in its file.
 func ConvertSigma(sources []sigma.Source) (loaded, refused []*sigma.Conversion) {
 	ids := map[string]*sigma.Conversion{}
 	for _, c := range sigma.Convert(sources) {
@@ -137,7 +137,8 @@ func sigmaError(c *sigma.Conversion, err error) *config.Error {
 	return &config.Error{File: c.File, Position: config.Position{Line: c.Line, Column: 1}, Err: err}
 }
 
-// compileProblem returns the first error of a converted rule, without its place in the text that was converted.
+// compileProblem returns the first error of a converted rule, without its place in the text that was
+// converted.
 func compileProblem(err error) error {
 	var list Errors
 	if errors.As(err, &list) && len(list) > 0 {

@@ -21,8 +21,8 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// BenchmarkSharedRules evaluates all shared rules that load over ordinary events: log lines in four forms, requests, look-ups
-// and sessions.
+// BenchmarkSharedRules evaluates all shared rules that load over ordinary events: log lines in four forms,
+// requests, look-ups and sessions.
 func BenchmarkSharedRules(b *testing.B) {
 	loaded, _ := rules.ConvertSigma(sharedFiles(b))
 	set, err := rules.Compile(rules.Default(), []rules.Source{{Name: "sigma", Data: sigma.Join(loaded)}}, nil, nil)

@@ -9,8 +9,8 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A condition is a node of the tree that a rule's condition and its selections become: an item, or a combination of
-// conditions.
+// A condition is a node of the tree that a rule's condition and its selections become: an item, or a
+// combination of conditions.
 type condition struct {
 	op   string // "" is an item; else "and", "or" or "not"
 	args []*condition
@@ -41,7 +41,8 @@ type selections struct {
 	byName map[string]*condition
 }
 
-// matching returns the names that fit a pattern with *, or all for "them". Names that begin with _ belong to no group.
+// matching returns the names that fit a pattern with *, or all for "them". Names that begin with _ belong to
+// no group.
 func (s *selections) matching(pattern string) (names []string) {
 	for _, name := range s.names {
 		if pattern == "them" && !strings.HasPrefix(name, "_") {

@@ -328,7 +328,8 @@ func TestRefusals(t *testing.T) {
 	check(strings.Repeat("a", 2<<20), "the limit for a Sigma file")
 }
 
-// TestOneRefusedRuleStopsNoOther converts a file of three documents, of which the second is refused at its own line.
+// TestOneRefusedRuleStopsNoOther converts a file of three documents, of which the second is refused at its
+// own line.
 func TestOneRefusedRuleStopsNoOther(t *testing.T) {
 	good := ruleOf("category: webserver", "s:\n    cs-method: GET\ncondition: s")
 	bad := ruleOf("product: windows", "s:\n    cs-method: GET\ncondition: s")
@@ -364,8 +365,8 @@ func TestAuthorIsShown(t *testing.T) {
 	}
 }
 
-// FuzzConvert checks that every file is converted or refused, in linear time, and that what is converted compiles or
-// has an error that a person can read.
+// FuzzConvert checks that every file is converted or refused, in linear time, and that what is converted
+// compiles or has an error that a person can read.
 func FuzzConvert(f *testing.F) {
 	f.Add([]byte(ruleOf("category: webserver", "s:\n    cs-method|contains|windash: ' -a'\n    c-uri|re|i: 'a.*b'\nk:\n    - 'x*y'\n    - 5\ncondition: s and not 1 of k*")))
 	f.Add([]byte(ruleOf("product: linux\n    service: auditd", "s:\n    a0|base64offset|contains: 'http'\n    a1: null\ncondition: all of them")))

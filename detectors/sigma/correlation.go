@@ -143,7 +143,8 @@ func (d *document) parseAliases(c *correlation, node config.Node) {
 	}
 }
 
-// parseBounds reads a condition: comparisons with numbers, and a field; of a temporal correlation, that all rules match.
+// parseBounds reads a condition: comparisons with numbers, and a field; of a temporal correlation, that all
+// rules match.
 func (d *document) parseBounds(c *correlation, node config.Node) {
 	if text, ok := node.Text(); ok {
 		words := strings.Fields(text)
@@ -247,19 +248,19 @@ func (d *document) resolveCorrelation(known map[string]*document) {
 }
 
 // fieldOf returns the field of ours that holds a field of a base rule, with which events can be grouped.
-func (c *correlation) fieldOf(base *document, index int, name string) (home, error) {
+func (c *correlation) fieldOf(base *document, index int, name string) (fieldMapping, error) {
 	if fields := c.aliases[name]; fields != nil {
 		written, _ := c.rules[index].Scalar()
 		if name = fields[written]; name == "" {
-			return home{}, fmt.Errorf("the alias has no field for the rule %q", written)
+			return fieldMapping{}, fmt.Errorf("the alias has no field for the rule %q", written)
 		}
 	}
-	if homes := base.source.homes(name); len(homes) > 0 && homes[0].kind != keyHome {
-		h := homes[0]
-		if h.kind == listHome {
-			return home{}, fmt.Errorf("%s has several values", name)
+	if mappings := base.source.mappings(name); len(mappings) > 0 && mappings[0].kind != keyMapping {
+		m := mappings[0]
+		if m.kind == listMapping {
+			return fieldMapping{}, fmt.Errorf("%s has several values", name)
 		}
-		return h, nil
+		return m, nil
 	}
 	if slices.Contains([]string{"host", "hostname", "computer", "computername"}, strings.ToLower(name)) {
 		return text("host.name"), nil
@@ -274,15 +275,15 @@ func (c *correlation) fieldOf(base *document, index int, name string) (home, err
 			return text(name), nil
 		}
 	}
-	return home{}, fmt.Errorf("%s is no field of %s by which events can be grouped or counted", name, base.source.title)
+	return fieldMapping{}, fmt.Errorf("%s is no field of %s by which events can be grouped or counted", name, base.source.title)
 }
 
 // A correlationWriter writes one correlation.
 type correlationWriter struct {
 	d          *document
 	c          *correlation
-	conditions []string // of the base rules
-	groups     [][]home // of the base rules
+	conditions []string         // of the base rules
+	groups     [][]fieldMapping // of the base rules
 	lists      []namedList
 }
 
@@ -300,7 +301,7 @@ func (d *document) writeCorrelation(conversion *Conversion) {
 		fmt.Fprintf(&out, "    group: [%s]\n", strings.Join(fieldNames(w.groups[0]), ", "))
 	}
 	bounds, ok := "", true
-	var counted home
+	var counted fieldMapping
 	if !strings.HasPrefix(w.c.kind, "temporal") {
 		if bounds, ok = w.c.boundsText(); !ok {
 			d.refuse(w.c.node, "the condition never holds, or always")
@@ -335,7 +336,7 @@ func (d *document) writeCorrelation(conversion *Conversion) {
 		w.writeSelection(&out)
 		fmt.Fprintf(&out, "    distinct: {field: %s, count: %s}\n", counted.field, yamlQuote(bounds))
 	case "value_sum":
-		if counted.kind != numberHome || counted.scale > 1 {
+		if counted.kind != numberMapping || counted.scale > 1 {
 			d.refuse(w.c.field, "its values are no numbers that can be added up")
 			return
 		}
@@ -369,7 +370,7 @@ func (w *correlationWriter) readBase() bool {
 		}
 		w.conditions = append(w.conditions, datasets+" and "+expression)
 		w.lists = append(w.lists, e.lists...)
-		var group []home
+		var group []fieldMapping
 		for _, node := range w.c.groupBy {
 			name, _ := node.Scalar()
 			field, err := w.c.fieldOf(base, i, name)
@@ -384,9 +385,9 @@ func (w *correlationWriter) readBase() bool {
 	return true
 }
 
-func fieldNames(homes []home) (names []string) {
-	for _, h := range homes {
-		names = append(names, h.field)
+func fieldNames(mappings []fieldMapping) (names []string) {
+	for _, m := range mappings {
+		names = append(names, m.field)
 	}
 	return names
 }
@@ -416,7 +417,8 @@ func (w *correlationWriter) writeSequence(out *strings.Builder) {
 	}
 }
 
-// exampleEvent returns an event that a base rule matches, of the group that all examples have; nil if there is none.
+// exampleEvent returns an event that a base rule matches, of the group that all examples have; nil if there
+// is none.
 func (w *correlationWriter) exampleEvent(index int) map[string]string {
 	base := w.c.base[index]
 	match, _ := exampleSamples(base.condition)
@@ -424,20 +426,20 @@ func (w *correlationWriter) exampleEvent(index int) map[string]string {
 		return nil
 	}
 	event := base.source.eventOf(match)
-	for i, h := range w.groups[index] {
-		if event[h.field] != "" {
+	for i, m := range w.groups[index] {
+		if event[m.field] != "" {
 			return nil // the group follows from the rule, and may differ from that of the others
 		}
-		setField(event, h, "/group", map[homeKind]string{addressHome: "192.0.2.9", numberHome: strconv.Itoa(40 + i)}[h.kind])
-		if h.kind != addressHome && h.kind != numberHome {
-			setField(event, h, "/group", "/group")
+		setField(event, m, "/group", map[mappingKind]string{addressMapping: "192.0.2.9", numberMapping: strconv.Itoa(40 + i)}[m.kind])
+		if m.kind != addressMapping && m.kind != numberMapping {
+			setField(event, m, "/group", "/group")
 		}
 	}
 	return event
 }
 
 // writeExamples writes a case that matches and one that does not, if it knows some.
-func (w *correlationWriter) writeExamples(out *strings.Builder, counted home) bool {
+func (w *correlationWriter) writeExamples(out *strings.Builder, counted fieldMapping) bool {
 	var events []map[string]string
 	for i := range w.c.base {
 		event := w.exampleEvent(i)
@@ -471,11 +473,11 @@ func (w *correlationWriter) writeExamples(out *strings.Builder, counted home) bo
 		enough, less := cloneWith(events[0], counted.field, strconv.FormatInt(low, 10)), cloneWith(events[0], counted.field, strconv.FormatInt(low-1, 10))
 		match, other = line(0, 1, enough), line(0, 1, less)
 	default:
-		value := map[homeKind]string{numberHome: `"{n}"`, addressHome: `"198.51.100.{n}"`}[counted.kind]
+		value := map[mappingKind]string{numberMapping: `"{n}"`, addressMapping: `"198.51.100.{n}"`}[counted.kind]
 		if value == "" {
 			value = `"/value{n}"`
 		}
-		if events[0][counted.field] != "" || counted.kind == addressHome && low > 250 {
+		if events[0][counted.field] != "" || counted.kind == addressMapping && low > 250 {
 			return false
 		}
 		event := cloneWith(events[0], counted.field, value)

@@ -77,7 +77,8 @@ func TestCorrelations(t *testing.T) {
 		"aliases:\n    who:\n        failed: src_ip\n        00000000-0000-0000-0000-000000000002: dst_ip", "ordered: true", "group: [source.ip]", "group: [destination.ip]")
 }
 
-// TestCorrelationBounds converts conditions with an upper bound, whose windows our rules evaluate at their ends.
+// TestCorrelationBounds converts conditions with an upper bound, whose windows our rules evaluate at their
+// ends.
 func TestCorrelationBounds(t *testing.T) {
 	check := func(condition, want string) {
 		t.Helper()
@@ -92,7 +93,8 @@ func TestCorrelationBounds(t *testing.T) {
 	check("gte: 3, lt: 9", "3..8")
 }
 
-// TestRulesOfCorrelations: a rule that a correlation refers to makes no alerts itself, unless the correlation generates them.
+// TestRulesOfCorrelations: a rule that a correlation refers to makes no alerts itself, unless the correlation
+// generates them.
 func TestRulesOfCorrelations(t *testing.T) {
 	const body = "type: event_count\nrules: [failed]\ntimespan: 5m\ncondition: {gte: 10}"
 	for generate, want := range map[string]string{"": "A login, A correlation", "\ngenerate: true": "A failed login, A login, A correlation", "\ngenerate: false": "A login, A correlation"} {

@@ -68,8 +68,8 @@ var broadFields = map[string]bool{
 	"type": true, "SYSCALL": true, "cs-method": true, "method": true, "sc-status": true, "status_code": true, "verb": true, "EventID": true, "proto": true,
 }
 
-// breadth orders the operands of an "and": those that few events fulfil come first. The index takes the first of those that
-// select alike, and the evaluation ends at the first one that is false.
+// breadth orders the operands of an "and": those that few events fulfil come first. The index takes the first
+// of those that select alike, and the evaluation ends at the first one that is false.
 func (c *condition) breadth() int {
 	switch {
 	case c.op == "not":
@@ -120,34 +120,34 @@ func trimBrackets(text string) string {
 	return text[1 : len(text)-1]
 }
 
-// item returns the expression of an item: over all homes of its field, one of which has the value.
+// item returns the expression of an item: over all mappings of its field, one of which has the value.
 func (e *emitter) item(it *item) (string, *problem) {
-	homes := e.source.keywords
+	mappings := e.source.keywords
 	switch {
 	case it.op == opTimePart:
 		return e.timePart(it)
 	case it.field != "":
-		if homes = e.source.homes(it.field); homes == nil {
+		if mappings = e.source.mappings(it.field); mappings == nil {
 			return "", problemf(it.node, "tidegate keeps no %s: it is no field of %s", it.field, e.source.title)
 		}
-	case len(homes) == 0:
+	case len(mappings) == 0:
 		return "", problemf(it.node, "keywords need log lines or texts; %s have none", e.source.title)
 	default:
 		it = keywordItem(it)
 	}
-	for _, h := range homes {
-		if !slices.Contains(e.fields, h.field) {
-			e.fields = append(e.fields, h.field)
+	for _, m := range mappings {
+		if !slices.Contains(e.fields, m.field) {
+			e.fields = append(e.fields, m.field)
 		}
 	}
 	if it.op == opExists {
-		return exists(homes[0], it.values[0][0].flag), nil
+		return exists(mappings[0], it.values[0][0].flag), nil
 	}
 	if it.op == opFieldRef {
-		return e.reference(it, homes[0])
+		return e.reference(it, mappings[0])
 	}
 
-	// Each value of an "all" may be in another home. Otherwise one home holds one of the values.
+	// Each value of an "all" may be in another field of ours. Otherwise one field holds one of the values.
 	groups := [][]value{slices.Concat(it.values...)}
 	if it.all {
 		groups = it.values
@@ -157,16 +157,16 @@ func (e *emitter) item(it *item) (string, *problem) {
 		var alternatives []string
 		nulls := slices.ContainsFunc(values, isEmpty)
 		if nulls {
-			alternatives = append(alternatives, exists(homes[0], false))
+			alternatives = append(alternatives, exists(mappings[0], false))
 			values = slices.DeleteFunc(slices.Clone(values), isEmpty)
 		}
-		for i, h := range homes {
+		for i, m := range mappings {
 			if len(values) == 0 {
 				break
 			}
-			alternative, err := e.compare(it, h, values)
+			alternative, err := e.compare(it, m, values)
 			switch {
-			case err != nil && i == 0: // the other homes alone would be another rule
+			case err != nil && i == 0: // the other mappings alone would be another rule
 				return "", err
 			case err == nil:
 				alternatives = append(alternatives, alternative)
@@ -206,13 +206,13 @@ func keywordItem(it *item) *item {
 }
 
 // exists returns the expression that an event has a field, or has not.
-func exists(h home, wanted bool) string {
-	expr := "has(" + h.field + ")"
-	if h.kind != addressHome && h.kind != numberHome && h.kind != listHome && h.kind != flagHome {
+func exists(m fieldMapping, wanted bool) string {
+	expr := "has(" + m.field + ")"
+	if m.kind != addressMapping && m.kind != numberMapping && m.kind != listMapping && m.kind != flagMapping {
 		if wanted {
-			return h.expr() + ` != ""`
+			return m.expr() + ` != ""`
 		}
-		return h.expr() + ` == ""`
+		return m.expr() + ` == ""`
 	}
 	if wanted {
 		return expr
@@ -220,20 +220,20 @@ func exists(h home, wanted bool) string {
 	return "not " + expr
 }
 
-// compare returns the expression that h has one of values.
-func (e *emitter) compare(it *item, h home, values []value) (string, *problem) {
-	switch h.kind {
-	case numberHome:
-		return e.compareNumber(it, h, values)
-	case addressHome:
-		return e.compareAddress(it, h, values)
-	case flagHome:
-		return compareFlag(it, h, values)
+// compare returns the expression that m has one of values.
+func (e *emitter) compare(it *item, m fieldMapping, values []value) (string, *problem) {
+	switch m.kind {
+	case numberMapping:
+		return e.compareNumber(it, m, values)
+	case addressMapping:
+		return e.compareAddress(it, m, values)
+	case flagMapping:
+		return compareFlag(it, m, values)
 	}
 	switch it.op {
 	case opLess, opLessEqual, opGreater, opGreaterEqual:
-		if h.kind == keyHome {
-			return e.compareDigits(it, h, values)
+		if m.kind == keyMapping {
+			return e.compareDigits(it, m, values)
 		}
 		return "", problemf(it.node, "%s is a text, which has no order", it.field)
 	case opCIDR:
@@ -241,11 +241,11 @@ func (e *emitter) compare(it *item, h home, values []value) (string, *problem) {
 		for _, v := range values {
 			networks = append(networks, quote(v.text))
 		}
-		return e.over(h, func(subject string) []string {
+		return e.over(m, func(subject string) []string {
 			return []string{"cidr(" + subject + ", " + strings.Join(networks, ", ") + ")"}
 		}), nil
 	case opRegex:
-		return e.over(h, func(subject string) (out []string) {
+		return e.over(m, func(subject string) (out []string) {
 			for _, v := range values {
 				out = append(out, subject+" matches "+quote(v.text))
 			}
@@ -259,22 +259,22 @@ func (e *emitter) compare(it *item, h home, values []value) (string, *problem) {
 			patterns[i] = literalPattern(v.text)
 		}
 	}
-	switch h.kind {
-	case urlHome:
+	switch m.kind {
+	case urlMapping:
 		return join("or", slices.Concat(e.texts("url.original", patterns, it.cased), e.urls(patterns, it.cased))), nil
-	case targetHome:
+	case targetMapping:
 		out := e.texts("url.original", patterns, it.cased)
 		if anchored := slices.DeleteFunc(slices.Clone(patterns), isPart); len(anchored) > 0 {
 			out = append(out, e.texts("url.query", anchored, it.cased)...)
 		}
 		return join("or", out), nil
-	case stemHome:
+	case stemMapping:
 		withParameter := func(p pattern) bool { return strings.ContainsAny(p.sample(), "?=&") && isPart(p) }
 		out := e.texts("url.original", slices.DeleteFunc(slices.Clone(patterns), func(p pattern) bool { return !withParameter(p) }), it.cased)
 		return join("or", append(e.texts("url.path", slices.DeleteFunc(slices.Clone(patterns), withParameter), it.cased), out...)), nil
-	case decisionHome:
+	case decisionMapping:
 		return decision(it, values)
-	case extensionHome:
+	case extensionMapping:
 		var endings []pattern
 		for _, p := range patterns {
 			text, ok := p.literal()
@@ -285,17 +285,17 @@ func (e *emitter) compare(it *item, h home, values []value) (string, *problem) {
 		}
 		return join("or", e.texts("url.path", endings, it.cased)), nil
 	}
-	return e.over(h, func(subject string) []string { return e.texts(subject, patterns, it.cased) }), nil
+	return e.over(m, func(subject string) []string { return e.texts(subject, patterns, it.cased) }), nil
 }
 
 func isPart(p pattern) bool { shape, _ := p.shape(); return shape == shapePart || shape == shapeAny }
 
-// over returns the expression that one of conditions holds for h; for a list, for one of its elements.
-func (e *emitter) over(h home, conditions func(subject string) []string) string {
-	if h.kind == listHome {
-		return "any(" + h.field + ", " + trimBrackets(join("or", conditions("#"))) + ")"
+// over returns the expression that one of conditions holds for m; for a list, for one of its elements.
+func (e *emitter) over(m fieldMapping, conditions func(subject string) []string) string {
+	if m.kind == listMapping {
+		return "any(" + m.field + ", " + trimBrackets(join("or", conditions("#"))) + ")"
 	}
-	return join("or", conditions(h.expr()))
+	return join("or", conditions(m.expr()))
 }
 
 // texts returns expressions of which one holds if a text matches one of patterns.
@@ -369,9 +369,9 @@ func (e *emitter) constants(texts []string) string {
 // trailingPort is the port behind a host.
 var trailingPort = regexp.MustCompile(`:\d{1,5}$`)
 
-// urls returns expressions of which one holds if http:// or https://, url.domain and url.original together match one of
-// patterns. url.original then begins with a slash, so a literal can be cut where the path begins; other patterns are matched
-// with the whole.
+// urls returns expressions of which one holds if http:// or https://, url.domain and url.original together
+// match one of patterns. url.original then begins with a slash, so a literal can be cut where the path
+// begins; other patterns are matched with the whole.
 func (e *emitter) urls(patterns []pattern, cased bool) (out []string) {
 	host, target := "lower(url.domain)", "lower(url.original)"
 	if cased {
@@ -436,8 +436,8 @@ func (e *emitter) urls(patterns []pattern, cased bool) (out []string) {
 var orders = map[operator]string{opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">="}
 
 // compareNumber returns the expression that a number is one of values.
-func (e *emitter) compareNumber(it *item, h home, values []value) (string, *problem) {
-	scale := max(h.scale, 1)
+func (e *emitter) compareNumber(it *item, m fieldMapping, values []value) (string, *problem) {
+	scale := max(m.scale, 1)
 	var numbers, parts []string
 	for _, v := range values {
 		if v.kind == textValue {
@@ -445,10 +445,10 @@ func (e *emitter) compareNumber(it *item, h home, values []value) (string, *prob
 			parsed, err := strconv.ParseInt(literal, 10, 64)
 			switch {
 			case shape == shapeAny:
-				parts = append(parts, "has("+h.field+")")
+				parts = append(parts, "has("+m.field+")")
 				continue
 			case err == nil && parsed >= 0 && shape == shapePrefix && scale == 1:
-				parts = append(parts, digitRanges(h.field, parsed)...)
+				parts = append(parts, digitRanges(m.field, parsed)...)
 				continue
 			case err != nil || shape != shapeEqual || it.op == opRegex:
 				return "", problemf(it.node, "%s is a number, and %q is none", it.field, v.text)
@@ -464,24 +464,25 @@ func (e *emitter) compareNumber(it *item, h home, values []value) (string, *prob
 		scaled := strconv.FormatInt(v.number*scale, 10)
 		if order := orders[it.op]; order != "" {
 			// An absent number is 0 in our rules, and no number in Sigma.
-			parts = append(parts, "(has("+h.field+") and "+h.field+" "+order+" "+scaled+")")
+			parts = append(parts, "(has("+m.field+") and "+m.field+" "+order+" "+scaled+")")
 			continue
 		}
 		if v.number == 0 {
-			parts = append(parts, "(has("+h.field+") and "+h.field+" == 0)")
+			parts = append(parts, "(has("+m.field+") and "+m.field+" == 0)")
 			continue
 		}
 		numbers = append(numbers, scaled)
 	}
 	if len(numbers) == 1 {
-		parts = append(parts, h.field+" == "+numbers[0])
+		parts = append(parts, m.field+" == "+numbers[0])
 	} else if len(numbers) > 1 {
-		parts = append(parts, h.field+" in ["+strings.Join(numbers, ", ")+"]")
+		parts = append(parts, m.field+" in ["+strings.Join(numbers, ", ")+"]")
 	}
 	return join("or", parts), nil
 }
 
-// digitRanges returns expressions of which one holds if a number of up to five digits begins with those of prefix.
+// digitRanges returns expressions of which one holds if a number of up to five digits begins with those of
+// prefix.
 func digitRanges(field string, prefix int64) (out []string) {
 	for low, high := prefix, prefix; high < 100_000; low, high = low*10, high*10+9 {
 		if low == 0 {
@@ -497,7 +498,7 @@ func digitRanges(field string, prefix int64) (out []string) {
 }
 
 // compareDigits returns the expression that the digits of a text are a number in an order with another one.
-func (e *emitter) compareDigits(it *item, h home, values []value) (string, *problem) {
+func (e *emitter) compareDigits(it *item, m fieldMapping, values []value) (string, *problem) {
 	var parts []string
 	for _, v := range values {
 		if v.number < 0 || v.number > 1_000_000_000_000 {
@@ -507,9 +508,9 @@ func (e *emitter) compareDigits(it *item, h home, values []value) (string, *prob
 		if it.op == opGreater || it.op == opLessEqual {
 			bound++
 		}
-		atLeast := h.expr() + " matches " + quote(`\A0*(?:`+digitsAtLeast(bound)+`)\z`)
+		atLeast := m.expr() + " matches " + quote(`\A0*(?:`+digitsAtLeast(bound)+`)\z`)
 		if negated {
-			atLeast = "(" + h.expr() + " matches " + quote(`\A[0-9]+\z`) + " and not (" + atLeast + "))"
+			atLeast = "(" + m.expr() + " matches " + quote(`\A[0-9]+\z`) + " and not (" + atLeast + "))"
 		}
 		parts = append(parts, atLeast)
 	}
@@ -532,7 +533,7 @@ func digitsAtLeast(bound int64) string {
 }
 
 // compareAddress returns the expression that an address is one of values.
-func (e *emitter) compareAddress(it *item, h home, values []value) (string, *problem) {
+func (e *emitter) compareAddress(it *item, m fieldMapping, values []value) (string, *problem) {
 	var networks []string
 	for _, v := range values {
 		network := v.text
@@ -540,7 +541,7 @@ func (e *emitter) compareAddress(it *item, h home, values []value) (string, *pro
 			shape, literal := v.pattern.shape()
 			switch shape {
 			case shapeAny:
-				return "has(" + h.field + ")", nil
+				return "has(" + m.field + ")", nil
 			case shapePrefix:
 				if network = networkOfPrefix(literal); network == "" {
 					return "", problemf(it.node, "%s is an address, and %q is the beginning of none that is a network: use cidr", it.field, literal)
@@ -557,18 +558,18 @@ func (e *emitter) compareAddress(it *item, h home, values []value) (string, *pro
 		}
 		networks = append(networks, quote(network))
 	}
-	return "cidr(" + h.field + ", " + strings.Join(networks, ", ") + ")", nil
+	return "cidr(" + m.field + ", " + strings.Join(networks, ", ") + ")", nil
 }
 
 // compareFlag returns the expression that a flag has one of values.
-func compareFlag(it *item, h home, values []value) (string, *problem) {
+func compareFlag(it *item, m fieldMapping, values []value) (string, *problem) {
 	var parts []string
 	for _, v := range values {
 		switch text := strings.ToLower(v.text); {
 		case it.op == opMatch && (text == "true" || text == "t" || text == "1"):
-			parts = append(parts, h.field)
+			parts = append(parts, m.field)
 		case it.op == opMatch && (text == "false" || text == "f" || text == "0"):
-			parts = append(parts, "not "+h.field)
+			parts = append(parts, "not "+m.field)
 		default:
 			return "", problemf(it.node, "%s is true or false, and %q is neither", it.field, v.text)
 		}
@@ -606,10 +607,10 @@ func decision(it *item, values []value) (string, *problem) {
 }
 
 // reference returns the expression that two fields have the same value.
-func (e *emitter) reference(it *item, left home) (string, *problem) {
+func (e *emitter) reference(it *item, left fieldMapping) (string, *problem) {
 	var parts []string
 	for _, variants := range it.values {
-		others := e.source.homes(variants[0].text)
+		others := e.source.mappings(variants[0].text)
 		if len(others) == 0 {
 			return "", problemf(it.node, "tidegate keeps no %s: it is no field of %s", variants[0].text, e.source.title)
 		}
@@ -617,8 +618,8 @@ func (e *emitter) reference(it *item, left home) (string, *problem) {
 		if !slices.Contains(e.fields, right.field) {
 			e.fields = append(e.fields, right.field)
 		}
-		isText := func(h home) bool {
-			return h.kind != numberHome && h.kind != addressHome && h.kind != listHome && h.kind != flagHome
+		isText := func(m fieldMapping) bool {
+			return m.kind != numberMapping && m.kind != addressMapping && m.kind != listMapping && m.kind != flagMapping
 		}
 		leftExpr, rightExpr := left.expr(), right.expr()
 		switch {
@@ -629,7 +630,7 @@ func (e *emitter) reference(it *item, left home) (string, *problem) {
 				leftExpr, rightExpr = "lower("+leftExpr+")", "lower("+rightExpr+")"
 			}
 			parts = append(parts, "("+present+leftExpr+" "+operator+" "+rightExpr+")")
-		case left.kind == right.kind && left.kind != listHome && left.scale == right.scale && it.shape == shapeEqual:
+		case left.kind == right.kind && left.kind != listMapping && left.scale == right.scale && it.shape == shapeEqual:
 			parts = append(parts, "(has("+left.field+") and "+leftExpr+" == "+rightExpr+")")
 		default:
 			return "", problemf(it.node, "%s and %s hold values of different kinds", it.field, variants[0].text)

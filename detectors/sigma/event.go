@@ -19,25 +19,25 @@ func (s *source) eventOf(values sample) map[string]string {
 		if field == "" {
 			continue // the keywords come last, where there is place
 		}
-		homes := s.homes(field)
-		if len(homes) == 0 {
+		mappings := s.mappings(field)
+		if len(mappings) == 0 {
 			continue
 		}
-		switch h := homes[0]; h.kind {
-		case keyHome:
-			record[h.key] = text
-		case urlHome:
+		switch m := mappings[0]; m.kind {
+		case keyMapping:
+			record[m.key] = text
+		case urlMapping:
 			setURL(event, text)
-		case stemHome:
+		case stemMapping:
 			if strings.ContainsAny(text, "?=&") {
 				setURL(event, text)
 			} else {
 				event["url.path"] = yamlQuote(text)
 			}
-		case decisionHome:
+		case decisionMapping:
 			passed := decisions[strings.ToLower(text)] || field == "blocked" && strings.HasPrefix(strings.ToLower(text), "f")
-			event[h.field] = map[bool]string{true: "fin", false: "refused"}[passed]
-		case targetHome:
+			event[m.field] = map[bool]string{true: "fin", false: "refused"}[passed]
+		case targetMapping:
 			if path, query, ok := strings.Cut(text, "?"); ok && event["url.path"] == "" && strings.HasPrefix(path, "/") {
 				event["url.path"], event["url.query"] = yamlQuote(path), yamlQuote(query)
 			} else if strings.HasPrefix(text, "/") && event["url.path"] == "" {
@@ -45,19 +45,19 @@ func (s *source) eventOf(values sample) map[string]string {
 			} else {
 				event["url.query"] = yamlQuote(strings.TrimPrefix(text, "?"))
 			}
-		case extensionHome:
+		case extensionMapping:
 			if event["url.original"] == "" && event["url.path"] == "" {
 				event["url.path"] = yamlQuote("/file." + text)
 			}
 		default:
-			setField(event, h, text, text)
+			setField(event, m, text, text)
 		}
 	}
 
 	if keywords := values[""]; len(keywords) > 0 {
-		free := slices.IndexFunc(s.keywords, func(h home) bool {
-			taken := event[h.field] != "" || h.field == "url.original" && (event["url.path"] != "" || event["url.query"] != "")
-			return h.field != "message" && !taken
+		free := slices.IndexFunc(s.keywords, func(m fieldMapping) bool {
+			taken := event[m.field] != "" || m.field == "url.original" && (event["url.path"] != "" || event["url.query"] != "")
+			return m.field != "message" && !taken
 		})
 		if free >= 0 {
 			setField(event, s.keywords[free], "/?"+keywords[0], keywords[0])
@@ -79,8 +79,8 @@ func (s *source) eventOf(values sample) map[string]string {
 	return event
 }
 
-// mergeTarget makes one target of url.original, url.path and url.query, where several of them were set: of an event they follow
-// from each other.
+// mergeTarget makes one target of url.original, url.path and url.query, where several of them were set: of an
+// event they follow from each other.
 func mergeTarget(event map[string]string) {
 	original, path, query := unquote(event["url.original"]), unquote(event["url.path"]), unquote(event["url.query"])
 	if original == "" || path == "" && query == "" {
@@ -114,27 +114,27 @@ func unquote(text string) string {
 }
 
 // setField sets a field of ours. target is the text as a part of the target of a request.
-func setField(event map[string]string, h home, target, text string) {
-	switch h.kind {
-	case numberHome:
+func setField(event map[string]string, m fieldMapping, target, text string) {
+	switch m.kind {
+	case numberMapping:
 		if number, err := strconv.ParseInt(text, 10, 64); err == nil {
-			text = strconv.FormatInt(number*max(h.scale, 1), 10)
+			text = strconv.FormatInt(number*max(m.scale, 1), 10)
 		} else {
 			text = "1"
 		}
-		event[h.field] = text
-	case addressHome:
-		event[h.field] = yamlQuote(addressLike(text))
-	case flagHome:
+		event[m.field] = text
+	case addressMapping:
+		event[m.field] = yamlQuote(addressLike(text))
+	case flagMapping:
 		first := strings.ToLower(text + " ")[0]
-		event[h.field] = strconv.FormatBool(first == 't' || first == '1')
-	case listHome:
-		event[h.field] = "[" + yamlQuote(text) + "]"
+		event[m.field] = strconv.FormatBool(first == 't' || first == '1')
+	case listMapping:
+		event[m.field] = "[" + yamlQuote(text) + "]"
 	default:
-		if h.field == "url.original" {
+		if m.field == "url.original" {
 			text = target
 		}
-		event[h.field] = yamlQuote(text)
+		event[m.field] = yamlQuote(text)
 	}
 }
 

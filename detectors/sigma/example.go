@@ -9,13 +9,14 @@ import (
 	"strings"
 )
 
-// Examples are made from the detection of a rule, not from what it was converted to, so that they test the conversion:
-// a small evaluator of Sigma decides whether a sample fulfils the condition.
+// Examples are made from the detection of a rule, not from what it was converted to, so that they test the
+// conversion: a small evaluator of Sigma decides whether a sample fulfils the condition.
 
 // A sample holds the values of an event by the names of the rule; those of "" are keywords.
 type sample map[string][]string
 
-// A demand is a value that a sample must have for an item to hold, or, if absent is true, a field that it must not have.
+// A demand is a value that a sample must have for an item to hold, or, if absent is true, a field that it
+// must not have.
 type demand struct {
 	item   *item
 	value  value
@@ -28,7 +29,8 @@ const (
 	maxDemands = 300
 )
 
-// exampleSamples returns a sample that fulfils a condition and a similar one that does not. Either may be nil.
+// exampleSamples returns a sample that fulfils a condition and a similar one that does not. Either may be
+// nil.
 func exampleSamples(c *condition) (match, other sample) {
 	ways := waysOf(c, true)
 	for _, longest := range []bool{false, true} {
@@ -70,7 +72,8 @@ func sortedFields(s sample) (names []string) {
 	return names
 }
 
-// waysOf returns lists of demands; a sample that meets all of one list probably makes c true, or false if want is false.
+// waysOf returns lists of demands; a sample that meets all of one list probably makes c true, or false if
+// want is false.
 func waysOf(c *condition, want bool) (ways [][]demand) {
 	switch {
 	case c.op == "not":
@@ -130,8 +133,9 @@ func waysOfItem(it *item, want bool) (ways [][]demand) {
 	return ways
 }
 
-// buildSample returns a sample that meets demands; nil if there is none, or it was not found. Texts are short, or with longest
-// have something around what is demanded, as an exception of the rule may be the short one.
+// buildSample returns a sample that meets demands; nil if there is none, or it was not found. Texts are
+// short, or with longest have something around what is demanded, as an exception of the rule may be the short
+// one.
 func buildSample(demands []demand, longest bool) sample {
 	byField := map[string][]demand{}
 	for _, d := range demands {

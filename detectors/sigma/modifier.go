@@ -38,8 +38,8 @@ const (
 	opTimePart // a part of the time: modifiers minute, hour and so on
 )
 
-// An item compares one field with values. For each value one of its variants must match; of the values one must match,
-// or with all each.
+// An item compares one field with values. For each value one of its variants must match; of the values one
+// must match, or with all each.
 type item struct {
 	node   config.Node // of the values, for errors
 	field  string      // "" is a keyword
@@ -106,7 +106,7 @@ func parseItem(key string, node config.Node) (*condition, *problem) {
 		it.values = append(it.values, []value{v})
 	}
 
-	c := &conversion{item: it}
+	c := &modifierChain{item: it}
 	for i, modifier := range modifiers {
 		if err := c.apply(modifier, modifiers[i+1:]); err != nil {
 			return nil, err
@@ -142,8 +142,8 @@ func parseValue(node config.Node, plain bool) (value, *problem) {
 	return value{text: text, pattern: parsePattern(text)}, nil
 }
 
-// A conversion applies the modifiers of an item, one after the other.
-type conversion struct {
+// A modifierChain applies the modifiers of an item, one after the other.
+type modifierChain struct {
 	item    *item
 	negated bool   // neq
 	flags   string // of a regular expression
@@ -157,7 +157,7 @@ var operatorOf = map[string]operator{
 }
 
 // apply applies one modifier. rest are those behind it.
-func (c *conversion) apply(modifier string, rest []string) *problem {
+func (c *modifierChain) apply(modifier string, rest []string) *problem {
 	it := c.item
 	if op, ok := operatorOf[modifier]; ok {
 		return c.setOperator(op, modifier)
@@ -234,7 +234,7 @@ var modifierNames = []string{
 	"utf16", "windash", "exists", "cased", "gt", "gte", "lt", "lte", "neq", "fieldref", "expand", "minute", "hour", "day", "week", "month", "year",
 }
 
-func (c *conversion) setOperator(op operator, modifier string) *problem {
+func (c *modifierChain) setOperator(op operator, modifier string) *problem {
 	if c.item.op != opMatch {
 		return problemf(c.item.node, "the modifier %s does not go with the one in front of it", modifier)
 	}
@@ -243,7 +243,7 @@ func (c *conversion) setOperator(op operator, modifier string) *problem {
 }
 
 // mapTexts replaces each text by what change makes of it. Numbers are taken for texts.
-func (c *conversion) mapTexts(modifier string, change func(pattern) []pattern) *problem {
+func (c *modifierChain) mapTexts(modifier string, change func(pattern) []pattern) *problem {
 	if c.item.op != opMatch {
 		return problemf(c.item.node, "the modifier %s does not go with the one in front of it", modifier)
 	}
@@ -270,7 +270,7 @@ func (c *conversion) mapTexts(modifier string, change func(pattern) []pattern) *
 }
 
 // mapLiterals is mapTexts for texts that have no wildcards.
-func (c *conversion) mapLiterals(modifier string, change func(string) []string) *problem {
+func (c *modifierChain) mapLiterals(modifier string, change func(string) []string) *problem {
 	var wild string
 	err := c.mapTexts(modifier, func(p pattern) (out []pattern) {
 		text, ok := p.literal()
@@ -289,7 +289,7 @@ func (c *conversion) mapLiterals(modifier string, change func(string) []string) 
 }
 
 // finish checks the item and returns it as a condition.
-func (c *conversion) finish() (*condition, *problem) {
+func (c *modifierChain) finish() (*condition, *problem) {
 	it := c.item
 	for _, variants := range it.values {
 		for i := range variants {
@@ -309,7 +309,7 @@ func (c *conversion) finish() (*condition, *problem) {
 }
 
 // checkValue checks one value against the operator.
-func (c *conversion) checkValue(v *value) *problem {
+func (c *modifierChain) checkValue(v *value) *problem {
 	node := c.item.node
 	switch c.item.op {
 	case opRegex:
@@ -350,7 +350,8 @@ func (c *conversion) checkValue(v *value) *problem {
 	return nil
 }
 
-// lookAround and backReference match what Go's regular expressions leave out, since it does not run in linear time.
+// lookAround and backReference match what Go's regular expressions leave out, since it does not run in linear
+// time.
 var (
 	lookAround    = regexp.MustCompile(`^\(\?(<?[=!]|>)`)
 	backReference = regexp.MustCompile(`^\\[1-9]`)
@@ -378,8 +379,8 @@ var dashPattern = regexp.MustCompile(`\B[-/]\b`)
 // maxDashes bounds the dashes of one text, of which each doubles and more the number of variants.
 const maxDashes = 4
 
-// dashVariants returns p with the dashes of its options replaced by others, in all combinations. It returns none if
-// there are too many.
+// dashVariants returns p with the dashes of its options replaced by others, in all combinations. It returns
+// none if there are too many.
 func dashVariants(p pattern) []pattern {
 	// 1. Cut the literals at the dashes; a nil element stands for one.
 	var parts []element
@@ -441,8 +442,8 @@ func encodeUTF16(text, modifier string) string {
 	return string(out)
 }
 
-// base64Offsets returns what a text becomes inside of base64, at each of the three places where it can begin. The digits
-// that depend on the bytes around it are left out.
+// base64Offsets returns what a text becomes inside of base64, at each of the three places where it can begin.
+// The digits that depend on the bytes around it are left out.
 func base64Offsets(text string) []string {
 	first, last := [3]int{0, 2, 3}, [3]int{0, 3, 2}
 	var out []string

@@ -16,7 +16,8 @@ func isNetwork(text string) bool {
 	return err == nil && network == network.Masked()
 }
 
-// addressLike returns text if it is an address; the first one of a network or with text in front of it, else any address.
+// addressLike returns text if it is an address; the first one of a network or with text in front of it, else
+// any address.
 func addressLike(text string) string {
 	if network, err := netip.ParsePrefix(text); err == nil {
 		return network.Addr().String()
@@ -30,8 +31,8 @@ func addressLike(text string) string {
 	return text
 }
 
-// networkOfPrefix returns the network of the addresses of IPv4 that begin with whole numbers and a dot: of "10.1." it is
-// 10.1.0.0/16. It returns "" for other texts.
+// networkOfPrefix returns the network of the addresses of IPv4 that begin with whole numbers and a dot: of
+// "10.1." it is 10.1.0.0/16. It returns "" for other texts.
 func networkOfPrefix(text string) string {
 	parts, ok := strings.CutSuffix(text, ".")
 	numbers := strings.Split(parts, ".")

@@ -15,8 +15,8 @@ type element struct {
 	wildcard byte // 0: text is a literal
 }
 
-// parsePattern reads the wildcards and escapes of a text. A backslash escapes a wildcard or a backslash, and stands for
-// itself in front of anything else (Sigma specification, "Escaping").
+// parsePattern reads the wildcards and escapes of a text. A backslash escapes a wildcard or a backslash, and
+// stands for itself in front of anything else (Sigma specification, "Escaping").
 func parsePattern(text string) pattern {
 	var out pattern
 	var literal strings.Builder

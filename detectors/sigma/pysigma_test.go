@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestEvaluatorAgreesWithPySigma compares the evaluator that judges examples with pySigma 2.0.1, the reference
-// implementation: testdata/pysigma.jsonl.gz has samples of the shared rules and whether the conditions hold that pySigma
-// parses them to.
+// TestEvaluatorAgreesWithPySigma compares the evaluator that judges examples with pySigma 2.0.1, the
+// reference implementation: testdata/pysigma.jsonl.gz has samples of the shared rules and whether the
+// conditions hold that pySigma parses them to.
 func TestEvaluatorAgreesWithPySigma(t *testing.T) {
 	shared := os.Getenv("TIDEGATE_SHARED")
 	if shared == "" {

@@ -23,7 +23,7 @@ func (s *source) describeSources() string {
 	case anyLinux:
 		return "`product: linux` alone"
 	case applications:
-		return "`category: application`, `product:` " + strings.Join(hosted[1:], ", ") + ", or none"
+		return "`category: application`, `product:` " + strings.Join(applicationProducts[1:], ", ") + ", or none"
 	}
 	var names []string
 	for _, l := range s.sources {
@@ -43,8 +43,8 @@ func (s *source) describeFields() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(s.fields)) {
 		var places []string
-		for _, h := range s.fields[name] {
-			switch place := h.describe(); {
+		for _, m := range s.fields[name] {
+			switch place := m.describe(); {
 			case place == name:
 				places = append(places, "the same")
 			default:
@@ -70,18 +70,18 @@ func (s *source) describeFields() string {
 }
 
 // describe returns where a value is.
-func (h home) describe() string {
-	switch h.kind {
-	case keyHome:
-		return "`" + h.expr() + "`"
-	case urlHome:
+func (m fieldMapping) describe() string {
+	switch m.kind {
+	case keyMapping:
+		return "`" + m.expr() + "`"
+	case urlMapping:
 		return "scheme, url.domain and url.original together"
-	case targetHome:
+	case targetMapping:
 		return "url.query, or a part of url.original"
-	case extensionHome:
+	case extensionMapping:
 		return "the end of url.path"
-	case decisionHome:
+	case decisionMapping:
 		return "session.state: refused and no_answer are blocked"
 	}
-	return h.field
+	return m.field
 }

@@ -54,8 +54,8 @@ const (
 	maxDocuments = 200
 )
 
-// splitDocuments returns the YAML documents of a file. In front of each stand as many empty lines as it has lines
-// in front of it, so that positions are those of the file.
+// splitDocuments returns the YAML documents of a file. In front of each stand as many empty lines as it has
+// lines in front of it, so that positions are those of the file.
 func splitDocuments(data []byte) (out [][]byte) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	start, lines := 0, 0
@@ -338,8 +338,8 @@ func (d *document) parseDetection(node config.Node) {
 	d.condition = combination("or", trees)
 }
 
-// parseSelection reads a selection: a mapping of fields, of which all must match; a list of mappings or keywords, of
-// which one must; or one keyword.
+// parseSelection reads a selection: a mapping of fields, of which all must match; a list of mappings or
+// keywords, of which one must; or one keyword.
 func parseSelection(node config.Node, depth int) (*condition, *problem) {
 	const maxSelectionDepth = 8
 	if depth > maxSelectionDepth {

@@ -83,7 +83,8 @@ func (c *condition) items() (out []*item) {
 	return out
 }
 
-// WriteSamples writes samples to the file that SIGMA_SAMPLES names, for a comparison with another implementation of Sigma.
+// WriteSamples writes samples to the file that SIGMA_SAMPLES names, for a comparison with another
+// implementation of Sigma.
 func WriteSamples(t *testing.T, all []JudgedSample) {
 	name := os.Getenv("SIGMA_SAMPLES")
 	if name == "" {

@@ -39,8 +39,8 @@ func sharedFiles(t testing.TB) (out []sigma.Source) {
 	return out
 }
 
-// TestSharedRulesLoadOrAreRefused converts all Sigma rules of the shared folder. Each that is not refused must compile,
-// and have a case that matches and one that does not, which pass.
+// TestSharedRulesLoadOrAreRefused converts all Sigma rules of the shared folder. Each that is not refused
+// must compile, and have a case that matches and one that does not, which pass.
 func TestSharedRulesLoadOrAreRefused(t *testing.T) {
 	all := sigma.Convert(sharedFiles(t))
 	loaded := 0
@@ -67,8 +67,9 @@ func TestSharedRulesLoadOrAreRefused(t *testing.T) {
 	t.Logf("%d of %d rules load", loaded, len(all))
 }
 
-// TestExpressionsAgreeWithTheDetection compares the expressions of all shared rules with an evaluation of their detection,
-// on samples in which some items hold and others do not. SIGMA_SAMPLES=FILE writes the samples down.
+// TestExpressionsAgreeWithTheDetection compares the expressions of all shared rules with an evaluation of
+// their detection, on samples in which some items hold and others do not. SIGMA_SAMPLES=FILE writes the
+// samples down.
 func TestExpressionsAgreeWithTheDetection(t *testing.T) {
 	count := 60
 	if testing.Short() {
@@ -134,7 +135,8 @@ func checkSection(t *testing.T, name, text string) {
 // TestManualHasAllSources compares the table of log sources in docs/SIGMA.md with the one of the package.
 func TestManualHasAllSources(t *testing.T) { checkSection(t, "sources", sigma.Reference()) }
 
-// TestManualHasAllSharedRules compares the table of rules in docs/SIGMA.md with what becomes of the shared rules.
+// TestManualHasAllSharedRules compares the table of rules in docs/SIGMA.md with what becomes of the shared
+// rules.
 func TestManualHasAllSharedRules(t *testing.T) {
 	var out strings.Builder
 	all := sigma.Convert(sharedFiles(t))

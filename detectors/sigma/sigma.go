@@ -1,8 +1,8 @@
 // Package sigma converts Sigma rules (https://sigmahq.io, specification 2.1) to the rules of package rules.
 //
-// Convert takes the files of a folder and returns a Conversion for each rule in them: the text of a rule file of ours, or
-// the one reason for which the rule is refused. Package rules calls it when it loads Config.Sigma and compiles what it
-// returns; `tidegate rules convert sigma` prints it.
+// Convert takes the files of a folder and returns a Conversion for each rule in them: the text of a rule file
+// of ours, or the one reason for which the rule is refused. Package rules calls it when it loads Config.Sigma
+// and compiles what it returns; `tidegate rules convert sigma` prints it.
 //
 // The path of a rule:
 //
@@ -15,11 +15,11 @@
 //	sigma.go                  writes the rule, with its author, references and cases
 //	reference.go              writes the tables of docs/SIGMA.md
 //
-// example.go and event.go make the cases: an event that the detection matches, and a similar one that it does not. They
-// read the tree and not the expression, and so test the conversion.
+// example.go and event.go make the cases: an event that the detection matches, and a similar one that it does
+// not. They read the tree and not the expression, and so test the conversion.
 //
-// The texts of Sigma are compared without regard to case: lower(field) contains "…", which costs the index nothing. Only
-// A to Z have a lower case there.
+// The texts of Sigma are compared without regard to case: lower(field) contains "…", which costs the index
+// nothing. Only A to Z have a lower case there.
 package sigma
 
 import (
@@ -96,8 +96,8 @@ func Join(all []*Conversion) []byte {
 	return []byte(out.String())
 }
 
-// Convert converts the rules of files. Rules that only correlations refer to have no conversion of their own, unless the
-// correlation generates their alerts too.
+// Convert converts the rules of files. Rules that only correlations refer to have no conversion of their own,
+// unless the correlation generates their alerts too.
 func Convert(sources []Source) []*Conversion {
 	var documents []*document
 	for _, source := range sources {

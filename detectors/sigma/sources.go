@@ -7,43 +7,46 @@ import (
 	"strings"
 )
 
-// A home is a place of our events that holds the value of a Sigma field.
-type home struct {
-	kind  homeKind
+// A fieldMapping says which field of our events holds the value of a Sigma field, and how the two are
+// compared.
+type fieldMapping struct {
+	kind  mappingKind
 	field string // of our events
-	key   string // keyHome: the key of the record
-	scale int64  // numberHome: our unit in theirs; 0 is 1
+	key   string // keyMapping: the key of the record
+	scale int64  // numberMapping: our unit in theirs; 0 is 1
 }
 
-type homeKind int
+type mappingKind int
 
 const (
-	textHome      homeKind = iota
-	numberHome             // a number
-	addressHome            // an address
-	listHome               // a list of texts, of which one must match
-	flagHome               // true or false
-	keyHome                // the value of a key in the message of a log line
-	urlHome                // url.original, with http:// or https:// and the host in front of it
-	targetHome             // url.query, or a part of url.original
-	extensionHome          // what follows the last dot of url.path
-	stemHome               // url.path; a text with a parameter in url.original, as authors write one there
-	decisionHome           // whether a firewall let a session pass
+	textMapping      mappingKind = iota
+	numberMapping                // a number
+	addressMapping               // an address
+	listMapping                  // a list of texts, of which one must match
+	flagMapping                  // true or false
+	keyMapping                   // the value of a key in the message of a log line
+	urlMapping                   // url.original, with http:// or https:// and the host in front of it
+	targetMapping                // url.query, or a part of url.original
+	extensionMapping             // what follows the last dot of url.path
+	stemMapping                  // url.path; a text with a parameter in url.original, as authors write one there
+	decisionMapping              // whether a firewall let a session pass
 )
 
-func text(field string) home    { return home{kind: textHome, field: field} }
-func number(field string) home  { return home{kind: numberHome, field: field} }
-func address(field string) home { return home{kind: addressHome, field: field} }
-func list(field string) home    { return home{kind: listHome, field: field} }
-func flag(field string) home    { return home{kind: flagHome, field: field} }
-func key(name string) home      { return home{kind: keyHome, field: "message", key: name} }
+func text(field string) fieldMapping    { return fieldMapping{kind: textMapping, field: field} }
+func number(field string) fieldMapping  { return fieldMapping{kind: numberMapping, field: field} }
+func address(field string) fieldMapping { return fieldMapping{kind: addressMapping, field: field} }
+func list(field string) fieldMapping    { return fieldMapping{kind: listMapping, field: field} }
+func flag(field string) fieldMapping    { return fieldMapping{kind: flagMapping, field: field} }
+func key(name string) fieldMapping {
+	return fieldMapping{kind: keyMapping, field: "message", key: name}
+}
 
-// expr returns the expression of the value of h.
-func (h home) expr() string {
-	if h.kind == keyHome {
-		return "value(message, " + quote(h.key) + ")"
+// expr returns the expression of the value of m.
+func (m fieldMapping) expr() string {
+	if m.kind == keyMapping {
+		return "value(message, " + quote(m.key) + ")"
 	}
-	return h.field
+	return m.field
 }
 
 // A source is what events of ours a log source of Sigma stands for.
@@ -52,9 +55,9 @@ type source struct {
 	sources  []logsource
 	datasets []string
 	guard    string // a condition that every event of the source fulfils
-	fields   map[string][]home
-	keywords []home // where keywords are looked for
-	open     bool   // other fields are keys of the record in message
+	fields   map[string][]fieldMapping
+	keywords []fieldMapping // where keywords are looked for
+	open     bool           // other fields are keys of the record in message
 	form     recordForm
 	prefix   string            // of example messages
 	constant map[string]string // keys that every example record has
@@ -72,17 +75,17 @@ const (
 )
 
 // Fields of W3C extended logs, of web servers and proxies.
-var httpFields = map[string][]home{
+var httpFields = map[string][]fieldMapping{
 	"cs-method":           {text("http.request.method")},
-	"c-uri":               {{kind: urlHome, field: "url.original"}},
-	"cs-uri":              {{kind: urlHome, field: "url.original"}},
-	"c-uri-query":         {{kind: targetHome, field: "url.query"}},
-	"cs-uri-query":        {{kind: targetHome, field: "url.query"}},
-	"c-uri-stem":          {{kind: stemHome, field: "url.path"}},
-	"cs-uri-stem":         {{kind: stemHome, field: "url.path"}},
-	"c-uri-path":          {{kind: stemHome, field: "url.path"}},
-	"c-uri-extension":     {{kind: extensionHome, field: "url.path"}},
-	"cs-uri-extension":    {{kind: extensionHome, field: "url.path"}},
+	"c-uri":               {{kind: urlMapping, field: "url.original"}},
+	"cs-uri":              {{kind: urlMapping, field: "url.original"}},
+	"c-uri-query":         {{kind: targetMapping, field: "url.query"}},
+	"cs-uri-query":        {{kind: targetMapping, field: "url.query"}},
+	"c-uri-stem":          {{kind: stemMapping, field: "url.path"}},
+	"cs-uri-stem":         {{kind: stemMapping, field: "url.path"}},
+	"c-uri-path":          {{kind: stemMapping, field: "url.path"}},
+	"c-uri-extension":     {{kind: extensionMapping, field: "url.path"}},
+	"cs-uri-extension":    {{kind: extensionMapping, field: "url.path"}},
 	"cs-host":             {text("url.domain"), text("tls.client.server_name")},
 	"r-dns":               {text("url.domain"), text("tls.client.server_name")},
 	"c-useragent":         {text("user_agent.original")},
@@ -116,14 +119,14 @@ var httpFields = map[string][]home{
 	"s-computername":      {text("host.name")},
 	"sc-location":         {text("http.response.location")},
 	"sc-server":           {text("http.response.server")},
-	"time-taken":          {{kind: numberHome, field: "event.duration", scale: 1e6}},
+	"time-taken":          {{kind: numberMapping, field: "event.duration", scale: 1e6}},
 	"container.name":      {text("container.name")},
 	"container.image":     {text("container.image.name")},
 	"cs-authorization":    {list("http.request.authorization")},
 	"http.request.method": {text("http.request.method")},
 }
 
-var dnsFields = map[string][]home{
+var dnsFields = map[string][]fieldMapping{
 	"query": {text("dns.question.name")}, "queryname": {text("dns.question.name")}, "question": {text("dns.question.name")},
 	"answer": {list("dns.answers.data")}, "answers": {list("dns.answers.data")},
 	"record_type": {text("dns.question.type")}, "qtype_name": {text("dns.question.type")}, "querytype": {text("dns.question.type")},
@@ -134,8 +137,8 @@ var dnsFields = map[string][]home{
 	"src_port": {number("source.port")}, "ttl": nil,
 }
 
-var sessionFields = map[string][]home{
-	"action": {{kind: decisionHome, field: "session.state"}}, "blocked": {{kind: decisionHome, field: "session.state"}},
+var sessionFields = map[string][]fieldMapping{
+	"action": {{kind: decisionMapping, field: "session.state"}}, "blocked": {{kind: decisionMapping, field: "session.state"}},
 	"src_ip": {address("source.ip")}, "dst_ip": {address("destination.ip")},
 	"src_port": {number("source.port")}, "dst_port": {number("destination.port")},
 	"source.ip": {address("source.ip")}, "destination.ip": {address("destination.ip")},
@@ -146,14 +149,14 @@ var sessionFields = map[string][]home{
 }
 
 // Fields of Zeek's logs: those of every log, and those of each.
-var zeekFields = map[string][]home{
+var zeekFields = map[string][]fieldMapping{
 	"id.orig_h": {address("source.ip")}, "id.orig_p": {number("source.port")},
 	"id.resp_h": {address("destination.ip")}, "id.resp_p": {number("destination.port")}, "proto": {text("network.transport")},
 	"src_ip": {address("source.ip")}, "src_port": {number("source.port")},
 	"dst_ip": {address("destination.ip")}, "dst_port": {number("destination.port")},
 }
 
-var zeekHTTP = map[string][]home{
+var zeekHTTP = map[string][]fieldMapping{
 	"host": {text("url.domain")}, "uri": {text("url.original")}, "method": {text("http.request.method")},
 	"user_agent": {text("user_agent.original")}, "referrer": {text("http.request.referrer")}, "version": {text("http.version")},
 	"status_code": {number("http.response.status_code")}, "status_msg": {text("http.response.status_phrase")},
@@ -162,25 +165,25 @@ var zeekHTTP = map[string][]home{
 	"username": {text("user.name")}, "proxied": {list("http.request.x_forwarded_for")},
 }
 
-var zeekTLS = map[string][]home{
+var zeekTLS = map[string][]fieldMapping{
 	"server_name": {text("tls.client.server_name")}, "cipher": {text("tls.cipher")}, "ja3": {text("tls.client.ja3")},
 	"ja3s": {text("tls.server.ja3s")}, "established": {flag("tls.established")}, "resumed": {flag("tls.resumed")},
 	"subject": {text("tls.server.subject")}, "issuer": {text("tls.server.issuer")}, "next_protocol": {text("tls.next_protocol")},
 	"last_alert": {text("tls.alert")},
 }
 
-var zeekX509 = map[string][]home{
+var zeekX509 = map[string][]fieldMapping{
 	"certificate.subject": {text("tls.server.subject")}, "certificate.issuer": {text("tls.server.issuer")}, "san.dns": {list("tls.server.names")},
 }
 
-var zeekConn = map[string][]home{
+var zeekConn = map[string][]fieldMapping{
 	"service": {text("network.protocol")}, "history": {text("session.history")},
 	"orig_bytes": {number("source.bytes")}, "resp_bytes": {number("destination.bytes")},
 	"orig_pkts": {number("source.packets")}, "resp_pkts": {number("destination.packets")},
-	"duration": {{kind: numberHome, field: "event.duration", scale: 1e9}}, "vlan": {number("network.vlan.id")},
+	"duration": {{kind: numberMapping, field: "event.duration", scale: 1e9}}, "vlan": {number("network.vlan.id")},
 }
 
-var zeekMySQL = map[string][]home{
+var zeekMySQL = map[string][]fieldMapping{
 	"arg": {text("mysql.query")}, "rows": {number("mysql.rows")}, "response": {text("mysql.error_message")},
 }
 
@@ -190,30 +193,30 @@ var sysmonFields = keysOf(`RuleName UtcTime ProcessGuid ProcessId Image FileVers
 	ParentCommandLine ParentUser Protocol Initiated SourceIsIpv6 SourceIp SourceHostname SourcePort SourcePortName DestinationIsIpv6
 	DestinationIp DestinationHostname DestinationPort DestinationPortName TargetFilename CreationUtcTime EventID Computer`)
 
-func keysOf(names string) map[string][]home {
-	out := map[string][]home{}
+func keysOf(names string) map[string][]fieldMapping {
+	out := map[string][]fieldMapping{}
 	for name := range strings.FieldsSeq(names) {
-		out[name] = []home{key(name)}
+		out[name] = []fieldMapping{key(name)}
 	}
 	return out
 }
 
-var kubernetesFields = map[string][]home{
+var kubernetesFields = map[string][]fieldMapping{
 	"apiGroup": {key("objectRef.apiGroup")}, "resource": {key("objectRef.resource")}, "subresource": {key("objectRef.subresource")},
 	"namespace": {key("objectRef.namespace")}, "username": {key("user.username")}, "hostPath": {key("requestObject.spec.volumes.hostPath")},
 	"privileged":   {key("requestObject.spec.containers.securityContext.privileged")},
 	"capabilities": {key("requestObject.spec.containers.securityContext.capabilities.add")},
 }
 
-var dockerFields = map[string][]home{
+var dockerFields = map[string][]fieldMapping{
 	"Action": {text("event.action")}, "action": {text("event.action")}, "status": {text("event.action")},
 	"image": {text("container.image.name")}, "from": {text("container.image.name")}, "name": {text("container.name")},
 	"id": {text("container.id")}, "exitCode": {number("process.exit_code")}, "host": {text("host.name")},
 }
 
 var (
-	messageOnly  = []home{text("message")}
-	httpKeywords = []home{text("url.original"), text("user_agent.original"), text("http.request.referrer"), text("message")}
+	messageOnly  = []fieldMapping{text("message")}
+	httpKeywords = []fieldMapping{text("url.original"), text("user_agent.original"), text("http.request.referrer"), text("message")}
 )
 
 // syslog returns the source of lines of a program, whose name is in the line or in the name of its file.
@@ -227,7 +230,8 @@ func syslog(service string, names ...string) *source {
 		any = guards[0]
 	}
 	return &source{
-		title: "log lines with the name " + strings.Join(names, " or ") + " in them or in the name of their file", sources: []logsource{{product: "linux", service: service}},
+		title: "log lines with the name " + strings.Join(names, " or ") + " in them or in the name of their file",
+		sources: []logsource{{product: "linux", service: service}},
 		datasets: []string{"log"}, guard: "(lower(message) contains " + any + " or lower(log.file.path) contains " + any + ")",
 		keywords: messageOnly, open: true, form: pairForm, prefix: names[0] + ": ",
 	}
@@ -244,9 +248,9 @@ func sysmon(category, eventID string) *source {
 }
 
 // zeek returns the source of one of Zeek's logs.
-func zeek(service, dataset string, fields map[string][]home, keywords ...home) *source {
-	merged := map[string][]home{}
-	for _, part := range []map[string][]home{zeekFields, fields} {
+func zeek(service, dataset string, fields map[string][]fieldMapping, keywords ...fieldMapping) *source {
+	merged := map[string][]fieldMapping{}
+	for _, part := range []map[string][]fieldMapping{zeekFields, fields} {
 		maps.Copy(merged, part)
 	}
 	return &source{
@@ -255,8 +259,8 @@ func zeek(service, dataset string, fields map[string][]home, keywords ...home) *
 	}
 }
 
-// sources is the table of log sources. The first entry that fits counts: a part that an entry leaves out may have any
-// value.
+// sources is the table of log sources. The first entry that fits counts: a part that an entry leaves out may
+// have any value.
 var sources = []*source{
 	{
 		title: "events of http; keywords also in log lines", sources: []logsource{
@@ -276,7 +280,7 @@ var sources = []*source{
 	zeek("mysql", "mysql", zeekMySQL, text("mysql.query")),
 	{
 		title: "events of dns", sources: []logsource{{category: "dns", product: "linux"}, {category: "dns"}, {category: "dns_query", product: "linux"}},
-		datasets: []string{"dns"}, fields: dnsFields, keywords: []home{text("dns.question.name"), list("dns.answers.data")},
+		datasets: []string{"dns"}, fields: dnsFields, keywords: []fieldMapping{text("dns.question.name"), list("dns.answers.data")},
 	},
 	{
 		title: "events of session", sources: []logsource{{category: "firewall"}, {service: "netflow"}, {category: "netflow"}, {category: "network_flow"}},
@@ -284,8 +288,8 @@ var sources = []*source{
 	},
 	{
 		title: "statements of MySQL; keywords also in log lines", sources: []logsource{{category: "database"}, {product: "mysql"}, {product: "mariadb"}},
-		datasets: []string{"mysql", "log"}, keywords: []home{text("mysql.query"), text("message")},
-		fields: map[string][]home{
+		datasets: []string{"mysql", "log"}, keywords: []fieldMapping{text("mysql.query"), text("message")},
+		fields: map[string][]fieldMapping{
 			"query": {text("mysql.query")}, "statement": {text("mysql.query")}, "user": {text("user.name")}, "database": {text("mysql.database")},
 			"src_ip": {address("source.ip")}, "error": {text("mysql.error_message")},
 		},
@@ -297,7 +301,7 @@ var sources = []*source{
 	},
 	{
 		title: "events of container", sources: []logsource{{product: "docker"}, {category: "docker"}}, datasets: []string{"container"},
-		fields: dockerFields, keywords: []home{text("event.action"), text("container.image.name"), text("container.name")},
+		fields: dockerFields, keywords: []fieldMapping{text("event.action"), text("container.image.name"), text("container.name")},
 	},
 	{
 		title: "log lines of auditd; one line is one event", sources: []logsource{{product: "linux", service: "auditd"}, {service: "auditd"}},
@@ -314,14 +318,15 @@ var sources = []*source{
 	},
 }
 
-// anyLinux is the source of product linux alone, applications the one of all applications that write log lines.
+// anyLinux is the source of product linux alone, applications the one of all applications that write log
+// lines.
 var (
 	anyLinux     = &source{title: "log lines", datasets: []string{"log"}, keywords: messageOnly, open: true, form: pairForm}
 	applications = &source{title: "log lines; fields are keys of lines in JSON or key=value", datasets: []string{"log"}, keywords: messageOnly, open: true, form: jsonForm}
 )
 
-// hosted are the applications that run in containers and write log lines.
-var hosted = []string{
+// applicationProducts are the applications that run in containers and write log lines.
+var applicationProducts = []string{
 	"", "django", "java", "jvm", "log4j", "nodejs", "opencanary", "php", "python", "ruby_on_rails", "ruby", "rails", "spring", "sql", "tomcat", "velocity", "wordpress",
 	"redis", "postgresql", "mongodb", "elasticsearch", "grafana", "jenkins", "gitlab", "gitea", "haproxy", "traefik", "vault", "nextcloud", "keycloak",
 }
@@ -342,10 +347,10 @@ func findSource(l logsource) (found *source, reason string) {
 	switch {
 	case l.product == "linux" && l.category == "" && l.service == "":
 		return anyLinux, ""
-	case l.category == "application" && slices.Contains(hosted, l.product):
+	case l.category == "application" && slices.Contains(applicationProducts, l.product):
 		return applications, ""
 	}
-	return nil, fmt.Sprintf("there are no events of the log source %s%s", l, why(l))
+	return nil, fmt.Sprintf("there are no events of the log source %s%s", l, missingReason(l))
 }
 
 // isForeign reports whether a product never runs on a container host.
@@ -353,8 +358,8 @@ func isForeign(product string) bool {
 	return slices.Contains([]string{"windows", "macos", "cisco", "juniper", "fortios", "fortigate", "paloalto", "huawei", "esxi"}, product)
 }
 
-// why returns what tidegate lacks for a log source.
-func why(l logsource) string {
+// missingReason returns what tidegate lacks for a log source.
+func missingReason(l logsource) string {
 	switch {
 	case l.product == "zeek":
 		return ": tidegate does not parse this protocol"
@@ -366,8 +371,9 @@ func why(l logsource) string {
 	return ""
 }
 
-// homes returns where the values of a field are. The case of the first letters matters only where the table has it.
-func (s *source) homes(field string) []home {
+// mappings returns which fields of ours hold the values of a Sigma field. The case of the first letters
+// matters only where the table has it.
+func (s *source) mappings(field string) []fieldMapping {
 	if found, ok := s.fields[field]; ok {
 		return found
 	}
@@ -375,7 +381,7 @@ func (s *source) homes(field string) []home {
 		return found
 	}
 	if s.open && len(field) <= 200 {
-		return []home{key(field)}
+		return []fieldMapping{key(field)}
 	}
 	return nil
 }
