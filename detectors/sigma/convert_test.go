@@ -178,6 +178,12 @@ func TestNumbersAndAddresses(t *testing.T) {
 	check("sc-status: '4*'", true)
 	check("sc-status|startswith: '40'", true)
 	check("sc-status|startswith: 5", false)
+	check("sc-status|contains: '404'", true)
+	check("sc-status|contains: '0'", true)
+	check("sc-status: '4?3'", false)
+	check("sc-status|re: '^[45]'", true)
+	check("sc-status|re: 40", true)
+	check("sc-status|re: '^2..$'", false)
 	check("sc-status|gte: 400", true)
 	check("sc-status|lt: 400", false)
 	check("sc-status|exists: true", true)
@@ -188,6 +194,64 @@ func TestNumbersAndAddresses(t *testing.T) {
 	check("c-ip|cidr: 10.0.0.0/8", true)
 	check("c-ip|cidr:\n        - 11.0.0.0/8\n        - 10.1.2.3/32", true)
 	check("src_port: 5555", true)
+}
+
+// TestZeekNames compares the flags of dns.log, and fields of proxies, by which rules for http.log ask too.
+func TestZeekNames(t *testing.T) {
+	answer := &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{
+		QuestionName: "a.example", ResponseCode: "REFUSED", HeaderFlags: []string{"RD", "AA"},
+	}}
+	check := func(service, item string, event *pipeline.Event, want bool) {
+		t.Helper()
+		if got := matches(t, ruleOf("product: zeek, service: "+service, "selection:\n    "+item+"\ncondition: selection"), event); got != want {
+			t.Errorf("%s: got %v", item, got)
+		}
+	}
+	check("dns", "rejected: 'true'", answer, true)
+	check("dns", "AA: true", answer, true)
+	check("dns", "RA: true", answer, false)
+	check("dns", "query: a.example\n    TC: false", answer, true)
+	answer.Dns.ResponseCode = "NXDOMAIN" // has the SOA record of the zone
+	check("dns", "rejected: true", answer, false)
+	check("http", "c-useragent|contains: curl", request("GET", "a.example", "/", "curl/8", 200), true)
+}
+
+// TestAntivirus reads the lines of ClamAV, and records with the fields of Sigma.
+func TestAntivirus(t *testing.T) {
+	check := func(item, message string, want bool) {
+		t.Helper()
+		if got := matches(t, ruleOf("category: antivirus", "selection:\n    "+item+"\ncondition: selection"), logLine(message)); got != want {
+			t.Errorf("%s in %s: got %v", item, message, got)
+		}
+	}
+	const line = "Sat Nov 28 10:00:00 2026 -> /var/www/up/a.php: Php.Webshell.C99-1 FOUND"
+	check("Signature|startswith: 'PHP.'", line, true)
+	check("Signature|startswith: 'Webshell'", line, false)
+	check("Signature|contains: webshell", line, true)
+	check("Signature|endswith: 'c99-1'", line, true)
+	check("Signature: 'Php.Webshell.C99-1'", line, true)
+	check("Signature: 'Php.Webshell'", line, false)
+	check("Filename|endswith: '.php'", line, true)
+	check("Filename|endswith: '.ph'", line, false)
+	check("Filename|contains: '/www/'", line, true)
+	check("Filename|contains: '/www/'", "/var/www/up/a.php: OK", false)
+	check("Signature|startswith: 'Mimikatz'", `{"Signature":"MIMIKATZ!x","Filename":"/tmp/a"}`, true)
+	check("Filename|endswith: '/a'", `{"Signature":"MIMIKATZ!x","Filename":"/tmp/a"}`, true)
+}
+
+// TestNumbersAreKeywordsAsWholeWords: every line with a time would have the digit 6 in it.
+func TestNumbersAreKeywordsAsWholeWords(t *testing.T) {
+	check := func(message string, want bool) {
+		t.Helper()
+		if got := matches(t, ruleOf("product: linux", "selection:\n    - 6\n    - 99\ncondition: selection"), logLine(message)); got != want {
+			t.Errorf("%s: got %v", message, got)
+		}
+	}
+	check(`type=EXECVE msg=audit(1600000000.166:46): argc=2 a0="init" a1="6"`, true)
+	check(`type=EXECVE msg=audit(1600000000.166:46): argc=2 a0="init" a1="5"`, false)
+	check("6", true)
+	check("exit 99", true)
+	check("a6", false)
 }
 
 // TestURLs compares c-uri, which in a proxy's log has the host in it, with requests as they were captured.
@@ -299,7 +363,8 @@ func TestRefusals(t *testing.T) {
 	check(detect("cs-method|gt: 'a'"), "whole number")
 	check(detect("cs-method|gt: 1"), "is a text, which has no order")
 	check(detect("sc-status: 'abc'"), "is a number")
-	check(detect("sc-status|contains: '0'"), "is a number")
+	check(detect("sc-status|contains: 'x'"), "matches no status code")
+	check(detect("cs-bytes|contains: '0'"), "is a number")
 	check(detect("c-ip|cidr: '10.0.0.0/33'"), "not a network")
 	check(detect("src_ip|endswith: '.1'"), "is an address")
 	check(detect("c-ip|endswith: '.1'"), "is an address")

@@ -257,7 +257,7 @@ func (c *correlation) fieldOf(base *document, index int, name string) (fieldMapp
 	}
 	if mappings := base.source.mappings(name); len(mappings) > 0 && mappings[0].kind != keyMapping {
 		m := mappings[0]
-		if m.kind == listMapping {
+		if m.kind == listMapping || m.kind == conditionMapping {
 			return fieldMapping{}, fmt.Errorf("%s has several values", name)
 		}
 		return m, nil

@@ -65,7 +65,8 @@ func (e *emitter) condition(c *condition) (string, *problem) {
 
 // broadFields are fields of which a good part of all events has the same value.
 var broadFields = map[string]bool{
-	"type": true, "SYSCALL": true, "cs-method": true, "method": true, "sc-status": true, "status_code": true, "verb": true, "EventID": true, "proto": true,
+	"type": true, "SYSCALL": true, "cs-method": true, "method": true, "sc-status": true, "status_code": true, "verb": true,
+	"EventID": true, "proto": true,
 }
 
 // breadth orders the operands of an "and": those that few events fulfil come first. The index takes the first
@@ -182,7 +183,7 @@ func isEmpty(v value) bool {
 	return v.kind == nullValue || v.kind == textValue && v.text == "" && len(v.pattern) == 0
 }
 
-// keywordItem returns a keyword item whose texts may have anything around them.
+// keywordItem returns a keyword item whose texts may have anything around them. A whole number stays one.
 func keywordItem(it *item) *item {
 	if it.op != opMatch {
 		return it
@@ -192,10 +193,10 @@ func keywordItem(it *item) *item {
 	for _, variants := range it.values {
 		var list []value
 		for _, v := range variants {
-			if v.kind != textValue && v.kind != nullValue {
+			if v.kind == decimalValue || v.kind == flagValue {
 				v = value{text: v.text, pattern: literalPattern(v.text)}
 			}
-			if !isEmpty(v) {
+			if v.kind == textValue && !isEmpty(v) {
 				v.pattern = v.pattern.closing().opening()
 			}
 			list = append(list, v)
@@ -208,7 +209,7 @@ func keywordItem(it *item) *item {
 // exists returns the expression that an event has a field, or has not.
 func exists(m fieldMapping, wanted bool) string {
 	expr := "has(" + m.field + ")"
-	if m.kind != addressMapping && m.kind != numberMapping && m.kind != listMapping && m.kind != flagMapping {
+	if m.isText() {
 		if wanted {
 			return m.expr() + ` != ""`
 		}
@@ -227,8 +228,10 @@ func (e *emitter) compare(it *item, m fieldMapping, values []value) (string, *pr
 		return e.compareNumber(it, m, values)
 	case addressMapping:
 		return e.compareAddress(it, m, values)
-	case flagMapping:
+	case flagMapping, conditionMapping:
 		return compareFlag(it, m, values)
+	case signatureMapping, scannedMapping:
+		return e.compareScan(it, m, values)
 	}
 	switch it.op {
 	case opLess, opLessEqual, opGreater, opGreaterEqual:
@@ -253,10 +256,16 @@ func (e *emitter) compare(it *item, m fieldMapping, values []value) (string, *pr
 		}), nil
 	}
 
-	patterns := make([]pattern, len(values))
-	for i, v := range values {
-		if patterns[i] = v.pattern; v.kind != textValue {
-			patterns[i] = literalPattern(v.text)
+	var patterns []pattern
+	var words []string
+	for _, v := range values {
+		switch {
+		case v.kind == textValue:
+			patterns = append(patterns, v.pattern)
+		case it.field == "":
+			words = append(words, wordOf(v.text))
+		default:
+			patterns = append(patterns, literalPattern(v.text))
 		}
 	}
 	switch m.kind {
@@ -285,8 +294,18 @@ func (e *emitter) compare(it *item, m fieldMapping, values []value) (string, *pr
 		}
 		return join("or", e.texts("url.path", endings, it.cased)), nil
 	}
-	return e.over(m, func(subject string) []string { return e.texts(subject, patterns, it.cased) }), nil
+	return e.over(m, func(subject string) []string {
+		out := e.texts(subject, patterns, it.cased)
+		for _, word := range words {
+			out = append(out, subject+" matches "+quote(word))
+		}
+		return out
+	}), nil
 }
+
+// wordOf returns a regular expression for texts with a whole number in them. A keyword 6 is no part of 16: every line with
+// a time would have it.
+func wordOf(number string) string { return `(?:\A|[^0-9A-Za-z_])` + number + `(?:\z|[^0-9A-Za-z_])` }
 
 func isPart(p pattern) bool { shape, _ := p.shape(); return shape == shapePart || shape == shapeAny }
 
@@ -440,6 +459,14 @@ func (e *emitter) compareNumber(it *item, m fieldMapping, values []value) (strin
 	scale := max(m.scale, 1)
 	var numbers, parts []string
 	for _, v := range values {
+		if shape, _ := v.pattern.shape(); m.field == statusField && (it.op == opRegex || shape != shapeAny && shape != shapeEqual) {
+			codes := statusCodes(it.op, v)
+			if len(codes) == 0 {
+				return "", problemf(it.node, "%q matches no status code from 100 to 599", v.text)
+			}
+			numbers = append(numbers, codes...)
+			continue
+		}
 		if v.kind == textValue {
 			shape, literal := v.pattern.shape()
 			parsed, err := strconv.ParseInt(literal, 10, 64)
@@ -479,6 +506,24 @@ func (e *emitter) compareNumber(it *item, m fieldMapping, values []value) (strin
 		parts = append(parts, m.field+" in ["+strings.Join(numbers, ", ")+"]")
 	}
 	return join("or", parts), nil
+}
+
+// statusField is compared with parts of numbers too, as its numbers are few.
+const statusField = "http.response.status_code"
+
+// statusCodes returns the status codes, from 100 to 599, that a text with wildcards or a regular expression matches.
+func statusCodes(op operator, v value) (codes []string) {
+	expression := v.text
+	if op != opRegex {
+		expression = v.pattern.regex()
+	}
+	matcher := regexp.MustCompile(expression) // parseItem has compiled it
+	for code := 100; code < 600; code++ {
+		if text := strconv.Itoa(code); matcher.MatchString(text) {
+			codes = append(codes, text)
+		}
+	}
+	return codes
 }
 
 // digitRanges returns expressions of which one holds if a number of up to five digits begins with those of
@@ -564,12 +609,16 @@ func (e *emitter) compareAddress(it *item, m fieldMapping, values []value) (stri
 // compareFlag returns the expression that a flag has one of values.
 func compareFlag(it *item, m fieldMapping, values []value) (string, *problem) {
 	var parts []string
+	condition := m.field
+	if m.kind == conditionMapping {
+		condition = "(" + m.key + ")"
+	}
 	for _, v := range values {
 		switch text := strings.ToLower(v.text); {
 		case it.op == opMatch && (text == "true" || text == "t" || text == "1"):
-			parts = append(parts, m.field)
+			parts = append(parts, condition)
 		case it.op == opMatch && (text == "false" || text == "f" || text == "0"):
-			parts = append(parts, "not "+m.field)
+			parts = append(parts, "not "+condition)
 		default:
 			return "", problemf(it.node, "%s is true or false, and %q is neither", it.field, v.text)
 		}
@@ -577,10 +626,35 @@ func compareFlag(it *item, m fieldMapping, values []value) (string, *problem) {
 	return join("or", parts), nil
 }
 
+// compareScan returns the expression that a line of ClamAV, "path: signature FOUND", has one of values as its path or its
+// signature.
+func (e *emitter) compareScan(it *item, m fieldMapping, values []value) (string, *problem) {
+	before, behind := ": ", " FOUND"
+	if m.kind == scannedMapping {
+		before, behind = "", ": "
+	}
+	var patterns []pattern
+	for _, v := range values {
+		shape, literal := v.pattern.shape()
+		if it.op != opMatch || shape == shapeGeneral {
+			return "", problemf(it.node, "the %s in lines of ClamAV is compared with texts", it.field)
+		}
+		if shape == shapeEqual || shape == shapePrefix {
+			literal = before + literal
+		}
+		if shape == shapeEqual || shape == shapeSuffix {
+			literal += behind
+		}
+		patterns = append(patterns, literalPattern(literal).opening().closing())
+	}
+	return "(" + join("or", e.texts("message", patterns, it.cased)) + ` and message endsWith " FOUND")`, nil
+}
+
 // decisions are the words by which firewalls log that they let something pass, or did not.
 var decisions = map[string]bool{
-	"forward": true, "forwarded": true, "accept": true, "accepted": true, "allow": true, "allowed": true, "pass": true, "passed": true, "permit": true, "permitted": true,
-	"2": true, "block": false, "blocked": false, "deny": false, "denied": false, "drop": false, "dropped": false, "reject": false, "rejected": false,
+	"forward": true, "forwarded": true, "accept": true, "accepted": true, "allow": true, "allowed": true,
+	"pass": true, "passed": true, "permit": true, "permitted": true, "2": true,
+	"block": false, "blocked": false, "deny": false, "denied": false, "drop": false, "dropped": false, "reject": false, "rejected": false,
 }
 
 // decision returns the expression that a session passed, or did not: it was refused, or nobody answered.
@@ -618,12 +692,9 @@ func (e *emitter) reference(it *item, left fieldMapping) (string, *problem) {
 		if !slices.Contains(e.fields, right.field) {
 			e.fields = append(e.fields, right.field)
 		}
-		isText := func(m fieldMapping) bool {
-			return m.kind != numberMapping && m.kind != addressMapping && m.kind != listMapping && m.kind != flagMapping
-		}
 		leftExpr, rightExpr := left.expr(), right.expr()
 		switch {
-		case isText(left) && isText(right):
+		case left.isText() && right.isText():
 			operator := map[shape]string{shapeEqual: "==", shapePrefix: "startsWith", shapeSuffix: "endsWith", shapePart: "contains"}[it.shape]
 			present := rightExpr + ` != "" and `
 			if !it.cased {

@@ -128,6 +128,16 @@ func setField(event map[string]string, m fieldMapping, target, text string) {
 	case flagMapping:
 		first := strings.ToLower(text + " ")[0]
 		event[m.field] = strconv.FormatBool(first == 't' || first == '1')
+	case conditionMapping:
+		if first := strings.ToLower(text + " ")[0]; first != 't' && first != '1' {
+			return
+		}
+		// The first constant of the condition makes it true: as the value, or as an element of the list.
+		_, constant, _ := strings.Cut(m.key, `"`)
+		constant, _, _ = strings.Cut(constant, `"`)
+		if event[m.field] = yamlQuote(constant); strings.HasPrefix(m.key, "any(") {
+			event[m.field] = "[" + yamlQuote(constant) + "]"
+		}
 	case listMapping:
 		event[m.field] = "[" + yamlQuote(text) + "]"
 	default:

@@ -361,7 +361,10 @@ func matchesValue(it *item, v value, text string) bool {
 	case opFieldRef, opExists, opTimePart:
 		return true
 	}
-	if v.kind != textValue {
+	switch {
+	case v.kind == integerValue && it.field == "":
+		return regexp.MustCompile(wordOf(v.text)).MatchString(text)
+	case v.kind != textValue:
 		return v.text == text || it.field == "" && strings.Contains(text, v.text)
 	}
 	if it.field == "" {

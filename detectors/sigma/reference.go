@@ -80,6 +80,12 @@ func (m fieldMapping) describe() string {
 		return "url.query, or a part of url.original"
 	case extensionMapping:
 		return "the end of url.path"
+	case conditionMapping:
+		return "`" + m.key + "`"
+	case signatureMapping:
+		return "the signature in `path: signature FOUND`"
+	case scannedMapping:
+		return "the path in `path: signature FOUND`"
 	case decisionMapping:
 		return "session.state: refused and no_answer are blocked"
 	}

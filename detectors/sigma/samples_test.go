@@ -62,7 +62,7 @@ func randomSamples(random *rand.Rand, c *condition, count int) (out []sample) {
 				way = way[1:] // all but one value of an "all"
 			}
 			for field, values := range buildSample(way, random.IntN(3) == 0) {
-				if len(s[field]) > 0 && field != "type" && random.IntN(2) == 0 { // a type of auditd is one word
+				if len(s[field]) > 0 && field != "type" && field != "sc-status" && random.IntN(2) == 0 { // these are one word
 					values = []string{s[field][0] + " " + values[0]}
 				}
 				s[field] = values

@@ -12,7 +12,7 @@ import (
 type fieldMapping struct {
 	kind  mappingKind
 	field string // of our events
-	key   string // keyMapping: the key of the record
+	key   string // keyMapping: the key of the record; conditionMapping: the condition
 	scale int64  // numberMapping: our unit in theirs; 0 is 1
 }
 
@@ -30,6 +30,9 @@ const (
 	extensionMapping             // what follows the last dot of url.path
 	stemMapping                  // url.path; a text with a parameter in url.original, as authors write one there
 	decisionMapping              // whether a firewall let a session pass
+	conditionMapping             // true or false: whether a condition of ours holds
+	signatureMapping             // the signature in a line of ClamAV, "path: signature FOUND"
+	scannedMapping               // the path in such a line
 )
 
 func text(field string) fieldMapping    { return fieldMapping{kind: textMapping, field: field} }
@@ -37,6 +40,12 @@ func number(field string) fieldMapping  { return fieldMapping{kind: numberMappin
 func address(field string) fieldMapping { return fieldMapping{kind: addressMapping, field: field} }
 func list(field string) fieldMapping    { return fieldMapping{kind: listMapping, field: field} }
 func flag(field string) fieldMapping    { return fieldMapping{kind: flagMapping, field: field} }
+
+// holdsIf returns the mapping of a flag that is a condition of ours, which reads field.
+func holdsIf(field, condition string) fieldMapping {
+	return fieldMapping{kind: conditionMapping, field: field, key: condition}
+}
+
 func key(name string) fieldMapping {
 	return fieldMapping{kind: keyMapping, field: "message", key: name}
 }
@@ -47,6 +56,15 @@ func (m fieldMapping) expr() string {
 		return "value(message, " + quote(m.key) + ")"
 	}
 	return m.field
+}
+
+// isText reports whether m holds a text, which is empty where an event has none.
+func (m fieldMapping) isText() bool {
+	switch m.kind {
+	case numberMapping, addressMapping, listMapping, flagMapping, conditionMapping:
+		return false
+	}
+	return true
 }
 
 // A source is what events of ours a log source of Sigma stands for.
@@ -172,6 +190,17 @@ var zeekTLS = map[string][]fieldMapping{
 	"last_alert": {text("tls.alert")},
 }
 
+// Fields of Zeek's dns.log beside dnsFields. Zeek calls an answer without any record rejected; of the response codes those
+// are it that no server gives with a record of its zone.
+var zeekDNS = map[string][]fieldMapping{
+	"AA": {headerFlag("AA")}, "TC": {headerFlag("TC")}, "RD": {headerFlag("RD")}, "RA": {headerFlag("RA")},
+	"rejected": {holdsIf("dns.response_code", `dns.response_code in ["FORMERR", "SERVFAIL", "NOTIMP", "REFUSED"]`)},
+}
+
+func headerFlag(name string) fieldMapping {
+	return holdsIf("dns.header_flags", `any(dns.header_flags, # == "`+name+`")`)
+}
+
 var zeekX509 = map[string][]fieldMapping{
 	"certificate.subject": {text("tls.server.subject")}, "certificate.issuer": {text("tls.server.issuer")}, "san.dns": {list("tls.server.names")},
 }
@@ -230,8 +259,8 @@ func syslog(service string, names ...string) *source {
 		any = guards[0]
 	}
 	return &source{
-		title: "log lines with the name " + strings.Join(names, " or ") + " in them or in the name of their file",
-		sources: []logsource{{product: "linux", service: service}},
+		title:    "log lines with the name " + strings.Join(names, " or ") + " in them or in the name of their file",
+		sources:  []logsource{{product: "linux", service: service}},
 		datasets: []string{"log"}, guard: "(lower(message) contains " + any + " or lower(log.file.path) contains " + any + ")",
 		keywords: messageOnly, open: true, form: pairForm, prefix: names[0] + ": ",
 	}
@@ -247,12 +276,18 @@ func sysmon(category, eventID string) *source {
 	}
 }
 
+// mergeFields returns the fields of several tables; of equal names the last one counts.
+func mergeFields(tables ...map[string][]fieldMapping) map[string][]fieldMapping {
+	merged := map[string][]fieldMapping{}
+	for _, table := range tables {
+		maps.Copy(merged, table)
+	}
+	return merged
+}
+
 // zeek returns the source of one of Zeek's logs.
 func zeek(service, dataset string, fields map[string][]fieldMapping, keywords ...fieldMapping) *source {
-	merged := map[string][]fieldMapping{}
-	for _, part := range []map[string][]fieldMapping{zeekFields, fields} {
-		maps.Copy(merged, part)
-	}
+	merged := mergeFields(zeekFields, fields)
 	return &source{
 		title: "events of the dataset " + dataset, sources: []logsource{{product: "zeek", service: service}},
 		datasets: []string{dataset}, fields: merged, keywords: keywords,
@@ -272,8 +307,8 @@ var sources = []*source{
 		title: "events of http; of hosts also tls", sources: []logsource{{category: "proxy"}},
 		datasets: []string{"http", "tls"}, fields: httpFields, keywords: httpKeywords[:3],
 	},
-	zeek("dns", "dns", dnsFields, text("dns.question.name"), list("dns.answers.data")),
-	zeek("http", "http", zeekHTTP, httpKeywords[:3]...),
+	zeek("dns", "dns", mergeFields(dnsFields, zeekDNS), text("dns.question.name"), list("dns.answers.data")),
+	zeek("http", "http", mergeFields(httpFields, zeekHTTP), httpKeywords[:3]...), // some rules have the names of proxies
 	zeek("ssl", "tls", zeekTLS, text("tls.client.server_name"), text("tls.server.subject"), text("tls.server.issuer")),
 	zeek("x509", "tls", zeekX509, text("tls.server.subject"), text("tls.server.issuer"), list("tls.server.names")),
 	zeek("conn", "session", zeekConn),
@@ -307,8 +342,16 @@ var sources = []*source{
 		title: "log lines of auditd; one line is one event", sources: []logsource{{product: "linux", service: "auditd"}, {service: "auditd"}},
 		datasets: []string{"log"}, guard: `message contains "msg=audit("`, keywords: messageOnly, open: true, form: auditForm,
 	},
-	sysmon("process_creation", "1"), sysmon("network_connection", "3"), sysmon("process_termination", "5"), sysmon("raw_access_thread", "9"),
-	sysmon("process_access", "10"), sysmon("file_event", "11"), sysmon("file_delete", "23"),
+	{
+		title: "log lines of ClamAV, and those in JSON or key=value", sources: []logsource{{category: "antivirus"}}, datasets: []string{"log"},
+		fields: map[string][]fieldMapping{
+			"Signature": {key("Signature"), {kind: signatureMapping, field: "message"}},
+			"Filename":  {key("Filename"), {kind: scannedMapping, field: "message"}},
+		},
+		keywords: messageOnly, open: true, form: jsonForm,
+	},
+	sysmon("process_creation", "1"), sysmon("network_connection", "3"), sysmon("process_termination", "5"),
+	sysmon("raw_access_thread", "9"), sysmon("process_access", "10"), sysmon("file_event", "11"), sysmon("file_delete", "23"),
 	syslog("sshd", "sshd"), syslog("sudo", "sudo"), syslog("cron", "cron"), syslog("vsftpd", "vsftpd", "ftpd"), syslog("clamav", "clam"), syslog("guacamole", "guac"),
 	syslog("auth", "auth", "pam", "sshd", "sudo", "su:", "su[", "login", "secure", "useradd", "usermod", "groupadd", "passwd"),
 	syslog("pam", "pam"), syslog("su", "su:", "su["), syslog("named", "named"), syslog("nginx", "nginx"),
@@ -363,7 +406,7 @@ func missingReason(l logsource) string {
 	switch {
 	case l.product == "zeek":
 		return ": tidegate does not parse this protocol"
-	case isForeign(l.product), l.category == "antivirus":
+	case isForeign(l.product):
 		return ""
 	case l.product == "linux":
 		return ": no log lines of it are known"
