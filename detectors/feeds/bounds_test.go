@@ -170,7 +170,7 @@ func TestQuotesAroundFieldsAreRemoved(t *testing.T) {
 			t.Errorf("%s is %q", text, got)
 		}
 	}
-	if note := string(truncate([]byte(strings.Repeat("é", 150)), maxNote)); note != strings.Repeat("é", 100)+"…" {
+	if note := truncate(strings.Repeat("é", 150), maxNote); note != strings.Repeat("é", 100)+"…" {
 		t.Errorf("the note is %q", note)
 	}
 }

@@ -100,7 +100,7 @@ func kindOf(name string) (kind, bool) {
 type record [columns]string
 
 // addRecord adds the indicators of a record.
-func (p *lineParser) addRecord(r *record, number int) {
+func (p *feedParser) addRecord(r *record, number int) {
 	about, err := p.describe(r)
 	if err != nil {
 		p.skip(number, err)
@@ -135,7 +135,7 @@ func (p *lineParser) addRecord(r *record, number int) {
 }
 
 // addTyped calls add for the value of a type. A type of MISP may join two values.
-func (p *lineParser) addTyped(typ, value string, add func(kind, string), number int) {
+func (p *feedParser) addTyped(typ, value string, add func(kind, string), number int) {
 	first, second, joined := strings.Cut(value, "|")
 	switch strings.ToLower(typ) {
 	case "domain|ip":
@@ -150,7 +150,7 @@ func (p *lineParser) addTyped(typ, value string, add func(kind, string), number 
 	}
 	kind, ok := kindOf(typ)
 	if !ok {
-		p.skip(number, fmt.Errorf("type %q is looked up in no field", shorten([]byte(typ))))
+		p.skip(number, skipf("type that no field has", "type %q is looked up in no field", shorten(typ)))
 		return
 	}
 	if kind == kindAddr || kind == kindHost {
@@ -160,7 +160,7 @@ func (p *lineParser) addTyped(typ, value string, add func(kind, string), number 
 }
 
 // describe returns what a record says about its indicators.
-func (p *lineParser) describe(r *record) (about detail, err error) {
+func (p *feedParser) describe(r *record) (about detail, err error) {
 	about.confidence = p.confidence
 	if r[columnConfidence] != "" {
 		confidence, err := parseConfidence([]byte(strings.TrimSpace(r[columnConfidence])))
@@ -176,14 +176,12 @@ func (p *lineParser) describe(r *record) (about detail, err error) {
 	}
 	about.source = p.source
 	if r[columnSource] != "" {
-		about.source = cut(r[columnSource])
+		about.source = shortNote(r[columnSource])
 	}
-	about.tags = cut(joinTags(r[columnThreat], r[columnTags]))
-	about.note = cut(cmp.Or(r[columnNote], r[columnFamily]))
+	about.tags = shortNote(joinTags(r[columnThreat], r[columnTags]))
+	about.note = shortNote(cmp.Or(r[columnNote], r[columnFamily]))
 	return about, nil
 }
-
-func cut(text string) string { return string(truncate([]byte(strings.TrimSpace(text)), maxNote)) }
 
 // joinTags returns the tags of both texts, which commas separate, without those that mean none.
 func joinTags(texts ...string) string {
@@ -218,7 +216,7 @@ func parseTime(text string) (int64, error) {
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil && seconds > 0 && seconds < 1<<40 {
 		return endOf(seconds), nil
 	}
-	return 0, fmt.Errorf("%q is not a time, such as 2026-01-31T00:00:00Z", shorten([]byte(text)))
+	return 0, skipf("time", "%q is not a time, such as 2026-01-31T00:00:00Z", shorten(text))
 }
 
 // endOf returns the time of an expiry; 0 for one that is too far away to come, such as the year 9999.
@@ -303,7 +301,7 @@ func splitCSV(line []byte) (fields []string, ok bool) {
 
 // parseRow adds the indicators of a line of CSV below a header. A line may have fewer fields than the header, and more if the
 // last is a note.
-func (p *lineParser) parseRow(line []byte, number int) {
+func (p *feedParser) parseRow(line []byte, number int) {
 	fields, closed := splitCSV(line)
 	last := len(p.header) - 1
 	switch {
@@ -311,7 +309,7 @@ func (p *lineParser) parseRow(line []byte, number int) {
 		fields[last] = strings.Join(fields[last:], ", ")
 		fields = fields[:last+1]
 	case !closed || len(fields) > last+1:
-		p.skip(number, fmt.Errorf("it has %d fields, and the header %d, or a quote is not closed", len(fields), len(p.header)))
+		p.skip(number, skipf("fields of CSV", "it has %d fields, and the header %d, or a quote is not closed", len(fields), len(p.header)))
 		return
 	}
 	var r record

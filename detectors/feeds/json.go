@@ -19,7 +19,7 @@ const (
 //   - indicators of STIX 2.1, wherever they are; other objects with the id of STIX have none
 //   - attributes of MISP, the objects below a key Attribute, wherever they are
 //   - other objects in a list or by an id, not deeper than that, whose keys are columns: the exports of abuse.ch, JSON lines
-func (p *lineParser) readJSON(in io.Reader) error {
+func (p *feedParser) readJSON(in io.Reader) error {
 	limited := &tokenReader{in: in, left: maxJSONToken}
 	decoder := json.NewDecoder(limited)
 	decoder.UseNumber()
@@ -97,7 +97,7 @@ type jsonFrame struct {
 
 // setScalar takes a text, a number or a truth value into the record of its object, or a tag in a list into that of the
 // object around it.
-func (p *lineParser) setScalar(stack []jsonFrame, token json.Token) {
+func (p *feedParser) setScalar(stack []jsonFrame, token json.Token) {
 	if len(stack) == 0 {
 		return
 	}
@@ -123,7 +123,7 @@ func (p *lineParser) setScalar(stack []jsonFrame, token json.Token) {
 	case column != noColumn && top.record[column] == "":
 		top.record[column] = text
 	case top.parent == "Event" && top.key == "info":
-		p.source = cut(text)
+		p.source = shortNote(text)
 	}
 }
 
@@ -151,7 +151,7 @@ func addTag(stack []jsonFrame, text string) {
 }
 
 // endObject adds the indicators of an object that has ended, within the objects and lists of stack.
-func (p *lineParser) endObject(stack []jsonFrame, ended *jsonFrame, number int) {
+func (p *feedParser) endObject(stack []jsonFrame, ended *jsonFrame, number int) {
 	r := ended.record
 	typ, id := r[columnType], r[columnID]
 	isSTIX := typ != "" && strings.HasPrefix(id, typ+"--")
@@ -159,7 +159,7 @@ func (p *lineParser) endObject(stack []jsonFrame, ended *jsonFrame, number int) 
 		if p.identities == nil {
 			p.identities = map[string]string{}
 		}
-		p.identities[id] = cut(r[columnName])
+		p.identities[id] = shortNote(r[columnName])
 	}
 	switch {
 	case columnOf(ended.parent) == columnTags:

@@ -70,7 +70,7 @@ func typeOf(key []byte) string {
 const maxText = 1024
 
 // addKind adds an indicator of a kind.
-func (p *lineParser) addKind(kind kind, text []byte, about detail) error {
+func (p *feedParser) addKind(kind kind, text []byte, about detail) error {
 	switch kind {
 	case kindUserAgent:
 		return p.addUserAgent(bytes.TrimSpace(text), about)
@@ -116,7 +116,7 @@ func isHash(text []byte) bool {
 	return true
 }
 
-func (p *lineParser) addHash(text []byte, about detail) error {
+func (p *feedParser) addHash(text []byte, about detail) error {
 	text = bytes.TrimPrefix(text, []byte("sha256:"))
 	if !isHash(text) {
 		return fmt.Errorf("%q is not an MD5, SHA-1 or SHA-256 in hex", shorten(text))
@@ -138,7 +138,7 @@ func isJA4(text []byte) bool {
 	return true
 }
 
-func (p *lineParser) addJA4(text []byte, about detail) error {
+func (p *feedParser) addJA4(text []byte, about detail) error {
 	if !isJA4(text) {
 		return fmt.Errorf("%q is not a JA4", shorten(text))
 	}
@@ -149,7 +149,7 @@ func (p *lineParser) addJA4(text []byte, about detail) error {
 // minUserAgent is the length from which on a User-Agent tells one client from others.
 const minUserAgent = 4
 
-func (p *lineParser) addUserAgent(text []byte, about detail) error {
+func (p *feedParser) addUserAgent(text []byte, about detail) error {
 	if len(text) < minUserAgent || len(text) > maxText {
 		return fmt.Errorf("user agent %q has %d bytes, not %d to %d", shorten(text), len(text), minUserAgent, maxText)
 	}
@@ -183,7 +183,7 @@ func cutScheme(text []byte) (scheme, rest []byte, ok bool) {
 
 // addURL adds a URL. Its key is host, path and query: a server behind a proxy sees neither scheme nor port of what the
 // client asked for.
-func (p *lineParser) addURL(text []byte, about detail) error {
+func (p *feedParser) addURL(text []byte, about detail) error {
 	scheme, rest, _ := cutScheme(text)
 	switch strings.ToLower(string(scheme)) {
 	case "", "http", "https", "hxxp", "hxxps", "ws", "wss", "ftp", "fxp", "tcp", "udp":
@@ -239,7 +239,7 @@ func parseRange(text []byte) (first, last netip.Addr, ok bool) {
 }
 
 // addRange adds the networks of which a range consists, 254 at most.
-func (p *lineParser) addRange(first, last netip.Addr, about detail) error {
+func (p *feedParser) addRange(first, last netip.Addr, about detail) error {
 	if first.BitLen() != last.BitLen() || last.Less(first) || first.Zone() != "" || last.Zone() != "" {
 		return fmt.Errorf("range %s-%s ends before it begins, or mixes IPv4 and IPv6", first, last)
 	}
@@ -265,7 +265,7 @@ func (p *lineParser) addRange(first, last netip.Addr, about detail) error {
 		at = end.Next()
 	}
 	if p.list.index.count+len(networks) > p.room {
-		return fmt.Errorf("more than %d indicators", maxIndicators)
+		return skipf("too many indicators", "more than %d indicators", maxIndicators)
 	}
 	for _, network := range networks {
 		if err := p.addNetwork(network, about); err != nil {

@@ -132,23 +132,23 @@ func readList(ctx context.Context, cfg Config, free room) (*list, error) {
 }
 
 // newParser returns a parser that adds to the list, which may have room indicators.
-func (l *list) newParser(room int) *lineParser {
+func (l *list) newParser(room int) *feedParser {
 	confidence := uint8(l.config.Confidence)
 	if confidence == 0 {
 		confidence = defaultConfidence
 	}
-	return &lineParser{list: l, confidence: confidence, room: room, allowLocal: l.config.AllowLocal, path: l.config.Path}
+	return &feedParser{list: l, confidence: confidence, room: room, allowLocal: l.config.AllowLocal, path: l.config.Path}
 }
 
 // readLines adds the indicators of the lines of in.
-func (p *lineParser) readLines(in io.Reader) error {
+func (p *feedParser) readLines(in io.Reader) error {
 	reader := bufio.NewReaderSize(in, maxLine)
 	for number := 1; ; number++ {
 		// Read one line; line is valid until the next ReadSlice. A line that is too long is discarded up to its
 		// end.
 		line, err := reader.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			p.skip(number, fmt.Errorf("the line is longer than %d bytes", maxLine))
+			p.skip(number, skipf("line too long", "the line is longer than %d bytes", maxLine))
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = reader.ReadSlice('\n')
 			}
@@ -188,6 +188,27 @@ func (e *LineError) Error() string {
 
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
+
+// A skipError is the error of an indicator that is left out for a reason that counts name. Other errors count as "no indicator".
+type skipError struct {
+	reason string
+	err    error
+}
+
+func skipf(reason, format string, args ...any) error {
+	return &skipError{reason, fmt.Errorf(format, args...)}
+}
+
+func (e *skipError) Error() string { return e.err.Error() }
+func (e *skipError) Unwrap() error { return e.err }
+
+// reasonOf returns the reason of an error of a line.
+func reasonOf(err error) string {
+	if skipped, ok := errors.AsType[*skipError](err); ok {
+		return skipped.reason
+	}
+	return "no indicator"
+}
 
 func (l *list) skip(path string, line int, err error) {
 	l.skipped.Count++

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// A lineParser adds the indicators of lines to a list. A line has one of three forms:
+// A feedParser adds the indicators of the files of a feed to a list: those of lines here, of rows of CSV in columns.go, of
+// objects of JSON in json.go and stix.go. A line has one of three forms:
 //
 //   - one indicator, with a comment behind # or not
 //   - indicator, confidence and note, separated by commas, semicolons or tabs; a semicolon and no number begin a note
@@ -23,7 +24,7 @@ import (
 //
 // An indicator may be quoted. A port, a leading dot or *., the marks of an ad blocker (||name^) and brackets
 // around dots, which keep people from following a link, are removed.
-type lineParser struct {
+type feedParser struct {
 	list       *list
 	confidence uint8 // of lines without a confidence
 	allowLocal bool
@@ -46,7 +47,7 @@ const (
 )
 
 // parse adds the indicators of a line. It skips an invalid line.
-func (p *lineParser) parse(line []byte, number int) {
+func (p *feedParser) parse(line []byte, number int) {
 	line = bytes.TrimSpace(line)
 	if len(line) > 0 && !p.rows {
 		if columns := header(line); columns != nil {
@@ -74,7 +75,7 @@ func (p *lineParser) parse(line []byte, number int) {
 	}
 	if names, ok := namesOfHostsLine(line); ok {
 		for name := range bytes.FieldsSeq(names) {
-			p.addOrSkip(name, nil, noConfidence, number)
+			p.addOrSkip(name, "", noConfidence, number)
 		}
 		return
 	}
@@ -90,7 +91,7 @@ func (p *lineParser) parse(line []byte, number int) {
 				"%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))
 			return
 		}
-		p.addOrSkip(line, nil, noConfidence, number)
+		p.addOrSkip(line, "", noConfidence, number)
 		return
 	}
 
@@ -112,7 +113,7 @@ func unquoteStart(line []byte) []byte { return bytes.TrimLeft(line, `"' `) }
 
 // parseURLLine adds the URL of a line. Of the characters that separate fields, a URL may have all but white space: a comma
 // separates it from a confidence, and # behind white space begins a comment.
-func (p *lineParser) parseURLLine(line []byte, number int) {
+func (p *feedParser) parseURLLine(line []byte, number int) {
 	text, rest, _ := bytes.Cut(line, []byte("\t"))
 	if at := bytes.Index(text, []byte(" #")); at >= 0 {
 		text, rest = text[:at], nil
@@ -137,7 +138,7 @@ func (p *lineParser) parseURLLine(line []byte, number int) {
 		p.skip(number, fmt.Errorf("%q is not one URL", shorten(text)))
 		return
 	}
-	about := detail{confidence: p.confidence, source: p.source, note: string(truncate(unquote(note), maxNote))}
+	about := detail{confidence: p.confidence, source: p.source, note: truncate(unquote(note), maxNote)}
 	if confidence != noConfidence {
 		about.confidence = confidence
 	}
@@ -172,7 +173,7 @@ func parseConfidence(text []byte) (uint8, error) {
 	}
 	value, err := strconv.ParseFloat(string(bytes.TrimSuffix(text, []byte("%"))), 64)
 	if err != nil || !(value >= 0 && value <= 100) {
-		return 0, fmt.Errorf("confidence %q is not a number from 0 to 100", shorten(text))
+		return 0, skipf("confidence", "confidence %q is not a number from 0 to 100", shorten(text))
 	}
 	return uint8(math.Round(value)), nil
 }
@@ -189,31 +190,34 @@ func unquote(text []byte) []byte {
 }
 
 // shorten cuts a text that an error quotes.
-func shorten(text []byte) string { return string(truncate(text, 80)) }
+func shorten[T ~string | ~[]byte](text T) string { return truncate(text, 80) }
+
+// shortNote returns a text of a feed as it is kept: source, tags or note.
+func shortNote(text string) string { return truncate(strings.TrimSpace(text), maxNote) }
 
 // truncate returns at most size bytes of text, and an ellipsis if it cut something.
-func truncate(text []byte, size int) []byte {
+func truncate[T ~string | ~[]byte](text T, size int) string {
 	if len(text) > size {
-		return []byte(strings.ToValidUTF8(string(text[:size]), "") + "…")
+		return strings.ToValidUTF8(string(text[:size]), "") + "…"
 	}
-	return text
+	return string(text)
 }
 
 // errNotIndicator is wrapped in the error of a text that is no indicator at all.
 var errNotIndicator = errors.New("is not a network, an address or a domain")
 
 // addOrSkip adds the indicator of a line that states no kind. It skips one that is invalid or would match ordinary traffic.
-func (p *lineParser) addOrSkip(text, note []byte, confidence uint8, number int) {
+func (p *feedParser) addOrSkip(text []byte, note string, confidence uint8, number int) {
 	if confidence == noConfidence {
 		confidence = p.confidence
 	}
-	p.addOrSkipKind(kindAny, text, detail{confidence: confidence, source: p.source, note: unsafeText(note)}, number)
+	p.addOrSkipKind(kindAny, text, detail{confidence: confidence, source: p.source, note: note}, number)
 }
 
 // addOrSkipKind is addOrSkip for an indicator of a kind.
-func (p *lineParser) addOrSkipKind(kind kind, text []byte, about detail, number int) {
+func (p *feedParser) addOrSkipKind(kind kind, text []byte, about detail, number int) {
 	if p.list.index.count >= p.room {
-		p.skip(number, fmt.Errorf("more than %d indicators", maxIndicators))
+		p.skip(number, skipf("too many indicators", "more than %d indicators", maxIndicators))
 		return
 	}
 	if err := p.addKind(kind, text, about); err != nil {
@@ -222,7 +226,7 @@ func (p *lineParser) addOrSkipKind(kind kind, text []byte, about detail, number 
 }
 
 // skip counts a line or a record that is left out.
-func (p *lineParser) skip(number int, err error) {
+func (p *feedParser) skip(number int, err error) {
 	p.list.skip(cmp.Or(p.path, p.list.config.Path), number, err)
 }
 
@@ -268,7 +272,7 @@ func isPort(text []byte) bool {
 
 // add adds an address, a network or a domain. It returns an error if the text is none of these, or would match
 // ordinary traffic.
-func (p *lineParser) add(text []byte, about detail) error {
+func (p *feedParser) add(text []byte, about detail) error {
 	// The last label of a domain is no number, so these are the only texts that can be an address.
 	if n := len(text); n > 0 && (text[n-1] >= '0' && text[n-1] <= '9' || bytes.IndexByte(text, ':') >= 0) {
 		if addr, err := netip.ParseAddr(unsafeText(text)); err == nil {
@@ -317,7 +321,7 @@ var notForeign = []struct {
 
 // addNetwork adds a network or an address. It rejects networks so wide that they match ordinary traffic, and
 // addresses that are not those of foreign hosts: they name other hosts in each network.
-func (p *lineParser) addNetwork(prefix netip.Prefix, about detail) error {
+func (p *feedParser) addNetwork(prefix netip.Prefix, about detail) error {
 	if err := p.checkNetwork(prefix); err != nil {
 		return err
 	}
@@ -335,22 +339,22 @@ func (p *lineParser) addNetwork(prefix netip.Prefix, about detail) error {
 }
 
 // checkNetwork returns why a network or an address is none of foreign hosts, or is too wide.
-func (p *lineParser) checkNetwork(prefix netip.Prefix) error {
+func (p *feedParser) checkNetwork(prefix netip.Prefix) error {
 	shortest := 16
 	if prefix.Addr().Is4() {
 		shortest = 8
 	}
 	if prefix.Bits() < shortest {
-		return fmt.Errorf("network %s is too wide: at least /%d", prefix, shortest)
+		return skipf("network too wide", "network %s is too wide: at least /%d", prefix, shortest)
 	}
 	for _, near := range notForeign {
 		if !near.Overlaps(prefix) || p.allowLocal && (near.meaning == "private" || strings.HasPrefix(near.meaning, "shared")) {
 			continue
 		}
 		if prefix.IsSingleIP() {
-			return fmt.Errorf("address %s is not that of one host outside: %s", prefix.Addr(), near.meaning)
+			return skipf("special-use address", "address %s is not that of one host outside: %s", prefix.Addr(), near.meaning)
 		}
-		return fmt.Errorf("network %s is not one outside: %s is %s", prefix, near.Prefix, near.meaning)
+		return skipf("special-use address", "network %s is not one outside: %s is %s", prefix, near.Prefix, near.meaning)
 	}
 	return nil
 }
@@ -363,7 +367,7 @@ func punycode(name string) (string, error) { return profile.ToASCII(name) }
 // normalizeDomain returns a domain as checkDomain compares it: in lower case, in ASCII, without a dot at either
 // end. It rejects names that would match ordinary traffic: public suffixes, which would match all domains below
 // them, and the names of private networks. The result is valid until the next call.
-func (p *lineParser) normalizeDomain(text []byte) ([]byte, error) {
+func (p *feedParser) normalizeDomain(text []byte) ([]byte, error) {
 	// A leading *. or dot is dropped, since every domain matches its sub-domains.
 	name := bytes.TrimSuffix(text, []byte("."))
 	name = bytes.TrimPrefix(bytes.TrimPrefix(name, []byte("*")), []byte("."))
@@ -420,7 +424,7 @@ var localDomains = map[string]bool{
 func checkDomainScope(name string) error {
 	top := name[strings.LastIndexByte(name, '.')+1:]
 	if localDomains[top] {
-		return fmt.Errorf("%q is a name of private networks: %s", name, top)
+		return skipf("special-use name", "%q is a name of private networks: %s", name, top)
 	}
 	if !isTopLevel(top) {
 		return fmt.Errorf("%q is not a domain: its last label is not that of a top-level domain, nor is it an address",
@@ -429,7 +433,7 @@ func checkDomainScope(name string) error {
 
 	// A private suffix, such as that of a hosting service, may be listed; one of ICANN's may not.
 	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
-		return fmt.Errorf("%q is a public suffix: it would cover every domain below it", name)
+		return skipf("public suffix", "%q is a public suffix: it would cover every domain below it", name)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -117,31 +116,4 @@ func LoadEach(ctx context.Context, cfgs []Config) (*Set, []error) {
 		return newSet(nil), append(errs, err)
 	}
 	return set, errs
-}
-
-// reasons of skipped lines, by what their errors have in common; the first that fits counts.
-var reasons = []struct{ part, reason string }{
-	{"more than 20000000 indicators", "too many indicators"},
-	{"longer than", "line too long"},
-	{"too wide", "network too wide"},
-	{"public suffix", "public suffix"},
-	{"name of private networks", "special-use name"},
-	{"is not that of one host", "special-use address"},
-	{"is not one outside", "special-use address"},
-	{"looked up in no field", "type that no field has"},
-	{"pattern ", "STIX pattern"},
-	{"confidence", "confidence"},
-	{"is not a time", "time"},
-	{"the header", "fields of CSV"},
-}
-
-// reasonOf returns the kind of an error of a line.
-func reasonOf(err error) string {
-	text := err.Error()
-	for _, known := range reasons {
-		if strings.Contains(text, known.part) {
-			return known.reason
-		}
-	}
-	return "no indicator"
 }

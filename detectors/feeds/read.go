@@ -25,7 +25,7 @@ const (
 
 // readPath reads the file or the files of the folder at path, in the order of their names, and writes their names and bytes
 // to sum. It ends with the error of ctx when that ends.
-func (p *lineParser) readPath(ctx context.Context, path string, sum io.Writer) error {
+func (p *feedParser) readPath(ctx context.Context, path string, sum io.Writer) error {
 	left := p.list.config.maxUnpacked()
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) && p.list.config.URL != "" {
@@ -74,7 +74,7 @@ func isFeedFile(name string) bool {
 }
 
 // readFile reads one file of left bytes at most.
-func (p *lineParser) readFile(ctx context.Context, path string, sum io.Writer, left *int64) error {
+func (p *feedParser) readFile(ctx context.Context, path string, sum io.Writer, left *int64) error {
 	file, err := config.OpenRegular(path)
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func (p *lineParser) readFile(ctx context.Context, path string, sum io.Writer, l
 }
 
 // read adds the indicators of a text, which may be compressed with gzip, in the format that it begins like.
-func (p *lineParser) read(in io.Reader, left *int64) error {
+func (p *feedParser) read(in io.Reader, left *int64) error {
 	buffered := bufio.NewReaderSize(in, maxLine)
 	head, _ := buffered.Peek(4)
 	switch {

@@ -38,13 +38,13 @@ func parseSTIX(pattern string) (out []stixComparison, err error) {
 	}
 	for {
 		if token := next(); token != "[" {
-			return nil, fmt.Errorf("%q where [ is expected", token)
+			return nil, skipf("STIX pattern", "%q where [ is expected", token)
 		}
 		for more := true; more; {
 			path, operator := next(), strings.ToUpper(next())
 			kind, ok := stixPaths[strings.ToLower(strings.NewReplacer("'", "", `"`, "").Replace(path))]
 			if !ok {
-				return nil, fmt.Errorf("%q is looked up in no field", shorten([]byte(path)))
+				return nil, skipf("type that no field has", "%q is looked up in no field", shorten(path))
 			}
 			var values []string
 			switch {
@@ -55,11 +55,11 @@ func parseSTIX(pattern string) (out []stixComparison, err error) {
 					values = append(values, next())
 				}
 			default:
-				return nil, fmt.Errorf("operator %q is more than a comparison", shorten([]byte(operator)))
+				return nil, skipf("STIX pattern", "operator %q is more than a comparison", shorten(operator))
 			}
 			for _, value := range values {
 				if len(value) < 2 || value[0] != '\'' {
-					return nil, fmt.Errorf("%q is not a text", shorten([]byte(value)))
+					return nil, skipf("STIX pattern", "%q is not a text", shorten(value))
 				}
 				out = append(out, stixComparison{kind, value[1 : len(value)-1]})
 			}
@@ -68,7 +68,7 @@ func parseSTIX(pattern string) (out []stixComparison, err error) {
 				more = false
 			case "OR":
 			default:
-				return nil, fmt.Errorf("%q is more than a comparison", shorten([]byte(token)))
+				return nil, skipf("STIX pattern", "%q is more than a comparison", shorten(token))
 			}
 		}
 		switch token := strings.ToUpper(next()); token {
@@ -76,7 +76,7 @@ func parseSTIX(pattern string) (out []stixComparison, err error) {
 			return out, nil
 		case "OR":
 		default:
-			return nil, fmt.Errorf("%q between observations", shorten([]byte(token)))
+			return nil, skipf("STIX pattern", "%q between observations", shorten(token))
 		}
 	}
 }
@@ -92,7 +92,7 @@ func stixTokens(pattern string) (tokens []string, err error) {
 			text.WriteByte('\'')
 			for at++; ; at++ {
 				if at >= len(pattern) {
-					return nil, fmt.Errorf("a text has no end")
+					return nil, skipf("STIX pattern", "a text has no end")
 				}
 				if pattern[at] == '\'' {
 					break
@@ -122,7 +122,7 @@ func stixTokens(pattern string) (tokens []string, err error) {
 				if quote := pattern[end]; quote == '\'' || quote == '"' {
 					closing := strings.IndexByte(pattern[end+1:], quote)
 					if closing < 0 {
-						return nil, fmt.Errorf("a name has no end")
+						return nil, skipf("STIX pattern", "a name has no end")
 					}
 					end += closing + 1
 				}
@@ -136,17 +136,17 @@ func stixTokens(pattern string) (tokens []string, err error) {
 }
 
 // addIndicator adds the indicators of a STIX indicator.
-func (p *lineParser) addIndicator(r *record, number int) {
+func (p *feedParser) addIndicator(r *record, number int) {
 	if isTrue(r[columnDeleted]) {
 		return
 	}
 	if typ := r[columnPatternType]; typ != "" && typ != "stix" {
-		p.skip(number, fmt.Errorf("a pattern of type %q is not one of STIX", shorten([]byte(typ))))
+		p.skip(number, skipf("STIX pattern", "a pattern of type %q is not one of STIX", shorten(typ)))
 		return
 	}
 	comparisons, err := parseSTIX(r[columnPattern])
 	if err != nil {
-		p.skip(number, fmt.Errorf("pattern %q: %w", shorten([]byte(r[columnPattern])), err))
+		p.skip(number, fmt.Errorf("pattern %q: %w", shorten(r[columnPattern]), err))
 		return
 	}
 	if r[columnNote] = r[columnName]; r[columnNote] == "" {

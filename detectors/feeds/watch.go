@@ -27,11 +27,14 @@ type Metrics struct {
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	factory := metrics.With(reg)
 	metrics := &Metrics{
-		indicators: factory.Gauge("tidegate_detectors_feeds_indicators", "Indicators of all feeds that are loaded."),
-		loads:      factory.CounterVec("tidegate_detectors_feeds_loads_total", "Attempts to load the feeds, by result.", "result"),
+		indicators: factory.Gauge("tidegate_detectors_feeds_indicators",
+			"Indicators of all loaded feeds together; one that several feeds list counts for each."),
+		loads: factory.CounterVec("tidegate_detectors_feeds_loads_total",
+			"Loads of feeds, by result: ok, error (a file or a download that cannot be read; what was loaded before stays) or held (it looks "+
+				"like a failed update).", "result"),
 		skippedLines: factory.Counter("tidegate_detectors_feeds_skipped_lines_total",
-			"Lines of feeds that were skipped because they are invalid."),
-		perFeed: factory.GaugeVec("tidegate_detectors_feed_indicators", "Indicators that are loaded, by feed.", "feed"),
+			"Lines of feeds, or objects of JSON, that were left out because they hold no indicator that can be looked up."),
+		perFeed: factory.GaugeVec("tidegate_detectors_feed_indicators", "Loaded indicators of the feed, without those that it has twice.", "feed"),
 		held: factory.GaugeVec("tidegate_detectors_feed_held",
 			"1 for a feed whose file looks like a failed update: the indicators that were loaded before stay.", "feed"),
 	}
