@@ -2489,7 +2489,7 @@ func (x *Matches) GetCount() uint64 {
 	return 0
 }
 
-// Signal is an event that matches a step of a correlation rule.
+// Signal is an event that matches a step of a correlation rule, or several such events of one group and second.
 type Signal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
@@ -2503,6 +2503,9 @@ type Signal struct {
 	Index         uint32                 `protobuf:"varint,9,opt,name=index,proto3" json:"index,omitempty"`   // of the event in the message
 	Text          string                 `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`     // of the alert
 	Event         *Event                 `protobuf:"bytes,11,opt,name=event,proto3" json:"event,omitempty"`   // its id, owner and endpoints
+	Count         uint64                 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`  // of events, if they are several: the fields above are those of the one that ended last, value is their sum for rules of sum
+	First         int64                  `protobuf:"fixed64,13,opt,name=first,proto3" json:"first,omitempty"` // earliest and latest start of several events
+	Last          int64                  `protobuf:"fixed64,14,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2612,6 +2615,27 @@ func (x *Signal) GetEvent() *Event {
 		return x.Event
 	}
 	return nil
+}
+
+func (x *Signal) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Signal) GetFirst() int64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Signal) GetLast() int64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
 }
 
 var File_event_proto protoreflect.FileDescriptor
@@ -2859,7 +2883,7 @@ const file_event_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x10R\x02at\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x10R\x05first\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\x10R\x04last\x12\x14\n" +
-	"\x05count\x18\x06 \x01(\x04R\x05count\"\x8a\x02\n" +
+	"\x05count\x18\x06 \x01(\x04R\x05count\"\xca\x02\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -2872,7 +2896,10 @@ const file_event_proto_rawDesc = "" +
 	"\x05index\x18\t \x01(\rR\x05index\x12\x12\n" +
 	"\x04text\x18\n" +
 	" \x01(\tR\x04text\x12(\n" +
-	"\x05event\x18\v \x01(\v2\x12.tidegate.v1.EventR\x05event*\x8b\x01\n" +
+	"\x05event\x18\v \x01(\v2\x12.tidegate.v1.EventR\x05event\x12\x14\n" +
+	"\x05count\x18\f \x01(\x04R\x05count\x12\x14\n" +
+	"\x05first\x18\r \x01(\x10R\x05first\x12\x12\n" +
+	"\x04last\x18\x0e \x01(\x10R\x04last*\x8b\x01\n" +
 	"\aDataset\x12\x10\n" +
 	"\fDATASET_NONE\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\a\n" +

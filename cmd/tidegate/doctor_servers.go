@@ -226,7 +226,7 @@ func kafkaGroups(cfg *Config, parts role) []kafkaGroup {
 	var groups []kafkaGroup
 	if parts&roleEngine != 0 {
 		group := cmp.Or(cfg.Engine.Group, cfg.Kafka.TopicPrefix+"-engine")
-		groups = append(groups, kafkaGroup{group, pipeline.TopicEvents}, kafkaGroup{group + engine.SignalsGroup, pipeline.TopicSignals})
+		groups = append(groups, kafkaGroup{group, pipeline.TopicEvents}, kafkaGroup{group + engine.SignalsGroupSuffix, pipeline.TopicSignals})
 	}
 	if parts&rolePublisher != 0 {
 		for _, destination := range cfg.Alerts.DestinationNames() {

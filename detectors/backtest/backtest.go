@@ -181,7 +181,7 @@ func (b *backtest) addMatches(matches []correlate.Match) {
 		}
 		b.addMatch(sample)
 		b.grouper.AddMatch(alerts.Match{
-			Event: match.Source, Verdict: b.Set.MatchVerdict(&match), At: match.At, First: match.First, Last: match.Last,
+			Event: match.AlertEvent, Verdict: b.Set.MatchVerdict(&match), At: match.At, First: match.First, Last: match.Last,
 			Count: match.Count, Ingested: match.At,
 		})
 	}

@@ -33,7 +33,7 @@ func TestGroupsTakeNoMoreThanTheirBytes(t *testing.T) {
 				at := start + int64(i)*int64(time.Millisecond)
 				fold.Add(Signal{
 					Rule: rule, Version: "1", Group: group, Start: at, End: at, Value: int64(i), Event: pipeline.ID{byte(i), byte(i >> 8), byte(i >> 16)},
-					Origin: Origin{Text: strings.Repeat("x", 100), Source: &pipeline.Event{}},
+					Origin: Origin{Text: strings.Repeat("x", 100), AlertEvent: &pipeline.Event{}},
 				})
 			}
 			add("few", "kept", 0)
@@ -72,7 +72,7 @@ func TestFewLargeGroupsEvictNoSmallOnes(t *testing.T) {
 		at += int64(time.Millisecond)
 		fold.Add(Signal{
 			Rule: rule, Version: "1", Group: group, Start: at, End: at, Event: pipeline.ID{byte(at >> 20), byte(at >> 28)},
-			Origin: Origin{Text: strings.Repeat("x", 2000), Source: &pipeline.Event{}},
+			Origin: Origin{Text: strings.Repeat("x", 2000), AlertEvent: &pipeline.Event{}},
 		})
 	}
 	const groups = 200
@@ -121,7 +121,7 @@ func TestWaitingSignalsAreBoundedByBytes(t *testing.T) {
 		case 1:
 			s.Text = text
 		default:
-			s.Source = &pipeline.Event{Host: &pipeline.Host{Name: text}}
+			s.AlertEvent = &pipeline.Event{Host: &pipeline.Host{Name: text}}
 		}
 		fold.Add(s)
 	}

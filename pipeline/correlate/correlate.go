@@ -29,6 +29,7 @@
 //	absent.go      a step that is not followed by another
 //	interval.go    contacts at regular distances
 //	first_seen.go  values that were not there before
+//	aggregate.go   several signals joined to one, before they are added
 //	fold.go        order, groups, deadlines, bounds
 package correlate
 
@@ -102,7 +103,7 @@ func (r *Rule) Memory() time.Duration {
 	return 2 * r.Within
 }
 
-// A Signal is an event that matches a step of a rule.
+// A Signal is an event that matches a step of a rule, or several events that an Aggregator has joined.
 type Signal struct {
 	Rule, Version string
 	Step          int    // index in Rule.Steps
@@ -111,7 +112,14 @@ type Signal struct {
 	// Value is a number for Sum, and the hash of a value for Distinct and FirstSeen.
 	Value int64
 	Event pipeline.ID
+
+	// Count is the number of events if they are several, and First and Last are when the earliest and the latest of them
+	// began. Start, End, Event and all below are those of the one that ended last, Value is the sum for Sum.
+	Count       int64
+	First, Last int64
+
 	Origin
+
 	// Position of the event, which orders signals that ended at the same time.
 	Partition int32
 	Offset    int64
@@ -120,8 +128,8 @@ type Signal struct {
 
 // An Origin is what an alert says of the event that fulfilled its rule.
 type Origin struct {
-	Text   string          // the text of the alert, with the values of the event
-	Source *pipeline.Event // reduced to what identifies it in an alert; nil where nobody needs it
+	Text       string          // the text of the alert, with the values of the event
+	AlertEvent *pipeline.Event // that the alert shows; nil where nobody needs it
 }
 
 // A Match is a rule that is fulfilled in a group.

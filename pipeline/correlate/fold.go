@@ -27,7 +27,7 @@ const maxTime = int64(1) << 62
 
 // Counts are what a Fold has counted since it was made.
 type Counts struct {
-	Signals uint64 // added to a group, late ones included
+	Signals uint64 // events added to a group, late ones included
 	Late    uint64 // came behind the watermark
 	Unknown uint64 // of a rule or a version that the Fold does not have
 	Evicted uint64 // groups and values that were evicted for Limits
@@ -82,18 +82,18 @@ type state interface {
 
 // Sizes, roughly, of a group and of what it holds.
 const (
-	groupBytes  = 400
-	eventBytes  = 48
-	signalBytes = 250
-	sourceBytes = 500 // of Origin.Source
+	groupBytes      = 400
+	eventBytes      = 48
+	signalBytes     = 250
+	alertEventBytes = 500 // of Origin.AlertEvent
 )
 
 // bytes returns roughly what an Origin takes.
 func (o *Origin) bytes() int {
-	if o.Source == nil {
+	if o.AlertEvent == nil {
 		return len(o.Text)
 	}
-	return len(o.Text) + sourceBytes
+	return len(o.Text) + alertEventBytes
 }
 
 // New returns an empty Fold.
@@ -151,6 +151,9 @@ func (f *Fold) Add(s Signal) {
 	}
 	s.End = min(max(s.End, 0), maxTime) // distances of times must not overflow
 	s.Start = min(max(s.Start, 0), s.End)
+	s.Count = min(max(s.Count, 0), NoMax)
+	s.First = min(max(s.First, 0), s.Start)
+	s.Last = min(max(s.Last, s.Start), s.End)
 	if s.End < f.watermark {
 		f.counts.Late++
 		f.addToGroup(&s, true)
@@ -184,7 +187,9 @@ type waitingSignal struct {
 }
 
 // waitingBytes returns roughly what a signal takes that waits: its texts may have any length.
-func waitingBytes(s *Signal) int { return signalBytes + len(s.Group) + len(s.Text) + s.Source.SizeVT() }
+func waitingBytes(s *Signal) int {
+	return signalBytes + len(s.Group) + len(s.Text) + s.AlertEvent.SizeVT()
+}
 
 // Advance moves the watermark: all signals that ended before it have been added. It returns the matches since
 // the last call, in the order in which they were fulfilled.
@@ -212,7 +217,7 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 		f.counts.Unknown++
 		return
 	}
-	f.counts.Signals++
+	f.counts.Signals += uint64(s.count())
 	before, at := len(f.matches), min(max(s.End, f.watermark), maxTime)
 	if late {
 		defer func() { f.markLate(before) }()
@@ -227,7 +232,7 @@ func (f *Fold) addToGroup(s *Signal, late bool) {
 	}
 	f.recent[s.Rule].MoveToFront(g.place)
 	g.state.addSignal(f, g, s, at)
-	f.setDeadline(g)
+	f.updateGroup(g)
 	for f.limits.Bytes > 0 && f.bytes > f.limits.Bytes && len(f.groups) > 0 {
 		f.evictGroup(f.recent[f.largestRule(s.Rule)])
 	}
@@ -240,8 +245,8 @@ func (f *Fold) markLate(first int) {
 	}
 }
 
-// mostGroups returns the groups of the rule that has most; first, which may be nil, if no other one has more.
-func (f *Fold) mostGroups(first *list.List) *list.List {
+// maxGroups returns the groups of the rule that has most; first, which may be nil, if no other one has more.
+func (f *Fold) maxGroups(first *list.List) *list.List {
 	most, mostID := first, ""
 	for id, other := range f.recent {
 		if most == nil || other.Len() > most.Len() || other.Len() == most.Len() && most != first && id < mostID {
@@ -273,7 +278,7 @@ func (f *Fold) openGroup(rule *Rule, name string) *group {
 	if recent.Len() >= f.limits.GroupsPerRule {
 		f.evictGroup(recent)
 	} else if len(f.groups) >= f.limits.Groups {
-		f.evictGroup(f.mostGroups(recent))
+		f.evictGroup(f.maxGroups(recent))
 	}
 	g := &group{rule: rule, name: strings.Clone(name), index: -1}
 	switch rule.Kind {
@@ -321,8 +326,8 @@ func (f *Fold) resize(g *group, bytes int) {
 	g.bytes = bytes
 }
 
-// setDeadline sets the deadline and the size of a group, or removes a group that has no deadline.
-func (f *Fold) setDeadline(g *group) {
+// updateGroup sets the deadline and the size of a group, or removes a group that has no deadline.
+func (f *Fold) updateGroup(g *group) {
 	f.resize(g, groupBytes+len(g.name)+g.state.bytes())
 	g.deadline = g.state.nextDeadline(g.rule)
 	switch {
@@ -341,7 +346,7 @@ func (f *Fold) passDeadlines(at int64) {
 	for len(f.deadlines) > 0 && f.deadlines[0].deadline <= at {
 		g := f.deadlines[0]
 		g.state.passDeadline(f, g, g.deadline)
-		f.setDeadline(g)
+		f.updateGroup(g)
 	}
 }
 

@@ -49,15 +49,16 @@ func (w *slidingWindow) addSignal(f *Fold, g *group, s *Signal, at int64) {
 		w.slots = append(w.slots, slot{number: number})
 	}
 	newest := &w.slots[len(w.slots)-1]
-	amount := int64(1)
+	amount := s.count()
 	if g.rule.Kind == Sum {
 		amount = max(0, s.Value)
 	}
 	newest.total, w.total = saturatingAdd(newest.total, amount), saturatingAdd(w.total, amount)
-	if newest.fresh++; newest.fresh == 1 {
-		newest.first, newest.last = s.Start, s.Start
+	if newest.fresh == 0 {
+		newest.first, newest.last = s.first(), s.last()
 	}
-	newest.first, newest.last = min(newest.first, s.Start), max(newest.last, s.Start)
+	newest.fresh = saturatingAdd(newest.fresh, s.count())
+	newest.first, newest.last = min(newest.first, s.first()), max(newest.last, s.last())
 	w.fresh = append(w.fresh, freshEvent{number, Event{s.Step, s.Start, s.Event}})
 	if len(w.fresh) > maxEvents {
 		w.fresh = slices.Delete(w.fresh, 0, 1)
@@ -73,7 +74,7 @@ func (w *slidingWindow) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	m := Match{At: at, Origin: s.Origin, First: s.Start, Last: s.Start}
 	for i := range w.slots {
 		if slot := &w.slots[i]; slot.fresh > 0 {
-			m.Count += slot.fresh
+			m.Count = saturatingAdd(m.Count, slot.fresh)
 			m.First, m.Last = min(m.First, slot.first), max(m.Last, slot.last)
 			slot.fresh = 0
 		}
@@ -157,15 +158,16 @@ type tumblingWindow struct {
 
 func (w *tumblingWindow) addSignal(_ *Fold, g *group, s *Signal, at int64) {
 	w.number = at / int64(g.rule.Within)
-	amount := int64(1)
+	amount := s.count()
 	if g.rule.Kind == Sum {
 		amount = max(0, s.Value)
 	}
 	w.total = saturatingAdd(w.total, amount)
-	if w.count++; w.count == 1 {
-		w.first, w.last = s.Start, s.Start
+	if w.count == 0 {
+		w.first, w.last = s.first(), s.last()
 	}
-	w.first, w.last, w.origin, w.empty = min(w.first, s.Start), max(w.last, s.Start), s.Origin, false
+	w.count = saturatingAdd(w.count, s.count())
+	w.first, w.last, w.origin, w.empty = min(w.first, s.first()), max(w.last, s.last()), s.Origin, false
 	// Beyond Max the number of values does not matter.
 	if g.rule.Kind == Distinct && int64(len(w.values)) <= g.rule.Max {
 		if w.values == nil {

@@ -45,8 +45,11 @@ type message struct {
 	record    consumer.Record // the strings of the batch alias its value
 	batch     *pipeline.Batch
 	id        pipeline.BatchID
-	signals   []correlate.Signal
 	rejection error // why the store rejects the message, of which no row is stored; nil: it does not
+
+	signals         [][]correlate.Signal // joined, in chunks
+	signalBytes     int64                // that they take, as part of block.memory
+	signalsDeferred bool                 // they are found when they are written
 }
 
 // reset empties the block and sets its first offset to from.

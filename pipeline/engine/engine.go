@@ -81,7 +81,8 @@
 //
 // A memoryBudget bounds what all workers of the process hold. A fetcher takes the memory for a record before
 // it hands the record out, and the worker gives it back when its block is stored. A worker whose fetcher
-// waits for memory stores what it has. See memory.go.
+// waits for memory stores what it has. See memory.go. The signals of a block are kept where the budget has room for
+// them, and else found a second time when they are written (evaluate.go).
 //
 // # Files
 //

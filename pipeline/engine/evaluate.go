@@ -4,13 +4,14 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/correlate"
 )
 
 // evaluate sets the container, host and ingestion time of the block's events and runs every detector of the
 // bundle on every message.
 func (w *worker) evaluate(block *block) {
 	began := time.Now()
-	block.correlation = correlationOf(block.bundle)
+	block.correlation = w.correlationOf(block.bundle)
 	for i := range block.messages {
 		message := &block.messages[i]
 		batch := message.batch
@@ -23,7 +24,13 @@ func (w *worker) evaluate(block *block) {
 		}
 		// After a panic all detectors run again on this message, one event at a time.
 		for _, detector := range block.bundle.Detectors {
-			if !message.runDetector(detector, block.correlation, batch.Events) {
+			ok := false
+			if block.correlation.isOf(detector) {
+				ok = w.evaluateSignals(block, message)
+			} else {
+				ok = runDetector(detector, batch.Events)
+			}
+			if !ok {
 				w.evaluateSeparately(block, message)
 				break
 			}
@@ -34,17 +41,18 @@ func (w *worker) evaluate(block *block) {
 
 // evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked. An event
 // on which a detector panics has no verdict of that detector, not even those written before the panic. Its
-// other verdicts, and all verdicts of the other events, stay.
+// other verdicts, and all verdicts of the other events, stay. The signals of the message are found when they are written.
 func (w *worker) evaluateSeparately(block *block, message *message) {
-	message.signals = nil
+	w.deferSignals(block, message)
 	events := message.batch.Events
 	for i, event := range events {
 		event.Verdicts = nil
 		for _, detector := range block.bundle.Detectors {
-			before, signals := event.Verdicts, len(message.signals)
-			ok := message.runDetector(detector, block.correlation, events[i:i+1])
-			for j := range message.signals[signals:] {
-				message.signals[signals+j].Index = uint32(i)
+			before, ok := event.Verdicts, false
+			if block.correlation.isOf(detector) {
+				_, ok = block.correlation.find(events[i : i+1])
+			} else {
+				ok = runDetector(detector, events[i:i+1])
 			}
 			if !ok {
 				event.Verdicts = before
@@ -56,14 +64,97 @@ func (w *worker) evaluateSeparately(block *block, message *message) {
 	}
 }
 
-// runDetector runs a detector on events of the message, and adds their signals if it is the correlator. It reports whether
-// the detector returned without a panic.
-func (m *message) runDetector(d pipeline.Detector, c *correlation, events []*pipeline.Event) (ok bool) {
+// runDetector runs a detector on events. It reports whether the detector returned without a panic.
+func runDetector(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
 	defer func() { ok = recover() == nil }()
-	if c != nil && d == pipeline.Detector(c.correlator) {
-		m.signals = append(m.signals, c.Signals(events)...)
-	} else {
-		d.Evaluate(events)
-	}
+	d.Evaluate(events)
 	return
+}
+
+// Bounds of what the signals of a message take while they are found. They depend on nothing but the events, so that a
+// replay finds the same signals in the same order.
+const (
+	// signalEvents is the number of events whose signals are found at a time.
+	signalEvents = 64
+	// signalChunkBytes is the size from which on the signals of a message are a chunk.
+	signalChunkBytes = 256 << 10
+)
+
+// evaluateSignals runs the signalDetector on the events of a message, and keeps their signals while the memory of the engine
+// has room. Where it has not, they are found again when they are written: memory is what a block of many signals must not
+// take, and a worker that waited for it would wait for itself. It reports whether the detector returned without a panic.
+func (w *worker) evaluateSignals(block *block, message *message) (ok bool) {
+	aggregator := correlate.NewAggregator(block.correlation.rules)
+	kept := 0
+	for from := 0; from < len(message.batch.Events); from += signalEvents {
+		events := message.batch.Events[from:min(from+signalEvents, len(message.batch.Events))]
+		if message.signalsDeferred {
+			if ok = runDetector(block.correlation.signalDetector, events); !ok {
+				return false
+			}
+			continue
+		}
+		signals, ok := block.correlation.find(events)
+		if !ok {
+			return false
+		}
+		w.addSignals(aggregator, message, from, signals)
+		if added := int64(kept + aggregator.Bytes()); added > message.signalBytes {
+			if !w.memory.TryTake(added - message.signalBytes) {
+				w.deferSignals(block, message)
+				continue
+			}
+			block.memory += added - message.signalBytes
+			message.signalBytes = added
+		}
+		if aggregator.Bytes() >= signalChunkBytes {
+			kept += aggregator.Bytes()
+			message.signals = append(message.signals, aggregator.Take())
+		}
+	}
+	if !message.signalsDeferred && aggregator.Bytes() > 0 {
+		message.signals = append(message.signals, aggregator.Take())
+	}
+	return true
+}
+
+// addSignals adds the signals of events of a message, the first of which has the index from.
+func (w *worker) addSignals(aggregator *correlate.Aggregator, message *message, from int, signals []correlate.Signal) {
+	for i := range signals {
+		signal := &signals[i]
+		signal.Index += uint32(from)
+		signal.Partition, signal.Offset = w.source.Partition, message.record.Offset
+		signal.AlertEvent = message.batch.Events[signal.Index]
+		aggregator.Add(signal)
+	}
+}
+
+// deferSignals drops the signals of a message: they are found again when they are written.
+func (w *worker) deferSignals(block *block, message *message) {
+	w.memory.Release(message.signalBytes)
+	block.memory -= message.signalBytes
+	message.signals, message.signalBytes, message.signalsDeferred = nil, 0, true
+}
+
+// eachChunk calls add with the signals of a message, in the same chunks whether they were kept or are found again.
+func (w *worker) eachChunk(block *block, message *message, add func([]correlate.Signal) error) error {
+	for _, chunk := range message.signals {
+		if err := add(chunk); err != nil {
+			return err
+		}
+	}
+	if !message.signalsDeferred {
+		return nil
+	}
+	aggregator := correlate.NewAggregator(block.correlation.rules)
+	for from := 0; from < len(message.batch.Events); from += signalEvents {
+		events := message.batch.Events[from:min(from+signalEvents, len(message.batch.Events))]
+		w.addSignals(aggregator, message, from, block.correlation.findAgain(events))
+		if aggregator.Bytes() >= signalChunkBytes {
+			if err := add(aggregator.Take()); err != nil {
+				return err
+			}
+		}
+	}
+	return add(aggregator.Take())
 }

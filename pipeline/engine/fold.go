@@ -72,8 +72,8 @@ const (
 	maxFoldRecords = 1000
 )
 
-// SignalsGroup is what the name of the consumer group of the signals topic has behind that of the events topic.
-const SignalsGroup = "-signals"
+// SignalsGroupSuffix is what the name of the consumer group of the signals topic has behind that of the events topic.
+const SignalsGroupSuffix = "-signals"
 
 // Correlate evaluates the correlation rules until ctx ends: it reads the signals that all engines write, of the partitions
 // that this process is assigned, and raises the alerts. Its errors are those of Run.
@@ -82,7 +82,7 @@ func (e *Engine) Correlate(ctx context.Context) error {
 		return nil //nolint:nilerr // ctx ended
 	}
 	cfg := consumer.Config{
-		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicSignals), Group: e.cfg.Group + SignalsGroup,
+		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicSignals), Group: e.cfg.Group + SignalsGroupSuffix,
 	}
 	if err := consumer.Retry(ctx, e.log, "find the signals topic", func() error {
 		partitions, err := e.deps.Kafka.Partitions(ctx, cfg.Topic)
@@ -241,7 +241,7 @@ func (f *foldWorker) loadRules(ctx context.Context) error {
 	if bundle == f.bundle {
 		return nil
 	}
-	f.bundle, f.correlation = bundle, correlationOf(bundle)
+	f.bundle, f.correlation = bundle, newCorrelation(bundle)
 	f.memory = 0
 	if f.correlation == nil {
 		f.fold.SetRules(nil)
@@ -349,7 +349,8 @@ func decodeSignal(signal *pipeline.Signal, partition int32, recordTime int64) co
 	out := correlate.Signal{
 		Rule: signal.Rule, Version: signal.Version, Step: int(signal.Step), Group: signal.Group, Start: signal.Start,
 		End: min(signal.End, recordTime), Value: signal.Value, Partition: partition, Offset: signal.Offset, Index: signal.Index,
-		Origin: correlate.Origin{Text: signal.Text, Source: signal.Event},
+		Origin: correlate.Origin{Text: signal.Text, AlertEvent: signal.Event}, First: signal.First, Last: signal.Last,
+		Count: int64(min(signal.Count, math.MaxInt32)), // a block has fewer events
 	}
 	copy(out.Event[:], signal.GetEvent().GetId())
 	return out
@@ -483,7 +484,7 @@ func (f *foldWorker) addMatch(match *foldedMatch, block *block) {
 	}
 	f.grouper.AddMatch(alerts.Match{
 		Events: events,
-		Event:  match.Source, Verdict: verdict, At: match.At, First: match.First, Last: match.Last, Count: match.Count,
+		Event:  match.AlertEvent, Verdict: verdict, At: match.At, First: match.First, Last: match.Last, Count: match.Count,
 		Offset: match.offset, Ingested: block.time,
 	})
 }

@@ -43,7 +43,7 @@ func TestWhatWasSeenOutlastsTheTopic(t *testing.T) {
 	}
 
 	for partition := range 2 {
-		h.commitOf("tidegate-engine"+SignalsGroup, topic, partition, int64(len(h.read(pipeline.TopicSignals, partition))), "")
+		h.commitOf("tidegate-engine"+SignalsGroupSuffix, topic, partition, int64(len(h.read(pipeline.TopicSignals, partition))), "")
 	}
 	stop = run()
 	defer stop()

@@ -71,7 +71,7 @@ func TestCorrelationRulesRaiseAlerts(t *testing.T) {
 	for _, isSetBack := range []bool{false, true} {
 		if isSetBack {
 			for partition := range 2 {
-				h.commitOf("tidegate-engine"+SignalsGroup, topic, partition, 0, "")
+				h.commitOf("tidegate-engine"+SignalsGroupSuffix, topic, partition, 0, "")
 			}
 		}
 		before := revisionsOf(store, "g1", "g2")
@@ -140,7 +140,7 @@ func TestFoldWithoutWindowsReadsNothingAgain(t *testing.T) {
 	_, stop := h.start(newFakeStore(), testBundle, nil)
 	h.waitClosed(1, 4)
 	stop()
-	offset, metadata := h.committedOf("tidegate-engine"+SignalsGroup, h.client.Topic(pipeline.TopicSignals), 0)
+	offset, metadata := h.committedOf("tidegate-engine"+SignalsGroupSuffix, h.client.Topic(pipeline.TopicSignals), 0)
 	place, _, _ := strings.Cut(metadata, " ")
 	if state, err := parseFoldState(place); err != nil || offset <= 0 || state.offset != offset {
 		t.Errorf("offset %d, place %+v, %v", offset, state, err)

@@ -39,7 +39,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		if isEmpty {
 			began = time.Now()
 			w.skipUnfetched(block)
-			if err := w.tellIdle(ctx); err != nil {
+			if err := w.writeIdleWatermark(ctx); err != nil {
 				return false, err
 			}
 		} else if linger == nil {

@@ -219,7 +219,7 @@ func (h *harness) areFolded() bool {
 	}
 	for partition := range partitions {
 		_, end := h.bounds(pipeline.TopicSignals, partition)
-		offset, metadata := h.committedOf("tidegate-engine"+SignalsGroup, topic, partition)
+		offset, metadata := h.committedOf("tidegate-engine"+SignalsGroupSuffix, topic, partition)
 		if _, intent, _ := strings.Cut(metadata, " "); end > 0 && (offset < end || intent != "") {
 			return false
 		}

@@ -63,7 +63,7 @@ func newMemoryBudget(memory int64, reg prometheus.Registerer) *memoryBudget {
 	budget := &memoryBudget{
 		limit: memory / shares * blockShare,
 		usedGauge: factory.Gauge("tidegate_engine_memory_used_bytes",
-			"Memory of the events that the engine holds: fetched, decoded, and as columns. It is a share of engine.memory."),
+			"Memory of the events that the engine holds: fetched, decoded, as columns, and as signals. It is a share of engine.memory."),
 		waitingGauge: factory.Gauge("tidegate_engine_memory_waiting",
 			"Partitions that fetch no further until other partitions have stored their blocks."),
 	}

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/correlate"
 	"tidegate/pipeline/kafka"
 )
 
-// A correlator is a detector with rules over several events.
-type correlator interface {
+// A signalDetector is a detector with rules over several events.
+type signalDetector interface {
 	pipeline.Detector
 	// Signals does what Evaluate does, and returns the signals of the correlation rules. The index of a signal is that of
 	// its event in events.
@@ -26,16 +27,16 @@ type correlator interface {
 	MatchVerdict(match *correlate.Match) *pipeline.Verdict
 }
 
-// A correlation is the correlator of a bundle with the rules that the engine evaluates.
+// A correlation is the signalDetector of a bundle with the rules that the engine evaluates.
 type correlation struct {
-	correlator
+	signalDetector
 	rules []*correlate.Rule
 }
 
-// correlationOf returns the correlation of a bundle; nil: it has no rules over several events.
-func correlationOf(bundle *pipeline.Bundle) *correlation {
+// newCorrelation returns the correlation of a bundle; nil: it has no rules over several events.
+func newCorrelation(bundle *pipeline.Bundle) *correlation {
 	for _, detector := range bundle.Detectors {
-		found, ok := detector.(correlator)
+		found, ok := detector.(signalDetector)
 		if !ok {
 			continue
 		}
@@ -46,35 +47,89 @@ func correlationOf(bundle *pipeline.Bundle) *correlation {
 	return nil
 }
 
+// correlationOf returns newCorrelation of a bundle, which is found once for each bundle.
+func (w *worker) correlationOf(bundle *pipeline.Bundle) *correlation {
+	if w.correlated.bundle != bundle {
+		w.correlated.bundle, w.correlated.correlation = bundle, newCorrelation(bundle)
+	}
+	return w.correlated.correlation
+}
+
+// isOf reports whether the detector is that of the correlation, which may be nil.
+func (c *correlation) isOf(d pipeline.Detector) bool {
+	return c != nil && d == pipeline.Detector(c.signalDetector)
+}
+
+// find evaluates events and returns their signals. ok is false after a panic of the detector.
+func (c *correlation) find(events []*pipeline.Event) (signals []correlate.Signal, ok bool) {
+	defer func() { ok = recover() == nil }()
+	return c.Signals(events), true
+}
+
+// findAgain returns the signals of events that were evaluated before, whose verdicts stay. An event on which the detector
+// panics has none.
+func (c *correlation) findAgain(events []*pipeline.Event) (signals []correlate.Signal) {
+	verdicts := make([][]*pipeline.Verdict, len(events))
+	for i, event := range events {
+		verdicts[i], event.Verdicts = event.Verdicts, nil
+	}
+	signals, ok := c.find(events)
+	if !ok {
+		signals = nil
+		for i := range events {
+			found, ok := c.find(events[i : i+1])
+			for j := range found {
+				found[j].Index = uint32(i)
+			}
+			if ok {
+				signals = append(signals, found...)
+			}
+		}
+	}
+	for i, event := range events {
+		event.Verdicts = verdicts[i]
+	}
+	return signals
+}
+
 const (
 	// signalSchema is SignalBlock.schema that this engine writes and reads.
 	signalSchema = 1
 	// lateness is how much later than others an event may come and is still in its place among them. An alert of a
 	// correlation rule comes as much later.
 	lateness = 3 * time.Second
-	// watermarkInterval is the time after which a worker without events tells how far it has come.
+	// watermarkInterval is the time after which a worker without events writes how far it has come.
 	watermarkInterval = time.Second
-	// maxSignalBytes is the size of signals from which on a message of the signals topic is complete.
+	// maxSignalBytes is the size from which on a message of the signals topic is complete.
 	maxSignalBytes = 256 << 10
+	// maxPartsBytes is the size from which on all messages are complete, whatever the number of partitions.
+	maxPartsBytes = 1 << 20
+	// maxJoinedBytes is the size of the signals that are joined before they are encoded.
+	maxJoinedBytes = 512 << 10
 )
 
-// A signalWriter holds what a worker has told the signals topic, and what it is about to tell.
+// A signalWriter holds what a worker has written to the signals topic, and what it is about to write. The bounds of its
+// messages follow from the signals alone, since a replay must write the same messages.
 type signalWriter struct {
 	partitions int          // of the topic; 0: not known yet
 	parts      []signalPart // by partition of the topic
-	watermark  int64        // told last, ns since 1970
-	told       time.Time    // when
-	caughtUp   int64        // when the fetcher last had all records of the partition, ns since 1970
+	size       int          // of all parts, encoded
+	joined     *correlate.Aggregator
+	watermark  int64     // written last, ns since 1970
+	written    time.Time // when
+	caughtUp   int64     // when the fetcher last had all records of the partition, ns since 1970
 }
 
 // A signalPart is a message for one partition of the signals topic, while it is filled.
 type signalPart struct {
-	block pipeline.SignalBlock
-	size  int // of its signals, encoded
+	block   pipeline.SignalBlock // without signals
+	signals []byte               // encoded as the field of SignalBlock
+	count   int                  // of signals
+	size    int                  // of matches and signals, encoded
 }
 
-// writeSignals writes the matches and the signals of a block that is stored, and to every partition of the topic how far the worker has
-// come. A replay of the block writes the same again; a reader recognises it by the time of the block.
+// writeSignals writes the matches and the signals of a block that is stored, and to every partition of the topic how far the
+// worker has come. A replay of the block writes the same again; a reader recognises it by the time of the block.
 func (w *worker) writeSignals(ctx context.Context, block *block) error {
 	began := time.Now()
 	counter := countMatches(block)
@@ -94,32 +149,66 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 		w.metrics.verdicts.Add(counter.verdicts())
 		return nil
 	}
-	written := 0
+
+	// Join the signals of all messages.
+	w.signals.joined = correlate.NewAggregator(block.correlation.rules)
+	written := uint64(0)
 	for i := range block.messages {
 		message := &block.messages[i]
 		if message.rejection != nil {
 			continue // its events are not stored
 		}
-		for j := range message.signals {
-			signal := &message.signals[j]
-			part, err := w.partFor(ctx, signal.Rule, signal.Group)
-			if err != nil {
-				return err
+		if err := w.eachChunk(block, message, func(signals []correlate.Signal) error {
+			for i := range signals {
+				w.signals.joined.Add(&signals[i])
+				written += uint64(max(1, signals[i].Count))
 			}
-			written++
-			encoded := encodeSignal(signal, message)
-			part.block.Signals = append(part.block.Signals, encoded)
-			part.size += encoded.SizeVT()
+			if w.signals.joined.Bytes() < maxJoinedBytes {
+				return nil
+			}
+			return w.encodeJoined(ctx)
+		}); err != nil {
+			return err
 		}
 	}
-	if err := w.tellWatermark(ctx, min(block.newestTime, block.time)); err != nil {
+	if err := w.encodeJoined(ctx); err != nil {
+		return err
+	}
+	if err := w.writeWatermark(ctx, min(block.newestTime, block.time)); err != nil {
 		return err
 	}
 	w.metrics.verdicts.Add(counter.verdicts())
-	w.metrics.signals.Add(uint64(written))
+	w.metrics.signals.Add(written)
 	w.metrics.observeStage("signals", began)
 	return nil
 }
+
+// encodeJoined adds the joined signals to the parts.
+func (w *worker) encodeJoined(ctx context.Context) error {
+	signals := w.signals.joined.Take()
+	for i := range signals {
+		part, err := w.partFor(ctx, signals[i].Rule, signals[i].Group)
+		if err != nil {
+			return err
+		}
+		encoded := encodeSignal(&signals[i])
+		before := len(part.signals)
+		size := encoded.SizeVT()
+		part.signals = protowire.AppendTag(part.signals, signalsField, protowire.BytesType)
+		part.signals = protowire.AppendVarint(part.signals, uint64(size))
+		part.signals = append(part.signals, make([]byte, size)...)
+		if _, err := encoded.MarshalToSizedBufferVT(part.signals[len(part.signals)-size:]); err != nil {
+			return fmt.Errorf("encode a signal: %w", err)
+		}
+		part.count++
+		part.size += len(part.signals) - before
+		w.signals.size += len(part.signals) - before
+	}
+	return nil
+}
+
+// signalsField is the number of the field SignalBlock.signals.
+const signalsField = 6
 
 // addMatches adds matches to the parts. They come in front of all signals, so that those of stored rows are in the same parts.
 func (w *worker) addMatches(ctx context.Context, counter *matchCounter) error {
@@ -128,14 +217,21 @@ func (w *worker) addMatches(ctx context.Context, counter *matchCounter) error {
 		if err != nil {
 			return err
 		}
+		size := matches.SizeVT()
 		part.block.Matches = append(part.block.Matches, matches)
-		part.size += matches.SizeVT()
+		part.size += size
+		w.signals.size += size
 	}
 	return nil
 }
 
-// partFor returns the message for the partition of a group, and writes one that is complete before.
+// partFor returns the message for the partition of a group, and writes those that are complete before.
 func (w *worker) partFor(ctx context.Context, rule, group string) (*signalPart, error) {
+	if w.signals.size >= maxPartsBytes {
+		if err := w.writeFilled(ctx); err != nil {
+			return nil, err
+		}
+	}
 	target := int(correlate.GroupHash(rule, group) % uint64(len(w.signals.parts)))
 	part := &w.signals.parts[target]
 	if part.size >= maxSignalBytes {
@@ -146,8 +242,8 @@ func (w *worker) partFor(ctx context.Context, rule, group string) (*signalPart, 
 	return part, nil
 }
 
-// writeParts writes the parts that are not empty.
-func (w *worker) writeParts(ctx context.Context) error {
+// writeFilled writes the parts that are not empty.
+func (w *worker) writeFilled(ctx context.Context) error {
 	// The last one first: where the topic has fewer partitions than before, nothing is written by the old number.
 	for target := range slices.Backward(w.signals.parts) {
 		if w.signals.parts[target].size > 0 {
@@ -156,20 +252,26 @@ func (w *worker) writeParts(ctx context.Context) error {
 			}
 		}
 	}
-	w.signals.parts = nil
 	return nil
 }
 
-// tellIdle tells the signals topic how far a worker has come that has no events.
-func (w *worker) tellIdle(ctx context.Context) error {
+// writeParts writes what is left of the parts.
+func (w *worker) writeParts(ctx context.Context) error {
+	err := w.writeFilled(ctx)
+	w.signals.parts = nil
+	return err
+}
+
+// writeIdleWatermark writes to the signals topic how far a worker has come that has no events.
+func (w *worker) writeIdleWatermark(ctx context.Context) error {
 	now := w.deps.Now()
-	if w.signals.caughtUp == 0 || now.Sub(w.signals.told) < watermarkInterval || correlationOf(w.currentBundle()) == nil {
+	if w.signals.caughtUp == 0 || now.Sub(w.signals.written) < watermarkInterval || w.correlationOf(w.currentBundle()) == nil {
 		return nil
 	}
 	if err := w.beginParts(ctx, 0); err != nil {
 		return err
 	}
-	return w.tellWatermark(ctx, w.signals.caughtUp)
+	return w.writeWatermark(ctx, w.signals.caughtUp)
 }
 
 // beginParts begins a message for each partition of the topic.
@@ -182,16 +284,16 @@ func (w *worker) beginParts(ctx context.Context, blockTime int64) error {
 			return err
 		}
 	}
-	w.signals.parts = make([]signalPart, w.signals.partitions)
+	w.signals.parts, w.signals.size = make([]signalPart, w.signals.partitions), 0
 	for i := range w.signals.parts {
 		w.signals.parts[i].block = pipeline.SignalBlock{Schema: signalSchema, Partition: w.source.Partition, Time: blockTime}
 	}
 	return nil
 }
 
-// tellWatermark writes what is left of the signals to each partition of the topic, with the watermark of a worker that has
+// writeWatermark writes what is left of the signals to each partition of the topic, with the watermark of a worker that has
 // processed all that came before the time reached.
-func (w *worker) tellWatermark(ctx context.Context, reached int64) error {
+func (w *worker) writeWatermark(ctx context.Context, reached int64) error {
 	w.signals.watermark = max(w.signals.watermark, reached-int64(lateness))
 	// The last one first: where the topic has fewer partitions than before, nothing is written by the old number.
 	for target := range slices.Backward(w.signals.parts) {
@@ -200,7 +302,7 @@ func (w *worker) tellWatermark(ctx context.Context, reached int64) error {
 			return err
 		}
 	}
-	w.signals.parts, w.signals.told = nil, w.deps.Now()
+	w.signals.parts, w.signals.written = nil, w.deps.Now()
 	return nil
 }
 
@@ -212,13 +314,14 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 	if err != nil {
 		return fmt.Errorf("encode the signals of a block: %w", err)
 	}
+	value = append(value, part.signals...)
 	topic, isGone := w.deps.Kafka.Topic(pipeline.TopicSignals), false
 	err = w.withRetry(ctx, "write signals", func() error {
 		record := kafkago.Record{Time: w.deps.Now(), Value: kafkago.NewBytes(value)}
 		_, err := w.deps.Kafka.Produce(ctx, topic, target, record)
 		if err != nil && kafka.Classify(err) == kafka.Rejected {
-			w.metrics.signalsRejected.Add(uint64(len(part.block.Signals) + len(part.block.Matches)))
-			w.log.Error("signals topic rejected signals", "signals", len(part.block.Signals), "matches", len(part.block.Matches), "bytes", len(value), "err", err)
+			w.metrics.signalsRejected.Add(uint64(part.count + len(part.block.Matches)))
+			w.log.Error("signals topic rejected signals", "signals", part.count, "matches", len(part.block.Matches), "bytes", len(value), "err", err)
 			return nil
 		}
 		if err != nil {
@@ -233,18 +336,23 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 		w.signals.partitions = 0
 		return errRestart
 	}
-	part.block.Signals, part.block.Matches, part.size = nil, nil, 0
+	w.signals.size -= part.size
+	part.block.Matches, part.signals, part.count, part.size = nil, nil, 0, 0
 	part.block.Part++
 	return err
 }
 
-// encodeSignal returns the form of a signal of an event of message in which it is written. It shares the strings of both.
-func encodeSignal(signal *correlate.Signal, message *message) *pipeline.Signal {
-	return &pipeline.Signal{
+// encodeSignal returns the form of a signal in which it is written. It shares the strings of the signal and of its event.
+func encodeSignal(signal *correlate.Signal) *pipeline.Signal {
+	out := &pipeline.Signal{
 		Rule: signal.Rule, Version: signal.Version, Step: uint32(signal.Step), Group: signal.Group,
-		Start: signal.Start, End: signal.End, Value: signal.Value, Offset: message.record.Offset, Index: signal.Index,
-		Text: signal.Text, Event: alertedEvent(message.batch.Events[signal.Index]),
+		Start: signal.Start, End: signal.End, Value: signal.Value, Offset: signal.Offset, Index: signal.Index,
+		Text: signal.Text, Event: alertedEvent(signal.AlertEvent),
 	}
+	if signal.Count > 1 {
+		out.Count, out.First, out.Last = uint64(signal.Count), signal.First, signal.Last
+	}
+	return out
 }
 
 // maxAlertedName bounds a name in what is written of an event: one long name must not make the message of a

@@ -31,6 +31,13 @@ func readSignals(t *testing.T, h *harness, partition int) (blocks []*pipeline.Si
 	return blocks
 }
 
+// addFound adds signals to a message, as evaluateSignals does.
+func addFound(w *worker, message *message, signals []correlate.Signal) {
+	aggregator := correlate.NewAggregator(nil)
+	w.addSignals(aggregator, message, 0, signals)
+	message.signals = append(message.signals, aggregator.Take())
+}
+
 // TestSignalsOfABlockAreWritten: each signal of a stored message is in one part of the partition of its rule and group, with
 // the position and what identifies its event; all partitions are told the watermark in the last part. Messages that the store
 // rejects have none.
@@ -49,12 +56,14 @@ func TestSignalsOfABlockAreWritten(t *testing.T) {
 	text := strings.Repeat("x", 1000)
 	for m := range 3 {
 		added := message{record: consumer.Record{Offset: int64(70 + m)}, batch: &pipeline.Batch{Events: []*pipeline.Event{line(m), line(m + 10)}}}
+		var signals []correlate.Signal
 		for i := range 300 {
-			added.signals = append(added.signals, correlate.Signal{
+			signals = append(signals, correlate.Signal{
 				Rule: "r", Version: "v", Step: 1, Group: fmt.Sprint("g", i%5), Start: at - 9, End: at - 5, Value: int64(i), Index: uint32(i % 2),
 				Origin: correlate.Origin{Text: text},
 			})
 		}
+		addFound(w, &added, signals)
 		block.messages = append(block.messages, added)
 	}
 	block.messages[1].rejection = errors.New("rejected")
@@ -96,8 +105,8 @@ func TestSignalsOfABlockAreWritten(t *testing.T) {
 	}
 }
 
-// TestIdleWorkerTellsHowFarItIs: once a second, if it has everything, and rules need it.
-func TestIdleWorkerTellsHowFarItIs(t *testing.T) {
+// TestIdleWorkerWritesHowFarItIs: once a second, if it has everything, and rules need it.
+func TestIdleWorkerWritesHowFarItIs(t *testing.T) {
 	h := newHarness(t, 2, kafka.AssignStatic)
 	w, _ := newTestWorker(newFakeStore())
 	now, bundle := time.Unix(0, ago(0)), testBundle
@@ -107,7 +116,7 @@ func TestIdleWorkerTellsHowFarItIs(t *testing.T) {
 	told := 0
 	tell := func(what string, want int) {
 		t.Helper()
-		if err := w.tellIdle(t.Context()); err != nil {
+		if err := w.writeIdleWatermark(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for partition := range 2 {
@@ -150,9 +159,11 @@ func TestSignalsTopicWithFewerPartitionsThanBefore(t *testing.T) {
 	w.deps.Kafka = h.client
 	w.signals.partitions = 5
 	added := message{batch: &pipeline.Batch{Events: []*pipeline.Event{event(0)}}}
+	var signals []correlate.Signal
 	for i := range 20 {
-		added.signals = append(added.signals, correlate.Signal{Rule: "r", Version: "v", Group: fmt.Sprint("g", i)})
+		signals = append(signals, correlate.Signal{Rule: "r", Version: "v", Group: fmt.Sprint("g", i)})
 	}
+	addFound(w, &added, signals)
 	at := ago(0)
 	written := &block{time: at, newestTime: at, correlation: &correlation{}, messages: []message{added}}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

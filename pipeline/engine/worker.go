@@ -36,8 +36,12 @@ type worker struct {
 	fetched int64             // offset behind the last chunk
 
 	// Output.
-	block        block
-	signals      signalWriter
+	block      block
+	signals    signalWriter
+	correlated struct {
+		bundle      *pipeline.Bundle
+		correlation *correlation // of the bundle; see correlationOf
+	}
 	rows         pipeline.EventInserter // rows of the part of the block that is being inserted; nil between inserts
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent

@@ -24,7 +24,7 @@ func TestPausedWorkerPublishesNoAlerts(t *testing.T) {
 			return
 		}
 		group, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
-			ID: "tidegate-engine" + SignalsGroup, Brokers: harness.client.Brokers(), JoinGroupBackoff: 100 * time.Millisecond,
+			ID: "tidegate-engine" + SignalsGroupSuffix, Brokers: harness.client.Brokers(), JoinGroupBackoff: 100 * time.Millisecond,
 			Topics: []string{harness.client.Topic(pipeline.TopicSignals)},
 		})
 		if err != nil {
