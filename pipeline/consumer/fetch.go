@@ -21,7 +21,7 @@ type Chunk struct {
 	Bytes   int64     // of keys and values
 	End     int64     // the offset behind the last record of the partition
 	Next    int64     // the offset from which the next chunk is fetched
-	At      time.Time // when the broker answered
+	At      time.Time // when the broker was asked that gave End
 	Lost    int64     // number of offsets before the first record that were deleted before they were read
 }
 
@@ -31,6 +31,8 @@ type FetchConfig struct {
 	PrefetchBytes int64         // of chunks that wait for the worker, uncompressed; one chunk may always wait
 	MaxWait       time.Duration // how long the broker may wait for records before it answers
 
+	Now func() time.Time // the clock of Chunk.At; nil: time.Now
+
 	// Measure returns the memory that a record takes from now until it is processed. It may set the Note of the
 	// record. nil: the memory is not counted.
 	Measure func(record *Record) int64
@@ -39,6 +41,14 @@ type FetchConfig struct {
 	// Decoding holds a value for each record batch that is decompressed and whose memory is not taken yet, so that its
 	// capacity bounds them over all fetchers. nil: they are not bounded.
 	Decoding chan struct{}
+}
+
+// now returns the time of the clock that the owner of the fetcher has.
+func (c *FetchConfig) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
 }
 
 // A Memory is a number of bytes that several fetchers share.
@@ -315,7 +325,10 @@ func (l *fetchLoop) send(ctx context.Context) error {
 func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, err error) {
 	p := l.partition
 	l.identity.beginRequest()
+	// The time of the answer would be too late: records may have been appended since the broker wrote it.
+	var asked time.Time
 	err = p.cfg.retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
+		asked = l.cfg.now()
 		response, err = p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
 			Topic: p.cfg.Topic, Partition: p.ID, Offset: l.next, MaxBytes: int(l.cfg.MaxBytes), MaxWait: l.cfg.MaxWait,
 		})
@@ -327,7 +340,7 @@ func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, e
 		return err
 	})
 	if err == nil && response != nil {
-		l.pending.End, l.pending.At = response.HighWatermark, time.Now()
+		l.pending.End, l.pending.At = response.HighWatermark, asked
 	}
 	return response, err
 }

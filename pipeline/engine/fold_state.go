@@ -35,6 +35,9 @@ type foldSource struct {
 // no engine reads it.
 const stalledAfter = time.Minute
 
+// outage is the time without any record from which on no engine has run: each tells something every watermarkInterval.
+const outage = 10 * time.Second
+
 // maxSources bounds the partitions of the events topic that a state has: messages of whoever writes to the signals topic must
 // not fill the memory.
 const maxSources = 10_000
@@ -57,6 +60,15 @@ func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) 
 	if block.Time != 0 && len(block.Signals)+len(block.Matches) > 0 && !source.isRepeat(block) {
 		isNew = true
 		source.blockTime, source.part = block.Time, block.Part
+	}
+	if gap := recordTime - s.newest; s.newest > 0 && gap > int64(outage) {
+		// No engine ran, and none has told anything: the sources are waited for as if it had not been. Otherwise those that tell something first would
+		// make what the others have to catch up late.
+		for id, other := range s.sources {
+			other.heard += gap
+			s.sources[id] = other
+		}
+		source.heard += gap
 	}
 	s.newest = max(s.newest, recordTime)
 	source.heard = max(source.heard, toMillisecond(recordTime))

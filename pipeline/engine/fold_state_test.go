@@ -88,7 +88,42 @@ func TestWatermarkIsThatOfTheSlowestSource(t *testing.T) {
 		{blockOf(1, 0, 0, start+80*second, 0), start + 62*second, start - second},    // 4 is stalled, 2 is slow
 		{blockOf(2, 0, 0, start+70*second, 0), start + 62*second, start + 59*second}, // not behind the records
 	} {
+		for state.newest > 0 && step.at-state.newest > int64(outage) {
+			state.read(int64(i), state.newest+int64(outage), blockOf(1, 0, 0, 0, 0)) // its engine runs
+		}
 		state.read(int64(i), step.at, step.block)
+		if state.watermark != step.want {
+			t.Errorf("step %d: %d s, want %d s", i, (state.watermark-start)/second, (step.want-start)/second)
+		}
+	}
+}
+
+// TestPartitionsAreWaitedForAfterAnOutage: no engine has run for an hour. The partition whose engine is the first to tell something does not
+// make the others late, which have as much to catch up; one that stays silent then is waited for as long as ever.
+func TestPartitionsAreWaitedForAfterAnOutage(t *testing.T) {
+	state := &foldState{sources: map[int32]foldSource{}}
+	second := int64(time.Second)
+	start := ago(2 * time.Hour)
+	back := start + int64(time.Hour)
+	for i, step := range []struct {
+		source        int32
+		watermark, at int64
+		want          int64
+	}{
+		{1, start - 3*second, start, start - 3*second},
+		{2, start - 2*second, start, start - 3*second},
+		{1, start + 600*second, back, start - 3*second},
+		{1, back - 3*second, back + 9*second, start - 3*second},
+		{2, start + 500*second, back + 9*second, start + 500*second},
+		{1, back, back + 18*second, start + 500*second},
+		{1, back, back + 27*second, start + 500*second},
+		{1, back, back + 36*second, start + 500*second},
+		{1, back, back + 45*second, start + 500*second},
+		{1, back, back + 54*second, start + 500*second},
+		{1, back, back + 63*second, start + 500*second},
+		{1, back, back + 69*second, back},
+	} {
+		state.read(int64(i), step.at, blockOf(step.source, 0, 0, step.watermark, 0))
 		if state.watermark != step.want {
 			t.Errorf("step %d: %d s, want %d s", i, (state.watermark-start)/second, (step.want-start)/second)
 		}

@@ -161,7 +161,7 @@ func (w *worker) startFetcher(ctx context.Context) (stop func()) {
 	w.records, w.memory, w.fetched = nil, memory, w.nextOffset
 	w.fetcher = w.partition.Fetch(ctx, w.nextOffset, consumer.FetchConfig{
 		MaxBytes: int64(w.fetchBytes), PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
-		Measure: measureRecord, Memory: memory, Decoding: w.decoding,
+		Measure: measureRecord, Memory: memory, Decoding: w.decoding, Now: w.deps.Now,
 	})
 	return func() {
 		cancel()
