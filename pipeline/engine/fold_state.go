@@ -61,7 +61,7 @@ func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) 
 		isNew = true
 		source.blockTime, source.part = block.Time, block.Part
 	}
-	if gap := recordTime - s.newest; s.newest > 0 && gap > int64(outage) {
+	if gap := toMillisecond(recordTime - s.newest); s.newest > 0 && gap > int64(outage) {
 		// No engine ran, and none has told anything: the sources are waited for as if it had not been. Otherwise those that tell something first would
 		// make what the others have to catch up late.
 		for id, other := range s.sources {

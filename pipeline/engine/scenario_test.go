@@ -49,6 +49,8 @@ type childConfig struct {
 	Correlate bool // its rules are those of correlationBundle
 
 	ClockOffset time.Duration // of its wall clock, until it gets SIGCONT
+
+	Oracle *oracleChild // its rules and its clock; nil: those above
 }
 
 // readyLine is the line that a child prints when it handles signals.
@@ -97,6 +99,7 @@ func runChild(spec string) {
 		bundle = func() *pipeline.Bundle { return correlationBundle }
 	}
 	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint, Now: child.now(), seenInterval: time.Second}
+	fail(child.Oracle.apply(ctx, &deps))
 	engine, err := New(engineConfig, deps, discardLog, nil)
 	fail(err)
 	correlated := make(chan error, 1)
