@@ -69,7 +69,7 @@ func TestMistakesInRulesOverSeveralEventsAreNamed(t *testing.T) {
 		head + "  escalate: {critical: 20, high: 20}\n": "5:13: a: escalate: critical needs more matches than high",
 		head + "  suppress: 25h\n":                      "5:13: a: suppress: must be from 1m to 1d",
 		head + "  suppress: soon\n":                     `5:13: a: suppress: "soon" is not a length of time such as 30s, 5m, 12h or 7d`,
-		head + "  rule: b\n":                            "5:9: a: rule: belongs to a correlation rule, one with count, distinct, sum, sequence, absent, first_seen or interval",
+		head + "  rule: b\n":                            "5:9: a: rule: belongs to a correlation rule, one with count, distinct, sum, average, percentile, sequence, absent, first_seen or interval",
 		head + "  distinct: {field: redis.key, count: 3}\n  within: 1m\n  group: [redis.key]\n":      "5:21: a: distinct.field: is a field of the group, which has one value of it",
 		head + "  sum: {field: event.duration, total: '> 30'}\n  within: 1m\n  group: [source.ip]\n": `5:39: a: sum.total: "> 30" is not a number, a comparison such as ">= 10" or "< 3", or a range such as "10..100"`,
 		head + "  sum: {field: source.bytes, total: '> 30s'}\n  within: 1m\n  group: [source.ip]\n":  `5:37: a: sum.total: "> 30s" is not a number, a comparison such as ">= 10" or "< 3", or a range such as "10..100"`,

@@ -38,7 +38,7 @@ func (c *compiler) compileCorrelation(parsed *parsedRule) {
 	rule, compiled := &parsed.Rule, parsed.correlation.compiled
 	rule.Correlation, compiled.ID = compiled, rule.ID
 	if let := parsed.summedLet(); let != nil && let.root != nil && !let.root.kind.isNumeric() {
-		let.text.Errorf("is %s: a sum adds numbers, such as number(json(message, \"$.bytes\"))", let.root.kind)
+		let.text.Errorf("is %s: it must be a number, such as number(json(message, \"$.bytes\"))", let.root.kind)
 	}
 	hasAlert, alertStep := rule.template != nil, parsed.correlation.alertStep()
 	for i, of := range parsed.correlation.steps {
@@ -210,7 +210,7 @@ func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, 
 	}
 	copy(signal.Event[:], event.Id)
 	switch s.rule.Correlation.Kind {
-	case correlate.Sum:
+	case correlate.Sum, correlate.Average, correlate.Percentile:
 		if len(s.values) > 0 {
 			signal.Value = s.values[0].number(v)
 		}

@@ -69,7 +69,7 @@ func TestDocumentNamesEveryKeyAndFunction(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, form := range []any{
-		yamlRule{}, yamlCorrelation{}, yamlFile{}, yamlListFile{}, yamlCase{}, yamlCaseEvent{}, yamlStep{}, yamlSequence{}, yamlDistinct{}, yamlSum{}, yamlFirstSeen{}, yamlInterval{},
+		yamlRule{}, yamlCorrelation{}, yamlFile{}, yamlListFile{}, yamlCase{}, yamlCaseEvent{}, yamlStep{}, yamlSequence{}, yamlDistinct{}, yamlSum{}, yamlAverage{}, yamlPercentile{}, yamlFirstSeen{}, yamlInterval{},
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(form)) {
 			key := field.Tag.Get("yaml")

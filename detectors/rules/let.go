@@ -233,10 +233,13 @@ func (r *parsedRule) unknownValue(name string) string {
 	return unknownName(name, let)
 }
 
-// summedLet returns the value of let that a rule adds up, nil if there is none.
+// summedLet returns the value of let that a rule adds up, or of which it has a statistic, nil if there is none.
 func (r *parsedRule) summedLet() *letValue {
-	if correlation := r.correlation; correlation.compiled.Kind == correlate.Sum && len(correlation.values) > 0 {
-		return correlation.values[0].let
+	switch correlation := r.correlation; correlation.compiled.Kind {
+	case correlate.Sum, correlate.Average, correlate.Percentile:
+		if len(correlation.values) > 0 {
+			return correlation.values[0].let
+		}
 	}
 	return nil
 }

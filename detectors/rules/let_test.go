@@ -141,7 +141,7 @@ func TestMistakesInLetAreNamed(t *testing.T) {
 	check("  let: {user: message}\n  alert: '{usr}'\n", `alert: unknown field "usr", did you mean "user"?`)
 	check("  let: {user: message}\n  when: usr == \"a\"\n", `when: unknown field "usr", did you mean "user"?`)
 	check("  group: ['json(message, \"$.user\")']\n", `is an expression: name it, let: {name: '…'}, and write its name here`)
-	check("  let: {user: message}\n  sum: {field: user, total: 5}\n  within: 1m\n", `let.user: is text: a sum adds numbers, such as number(json(message, "$.bytes"))`)
+	check("  let: {user: message}\n  sum: {field: user, total: 5}\n  within: 1m\n", `let.user: is text: it must be a number, such as number(json(message, "$.bytes"))`)
 	check("  let: {user: message}\n  distinct: {field: user, count: 5}\n  within: 1m\n  group: [user]\n", `is a field of the group, which has one value of it`)
 	check("  let: {user: 5 % source.port}\n  when: user > 1\n", "")
 	text := "lists: {users: [a]}\nrules:\n  - {id: r, title: t, severity: low, when: message == \"a\", let: {users: message}}\n"

@@ -27,15 +27,17 @@ const (
 
 // yamlCorrelation holds the keys of a correlation rule; a rule over one event has none of them.
 type yamlCorrelation struct {
-	Rule      yamlTexts      `yaml:"rule"`
-	Within    config.Node    `yaml:"within"`
-	Count     config.Node    `yaml:"count"`
-	Distinct  *yamlDistinct  `yaml:"distinct"`
-	Sum       *yamlSum       `yaml:"sum"`
-	Sequence  *yamlSequence  `yaml:"sequence"`
-	Absent    *yamlStep      `yaml:"absent"`
-	FirstSeen *yamlFirstSeen `yaml:"first_seen"`
-	Interval  *yamlInterval  `yaml:"interval"`
+	Rule       yamlTexts       `yaml:"rule"`
+	Within     config.Node     `yaml:"within"`
+	Count      config.Node     `yaml:"count"`
+	Distinct   *yamlDistinct   `yaml:"distinct"`
+	Sum        *yamlSum        `yaml:"sum"`
+	Average    *yamlAverage    `yaml:"average"`
+	Percentile *yamlPercentile `yaml:"percentile"`
+	Sequence   *yamlSequence   `yaml:"sequence"`
+	Absent     *yamlStep       `yaml:"absent"`
+	FirstSeen  *yamlFirstSeen  `yaml:"first_seen"`
+	Interval   *yamlInterval   `yaml:"interval"`
 }
 
 type yamlDistinct struct {
@@ -104,7 +106,7 @@ func (s *yamlStep) DecodeNode(node config.Node) {
 type parsedCorrelation struct {
 	compiled *correlate.Rule
 	steps    []parsedStep // as compiled.Steps
-	values   []ruleValue  // of Distinct, Sum and FirstSeen: what is counted
+	values   []ruleValue  // of Distinct, Sum, Average, Percentile and FirstSeen: what is counted
 }
 
 // A parsedStep selects events: by a condition, or by rules that match them.
@@ -123,6 +125,8 @@ func (y *yamlCorrelation) kinds() (kinds []string) {
 		{"count", y.Count.IsSet()},
 		{"distinct", y.Distinct != nil},
 		{"sum", y.Sum != nil},
+		{"average", y.Average != nil},
+		{"percentile", y.Percentile != nil},
 		{"sequence", y.Sequence != nil},
 		{"absent", y.Absent != nil},
 		{"first_seen", y.FirstSeen != nil},
@@ -143,7 +147,7 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		r.node.Errorf("has %s: a rule has one of them", strings.Join(kinds, " and "))
 		return
 	case len(kinds) == 0:
-		const hint = "belongs to a correlation rule, one with count, distinct, sum, sequence, absent, first_seen or interval"
+		const hint = "belongs to a correlation rule, one with count, distinct, sum, average, percentile, sequence, absent, first_seen or interval"
 		if form.Within.IsSet() {
 			form.Within.Errorf(hint)
 		}
@@ -183,6 +187,10 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		}
 		compiled.Min, compiled.Max = r.parseBounds("sum.total", form.Sum.Total, parse)
 		r.addValue("sum.field", form.Sum.Field, isNumber, "is no number")
+	case "average":
+		r.parseAverage(form.Average)
+	case "percentile":
+		r.parsePercentile(form.Percentile)
 	case "sequence":
 		compiled.Kind = correlate.Sequence
 		r.parseSequence(form.Sequence)

@@ -94,7 +94,7 @@ func acceptSchema() schemaObject {
 // ruleSchema is yamlRule.
 func ruleSchema() schemaObject {
 	severities := []string{"info", "low", "medium", "high", "critical"}
-	return object("A rule over one event, or, with one of count, distinct, sum, sequence, absent, first_seen and interval, over several.",
+	return object("A rule over one event, or, with one of count, distinct, sum, average, percentile, sequence, absent, first_seen and interval, over several.",
 		[]string{"id", "title", "severity"}, schemaObject{
 			"id":          schemaObject{"type": "string", "pattern": idPattern.String(), "description": "The name of the rule in alerts and metrics. It is never used for another rule."},
 			"title":       textSchema("What has happened, in a few words."),
@@ -111,7 +111,7 @@ func ruleSchema() schemaObject {
 			"exceptions":  described(ref("texts"), "Conditions under which an event does not match."),
 			"let": schemaObject{
 				"type": "object", "propertyNames": schemaObject{"pattern": namePattern.String()}, "additionalProperties": textSchema(""), "maxProperties": maxLet,
-				"description": "Expressions by name: {user: 'json(message, \"$.user\")'}. The name stands for a field in group, alert, distinct, sum and first_seen, and for the value in conditions.",
+				"description": "Expressions by name: {user: 'json(message, \"$.user\")'}. The name stands for a field in group, alert, distinct, sum, average, percentile and first_seen, and for the value in conditions.",
 			},
 			"group":    described(ref("fields"), "Matches with the same values of these fields are one alert; without them those of a container, or else of a host."),
 			"alert":    textSchema("The text of the alert, with fields between braces: {source.ip} asked for {url.path}."),
@@ -125,6 +125,13 @@ func ruleSchema() schemaObject {
 			"count":    described(ref("bound"), "The rule matches if so many events lie in the window."),
 			"distinct": object("The number of different values of a field.", []string{"field", "count"}, schemaObject{"field": ref("field"), "count": ref("bound")}),
 			"sum":      object("The sum of a field.", []string{"field", "total"}, schemaObject{"field": ref("field"), "total": ref("bound")}),
+			"average": object("The average of a field, in windows that do not overlap.", []string{"field", "value"}, schemaObject{
+				"field": ref("field"), "value": ref("bound"), "events": minEventsSchema(),
+			}),
+			"percentile": object("A percentile of a field, in windows that do not overlap.", []string{"field", "percent", "value"}, schemaObject{
+				"field": ref("field"), "value": ref("bound"), "events": minEventsSchema(),
+				"percent": schemaObject{"type": "number", "exclusiveMinimum": 0, "maximum": 100, "description": "Which one; 50 is the median."},
+			}),
 			"sequence": schemaObject{
 				"description": "Events of several steps, one after the other.",
 				"oneOf": []any{
@@ -145,6 +152,10 @@ func ruleSchema() schemaObject {
 				"min":      ref("duration"), "max": ref("duration"), "jitter": schemaObject{"type": []string{"string", "number"}},
 			}),
 		})
+}
+
+func minEventsSchema() schemaObject {
+	return schemaObject{"type": "integer", "minimum": 1, "description": "How many events a window must have; 1 without it."}
 }
 
 func datasetSchema() schemaObject {

@@ -110,6 +110,8 @@ func TestSchemaHasTheKeysOfTheFiles(t *testing.T) {
 	of := rule["properties"].(schemaObject)
 	check("distinct", of["distinct"].(schemaObject), yamlDistinct{})
 	check("sum", of["sum"].(schemaObject), yamlSum{})
+	check("average", of["average"].(schemaObject), yamlAverage{})
+	check("percentile", of["percentile"].(schemaObject), yamlPercentile{})
 	check("first_seen", of["first_seen"].(schemaObject), yamlFirstSeen{})
 	check("interval", of["interval"].(schemaObject), yamlInterval{})
 	check("sequence", of["sequence"].(schemaObject)["oneOf"].([]any)[1].(schemaObject), yamlSequence{})

@@ -25,6 +25,7 @@
 // place on, except for groups that reached a bound.
 //
 //	window.go      count, distinct and sum over a sliding or a tumbling window
+//	statistic.go   average and percentile over tumbling windows
 //	sequence.go    steps one after the other, or in any order
 //	absent.go      a step that is not followed by another
 //	interval.go    contacts at regular distances
@@ -44,13 +45,15 @@ type Kind int
 
 // The kinds of rules.
 const (
-	Count     Kind = iota // the number of signals
-	Distinct              // the number of different values of a field
-	Sum                   // the sum of a field
-	Sequence              // signals of several steps
-	Absent                // a signal of the first step without one of the second behind it
-	FirstSeen             // a value that the group did not have before
-	Interval              // signals at regular distances
+	Count      Kind = iota // the number of signals
+	Distinct               // the number of different values of a field
+	Sum                    // the sum of a field
+	Sequence               // signals of several steps
+	Absent                 // a signal of the first step without one of the second behind it
+	FirstSeen              // a value that the group did not have before
+	Interval               // signals at regular distances
+	Average                // the average of a field
+	Percentile             // a percentile of a field, such as the median
 )
 
 // A Rule holds the steps and bounds of a correlation rule. It is immutable.
@@ -59,10 +62,17 @@ type Rule struct {
 	Kind        Kind
 	Within      time.Duration // the window; 0 for FirstSeen and Interval
 
-	// Min and Max bound what Count, Distinct and Sum count: a window matches if it has at least Min and at
+	// Min and Max bound what Count, Distinct and Sum count, and a statistic: a window matches if it has at least Min and at
 	// most Max. With a Max windows are tumbling: they begin at multiples of Within, and each is evaluated at
 	// its end. Without one (NoMax) the window is the one that ends with each signal.
 	Min, Max int64
+
+	// Of Average and Percentile, whose windows are tumbling too: which percentile, in hundredths of a percent
+	// (9500 is the 95th), how many signals a window must have, and, of Average, whether Min and Max themselves
+	// are out of bounds. Values below 0 count as 0.
+	Percent          int64
+	MinEvents        int64
+	OpenMin, OpenMax bool
 
 	Steps   []Step // two or more for Sequence, two for Absent, else one
 	Ordered bool   // the steps of a Sequence follow each other in the order of Steps
@@ -109,7 +119,7 @@ type Signal struct {
 	Step          int    // index in Rule.Steps
 	Group         string // of the event for this step; groups with equal texts are one
 	Start, End    int64  // when the event began and ended, ns since 1970
-	// Value is a number for Sum, and the hash of a value for Distinct and FirstSeen.
+	// Value is a number for Sum, Average and Percentile, and the hash of a value for Distinct and FirstSeen.
 	Value int64
 	Event pipeline.ID
 

@@ -479,7 +479,7 @@ func TestFoldThatBeginsLaterAgrees(t *testing.T) {
 
 // randomCase returns a rule and signals within 300 seconds.
 func randomCase(random *rand.Rand) (*correlate.Rule, []correlate.Signal) {
-	r := rule(correlate.Kind(random.IntN(7)), time.Duration(1+random.IntN(30))*time.Second, 1)
+	r := rule(correlate.Kind(random.IntN(9)), time.Duration(1+random.IntN(30))*time.Second, 1)
 	r.Min, r.Contacts, r.MinInterval, r.MaxInterval, r.Jitter = 1+random.Int64N(4), 3, 2*time.Second, 20*time.Second, 0.4
 	r.Baseline, r.ExpireAfter = 5*time.Second, 40*time.Second
 	switch r.Kind {
@@ -494,6 +494,8 @@ func randomCase(random *rand.Rand) (*correlate.Rule, []correlate.Signal) {
 		}
 	case correlate.Absent:
 		r.Steps = make([]correlate.Step, 2)
+	case correlate.Average, correlate.Percentile:
+		r.Min, r.Percent, r.MinEvents = r.Min%3, 5000, random.Int64N(3)
 	case correlate.Count, correlate.Distinct, correlate.Sum:
 		if random.IntN(2) == 0 {
 			r.Max = r.Min + random.Int64N(3)

@@ -12,3 +12,6 @@ func (f *Fold) Fresh() (count int) {
 	}
 	return count
 }
+
+// GroupBytes returns roughly what the groups take.
+func (f *Fold) GroupBytes() int { return f.bytes }

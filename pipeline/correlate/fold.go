@@ -292,6 +292,8 @@ func (f *Fold) openGroup(rule *Rule, name string) *group {
 		g.state = new(absence)
 	case Interval:
 		g.state = new(contacts)
+	case Average, Percentile:
+		g.state = new(statisticWindow)
 	}
 	f.recent[rule.ID] = recent // evictGroup may have removed it
 	g.place = recent.PushFront(g)
