@@ -91,3 +91,10 @@ func (m fieldMapping) describe() string {
 	}
 	return m.field
 }
+
+func fieldNames(mappings []fieldMapping) (names []string) {
+	for _, m := range mappings {
+		names = append(names, m.field)
+	}
+	return names
+}

@@ -11,7 +11,8 @@
 //	condition.go              parses the condition, a tree over the items
 //	sources.go                says which of our events a log source stands for, and where its fields are
 //	emit.go                   writes the tree as an expression
-//	correlation.go            converts correlations
+//	correlation.go            parses correlations, and finds the rules that they refer to
+//	correlation_rule.go       converts them
 //	sigma.go                  writes the rule, with its author, references and cases
 //	reference.go              writes the tables of docs/SIGMA.md
 //
