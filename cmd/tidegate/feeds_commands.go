@@ -22,26 +22,30 @@ import (
 // feedsCommand returns the command `tidegate feeds`.
 func feedsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "feeds", Short: "list the feeds of indicators, count what they have, and look a value up", Args: noArguments,
+		Use: "feeds", Short: "list the feeds of indicators, count what they have, and look values or stored events up", Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("%s needs a command: list, stats or check", shortPath(cmd))
+			return fmt.Errorf("%s needs a command: list, stats, check or retro", shortPath(cmd))
 		},
 	}
-	cmd.AddCommand(listFeedsCommand(), feedStatsCommand(), checkFeedsCommand())
+	cmd.AddCommand(listFeedsCommand(), feedStatsCommand(), checkFeedsCommand(), retroFeedsCommand())
 	return cmd
 }
 
-// loadFeeds returns the configured feeds that can be read, and prints the errors of the others. failed is errFindings if
+// loadFeeds returns the configured feeds that can be read, those with the given names and allow-lists if there are names, and prints the errors of the others. failed is errFindings if
 // there are any.
-func loadFeeds(ctx context.Context, flags *configFlags) (cfg Config, set *feeds.Set, failed error, err error) {
-	cfg, err = flags.loadConfig(roleSet{all: roleEngine})
+func loadFeeds(ctx context.Context, flags *configFlags, roles role, names []string) (cfg Config, set *feeds.Set, failed error, err error) {
+	cfg, err = flags.loadConfig(roleSet{all: roles})
 	if err != nil {
 		return cfg, nil, nil, err
 	}
 	if len(cfg.Feeds) == 0 {
 		return cfg, nil, nil, fmt.Errorf("the configuration has no feeds")
 	}
-	set, errs := feeds.LoadEach(ctx, cfg.Feeds)
+	chosen, err := chooseFeeds(cfg.Feeds, names)
+	if err != nil {
+		return cfg, nil, nil, err
+	}
+	set, errs := feeds.LoadEach(ctx, chosen)
 	for _, err := range errs {
 		_, _ = fmt.Fprintf(os.Stderr, "tidegate: %s\n", oneLineText(err.Error(), 1000))
 		failed = errFindings
@@ -76,7 +80,7 @@ func printFeeds(ctx context.Context, flags *configFlags, output string, printTab
 	if err := checkOutput(output, "table", "json"); err != nil {
 		return err
 	}
-	_, set, failed, err := loadFeeds(ctx, flags)
+	_, set, failed, err := loadFeeds(ctx, flags, roleEngine, nil)
 	if err != nil {
 		return err
 	}
@@ -200,7 +204,7 @@ Ends:     with 0 if a feed lists one of the values; with 1 if none does, or a fe
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			cfg, set, failed, err := loadFeeds(cmd.Context(), &flags)
+			cfg, set, failed, err := loadFeeds(cmd.Context(), &flags, roleEngine, nil)
 			if err != nil {
 				return err
 			}

@@ -140,6 +140,8 @@ type target struct {
 	event   *pipeline.Event              // gets a verdict for each feed; may be nil
 	at      int64                        // ns since 1970: indicators that have expired by then do not count; 0: all count
 	matched func(*list, *detail, []byte) // is called for each feed, with a copy of the key; may be nil
+
+	ignoreAllowed bool // an allow-list ends no lookup
 }
 
 // Evaluate appends a verdict to an event for each feed that lists one of its fields. For a name or an address
@@ -344,7 +346,7 @@ func (s *Set) check(to target, field, value string, key []byte, found *feedSet) 
 
 // report is check for a key that passes the filter. If an allow-list has it, no other feed is asked, nor for what is wider.
 func (s *Set) report(to target, field, value string, key []byte, hash keyHash, found *feedSet) {
-	if s.allows && !found.allowed {
+	if s.allows && !found.allowed && !to.ignoreAllowed {
 		s.reportAllowed(to, key, hash, found)
 	}
 	for feed, list := range s.lists {

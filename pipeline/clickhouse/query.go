@@ -102,6 +102,24 @@ var newerSettings = url.Values{
 // codeUnknownSetting is ClickHouse's UNKNOWN_SETTING, as a header has it.
 const codeUnknownSetting = "115"
 
+var parameterEscaper = strings.NewReplacer("\\", "\\\\", "'", "\\'", "\t", "\\t", "\n", "\\n", "\r", "\\r", "\x00", "\\0")
+
+// ArrayParameter returns texts as QueryWith takes the value of a parameter of the type Array(String).
+func ArrayParameter(texts []string) string {
+	var out strings.Builder
+	out.WriteByte('[')
+	for i, text := range texts {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteByte('\'')
+		_, _ = parameterEscaper.WriteString(&out, text)
+		out.WriteByte('\'')
+	}
+	out.WriteByte(']')
+	return out.String()
+}
+
 func httpClient(cfg Config) (*http.Client, string, error) {
 	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: max(cfg.Timeout, time.Second)}).DialContext,
