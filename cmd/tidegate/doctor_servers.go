@@ -98,19 +98,24 @@ func tryListen(address string) error {
 
 // servesMetrics reports whether the server at an address is a tidegate.
 func servesMetrics(ctx context.Context, address string) bool {
+	text, err := readMetrics(ctx, address)
+	return err == nil && strings.Contains(string(text), "tidegate_build_info")
+}
+
+// readMetrics returns the metrics of the server at an address.
+func readMetrics(ctx context.Context, address string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
 	if err != nil {
-		return false
+		return nil, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return false
+		return nil, err
 	}
 	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<20))
-	return err == nil && strings.Contains(string(text), "tidegate_build_info")
+	return io.ReadAll(io.LimitReader(response.Body, 4<<20))
 }
 
 // checkLoopbackPort checks that a port of an embedded server is free, or that the server of this data folder

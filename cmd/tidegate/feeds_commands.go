@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -80,15 +81,19 @@ func printFeeds(ctx context.Context, flags *configFlags, output string, printTab
 	if err := checkOutput(output, "table", "json"); err != nil {
 		return err
 	}
-	_, set, failed, err := loadFeeds(ctx, flags, roleEngine, nil)
+	cfg, set, failed, err := loadFeeds(ctx, flags, roleEngine, nil)
 	if err != nil {
 		return err
 	}
+	stats := set.Stats()
+	if text, err := readMetrics(ctx, cfg.Metrics.Listen); err == nil {
+		_ = feeds.AddLoadTimes(stats, bytes.NewReader(text)) // what another program answers has no times
+	}
 	out := &stripControlWriter{out: os.Stdout}
 	if output == "json" {
-		err = printLines(out, set.Stats())
+		err = printLines(out, stats)
 	} else {
-		err = printTable(out, set.Stats())
+		err = printTable(out, stats)
 	}
 	if err != nil {
 		return err
@@ -135,7 +140,8 @@ func feedStatsCommand() *cobra.Command {
 		Short: "count the indicators of each feed by type, and what was skipped by reason",
 		Long: `stats reads the feeds of the configuration, as the engine does, and prints for each the number of its indicators by type, those
 that are listed twice too, the memory that they take, and the lines, or objects of JSON, that were skipped, by reason, with the
-first ones. No broker or store is needed.
+first ones. No broker or store is needed. If an engine answers at metrics.listen, it also prints when that last loaded the feed
+(downloaded it, or read a file that has changed), and when it last did so with success.
 
 Ends:     with 1 if a feed cannot be read.`,
 		Example: `  tidegate feeds stats
@@ -158,6 +164,14 @@ func printFeedStats(out io.Writer, all []feeds.Stats) error {
 		writer := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 		_, _ = fmt.Fprintf(writer, "%s\t%10d\t%s\n", oneLineText(feed.Feed, 80), feed.Indicators,
 			fmt.Sprintf("indicators, %.1f MB, version %s", float64(feed.Bytes)/1e6, feed.Version))
+		for _, load := range []struct {
+			name string
+			at   *time.Time
+		}{{"last load", feed.LastLoad}, {"last good load", feed.LastGoodLoad}} {
+			if load.at != nil {
+				_, _ = fmt.Fprintf(writer, "  %s\t%10s\tago, at %s\n", load.name, time.Since(*load.at).Round(time.Second), load.at.Format(time.RFC3339))
+			}
+		}
 		for _, typ := range slices.Sorted(maps.Keys(feed.Types)) {
 			_, _ = fmt.Fprintf(writer, "  %s\t%10d\n", typ, feed.Types[typ])
 		}

@@ -70,6 +70,7 @@ type downloadState struct {
 	Entries      int       `json:"entries"` // of the file
 	Invalid      int       `json:"invalid"`
 	HeldSince    time.Time `json:"held_since"` // when a download first looked like a failed update; zero: it does not
+	LastGood     time.Time `json:"last_good"`  // when the server was last asked and the file was what it has
 }
 
 func (d *download) statePath() string { return d.cfg.Path + ".state" }
@@ -77,9 +78,13 @@ func (d *download) statePath() string { return d.cfg.Path + ".state" }
 // run downloads the feed at its interval.
 func (d *download) run(ctx context.Context) {
 	d.removeParts()
+	if state := d.readState(); !state.LastGood.IsZero() {
+		d.metrics.lastGoodLoad.WithLabelValues(d.cfg.Name).Set(float64(state.LastGood.Unix()))
+	}
 	for ctx.Err() == nil {
 		err := d.update(ctx)
 		pause := d.cfg.interval()
+		d.metrics.setLoadTime(d.cfg.Name, false)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -112,12 +117,7 @@ func (d *download) update(ctx context.Context) error {
 	case err != nil:
 		return err
 	case part == "":
-		d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)
-		if state.HeldSince.IsZero() {
-			return nil
-		}
-		state.HeldSince = time.Time{}
-		return d.writeState(state)
+		return d.writeGoodState(state)
 	}
 
 	// What cannot be read whole, or looks like a failed update, does not replace the file.
@@ -142,14 +142,21 @@ func (d *download) update(ctx context.Context) error {
 		}
 		d.log.Warn("feed loaded, although its download looks like a failed update", "feed", d.cfg.Name, "reason", loss)
 	}
-	d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)
 
 	// The state is written last. Whatever happens between the two, or if another engine writes both meanwhile, a state that
 	// is not that of the file is seen, and the file downloaded again.
 	if err := os.Rename(part, d.cfg.Path); err != nil {
 		return err
 	}
-	return d.writeState(next)
+	return d.writeGoodState(next)
+}
+
+// writeGoodState replaces the state of the file, which is what the server has now.
+func (d *download) writeGoodState(state downloadState) error {
+	state.HeldSince, state.LastGood = time.Time{}, time.Now().UTC()
+	d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)
+	d.metrics.setLoadTime(d.cfg.Name, true)
+	return d.writeState(state)
 }
 
 // fetch requests the feed and writes it to a temporary file beside that of the feed, which the caller removes. part is its path,

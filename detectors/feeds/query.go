@@ -1,10 +1,14 @@
 package feeds
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -72,7 +76,34 @@ type Stats struct {
 	Examples   []string       `json:"examples"`   // the first that were skipped
 	TextsLeft  int            `json:"texts_left_out"`
 	Version    string         `json:"version"`
+
+	// Of the engine that runs, see AddLoadTimes.
+	LastLoad     *time.Time `json:"last_load,omitempty"`
+	LastGoodLoad *time.Time `json:"last_good_load,omitempty"`
 }
+
+// AddLoadTimes sets the times of loads of feeds by the metrics of an engine, in the text format of Prometheus.
+func AddLoadTimes(all []Stats, metrics io.Reader) error {
+	lines := bufio.NewScanner(metrics)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		for i := range all {
+			feed := &all[i]
+			label := `{feed="` + labelEscaper.Replace(feed.Feed) + `"} `
+			for name, at := range map[string]**time.Time{lastLoadMetric: &feed.LastLoad, lastGoodLoadMetric: &feed.LastGoodLoad} {
+				value, ok := strings.CutPrefix(lines.Text(), name+label)
+				if seconds, err := strconv.ParseFloat(value, 64); ok && err == nil && seconds > 0 {
+					loaded := time.Unix(int64(seconds), 0).UTC()
+					*at = &loaded
+				}
+			}
+		}
+	}
+	return lines.Err()
+}
+
+// labelEscaper escapes the value of a label.
+var labelEscaper = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // maxExamples is the number of skipped lines that Stats quote.
 const maxExamples = 5

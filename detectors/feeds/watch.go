@@ -21,6 +21,8 @@ type Metrics struct {
 	skippedLines prometheus.Counter
 	perFeed      *prometheus.GaugeVec
 	held         *prometheus.GaugeVec
+
+	lastLoad, lastGoodLoad *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics of feeds; reg may be nil.
@@ -37,11 +39,28 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		perFeed: factory.GaugeVec("tidegate_detectors_feed_indicators", "Loaded indicators of the feed, without those that it has twice.", "feed"),
 		held: factory.GaugeVec("tidegate_detectors_feed_held",
 			"1 for a feed whose file looks like a failed update: the indicators that were loaded before stay.", "feed"),
+		lastLoad: factory.GaugeVec(lastLoadMetric,
+			"Unix time at which the feed was last downloaded or, without a url, its file last read, whether that succeeded or not.", "feed"),
+		lastGoodLoad: factory.GaugeVec(lastGoodLoadMetric,
+			"Unix time at which that last succeeded, also by the answer that nothing has changed; of a download also before the last restart.", "feed"),
 	}
 	for _, result := range []string{"ok", "error", "held"} {
 		metrics.loads.WithLabelValues(result)
 	}
 	return metrics
+}
+
+const (
+	lastLoadMetric     = "tidegate_detectors_feed_last_load_timestamp_seconds"
+	lastGoodLoadMetric = "tidegate_detectors_feed_last_good_load_timestamp_seconds"
+)
+
+// setLoadTime records that a feed was downloaded or read now.
+func (m *Metrics) setLoadTime(feed string, isGood bool) {
+	m.lastLoad.WithLabelValues(feed).SetToCurrentTime()
+	if isGood {
+		m.lastGoodLoad.WithLabelValues(feed).SetToCurrentTime()
+	}
 }
 
 // setLoaded records that set is the one that evaluates events.
@@ -68,6 +87,9 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error)
 	logSkipped(log, metrics, skipped)
 	for _, list := range set.lists {
 		metrics.held.WithLabelValues(list.name).Set(0)
+		if list.config.URL == "" {
+			metrics.setLoadTime(list.name, true)
+		}
 	}
 	for _, text := range set.Warnings() {
 		log.Warn("feeds", "problem", text)
@@ -173,6 +195,9 @@ func (w *Watcher) reloadList(ctx context.Context, before *list, free room) (*lis
 		return before, ctx.Err() // the process ends
 	}
 	if err != nil {
+		if !downloaded {
+			w.Metrics.setLoadTime(name, false)
+		}
 		if w.errors[name] != err.Error() {
 			w.Metrics.loads.WithLabelValues("error").Inc()
 			w.Log.Error("feed not loaded, keeping what was loaded before", "feed", name, "err", err)
@@ -190,6 +215,7 @@ func (w *Watcher) reloadList(ctx context.Context, before *list, free room) (*lis
 	loss := content.LossFrom(watch.Content{Entries: before.index.count, Invalid: before.skipped.Count})
 	holds, isNew := w.Guard.Holds(name, loss, before.config.lossGrace())
 	w.Metrics.held.WithLabelValues(name).Set(map[bool]float64{true: 1}[holds])
+	w.Metrics.setLoadTime(name, !holds)
 	switch {
 	case isNew:
 		w.Metrics.loads.WithLabelValues("held").Inc()
