@@ -33,6 +33,8 @@ const (
 	maxTokens     = 2000
 	maxDepth      = 50
 	maxNodes      = 5000 // of the tree: a selection may be named many times
+	maxRuleValues = 20_000
+	maxRuleCost   = 200_000 // of regular expressions
 )
 
 // selections are the named conditions of a rule, in the order of the file.
@@ -62,7 +64,8 @@ type conditionParser struct {
 	tokens []string
 	all    *selections
 	depth  int
-	nodes  int
+
+	nodes, values, cost int
 }
 
 // parseCondition returns the tree of a condition over selections.
@@ -173,6 +176,13 @@ func (p *conditionParser) use(name string) (*condition, error) {
 	if p.nodes += of.size(); p.nodes > maxNodes {
 		return nil, fmt.Errorf("becomes more than %d comparisons", maxNodes)
 	}
+	values, cost := of.weight()
+	if p.values += values; p.values > maxRuleValues {
+		return nil, fmt.Errorf("becomes a comparison with more than %d values", maxRuleValues)
+	}
+	if p.cost += cost; p.cost > maxRuleCost {
+		return nil, fmt.Errorf("has regular expressions that are too large together")
+	}
 	return of, nil
 }
 
@@ -182,6 +192,23 @@ func (c *condition) size() int {
 		size += arg.size()
 	}
 	return size
+}
+
+// weight returns the number of values of a condition, and what its regular expressions cost.
+func (c *condition) weight() (values, cost int) {
+	if c.item != nil {
+		for _, variants := range c.item.values {
+			values += len(variants)
+			for _, v := range variants {
+				cost += v.cost
+			}
+		}
+	}
+	for _, arg := range c.args {
+		of, more := arg.weight()
+		values, cost = values+of, cost+more
+	}
+	return values, cost
 }
 
 // parseQuantifier parses "1 of x*", "any of x*", "all of x*" and "… of them".

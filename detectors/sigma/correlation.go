@@ -28,6 +28,7 @@ type correlation struct {
 // The bounds of a correlation; package rules has the same.
 const (
 	maxSteps        = 8
+	maxBaseRules    = 50
 	maxTimespan     = 7 * 24 * time.Hour
 	maxExampleCount = 1000 // events of an example
 	maxBound        = 1 << 50
@@ -56,7 +57,9 @@ func (d *document) parseCorrelation(node config.Node) {
 				d.refuse(value, "unknown type %q of correlation%s", c.kind, config.DidYouMean(c.kind, correlationKinds))
 			}
 		case "rules":
-			c.rules = itemsOf(value)
+			if c.rules = itemsOf(value); len(c.rules) > maxBaseRules {
+				d.refuse(value, "names %d rules, the limit is %d", len(c.rules), maxBaseRules)
+			}
 		case "group-by":
 			c.groupBy = itemsOf(value)
 		case "timespan":

@@ -16,6 +16,7 @@ type emitter struct {
 	prefix string // of the names of lists
 	lists  []namedList
 	fields []string // the fields of our events that the expression reads, in order
+	size   int      // bytes of the items so far
 }
 
 // A namedList holds constants of a rule that are too many for the expression.
@@ -28,6 +29,8 @@ type namedList struct {
 const (
 	maxInline      = 12
 	maxInlineBytes = 500
+
+	maxExpression = 128 << 10 // bytes, far more than our rules can have
 )
 
 // join returns parts with a word between them, in brackets if there are several.
@@ -41,7 +44,11 @@ func join(word string, parts []string) string {
 // condition returns the expression of a condition.
 func (e *emitter) condition(c *condition) (string, *problem) {
 	if c.op == "" {
-		return e.item(c.item)
+		expression, err := e.item(c.item)
+		if e.size += len(expression); err == nil && e.size > maxExpression {
+			err = problemf(c.item.node, "the rule becomes an expression of more than %d bytes", maxExpression)
+		}
+		return expression, err
 	}
 	var parts []string
 	operands := c.operands(c.op)

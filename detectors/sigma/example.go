@@ -27,11 +27,17 @@ type demand struct {
 const (
 	maxWays    = 48 // in which a condition can hold
 	maxDemands = 300
+
+	maxExampleValues = 10_000  // of a condition
+	maxExampleCost   = 100_000 // of its regular expressions
 )
 
 // exampleSamples returns a sample that fulfils a condition and a similar one that does not. Either may be
 // nil.
 func exampleSamples(c *condition) (match, other sample) {
+	if values, cost := c.weight(); values > maxExampleValues || cost > maxExampleCost {
+		return nil, nil
+	}
 	ways := waysOf(c, true)
 	for _, longest := range []bool{false, true} {
 		for _, way := range ways {
@@ -160,7 +166,7 @@ func buildSample(demands []demand, longest bool) sample {
 			slices.Reverse(values)
 		}
 		i := slices.IndexFunc(values, func(candidate string) bool {
-			return !slices.ContainsFunc(list, func(d demand) bool { return !matchesValue(d.item, d.value, candidate) })
+			return !slices.ContainsFunc(list, func(d demand) bool { return !matchesValue(d.item, &d.value, candidate) })
 		})
 		if i < 0 {
 			return nil
@@ -322,16 +328,22 @@ func holdsItem(it *item, s sample) bool {
 			have = append(have, values...)
 		}
 	}
+	matchesOne := func(v *value) bool {
+		switch {
+		case isEmpty(*v):
+			return len(have) == 0
+		case it.op == opFieldRef:
+			return len(have) > 0 && len(s[v.text]) > 0 && have[0] == s[v.text][0]
+		}
+		return slices.ContainsFunc(have, func(text string) bool { return matchesValue(it, v, text) })
+	}
 	matched := func(variants []value) bool {
-		return slices.ContainsFunc(variants, func(v value) bool {
-			if isEmpty(v) {
-				return len(have) == 0
+		for i := range variants {
+			if matchesOne(&variants[i]) {
+				return true
 			}
-			if it.op == opFieldRef {
-				return len(have) > 0 && len(s[v.text]) > 0 && have[0] == s[v.text][0]
-			}
-			return slices.ContainsFunc(have, func(text string) bool { return matchesValue(it, v, text) })
-		})
+		}
+		return false
 	}
 	if it.all {
 		return !slices.ContainsFunc(it.values, func(variants []value) bool { return !matched(variants) })
@@ -340,12 +352,14 @@ func holdsItem(it *item, s sample) bool {
 }
 
 // matchesValue reports whether a text has one value of an item.
-func matchesValue(it *item, v value, text string) bool {
+func matchesValue(it *item, v *value, text string) bool {
 	compared, err := strconv.ParseInt(text, 10, 64)
 	switch it.op {
 	case opRegex:
-		re, err := regexp.Compile(v.text)
-		return err == nil && re.MatchString(text)
+		if v.regex == nil {
+			v.regex = regexp.MustCompile(v.text) // checkValue has parsed it
+		}
+		return v.regex.MatchString(text)
 	case opCIDR:
 		network, networkErr := netip.ParsePrefix(v.text)
 		addr, addrErr := netip.ParseAddr(text)

@@ -19,7 +19,10 @@ import (
 // The bounds of an item.
 const (
 	maxValues    = 5000 // of one item, with what modifiers make of them
-	maxValueSize = 4096 // bytes
+	maxValueSize = 4096 // bytes, also of what a modifier makes of a value
+	maxModifiers = 10
+	maxRegexSize = 1000   // bytes, as in our rules
+	maxRegexCost = 20_000 // of one regular expression; see regexCost
 )
 
 // operator is how an item compares a field with its values.
@@ -58,6 +61,8 @@ type value struct {
 	number  int64   // integerValue
 	text    string  // as written: of a number, a regular expression, a network, the name of a field
 	flag    bool
+	cost    int            // of a regular expression
+	regex   *regexp.Regexp // compiled for the examples, where they need it
 }
 
 type valueKind int
@@ -87,6 +92,9 @@ func parseItem(key string, node config.Node) (*condition, *problem) {
 	parts := strings.Split(key, "|")
 	it := &item{node: node, field: strings.TrimSpace(parts[0])}
 	modifiers := parts[1:]
+	if len(modifiers) > maxModifiers {
+		return nil, problemf(node, "has %d modifiers, the limit is %d", len(modifiers), maxModifiers)
+	}
 
 	nodes := []config.Node{node}
 	if node.IsList() {
@@ -258,6 +266,9 @@ func (c *modifierChain) mapTexts(modifier string, change func(pattern) []pattern
 				v = value{text: v.text, pattern: literalPattern(v.text)}
 			}
 			for _, p := range change(v.pattern) {
+				if p.size() > maxValueSize {
+					return problemf(c.item.node, "the modifier %s makes texts of more than %d bytes", modifier, maxValueSize)
+				}
 				changed = append(changed, value{text: v.text, pattern: p})
 			}
 		}
@@ -319,16 +330,26 @@ func (c *modifierChain) checkValue(v *value) *problem {
 		if c.flags != "" {
 			v.text = "(?" + c.flags + ")" + v.text
 		}
-		if _, err := regexp.Compile(v.text); err != nil {
+		if len(v.text) > maxRegexSize {
+			return problemf(node, "regular expression of %d bytes, the limit is %d", len(v.text), maxRegexSize)
+		}
+		tree, err := syntax.Parse(v.text, syntax.Perl)
+		if err != nil {
 			return problemf(node, "regular expression: %s", regexProblem(err))
+		}
+		if v.cost = regexCost(tree); v.cost > maxRegexCost {
+			return problemf(node, "regular expression: its repetitions of characters and classes are too many")
 		}
 	case opCIDR:
 		network, err := netip.ParsePrefix(v.text)
-		if addr, addrErr := netip.ParseAddr(v.text); err != nil && addrErr == nil {
+		if addr, addrErr := netip.ParseAddr(v.text); err != nil && addrErr == nil && addr.Zone() == "" {
 			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
 		}
 		if err != nil {
 			return problemf(node, "%q is not a network like 10.0.0.0/8", v.text)
+		}
+		if addr := network.Addr(); addr.Is4In6() && network.Bits() >= 96 {
+			network = netip.PrefixFrom(addr.Unmap(), network.Bits()-96)
 		}
 		v.text = network.Masked().String()
 	case opExists:
@@ -348,6 +369,19 @@ func (c *modifierChain) checkValue(v *value) *problem {
 		}
 	}
 	return nil
+}
+
+// regexCost returns how many characters and ranges a regular expression has when its repetitions are written
+// out, as the compiler does: \pL{1000} is 9 bytes and takes a megabyte.
+func regexCost(re *syntax.Regexp) int {
+	cost := 1 + len(re.Rune)
+	for _, sub := range re.Sub {
+		cost += regexCost(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		cost *= max(1, re.Min, re.Max)
+	}
+	return min(cost, 1<<30)
 }
 
 // lookAround and backReference match what Go's regular expressions leave out, since it does not run in linear

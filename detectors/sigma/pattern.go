@@ -63,6 +63,14 @@ func (p pattern) literal() (text string, ok bool) {
 	return "", false
 }
 
+// size returns the bytes of the literals of a pattern, and its wildcards.
+func (p pattern) size() (size int) {
+	for _, e := range p {
+		size += max(1, len(e.text))
+	}
+	return size
+}
+
 // isAny reports whether p is * alone.
 func (p pattern) isAny() bool { return len(p) == 1 && p[0].wildcard == '*' }
 

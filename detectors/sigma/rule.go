@@ -2,9 +2,11 @@ package sigma
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"tidegate/pipeline/config"
 )
@@ -57,7 +59,6 @@ const (
 // splitDocuments returns the YAML documents of a file. In front of each stand as many empty lines as it has
 // lines in front of it, so that positions are those of the file.
 func splitDocuments(data []byte) (out [][]byte) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	start, lines := 0, 0
 	add := func(end, before int) {
 		if text := data[start:end]; len(bytes.TrimSpace(text)) > 0 {
@@ -72,7 +73,7 @@ func splitDocuments(data []byte) (out [][]byte) {
 		}
 		line := bytes.TrimRight(data[i:end], " \t\r\n")
 		lines++
-		if string(line) == "---" || string(line) == "..." {
+		if isDocumentMark(line) {
 			add(i, before)
 			start, before = end, lines
 		}
@@ -80,6 +81,35 @@ func splitDocuments(data []byte) (out [][]byte) {
 	}
 	add(len(data), before)
 	return out
+}
+
+// isDocumentMark reports whether a line divides documents. A comment may stand behind the mark.
+func isDocumentMark(line []byte) bool {
+	mark, behind, _ := bytes.Cut(line, []byte("#"))
+	mark = bytes.TrimRight(mark, " \t")
+	isMark := string(mark) == "---" || string(mark) == "..."
+	return isMark && (len(behind) == 0 || len(mark) < bytes.IndexByte(line, '#'))
+}
+
+// decodeText returns a text without its byte order mark, in UTF-8 if the mark is one of UTF-16, which editors
+// of Windows write.
+func decodeText(data []byte) []byte {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return data[3:]
+	case bytes.HasPrefix(data, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	default:
+		return data
+	}
+	var units []uint16
+	for i := 2; i+1 < len(data); i += 2 {
+		units = append(units, order.Uint16(data[i:]))
+	}
+	return []byte(string(utf16.Decode(units)))
 }
 
 // parseFile parses the documents of a file.
@@ -91,6 +121,7 @@ func parseFile(file string, data []byte) (out []*document) {
 	if len(data) > maxFileBytes {
 		return fail("file has %d bytes, the limit for a Sigma file is %d", len(data), maxFileBytes)
 	}
+	data = decodeText(data)
 	if documents := bytes.Count(data, []byte("\n---")); documents > maxDocuments {
 		return fail("file has %d documents, the limit is %d", documents+1, maxDocuments)
 	}
@@ -113,10 +144,11 @@ func parseFile(file string, data []byte) (out []*document) {
 	return out
 }
 
-// isComment reports whether a document has comments only.
+// isComment reports whether a document has comments only, or directives such as %YAML 1.2.
 func isComment(data []byte) bool {
 	for line := range bytes.Lines(data) {
-		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' {
+		directive := line[0] == '%'
+		if line = bytes.TrimSpace(line); len(line) > 0 && line[0] != '#' && !directive {
 			return false
 		}
 	}

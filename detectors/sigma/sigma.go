@@ -27,6 +27,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"strings"
@@ -171,7 +172,13 @@ func (d *document) newEmitter() *emitter {
 		}
 		return -1
 	}, d.id)
-	return &emitter{source: d.source, prefix: cut(prefix, 32)}
+	// Other ids than UUIDs may differ in what is left out of the name only.
+	if len(prefix) != 32 || len(d.id) != 36 {
+		hash := fnv.New64a()
+		hash.Write([]byte(d.id))
+		prefix = fmt.Sprintf("%s_%016x", prefix[:min(len(prefix), 16)], hash.Sum64())
+	}
+	return &emitter{source: d.source, prefix: prefix}
 }
 
 // expression returns the condition of a rule over one event, with the guard of its source.
