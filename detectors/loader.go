@@ -61,6 +61,7 @@ type Loader struct {
 	log         *slog.Logger
 	ruleMetrics *rules.Metrics
 	feedMetrics *feeds.Metrics
+	before      *Loader                // of a loader that reload makes: what is kept of feeds and Sigma rules that are held back; else nil
 	classifier  *classifier.Classifier // nil: disabled
 
 	reconfigured chan struct{} // signals Watch that the settings were replaced
@@ -163,15 +164,15 @@ func (l *Loader) ReplacementError() error { return l.replacementError }
 func (l *Loader) Reconfigure(ruleConfig rules.Config, feedConfigs []feeds.Config) error {
 	l.changing.Lock()
 	defer l.changing.Unlock()
-	return l.reload(ruleConfig, feedConfigs, l.replacement)
+	return l.reload(ruleConfig, feedConfigs, l.replacement, false)
 }
 
-// Replace puts a replacement in the place of the folder of rules and of feeds. After an error the detectors stay as they
-// were.
+// Replace puts a replacement in the place of the folder of rules and of feeds. What is held back, or cannot be read, of the
+// other feeds and of the Sigma rules stays as it was. After an error the detectors stay as they were.
 func (l *Loader) Replace(replacement *Replacement) error {
 	l.changing.Lock()
 	defer l.changing.Unlock()
-	if err := l.reload(l.base.rules, l.base.feeds, replacement); err != nil {
+	if err := l.reload(l.base.rules, l.base.feeds, replacement, true); err != nil {
 		return err
 	}
 	if l.cfg.OnReload != nil {
@@ -180,9 +181,13 @@ func (l *Loader) Replace(replacement *Replacement) error {
 	return nil
 }
 
-// reload loads rules and feeds with other settings and publishes them. l.changing must be held.
-func (l *Loader) reload(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement) error {
+// reload loads rules and feeds with other settings and publishes them. If keepsHeld, what is held back stays so. l.changing
+// must be held.
+func (l *Loader) reload(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement, keepsHeld bool) error {
 	next := &Loader{log: l.log, ruleMetrics: l.ruleMetrics, feedMetrics: l.feedMetrics}
+	if keepsHeld {
+		next.before = l
+	}
 	if err := next.loadFiles(ruleConfig, feedConfigs, replacement); err != nil {
 		return err
 	}
@@ -192,7 +197,11 @@ func (l *Loader) reload(ruleConfig rules.Config, feedConfigs []feeds.Config, rep
 	l.base, l.replacement = next.base, replacement
 	l.rules, l.feeds = next.rules, next.feeds
 	l.generation++
-	l.guard.Reset()
+	if keepsHeld {
+		l.guard.Keep(l.watches)
+	} else {
+		l.guard.Reset()
+	}
 	l.updateBundle()
 	select {
 	case l.reconfigured <- struct{}{}:
@@ -201,14 +210,20 @@ func (l *Loader) reload(ruleConfig rules.Config, feedConfigs []feeds.Config, rep
 	return nil
 }
 
+// watches reports whether what has this name for the guard is one of the files that are watched. l.mu must be held.
+func (l *Loader) watches(name string) bool {
+	isFeed := func(cfg feeds.Config) bool { return cfg.Name == name }
+	return l.cfg.Rules.Watches(name) || slices.ContainsFunc(l.cfg.Feeds, isFeed)
+}
+
 // loadFiles loads rules and feeds and keeps the settings. l.mu must be held, except in NewLoader and reload.
 func (l *Loader) loadFiles(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement) error {
 	effectiveRules, effectiveFeeds := replacement.applyTo(ruleConfig, feedConfigs)
-	ruleSet, err := rules.Load(effectiveRules, l.log, l.ruleMetrics)
+	ruleSet, err := l.loadRules(effectiveRules)
 	if err != nil {
 		return err
 	}
-	feedSet, err := feeds.LoadAndLog(effectiveFeeds, l.log, l.feedMetrics)
+	feedSet, err := l.loadFeeds(effectiveFeeds)
 	if err != nil {
 		return err
 	}
@@ -216,6 +231,29 @@ func (l *Loader) loadFiles(ruleConfig rules.Config, feedConfigs []feeds.Config, 
 	l.cfg.Rules, l.cfg.Feeds = effectiveRules, effectiveFeeds
 	l.base.rules, l.base.feeds, l.replacement = ruleConfig, feedConfigs, replacement
 	return nil
+}
+
+func (l *Loader) loadRules(cfg rules.Config) (*rules.Set, error) {
+	if l.before == nil {
+		return rules.Load(cfg, l.log, l.ruleMetrics)
+	}
+	ruleSet, _ := l.before.loaded()
+	return rules.Reload(cfg, ruleSet, &l.before.guard, l.log, l.ruleMetrics)
+}
+
+func (l *Loader) loadFeeds(cfgs []feeds.Config) (*feeds.Set, error) {
+	if l.before == nil {
+		return feeds.LoadAndLog(cfgs, l.log, l.feedMetrics)
+	}
+	_, feedSet := l.before.loaded()
+	return feeds.Reload(cfgs, feedSet, &l.before.guard, l.log, l.feedMetrics)
+}
+
+// loaded returns the current rules and feeds.
+func (l *Loader) loaded() (*rules.Set, *feeds.Set) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rules, l.feeds
 }
 
 // Watch reloads rules and feeds when their files change, until ctx ends. After Reconfigure it watches the files

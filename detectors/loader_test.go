@@ -2,12 +2,14 @@ package detectors
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -201,4 +203,110 @@ func TestReconfigureReplacesSettingsAndWhatIsWatched(t *testing.T) {
 			t.Errorf("verdicts %q after a change", got)
 		}
 	})
+}
+
+// TestPushKeepsWhatIsHeldBack: a signed bundle lets in neither a feed and a Sigma folder that look like failed updates, or
+// cannot be read, nor ends the time for which they are held back. SIGHUP accepts them.
+func TestPushKeepsWhatIsHeldBack(t *testing.T) {
+	sigmaRule := func(n int) string {
+		return fmt.Sprintf("title: t\nid: 00000000-0000-0000-0000-%012d\nlevel: low\nlogsource: {category: webserver}\n"+
+			"detection: {s: {cs-uri-stem: /a}, condition: s}\n", n)
+	}
+	replacement := func(id string) *Replacement {
+		return &Replacement{Name: "bundle " + id, Rules: fstest.MapFS{"r.yaml": {Data: []byte(strings.Replace(rule, "RULE", id, 1))}}}
+	}
+	for _, isWatched := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg, write := files(t)
+			domains := func(n int) (text string) {
+				for i := range n {
+					text += fmt.Sprintf("evil%d.example\n", i)
+				}
+				return text
+			}
+			write("feed.txt", domains(100))
+			write("other.txt", "worse.example\n")
+			cfg.Feeds = append(cfg.Feeds, feeds.Config{Name: "other", Path: filepath.Join(cfg.Rules.Dir, "other.txt")})
+			cfg.Rules.Sigma = t.TempDir()
+			for n := range 20 {
+				if err := os.WriteFile(filepath.Join(cfg.Rules.Sigma, fmt.Sprintf("%d.yml", n)), []byte(sigmaRule(n)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			loader := newLoader(t, cfg)
+			expect := func(what, want, held string) {
+				t.Helper()
+				if isWatched {
+					time.Sleep(10 * time.Second)
+					synctest.Wait()
+				}
+				if got := loader.Summary(); got != want {
+					t.Errorf("%s: %s, want %s (watched: %t)", what, got, want, isWatched)
+				}
+				if got := strings.Join(loader.Held(), " "); got != held {
+					t.Errorf("%s: held %q, want %q (watched: %t)", what, got, held, isWatched)
+				}
+			}
+			push := func(id string) {
+				t.Helper()
+				if err := loader.Replace(replacement(id)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var watching sync.WaitGroup
+			defer watching.Wait()
+			defer cancel()
+			if isWatched {
+				watching.Go(func() { _ = loader.Watch(ctx) })
+			}
+			expect("at first", "21 rules, 101 indicators", "")
+
+			write("feed.txt", domains(3))
+			for n := range 15 {
+				if err := os.Remove(filepath.Join(cfg.Rules.Sigma, fmt.Sprintf("%d.yml", n))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if isWatched {
+				expect("changed", "21 rules, 101 indicators", "rules.sigma test")
+			}
+			if err := os.Remove(cfg.Feeds[1].Path); err != nil {
+				t.Fatal(err)
+			}
+			push("two")
+			expect("pushed", "21 rules, 101 indicators", "rules.sigma test")
+			if got := verdicts(loader.Bundle()); got != "two feed-other" {
+				t.Errorf("verdicts of %q", got)
+			}
+			if err := os.Rename(cfg.Rules.Sigma, cfg.Rules.Sigma+".away"); err != nil {
+				t.Fatal(err)
+			}
+			push("three")
+			expect("pushed without the folder", "21 rules, 101 indicators", "rules.sigma test")
+			if err := os.Rename(cfg.Rules.Sigma+".away", cfg.Rules.Sigma); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(30 * time.Minute)
+			push("four")
+			time.Sleep(31 * time.Minute)
+			push("five")
+			expect("an hour later", "6 rules, 4 indicators", "")
+
+			// A feed of the bundle is not that of the configuration: it is as its author has signed it.
+			write("feed.txt", domains(100))
+			push("six")
+			expect("whole again", "6 rules, 101 indicators", "")
+			write("feed.txt", domains(3))
+			push("seven")
+			expect("held back again", "6 rules, 101 indicators", "test")
+			signed := replacement("eight")
+			write("signed.txt", "worse.example\n")
+			signed.Feeds = []feeds.Config{{Name: "test", Path: filepath.Join(cfg.Rules.Dir, "signed.txt")}}
+			if err := loader.Replace(signed); err != nil {
+				t.Fatal(err)
+			}
+			expect("of the bundle", "6 rules, 2 indicators", "")
+		})
+	}
 }

@@ -214,15 +214,23 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 	}
 	for _, c := range set.Refused() {
 		if output == "json" {
-			refused := listedRule{ID: c.ID, Severity: c.Level, Title: c.Title, File: c.File, Line: c.Err.Line, Author: c.Author, Refused: c.Err.Err.Error()}
+			refused := listedRule{ID: c.ID, Severity: c.Level, Title: c.Title, File: c.File, Line: c.Err.Line, Author: c.Author, Refused: refusalText(c.Err)}
 			if err := encoder.Encode(refused); err != nil {
 				return err
 			}
 			continue
 		}
-		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%v\n", c.ID, c.Level, "refused", c.File, c.Err.Err)
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\t%s:%d\t%s\n", c.ID, c.Level, "refused", c.File, c.Err.Line, refusalText(c.Err))
 	}
 	return writer.Flush()
+}
+
+// refusalText returns why a Sigma rule is refused, with the key but without the position.
+func refusalText(err *config.Error) string {
+	if err.Key == "" {
+		return err.Err.Error()
+	}
+	return err.Key + ": " + err.Err.Error()
 }
 
 // printRule prints the text of a rule, after comments that say what the configuration changes about it.

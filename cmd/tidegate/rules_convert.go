@@ -40,7 +40,11 @@ Ends:     with 1 if a rule was refused; with 2 if a file cannot be read, or hold
 // warnOfRefused prints how many Sigma rules are not evaluated.
 func warnOfRefused(out io.Writer, set *rules.Set) {
 	if refused := set.Refused(); len(refused) > 0 {
-		fmt.Fprintf(&stripControlWriter{out: out}, "warning: %d Sigma rules are refused, such as %v; tidegate rules convert sigma shows each\n", len(refused), refused[0].Err)
+		text := fmt.Sprintf("1 Sigma rule is refused: %v", refused[0].Err)
+		if len(refused) > 1 {
+			text = fmt.Sprintf("%d Sigma rules are refused, such as %v; tidegate rules convert sigma shows each", len(refused), refused[0].Err)
+		}
+		fmt.Fprintln(&stripControlWriter{out: out}, "warning:", text)
 	}
 }
 

@@ -3,6 +3,7 @@ package feeds
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -101,6 +102,40 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error)
 	return set, nil
 }
 
+// Reload is LoadAndLog beside the feeds of before: one that has the same settings there is read again only if its file has
+// changed, and stays as it was if the file cannot be read or is held back by guard.
+func Reload(cfgs []Config, before *Set, guard *watch.Guard, log *slog.Logger, metrics *Metrics) (*Set, error) {
+	if len(cfgs) > maxFeeds {
+		return nil, fmt.Errorf("%d feeds, at most %d are possible", len(cfgs), maxFeeds)
+	}
+	watcher := Watcher{Log: log, Metrics: metrics, Guard: guard, errors: map[string]string{}}
+	lists, free := make([]*list, len(cfgs)), wholeRoom
+	for i, cfg := range cfgs {
+		at := slices.IndexFunc(before.lists, func(known *list) bool { return known.config == cfg })
+		if at >= 0 {
+			lists[i], _ = watcher.reloadList(context.Background(), before.lists[at], free) // which logs an error
+		} else {
+			loaded, err := readList(context.Background(), cfg, free)
+			if err != nil {
+				metrics.loads.WithLabelValues("error").Inc()
+				return nil, err
+			}
+			logSkipped(log, metrics, loaded.skipped)
+			guard.Holds(cfg.Name, "", 0)
+			metrics.held.WithLabelValues(cfg.Name).Set(0)
+			lists[i] = loaded
+		}
+		free = free.without(lists[i])
+	}
+	set := newSet(lists)
+	metrics.loads.WithLabelValues("ok").Inc()
+	metrics.setLoaded(set)
+	for _, text := range set.Warnings() {
+		log.Warn("feeds", "problem", text)
+	}
+	return set, nil
+}
+
 // logSkipped logs the first skipped lines one by one, the rest as a number.
 func logSkipped(log *slog.Logger, metrics *Metrics, skipped SkippedLines) {
 	metrics.skippedLines.Add(float64(skipped.Count))
@@ -140,6 +175,9 @@ func (w Watcher) Run(ctx context.Context) {
 		Load:   func() (*Set, error) { return w.reload(ctx) },
 		Use:    w.activate,
 		Failed: func(error) {}, // reload reports the errors of each feed
+		Recovered: func() {
+			w.Log.Info("feeds: the errors are gone", "version", w.Current.Version(), "indicators", w.Current.Len())
+		},
 		Loaded: w.Current.filesState() + w.Guard.State(),
 	}
 	poller.Run(ctx)

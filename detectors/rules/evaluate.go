@@ -25,6 +25,7 @@ type Set struct {
 	own         int      // number of rules of Config.Dir, disabled ones included
 	fromSigma   int      // number of rules of Config.Sigma, disabled ones included
 	refused     []*sigma.Conversion
+	sigma       sigmaFolder // of which fromSigma and refused are
 	rulesOfFile map[string]int
 	version     string
 	took        time.Duration

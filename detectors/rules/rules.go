@@ -48,6 +48,7 @@ import (
 	shipped "tidegate/rules"
 
 	"tidegate/detectors/sigma"
+	"tidegate/detectors/watch"
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 	"tidegate/pipeline/correlate"
@@ -125,6 +126,31 @@ type Lint struct {
 // Load reads and compiles the rules that cfg selects. If any file has an error, Load returns no Set, and an
 // error of type Errors that lists the errors of all files. metrics may be nil.
 func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
+	return load(cfg, readSigma, log, metrics)
+}
+
+// Reload is Load beside the rules of before: the Sigma rules are those of before if their folder cannot be read, or if guard
+// holds it back because it has lost most of its rules.
+func Reload(cfg Config, before *Set, guard *watch.Guard, log *slog.Logger, metrics *Metrics) (*Set, error) {
+	if cfg.Sigma == "" || before.sigma.dir != cfg.Sigma {
+		return Load(cfg, log, metrics)
+	}
+	watcher := Watcher{Config: cfg, Log: log, Metrics: metrics, Guard: guard}
+	return load(cfg, func(dir string) (sigmaFolder, error) {
+		folder, err := readSigma(dir)
+		switch {
+		case err != nil:
+			log.Error("rules.sigma not loaded, keeping the rules that were loaded before", "err", err)
+			return before.sigma, nil
+		case watcher.holdsBack(sigmaGuardName, dir, len(folder.loaded), len(before.sigma.loaded)):
+			return before.sigma, nil
+		}
+		return folder, nil
+	}, log, metrics)
+}
+
+// load is Load with a function that reads the folder of Sigma rules.
+func load(cfg Config, readSigma func(dir string) (sigmaFolder, error), log *slog.Logger, metrics *Metrics) (*Set, error) {
 	var sources, own []Source
 	var warnings []string
 	if cfg.Shipped {
@@ -146,10 +172,11 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	sources = append(sources, own...)
 	var converted sigmaRules
 	if cfg.Sigma != "" {
-		var err error
-		if converted, err = loadSigma(cfg.Sigma, sources); err != nil {
+		folder, err := readSigma(cfg.Sigma)
+		if err != nil {
 			return nil, err
 		}
+		converted = folder.beside(sources)
 	}
 	set, err := Compile(cfg, slices.Concat(sources, converted.sources), log, metrics)
 	if err != nil {

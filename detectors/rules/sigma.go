@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"tidegate/detectors/sigma"
 	"tidegate/pipeline/config"
@@ -65,51 +66,67 @@ func ConvertSigma(sources []sigma.Source) (loaded, refused []*sigma.Conversion) 
 	return loaded, refused
 }
 
-// sigmaRules are the rules of Config.Sigma.
+// A sigmaFolder has the Sigma rules of a folder. It is immutable.
+type sigmaFolder struct {
+	dir             string
+	files           int
+	loaded, refused []*sigma.Conversion
+	warnings        []string
+}
+
+// readSigma reads and converts the Sigma rules of a folder.
+func readSigma(dir string) (sigmaFolder, error) {
+	found, warnings, err := readFiles(config.RegularFS(dir), dir, maxSigma)
+	if err != nil {
+		return sigmaFolder{}, err
+	}
+	loaded, refused := ConvertSigma(sigmaSources(found))
+	return sigmaFolder{dir, len(found), loaded, refused, warnings}, nil
+}
+
+// sigmaRules are the rules of a sigmaFolder in a set.
 type sigmaRules struct {
+	folder          sigmaFolder
 	sources         []Source // the converted rules, a file each
 	loaded, refused []*sigma.Conversion
 	warnings        []string
 }
 
-// loadSigma reads and converts the Sigma rules of a folder. One with the id of a rule of others is refused.
-func loadSigma(dir string, others []Source) (out sigmaRules, err error) {
-	found, warnings, err := readFiles(config.RegularFS(dir), dir, maxSigma)
-	if err != nil {
-		return out, err
-	}
-	out.warnings = warnings
+// beside returns the rules of the folder beside others. One with the id of a rule of others is refused.
+func (f sigmaFolder) beside(others []Source) sigmaRules {
+	out := sigmaRules{folder: f, refused: slices.Clone(f.refused), warnings: slices.Clone(f.warnings)}
 	taken := map[string]*parsedRule{}
 	for _, source := range others {
 		for _, rule := range parseFile(source).rules {
 			taken[rule.ID] = rule
 		}
 	}
-	loaded, refused := ConvertSigma(sigmaSources(found))
-	out.refused = refused
-	for _, c := range loaded {
+	for _, c := range f.loaded {
 		if other := taken[c.ID]; other != nil {
-			c.Err = sigmaError(c, fmt.Errorf("has the id %s of the rule at %s:%d", c.ID, other.File, other.Line))
-			out.refused = append(out.refused, c)
+			refused := *c
+			refused.Err = sigmaError(c, fmt.Errorf("has the id %s of the rule at %s:%d", c.ID, other.File, other.Line))
+			out.refused = append(out.refused, &refused)
 			continue
 		}
 		out.loaded = append(out.loaded, c)
 		out.sources = append(out.sources, Source{Name: c.File, Data: c.Text()})
 	}
-	switch {
-	case len(found) == 0:
-		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma %s has no Sigma rule: they are in files that end in .yml or .yaml", dir))
-	case len(out.refused) > 0:
+	switch refused, all := len(out.refused), len(out.refused)+len(out.loaded); {
+	case f.files == 0:
+		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma %s has no Sigma rule: they are in files that end in .yml or .yaml", f.dir))
+	case refused == 1:
+		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma: 1 of %d Sigma rules is refused: %v", all, out.refused[0].Err))
+	case refused > 1:
 		out.warnings = append(out.warnings, fmt.Sprintf("rules.sigma: %d of %d Sigma rules are refused, such as %v; tidegate rules list shows each",
-			len(out.refused), len(out.refused)+len(out.loaded), out.refused[0].Err))
+			refused, all, out.refused[0].Err))
 	}
-	return out, nil
+	return out
 }
 
 // addTo adds what set, which was compiled with the rules, cannot know of them.
 func (s *sigmaRules) addTo(set *Set) {
 	set.warnings = append(set.warnings, s.warnings...)
-	set.fromSigma, set.refused = len(s.loaded), s.refused
+	set.fromSigma, set.refused, set.sigma = len(s.loaded), s.refused, s.folder
 	byID := map[string]*sigma.Conversion{}
 	for _, c := range s.loaded {
 		byID[c.ID] = c

@@ -60,6 +60,9 @@ func (w Watcher) Run(ctx context.Context) {
 		Load:   w.loadRules,
 		Use:    w.activate,
 		Failed: w.reportError,
+		Recovered: func() {
+			w.Log.Info("rules: the errors are gone", "version", w.Current.version, "rules", len(w.Current.rules))
+		},
 		// The state of the folder when Current was loaded is unknown, so the first polls load it again. activate
 		// ignores a set of the same version.
 		Loaded: "",
@@ -72,6 +75,11 @@ const (
 	guardName      = "rules.dir"
 	sigmaGuardName = "rules.sigma"
 )
+
+// Watches reports whether the folder with this name for a watch.Guard is watched.
+func (c Config) Watches(name string) bool {
+	return name == guardName && c.Dir != "" || name == sigmaGuardName && c.Sigma != ""
+}
 
 // loadRules loads the rules. It returns the current ones if the folder is held back.
 func (w *Watcher) loadRules() (*Set, error) {

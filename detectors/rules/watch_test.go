@@ -351,3 +351,23 @@ func TestFolderThatLosesItsRulesIsHeldBack(t *testing.T) {
 		}
 	})
 }
+
+// TestErrorsThatAreGoneAreLogged once: the broken file is removed again, and the rules are as before.
+func TestErrorsThatAreGoneAreLogged(t *testing.T) {
+	whileWatching(t, func(folder *watchedFolder) {
+		folder.write("b.yaml", "not a rule")
+		folder.expect(0, "")
+		const line = "rules: the errors are gone"
+		if log := folder.log.String(); !strings.Contains(log, "rules not loaded") || strings.Contains(log, line) {
+			t.Errorf("log %s", log)
+		}
+		if err := os.Remove(filepath.Join(folder.dir, "b.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		folder.expect(0, "")
+		folder.expect(0, "")
+		if log := folder.log.String(); strings.Count(log, line) != 1 {
+			t.Errorf("log %s", log)
+		}
+	})
+}

@@ -86,6 +86,13 @@ func (g *Guard) endGrace(name string) {
 	}
 }
 
+// Keep ends the holds of all contents but those for which isKept returns true.
+func (g *Guard) Keep(isKept func(name string) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.held, func(name string, _ time.Time) bool { return !isKept(name) })
+}
+
 // Reset ends the holds of all contents, which were loaded anew.
 func (g *Guard) Reset() {
 	g.mu.Lock()

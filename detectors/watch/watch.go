@@ -25,6 +25,9 @@ type Poller[T any] struct {
 	Use    func(T)                // is called with each result of Load
 	Failed func(error)            // is called when State or Load fails; the same error is not repeated
 
+	// Recovered, if it is not nil, is called after Failed once the files load again, or are those that are loaded.
+	Recovered func()
+
 	// Loaded is the state of the files that were loaded last. "" means unknown: the first two polls load
 	// them.
 	Loaded string
@@ -69,6 +72,9 @@ func (p *Poller[T]) poll() {
 	}
 	stable := state == p.previous
 	p.previous = state
+	if stable && state == p.Loaded {
+		p.reportRecovery()
+	}
 	if !stable || state == p.Loaded || state == p.failedState && time.Now().Before(p.retryAt) {
 		return
 	}
@@ -87,8 +93,17 @@ func (p *Poller[T]) poll() {
 		p.reportError(err)
 		return
 	}
-	p.Loaded, p.failedState, p.lastError = state, "", ""
+	p.Loaded, p.failedState = state, ""
 	p.Use(loaded)
+	p.reportRecovery()
+}
+
+// reportRecovery calls Recovered if an error was reported since the last call.
+func (p *Poller[T]) reportRecovery() {
+	if p.lastError != "" && p.Recovered != nil {
+		p.Recovered()
+	}
+	p.lastError = ""
 }
 
 // reportError passes err to Failed unless it was the last error too.

@@ -20,6 +20,7 @@ type polledState struct {
 
 	loads        int
 	used, errors []string // the arguments of Use and Failed
+	recovered    int      // calls of Recovered
 }
 
 // poll calls a test function while a Poller polls the state "one", on the clock of a synctest bubble. loaded
@@ -36,9 +37,10 @@ func poll(t *testing.T, loaded string, test func(polled *polledState)) {
 				polled.onLoad()
 				return content, polled.loadErr
 			},
-			Use:    func(s string) { polled.used = append(polled.used, s) },
-			Failed: func(err error) { polled.errors = append(polled.errors, err.Error()) },
-			Loaded: loaded,
+			Use:       func(s string) { polled.used = append(polled.used, s) },
+			Failed:    func(err error) { polled.errors = append(polled.errors, err.Error()) },
+			Recovered: func() { polled.recovered++ },
+			Loaded:    loaded,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go poller.Run(ctx)
@@ -109,6 +111,33 @@ func TestErrorIsReportedOnceAndTheNextChangeIsLoaded(t *testing.T) {
 		polled.check(t, "", "broken gone")
 		polled.stateErr, polled.loadErr, polled.state = nil, nil, "four"
 		polled.check(t, "four", "broken gone")
+	})
+}
+
+// TestRecoveryIsReportedOnce: when other files load, when the files are again those that are loaded, and when they can be read.
+func TestRecoveryIsReportedOnce(t *testing.T) {
+	poll(t, "one", func(polled *polledState) {
+		expect := func(what string, recovered int, used, errs string) {
+			t.Helper()
+			polled.check(t, used, errs)
+			polled.check(t, used, errs)
+			if polled.recovered != recovered {
+				t.Errorf("%s: recovered %d times, want %d", what, polled.recovered, recovered)
+			}
+		}
+		expect("no error", 0, "", "")
+		polled.loadErr, polled.state = errors.New("broken"), "two"
+		expect("broken", 0, "", "broken")
+		polled.loadErr, polled.state = nil, "one"
+		expect("as before", 1, "", "broken")
+		polled.loadErr, polled.state = errors.New("broken"), "two"
+		expect("broken again", 1, "", "broken broken")
+		polled.loadErr, polled.state = nil, "three"
+		expect("mended", 2, "three", "broken broken")
+		polled.stateErr = errors.New("gone")
+		expect("gone", 2, "three", "broken broken gone")
+		polled.stateErr = nil
+		expect("there again", 3, "three", "broken broken gone")
 	})
 }
 
