@@ -35,10 +35,12 @@ type Config struct {
 	OnReload func(summary string)
 }
 
-// A Replacement takes the place of the folder of rules, and of the feeds with the names of its feeds.
+// A Replacement takes the place of the folder of rules, of that of Sigma rules if it has some, and of the feeds with the
+// names of its feeds.
 type Replacement struct {
 	Name  string // for errors
 	Rules fs.FS
+	Sigma fs.FS // nil: none
 	Feeds []feeds.Config
 }
 
@@ -48,6 +50,9 @@ func (r *Replacement) applyTo(ruleConfig rules.Config, feedConfigs []feeds.Confi
 		return ruleConfig, feedConfigs
 	}
 	ruleConfig.Dir, ruleConfig.Files, ruleConfig.FilesName = "", r.Rules, r.Name
+	if r.Sigma != nil {
+		ruleConfig.Sigma, ruleConfig.SigmaFiles = "", r.Sigma
+	}
 	isReplaced := func(cfg feeds.Config) bool {
 		return slices.ContainsFunc(r.Feeds, func(own feeds.Config) bool { return own.Name == cfg.Name })
 	}

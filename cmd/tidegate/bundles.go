@@ -70,7 +70,7 @@ func replacementOf(store *bundles.Store, bundle *bundles.Bundle) (*detectors.Rep
 	if err != nil {
 		return nil, err
 	}
-	return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Feeds: feedConfigs}, nil
+	return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Sigma: bundle.Sigma(), Feeds: feedConfigs}, nil
 }
 
 // reportStoredBundle logs with which rules the engine starts.

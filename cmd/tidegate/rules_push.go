@@ -42,20 +42,23 @@ func (f *pushFlags) addTo(cmd *cobra.Command) {
 // pushRulesCommand returns the command `tidegate rules push`.
 func pushRulesCommand() *cobra.Command {
 	var flags pushFlags
-	var withFeeds bool
+	var selection pushSelection
 	cmd := &cobra.Command{
 		Use:   "push [DIR]",
 		Short: "send a signed bundle of rules to all engines",
 		Long: `push compiles the rules of DIR, or of rules.dir, and runs their cases. If all pass, it packs the files of the folder,
 signs them and writes them to the topic of bundles, from which every engine with the public key in rules.bundle_keys
-loads them. It waits until each engine that runs has loaded the bundle. With --feeds the configured feeds that are single
-files are part of the bundle; those with a url are downloaded by each engine.
+loads them. It waits until each engine that runs has loaded the bundle. The Sigma rules of --sigma, or without DIR those of
+rules.sigma, are part of the bundle. With --feeds the configured feeds are, too; those with a url are downloaded by each
+engine, but with --downloaded-feeds they are as this host has downloaded them. --dry-run prints the files of the bundle, and
+which rules it adds, changes and removes in comparison with the newest bundle on the topic, and sends nothing.
 
-Needs:    Kafka, and the private key (rules keygen, or openssl genpkey -algorithm ed25519).
+Needs:    Kafka, and the private key (rules keygen, or openssl genpkey -algorithm ed25519); --dry-run needs no key.
 Ends:     with 1 if a rule does not compile, a case fails, an engine refuses the bundle or does not answer in time, or no
           engine reports; with 2 if the bundle could not be sent.`,
 		Example: `  tidegate rules push --key rules.key my-rules
-  tidegate rules push --key rules.key --feeds --comment "new list of miners"`,
+  tidegate rules push --key rules.key --feeds --comment "new list of miners"
+  tidegate rules push --dry-run my-rules`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("rules push takes at most one argument, a folder of rules; got %d", len(args))
@@ -63,37 +66,66 @@ Ends:     with 1 if a rule does not compile, a case fails, an engine refuses the
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			push, err := newPush(&flags)
+			push, err := newPush(&flags, selection.dryRun)
 			if err != nil {
 				return err
 			}
 			defer push.client.Close()
-			dir := push.cfg.Rules.Dir
-			if len(args) > 0 {
-				dir = args[0]
-			}
-			if dir == "" {
-				return errors.New("rules push takes a folder of rules, since rules.dir is empty")
-			}
-			var feedConfigs []feeds.Config
-			if withFeeds {
-				// Each engine downloads the others itself.
-				isDownloaded := func(feed feeds.Config) bool { return feed.URL != "" }
-				feedConfigs = slices.DeleteFunc(slices.Clone(push.cfg.Feeds), isDownloaded)
-			}
-			if err := checkRuleFolder(dir); err != nil {
-				return err
-			}
-			contents, err := bundles.Pack(config.RegularFS(dir), feedConfigs)
+			selected, dir, err := selection.choose(&push.cfg, args)
 			if err != nil {
 				return err
+			}
+			contents, err := bundles.Pack(selected)
+			if err != nil {
+				return err
+			}
+			if selection.dryRun {
+				return push.printDryRun(cmd.Context(), dir, contents)
 			}
 			return push.send(cmd.Context(), dir, bundles.Manifest{}, contents)
 		},
 	}
 	flags.addTo(cmd)
-	cmd.Flags().BoolVar(&withFeeds, "feeds", false, "the configured feeds that are single files are part of the bundle")
+	cmd.Flags().StringVar(&selection.sigma, "sigma", "", "folder of Sigma rules that are part of the bundle")
+	cmd.Flags().BoolVar(&selection.feeds, "feeds", false, "the configured feeds that have no url are part of the bundle")
+	cmd.Flags().BoolVar(&selection.downloaded, "downloaded-feeds", false, "those with a url, too, as this host has downloaded them")
+	cmd.Flags().BoolVar(&selection.dryRun, "dry-run", false, "print what the bundle would have, and send nothing")
 	return cmd
+}
+
+// A pushSelection is what the flags of `rules push` select.
+type pushSelection struct {
+	sigma                     string
+	feeds, downloaded, dryRun bool
+}
+
+// choose returns what is packed, and the folder of rules.
+func (s *pushSelection) choose(cfg *Config, args []string) (selected bundles.Selection, dir string, err error) {
+	dir, sigmaDir := cfg.Rules.Dir, s.sigma
+	if len(args) > 0 {
+		dir = args[0]
+	} else if sigmaDir == "" {
+		sigmaDir = cfg.Rules.Sigma
+	}
+	if dir == "" {
+		return selected, "", errors.New("rules push takes a folder of rules, since rules.dir is empty")
+	}
+	if err := checkRuleFolder(dir); err != nil {
+		return selected, "", err
+	}
+	selected.Rules = config.RegularFS(dir)
+	if sigmaDir != "" {
+		if err := checkRuleFolder(sigmaDir); err != nil {
+			return selected, "", err
+		}
+		selected.Sigma = config.RegularFS(sigmaDir)
+	}
+	for _, feed := range cfg.Feeds {
+		if isDownloaded := feed.URL != ""; isDownloaded && s.downloaded || !isDownloaded && s.feeds {
+			selected.Feeds = append(selected.Feeds, feed)
+		}
+	}
+	return selected, dir, nil
 }
 
 // rollbackRulesCommand returns the command `tidegate rules rollback`.
@@ -114,7 +146,7 @@ Ends:     as rules push does.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			push, err := newPush(&flags)
+			push, err := newPush(&flags, false)
 			if err != nil {
 				return err
 			}
@@ -180,9 +212,9 @@ type rulesPush struct {
 	client *kafka.Client
 }
 
-// newPush reads the configuration and the keys.
-func newPush(flags *pushFlags) (*rulesPush, error) {
-	if flags.key == "" {
+// newPush reads the configuration and the keys. A dry run needs no private key.
+func newPush(flags *pushFlags, isDryRun bool) (*rulesPush, error) {
+	if flags.key == "" && !isDryRun {
 		return nil, errors.New("--key is missing: the file of the private key; `tidegate rules keygen FILE` makes one")
 	}
 	cfg, err := flags.loadConfig(roleSet{all: roleEngine})
@@ -190,10 +222,14 @@ func newPush(flags *pushFlags) (*rulesPush, error) {
 		return nil, err
 	}
 	push := &rulesPush{flags: flags, cfg: cfg}
-	if push.key, err = bundles.ReadPrivateKey(flags.key); err != nil {
+	if push.keys, err = cfg.bundleKeys(); err != nil {
 		return nil, err
 	}
-	if push.keys, err = cfg.bundleKeys(); err != nil {
+	if flags.key == "" {
+		push.client, err = cfg.openKafka()
+		return push, err
+	}
+	if push.key, err = bundles.ReadPrivateKey(flags.key); err != nil {
 		return nil, err
 	}
 	own := bundles.PublicKey(push.key)
@@ -264,13 +300,22 @@ func (p *rulesPush) send(ctx context.Context, name string, manifest bundles.Mani
 	if err != nil {
 		fmt.Fprintln(&stripControlWriter{out: os.Stderr}, "warning:", err)
 	}
-	fmt.Printf("bundle %s sent: %s of rules, %s, %s; signed with the key %s\n", bundle.Name(), countOf(contents.RuleFiles(), "file"),
-		countOf(len(contents.Feeds), "feed"), countOf(len(bundle.Message), "byte"), bundles.Fingerprint(bundle.Key))
+	fmt.Printf("bundle %s sent: %s, %s; signed with the key %s\n", bundle.Name(), describeContents(contents),
+		countOf(len(bundle.Message), "byte"), bundles.Fingerprint(bundle.Key))
 	if p.flags.noWait {
 		return nil
 	}
 	wait := pushWait{bundle: bundle, offset: offset, reports: reports}
 	return wait.run(ctx, engines, p.flags.timeout)
+}
+
+// describeContents counts what a bundle has.
+func describeContents(contents *bundles.Contents) string {
+	text := countOf(contents.RuleFiles(), "file") + " of rules, "
+	if count := contents.SigmaFiles(); count > 0 {
+		text += countOf(count, "file") + " of Sigma rules, "
+	}
+	return text + countOf(len(contents.Feeds), "feed")
 }
 
 // author returns the user and the host that push a bundle.
@@ -285,13 +330,13 @@ func author() string {
 
 // validate compiles the rules as the configuration loads them, runs their cases, and loads the feeds.
 func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles.Contents) error {
-	cfg := rules.Default()
-	cfg.Files, cfg.FilesName, cfg.Shipped = contents.Rules(), name, p.cfg.Rules.Shipped
-	cfg.GeoDatabase, cfg.ASNDatabase = p.cfg.Rules.GeoDatabase, p.cfg.Rules.ASNDatabase
-	set, err := rules.Load(cfg, discardLog(), nil)
+	set, err := p.compile(name, contents, p.cfg.Rules.Shipped)
 	if err == nil {
 		configured := p.cfg.Rules
 		configured.Dir, configured.Files, configured.FilesName = "", contents.Rules(), name
+		if configured.SigmaFiles = contents.Sigma(); configured.SigmaFiles != nil {
+			configured.Sigma = ""
+		}
 		_, err = rules.Load(configured, discardLog(), nil)
 	}
 	if err != nil {
@@ -303,6 +348,7 @@ func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles
 	if set.Own() == 0 {
 		return fmt.Errorf("%s holds no rule: rules are in files that end in .yaml or .yml", name)
 	}
+	warnOfRefused(os.Stderr, set)
 	failed, err := rules.RunTests(&stripControlWriter{out: os.Stdout}, set, false)
 	if err != nil {
 		return fmt.Errorf("write results: %w", err)
@@ -311,6 +357,14 @@ func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles
 		return errFindings
 	}
 	return p.validateFeeds(ctx, contents)
+}
+
+// compile compiles the rules of contents.
+func (p *rulesPush) compile(name string, contents *bundles.Contents, withShipped bool) (*rules.Set, error) {
+	cfg := rules.Default()
+	cfg.Files, cfg.SigmaFiles, cfg.FilesName, cfg.Shipped = contents.Rules(), contents.Sigma(), name, withShipped
+	cfg.GeoDatabase, cfg.ASNDatabase = p.cfg.Rules.GeoDatabase, p.cfg.Rules.ASNDatabase
+	return rules.Load(cfg, discardLog(), nil)
 }
 
 // validateFeeds loads the feeds of contents.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"tidegate/detectors/feeds"
@@ -31,6 +32,7 @@ const (
 // The folders of the contents, and the file that has the settings of the feeds.
 const (
 	rulesFolder  = "rules"
+	sigmaFolder  = "sigma"
 	feedsFolder  = "feeds"
 	feedSettings = "feeds.json"
 )
@@ -43,9 +45,9 @@ type Contents struct {
 	Feeds []Feed
 }
 
-// A Feed is a feed of a bundle: the settings that its author has, and its file in the contents in place of the path.
+// A Feed is a feed of a bundle: the settings that its author has, and its file or folder in the contents in place of the path.
 type Feed struct {
-	File     string       `json:"file"` // in the folder feeds of the contents
+	File     string       `json:"file"` // or folder, in the folder feeds of the contents
 	Settings feeds.Config `json:"settings"`
 }
 
@@ -64,8 +66,18 @@ func (c *Contents) sum() string {
 func (c *Contents) Size() int { return len(c.data) }
 
 // Rules returns the folder of rules. It is safe for concurrent use.
-func (c *Contents) Rules() fs.FS {
-	folder, err := fs.Sub(c.files, rulesFolder)
+func (c *Contents) Rules() fs.FS { return c.folder(rulesFolder) }
+
+// Sigma returns the folder of Sigma rules, or nil if the bundle has none. It is safe for concurrent use.
+func (c *Contents) Sigma() fs.FS {
+	if c.SigmaFiles() == 0 {
+		return nil
+	}
+	return c.folder(sigmaFolder)
+}
+
+func (c *Contents) folder(name string) fs.FS {
+	folder, err := fs.Sub(c.files, name)
 	if err != nil {
 		panic(err) // the name of the folder is not valid
 	}
@@ -73,32 +85,47 @@ func (c *Contents) Rules() fs.FS {
 }
 
 // RuleFiles returns the number of files in the folder of rules.
-func (c *Contents) RuleFiles() (count int) {
+func (c *Contents) RuleFiles() int { return c.countFiles(rulesFolder) }
+
+// SigmaFiles returns the number of files in the folder of Sigma rules.
+func (c *Contents) SigmaFiles() int { return c.countFiles(sigmaFolder) }
+
+func (c *Contents) countFiles(folder string) (count int) {
 	for _, file := range c.files.File {
-		if strings.HasPrefix(file.Name, rulesFolder+"/") {
+		if strings.HasPrefix(file.Name, folder+"/") {
 			count++
 		}
 	}
 	return count
 }
 
-// ReadFeed returns the file of a feed.
-func (c *Contents) ReadFeed(feed Feed) ([]byte, error) {
-	return fs.ReadFile(c.files, path.Join(feedsFolder, feed.File))
+// A File is a file of the contents, as a person compares it.
+type File struct {
+	Name   string // in the contents, as rules/web.yaml
+	Size   int64
+	SHA256 string // in hex
+}
+
+// Files returns all files, sorted by name.
+func (c *Contents) Files() (list []File, err error) {
+	for _, file := range c.files.File {
+		data, err := fs.ReadFile(c.files, file.Name)
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(data)
+		list = append(list, File{file.Name, int64(len(data)), hex.EncodeToString(sum[:])})
+	}
+	slices.SortFunc(list, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
 }
 
 // WriteFeeds writes the files of the feeds to a folder and returns their settings with the paths of the files.
 func (c *Contents) WriteFeeds(dir string) (list []feeds.Config, err error) {
 	for _, feed := range c.Feeds {
-		data, err := c.ReadFeed(feed)
-		if err == nil {
-			err = os.MkdirAll(dir, 0o700)
-		}
 		cfg := feed.Settings
-		if cfg.Path = filepath.Join(dir, feed.File); err == nil {
-			err = statedir.WriteFile(cfg.Path, data, 0o600)
-		}
-		if err != nil {
+		cfg.Path = filepath.Join(dir, feed.File)
+		if err := c.writeFeed(feed, dir); err != nil {
 			return nil, fmt.Errorf("write the feed %s of the bundle: %w", cfg.Name, err)
 		}
 		list = append(list, cfg)
@@ -106,11 +133,92 @@ func (c *Contents) WriteFeeds(dir string) (list []feeds.Config, err error) {
 	return list, nil
 }
 
-// Pack packs the files of a folder and the files of feeds. Names that begin with a dot are left out, as rules.Read does.
-func Pack(folder fs.FS, feedConfigs []feeds.Config) (*Contents, error) {
+// writeFeed writes the file of a feed, or all files of its folder. It removes what else the folder has: a process that was
+// killed may have left a part of a file there, which would be read.
+func (c *Contents) writeFeed(feed Feed, dir string) error {
+	folder := c.folder(feedsFolder)
+	if err := filepath.WalkDir(filepath.Join(dir, feed.File), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		inFolder, err := filepath.Rel(dir, name)
+		if err != nil {
+			return err
+		}
+		if _, err := fs.Stat(folder, filepath.ToSlash(inFolder)); err == nil {
+			return nil
+		}
+		return os.Remove(name)
+	}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fs.WalkDir(folder, feed.File, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, filepath.FromSlash(name))
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o700)
+		}
+		data, err := fs.ReadFile(folder, name)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(target), 0o700)
+		}
+		if err != nil {
+			return err
+		}
+		return statedir.WriteFile(target, data, 0o600)
+	})
+}
+
+// A Selection is what Pack packs.
+type Selection struct {
+	Rules fs.FS // folder of rules
+	Sigma fs.FS // folder of Sigma rules; nil: none
+	// Feeds are packed by their files. One that is downloaded is a feed of its file from then on.
+	Feeds []feeds.Config
+}
+
+// Pack packs files. Names that begin with a dot are left out, as rules.Read does.
+func Pack(selected Selection) (*Contents, error) {
 	var packed packer
 	packed.zip = zip.NewWriter(&packed.out)
-	if err := fs.WalkDir(folder, ".", func(name string, entry fs.DirEntry, err error) error {
+	if err := packed.addFolder(selected.Rules, rulesFolder); err != nil {
+		return nil, fmt.Errorf("pack the rules: %w", err)
+	}
+	if selected.Sigma != nil {
+		if err := packed.addFolder(selected.Sigma, sigmaFolder); err != nil {
+			return nil, fmt.Errorf("pack the Sigma rules: %w", err)
+		}
+	}
+	list := make([]Feed, len(selected.Feeds))
+	for i, cfg := range selected.Feeds {
+		list[i] = Feed{File: fmt.Sprintf("%d-%s", i, path.Base(cfg.Path)), Settings: cfg}
+		settings := &list[i].Settings
+		settings.Path, settings.URL, settings.Interval, settings.Timeout, settings.TLS = "", "", 0, 0, config.TLS{}
+		settings.MaxSize, settings.MaxUnpackedSize = 0, 0
+		if err := packed.addFeed(cfg.Path, path.Join(feedsFolder, list[i].File)); err != nil {
+			return nil, fmt.Errorf("pack the feed %s: %w", cfg.Name, err)
+		}
+	}
+	if len(list) > 0 {
+		settings, err := json.Marshal(list)
+		if err == nil {
+			err = packed.add(feedSettings, settings)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pack the feeds: %w", err)
+		}
+	}
+	if err := packed.zip.Close(); err != nil {
+		return nil, err
+	}
+	return parseContents(packed.out.Bytes())
+}
+
+// addFolder adds the files of a folder.
+func (p *packer) addFolder(folder fs.FS, target string) error {
+	return fs.WalkDir(folder, ".", func(name string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -133,40 +241,24 @@ func Pack(folder fs.FS, feedConfigs []feeds.Config) (*Contents, error) {
 		if err != nil {
 			return err
 		}
-		return packed.add(path.Join(rulesFolder, name), data)
-	}); err != nil {
-		return nil, fmt.Errorf("pack the rules: %w", err)
-	}
+		return p.add(path.Join(target, name), data)
+	})
+}
 
-	list := make([]Feed, len(feedConfigs))
-	for i, cfg := range feedConfigs {
-		var data []byte
-		file, err := config.OpenRegular(cfg.Path)
-		if err == nil {
-			data, err = readBounded(file)
-		}
-		if err == nil {
-			list[i] = Feed{File: fmt.Sprintf("%d-%s", i, path.Base(cfg.Path)), Settings: cfg}
-			list[i].Settings.Path = ""
-			err = packed.add(path.Join(feedsFolder, list[i].File), data)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("pack the feed %s: %w", cfg.Name, err)
-		}
+// addFeed adds the file of a feed, or the files of its folder.
+func (p *packer) addFeed(source, target string) error {
+	if info, err := os.Stat(source); err == nil && info.IsDir() {
+		return p.addFolder(config.RegularFS(source), target)
 	}
-	if len(list) > 0 {
-		settings, err := json.Marshal(list)
-		if err == nil {
-			err = packed.add(feedSettings, settings)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("pack the feeds: %w", err)
-		}
+	file, err := config.OpenRegular(source)
+	if err != nil {
+		return err
 	}
-	if err := packed.zip.Close(); err != nil {
-		return nil, err
+	data, err := readBounded(file)
+	if err != nil {
+		return err
 	}
-	return parseContents(packed.out.Bytes())
+	return p.add(target, data)
 }
 
 // readBounded reads and closes a file. Of one that is larger than a bundle may be it returns the beginning.
@@ -264,10 +356,8 @@ func isValidName(name string) bool {
 		return true
 	}
 	folder, rest, _ := strings.Cut(name, "/")
-	if folder != rulesFolder && folder != feedsFolder || rest == "" || len(name) > maxName || !fs.ValidPath(name) {
-		return false
-	}
-	if folder == feedsFolder && strings.Contains(rest, "/") || strings.Count(name, "/") > maxDepth {
+	isFolder := folder == rulesFolder || folder == sigmaFolder || folder == feedsFolder
+	if !isFolder || rest == "" || len(name) > maxName || !fs.ValidPath(name) || strings.Count(name, "/") > maxDepth {
 		return false
 	}
 	for part := range strings.SplitSeq(rest, "/") {
@@ -312,7 +402,7 @@ func (c *Contents) readFeedSettings() error {
 			return refuse(ReasonContents, "a feed has no name, a name twice, or a path: %q", feed.Settings.Name)
 		}
 		names[feed.Settings.Name] = true
-		if info, err := fs.Stat(c.files, path.Join(feedsFolder, feed.File)); err != nil || info.IsDir() || strings.Contains(feed.File, "/") {
+		if _, err := fs.Stat(c.files, path.Join(feedsFolder, feed.File)); err != nil || !isValidName(path.Join(feedsFolder, feed.File)) || strings.Contains(feed.File, "/") {
 			return refuse(ReasonContents, "the feed %q has no file %q", feed.Settings.Name, feed.File)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,9 @@ func (e *testEngine) start() {
 	stored, since, problem := e.store.Load()
 	cfg := detectors.Config{Rules: rules.Default()}
 	cfg.Rules.Dir, cfg.Rules.Shipped = filepath.Join(e.dir, "rules"), false
+	if sigma := filepath.Join(e.dir, "sigma"); isFolder(sigma) {
+		cfg.Rules.Sigma = sigma
+	}
 	follower := FollowerConfig{Kafka: e.client, Store: e.store, Current: stored, Since: since, Host: "h", Program: "test"}
 	if problem != nil {
 		follower.Problem = problem.Error()
@@ -120,7 +124,7 @@ func (e *testEngine) start() {
 			}
 		}
 		list, err := e.store.WriteFeeds(bundle)
-		return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Feeds: list}, err
+		return &detectors.Replacement{Name: "bundle " + bundle.Name(), Rules: bundle.Rules(), Sigma: bundle.Sigma(), Feeds: list}, err
 	}
 	if stored != nil {
 		if cfg.Replacement, err = replacement(stored); err != nil {
@@ -158,6 +162,11 @@ func (e *testEngine) start() {
 	})
 }
 
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // restart stops the engine and starts it from its folder.
 func (e *testEngine) restart() {
 	e.t.Helper()
@@ -175,6 +184,7 @@ func (e *testEngine) ids() string {
 	for _, verdict := range event.Verdicts {
 		ids = append(ids, verdict.Rule)
 	}
+	slices.Sort(ids)
 	return strings.Join(ids, " ")
 }
 
@@ -587,7 +597,7 @@ func TestFeedsOfABundle(t *testing.T) {
 	if err := os.WriteFile(path, []byte("evil.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	contents, err := Pack(fstest.MapFS{"r.yaml": {Data: []byte(ruleText("one"))}}, []feeds.Config{{Name: "evil", Path: path}})
+	contents, err := Pack(Selection{Rules: fstest.MapFS{"r.yaml": {Data: []byte(ruleText("one"))}}, Feeds: []feeds.Config{{Name: "evil", Path: path}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -616,6 +626,39 @@ func TestFeedsOfABundle(t *testing.T) {
 	if found != 1 {
 		t.Errorf("%d files of the feed", found)
 	}
+}
+
+// TestSigmaRulesOfABundle take the place of the engine's folder, which comes back with a bundle that has none.
+func TestSigmaRulesOfABundle(t *testing.T) {
+	client := startBroker(t)
+	key, keys := newKey(t)
+	sigmaRule := func(id string) []byte {
+		return []byte("title: t\nid: " + id + "\nlevel: low\nlogsource: {category: application}\ndetection: {s: [three], condition: s}\n")
+	}
+	dir := t.TempDir()
+	own := filepath.Join(dir, "sigma")
+	if err := errors.Join(os.Mkdir(own, 0o700), os.WriteFile(filepath.Join(own, "s.yml"), sigmaRule("own"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	engine := startEngine(t, client, dir, keys)
+	engine.expect("configured own")
+	push(t, client, key, ruleText("one"))
+	engine.expect("one own")
+	contents, err := Pack(Selection{
+		Rules: fstest.MapFS{"r.yaml": {Data: []byte(ruleText("two"))}},
+		Sigma: fstest.MapFS{"s.yml": {Data: sigmaRule("sent")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Push(t.Context(), client, PushRequest{Key: key, Contents: contents}); err != nil {
+		t.Fatal(err)
+	}
+	engine.expect("sent two")
+	engine.restart()
+	engine.expect("sent two")
+	push(t, client, key, ruleText("one"))
+	engine.expect("one own")
 }
 
 func toJSON(report Report) string {

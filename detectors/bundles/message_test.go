@@ -41,7 +41,7 @@ func packFiles(t testing.TB, files map[string]string) *Contents {
 	for name, text := range files {
 		folder[name] = &fstest.MapFile{Data: []byte(text)}
 	}
-	contents, err := Pack(folder, nil)
+	contents, err := Pack(Selection{Rules: folder})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestBundleHasTheFilesThatWerePacked(t *testing.T) {
 	for name, text := range files {
 		folder[name] = &fstest.MapFile{Data: []byte(text), ModTime: time.Now()}
 	}
-	contents, err := Pack(folder, []feeds.Config{{Name: "evil", Path: feed, Severity: "low", LossGrace: time.Minute}})
+	contents, err := Pack(Selection{Rules: folder, Feeds: []feeds.Config{{Name: "evil", Path: feed, Severity: "low", LossGrace: time.Minute}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,11 @@ func TestBundleHasTheFilesThatWerePacked(t *testing.T) {
 	if len(bundle.Feeds) != 1 || bundle.Feeds[0].Settings != (feeds.Config{Name: "evil", Severity: "low", LossGrace: time.Minute}) {
 		t.Fatalf("feeds %+v", bundle.Feeds)
 	}
-	if data, err := bundle.ReadFeed(bundle.Feeds[0]); err != nil || string(data) != "evil.example\n" {
+	written, err := bundle.WriteFeeds(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(written[0].Path); err != nil || string(data) != "evil.example\n" {
 		t.Errorf("feed %q, %v", data, err)
 	}
 	if again := packFiles(t, map[string]string{"a.yaml": "a"}); again.sum() != packFiles(t, map[string]string{"a.yaml": "a"}).sum() {
@@ -205,11 +209,11 @@ func TestContentsAreBounded(t *testing.T) {
 		_, err := Open(signContents(t, key, Manifest{Topic: testTopic, Sequence: 1}, data), keys, testTopic)
 		return err
 	}
-	if err := open(archive(t, "rules/a.yaml", "rules/b/c.yaml", "feeds/a")); err != nil {
+	if err := open(archive(t, "rules/a.yaml", "rules/b/c.yaml", "feeds/a", "feeds/b/c", "sigma/a")); err != nil {
 		t.Error(err)
 	}
 	for _, name := range []string{
-		"../a.yaml", "/a.yaml", "rules/../a.yaml", "rules/./a", "rules//a", "rules/.a", "rules/b/.c/d", "other/a", "a", "rules", "rules/", "feeds/a/b",
+		"../a.yaml", "/a.yaml", "rules/../a.yaml", "rules/./a", "rules//a", "rules/.a", "rules/b/.c/d", "other/a", "a", "rules", "rules/", "sigma/", "feeds/a/.b",
 		"rules/a\\b", "rules/c:d", "rules/a\x00", "rules/a\nb", "rules/" + strings.Repeat("n", 255), "rules" + strings.Repeat("/d", 20), "",
 	} {
 		expectReason(t, open(archive(t, name)), ReasonContents, "")
@@ -279,26 +283,103 @@ func TestManifestMustNameTheContents(t *testing.T) {
 	expectReason(t, err, ReasonContents, "the manifest has")
 }
 
+// TestSigmaRulesAndFeedsArePacked: a folder of Sigma rules, a feed that is a folder, and one that was downloaded, which is
+// a feed of its file from then on. What a killed engine has left of a folder is removed.
+func TestSigmaRulesAndFeedsArePacked(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("misp/a.json", "a.example\n")
+	write("misp/sub/b.txt", "b.example\n")
+	write("misp/.hidden", "c.example\n")
+	write("downloaded.feed", "d.example\n")
+	contents, err := Pack(Selection{
+		Rules: fstest.MapFS{"r.yaml": {Data: []byte(ruleText("one"))}},
+		Sigma: fstest.MapFS{"web/s.yml": {Data: []byte("title: t")}, ".git/x": {Data: []byte("x")}},
+		Feeds: []feeds.Config{
+			{Name: "folder", Path: filepath.Join(dir, "misp")},
+			{
+				Name: "downloaded", Path: filepath.Join(dir, "downloaded.feed"), URL: "https://feeds.example/secret", Interval: time.Hour, Timeout: time.Minute,
+				MaxSize: 1 << 20, MaxUnpackedSize: 1 << 20, TLS: config.TLS{CAFile: "ca.pem"}, Severity: "low",
+			},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, keys := newKey(t)
+	message, err := Seal(key, Manifest{Topic: testTopic, Sequence: 1}, contents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, err := Open(message, keys, testTopic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := fs.ReadFile(bundle.Sigma(), "web/s.yml"); err != nil || string(text) != "title: t" || bundle.SigmaFiles() != 1 || bundle.RuleFiles() != 1 {
+		t.Errorf("%q, %v, %d files of Sigma, %d of rules", text, err, bundle.SigmaFiles(), bundle.RuleFiles())
+	}
+	if packFiles(t, map[string]string{"a.yaml": "a"}).Sigma() != nil {
+		t.Error("a bundle without Sigma rules has a folder of them")
+	}
+	if got := bundle.Feeds[1].Settings; got != (feeds.Config{Name: "downloaded", Severity: "low"}) {
+		t.Errorf("settings %+v", got)
+	}
+	target := t.TempDir()
+	left := filepath.Join(target, "0-misp", "a.json.tmp-1")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o700), os.WriteFile(left, []byte("cut.exa"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	list, err := bundle.WriteFeeds(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("a file that is not in the bundle is left", err)
+	}
+	set, _, err := feeds.Load(t.Context(), list)
+	if err != nil || set.Len() != 3 {
+		t.Errorf("%d indicators, %v", set.Len(), err)
+	}
+	files, err := bundle.Files()
+	var names []string
+	for _, file := range files {
+		names = append(names, file.Name)
+	}
+	want := "feeds.json feeds/0-misp/a.json feeds/0-misp/sub/b.txt feeds/1-downloaded.feed rules/r.yaml sigma/web/s.yml"
+	if got := strings.Join(names, " "); got != want || err != nil {
+		t.Errorf("files %s, %v", got, err)
+	}
+	if files[3].Size != 10 || files[3].SHA256 != "7756b1f774d4ee4428c184713ebfd387047e64f2d8fe8c5812c77ededd108076" { // printf 'd.example\n' | sha256sum
+		t.Errorf("%+v", files[3])
+	}
+}
+
 // TestPackRefuses: what does not fit, and a private key that lies in the folder.
 func TestPackRefuses(t *testing.T) {
 	private, _, err := NewKeyPair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = Pack(fstest.MapFS{"a.yaml": {Data: []byte("x")}, "rules.key": {Data: private}}, nil)
+	_, err = Pack(Selection{Rules: fstest.MapFS{"a.yaml": {Data: []byte("x")}, "rules.key": {Data: private}}})
 	if err == nil || !strings.Contains(err.Error(), "rules/rules.key holds a private key") {
 		t.Error(err)
 	}
-	_, err = Pack(fstest.MapFS{"a.yaml": {Data: make([]byte, maxContents+1)}}, nil)
+	_, err = Pack(Selection{Rules: fstest.MapFS{"a.yaml": {Data: make([]byte, maxContents+1)}}})
 	expectReason(t, err, ReasonTooLarge, "give engines large lists as feeds of their own")
-	_, err = Pack(fstest.MapFS{"a\\b.yaml": {Data: []byte("x")}}, nil)
+	_, err = Pack(Selection{Rules: fstest.MapFS{"a\\b.yaml": {Data: []byte("x")}}})
 	expectReason(t, err, ReasonContents, "is no name")
-	_, err = Pack(fstest.MapFS{}, nil)
+	_, err = Pack(Selection{Rules: fstest.MapFS{}})
 	expectReason(t, err, ReasonContents, "is empty")
-	if _, err = Pack(config.RegularFS(t.TempDir()+"/none"), nil); err == nil {
+	if _, err = Pack(Selection{Rules: config.RegularFS(t.TempDir() + "/none")}); err == nil {
 		t.Error("a folder that does not exist")
 	}
-	_, err = Pack(fstest.MapFS{"a.yaml": {Data: []byte("x")}}, []feeds.Config{{Name: "f", Path: t.TempDir()}})
+	_, err = Pack(Selection{Rules: fstest.MapFS{"a.yaml": {Data: []byte("x")}}, Feeds: []feeds.Config{{Name: "f", Path: t.TempDir() + "/none"}}})
 	if err == nil || !strings.Contains(err.Error(), "pack the feed f: ") {
 		t.Error(err)
 	}
@@ -310,7 +391,7 @@ func TestPackRefuses(t *testing.T) {
 		state = state*6364136223846793005 + 1442695040888963407
 		random[i] = byte(state >> 56)
 	}
-	contents, err := Pack(fstest.MapFS{"list.txt": {Data: random}}, nil)
+	contents, err := Pack(Selection{Rules: fstest.MapFS{"list.txt": {Data: random}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func packFeed(t *testing.T, rule string) *Contents {
 	if err := os.WriteFile(path, []byte("evil.example\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	contents, err := Pack(fstest.MapFS{"r.yaml": {Data: []byte(ruleText(rule))}}, []feeds.Config{{Name: "evil", Path: path}})
+	contents, err := Pack(Selection{Rules: fstest.MapFS{"r.yaml": {Data: []byte(ruleText(rule))}}, Feeds: []feeds.Config{{Name: "evil", Path: path}}})
 	if err != nil {
 		t.Fatal(err)
 	}

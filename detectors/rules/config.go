@@ -45,6 +45,8 @@ type Config struct {
 	// stands for the name of the folder in errors.
 	Files     fs.FS  `yaml:"-"`
 	FilesName string `yaml:"-"`
+	// SigmaFiles are read in place of the folder Sigma, alike.
+	SigmaFiles fs.FS `yaml:"-"`
 }
 
 // maxBundleKeys bounds the signatures that are checked for a message of anyone.

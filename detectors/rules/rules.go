@@ -136,8 +136,8 @@ func Reload(cfg Config, before *Set, guard *watch.Guard, log *slog.Logger, metri
 		return Load(cfg, log, metrics)
 	}
 	watcher := Watcher{Config: cfg, Log: log, Metrics: metrics, Guard: guard}
-	return load(cfg, func(dir string) (sigmaFolder, error) {
-		folder, err := readSigma(dir)
+	return load(cfg, func(files fs.FS, dir string) (sigmaFolder, error) {
+		folder, err := readSigma(files, dir)
 		switch {
 		case err != nil:
 			log.Error("rules.sigma not loaded, keeping the rules that were loaded before", "err", err)
@@ -150,7 +150,7 @@ func Reload(cfg Config, before *Set, guard *watch.Guard, log *slog.Logger, metri
 }
 
 // load is Load with a function that reads the folder of Sigma rules.
-func load(cfg Config, readSigma func(dir string) (sigmaFolder, error), log *slog.Logger, metrics *Metrics) (*Set, error) {
+func load(cfg Config, readSigma func(files fs.FS, name string) (sigmaFolder, error), log *slog.Logger, metrics *Metrics) (*Set, error) {
 	var sources, own []Source
 	var warnings []string
 	if cfg.Shipped {
@@ -171,8 +171,8 @@ func load(cfg Config, readSigma func(dir string) (sigmaFolder, error), log *slog
 	}
 	sources = append(sources, own...)
 	var converted sigmaRules
-	if cfg.Sigma != "" {
-		folder, err := readSigma(cfg.Sigma)
+	if files, name := cfg.sigmaFiles(); files != nil {
+		folder, err := readSigma(files, name)
 		if err != nil {
 			return nil, err
 		}
@@ -202,6 +202,17 @@ func (c Config) files() (files fs.FS, name string) {
 		return c.Files, c.FilesName
 	case c.Dir != "":
 		return config.RegularFS(c.Dir), c.Dir
+	}
+	return nil, ""
+}
+
+// sigmaFiles returns the files of Sigma rules and the name of their folder, or nil.
+func (c Config) sigmaFiles() (files fs.FS, name string) {
+	switch {
+	case c.SigmaFiles != nil:
+		return c.SigmaFiles, c.FilesName + "/sigma"
+	case c.Sigma != "":
+		return config.RegularFS(c.Sigma), c.Sigma
 	}
 	return nil, ""
 }

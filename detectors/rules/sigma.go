@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,9 +75,9 @@ type sigmaFolder struct {
 	warnings        []string
 }
 
-// readSigma reads and converts the Sigma rules of a folder.
-func readSigma(dir string) (sigmaFolder, error) {
-	found, warnings, err := readFiles(config.RegularFS(dir), dir, maxSigma)
+// readSigma reads and converts the Sigma rules of a folder with this name.
+func readSigma(files fs.FS, dir string) (sigmaFolder, error) {
+	found, warnings, err := readFiles(files, dir, maxSigma)
 	if err != nil {
 		return sigmaFolder{}, err
 	}
