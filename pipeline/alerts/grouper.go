@@ -161,7 +161,7 @@ func (g *Grouper) AddMatch(m Match) {
 	window := g.addVerdict(event, m.Verdict, min(m.At, m.Ingested), m.Offset)
 	alert := &window.alert
 	for _, event := range m.Events[:min(len(m.Events), maxAlertEvents-len(alert.Events))] {
-		alert.Events = append(alert.Events, truncate(event, maxAlertEvent))
+		alert.Events = append(alert.Events, truncate(event, maxAlertEventBytes))
 	}
 	alert.Revision += uint64(max(m.Count, 1)) - 1
 	alert.Count += uint64(m.Count) - 1
@@ -172,8 +172,8 @@ func (g *Grouper) AddMatch(m Match) {
 
 // Bounds of Alert.Events.
 const (
-	maxAlertEvents = 20
-	maxAlertEvent  = 128
+	maxAlertEvents     = 20
+	maxAlertEventBytes  = 128
 )
 
 // NewestOffset returns the largest offset of an open alert, -1 if there is none.
@@ -256,6 +256,8 @@ func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, a
 		alert.Ingested = time.Unix(0, event.Ingested).UTC()
 	}
 	alert.Score = max(alert.Score, verdict.Score)
+	// A rule whose severity was raised raises the alerts that are open.
+	alert.Severity = max(pipeline.SeverityByName(alert.Severity), verdict.Severity).Name()
 	// Events are evaluated in the order in which they ended: one that began earlier may come later.
 	if t := time.Unix(0, event.Timestamp).UTC(); t.After(alert.Last) {
 		alert.Last = t

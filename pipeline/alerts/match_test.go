@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -78,5 +79,47 @@ func TestMatchesOfSeveralEventsAreCounted(t *testing.T) {
 	}
 	if newest := NewGrouper(cfg, 3).NewestOffset(); newest != -1 {
 		t.Errorf("the newest offset of no alert is %d", newest)
+	}
+}
+
+// TestSeverityOfARuleRaisesItsOpenAlert: a newer match with a higher severity raises the alert, with the revision of the match; one with a
+// lower severity does not lower it. A grouper that is restored before any block makes the same revisions of it and of all that follow.
+func TestSeverityOfARuleRaisesItsOpenAlert(t *testing.T) {
+	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	severities := []pipeline.Severity{
+		pipeline.Severity_LOW, pipeline.Severity_LOW, pipeline.Severity_HIGH, pipeline.Severity_MEDIUM, pipeline.Severity_CRITICAL, pipeline.Severity_INFO,
+	}
+	policies := map[string]pipeline.AlertPolicy{"r": {Escalate: []pipeline.Escalation{{Count: 4, Severity: pipeline.Severity_MEDIUM}}}}
+	newGrouper := func() *Grouper {
+		grouper := NewGrouper(DefaultGrouper(), 0)
+		grouper.SetPolicies(policies)
+		return grouper
+	}
+	add := func(grouper *Grouper, i int) *pipeline.Alert {
+		at := start.Add(time.Duration(i) * time.Second).UnixNano()
+		grouper.AddMatch(Match{
+			Verdict: &pipeline.Verdict{Rule: "r", Group: "g", Severity: severities[i]}, At: at, First: at, Last: at, Count: 1, Offset: int64(i), Ingested: at,
+		})
+		revisions, _ := grouper.Flush()
+		if len(revisions) != 1 || revisions[0].Revision != uint64(i+1) || revisions[0].Count != uint64(i+1) {
+			t.Fatalf("match %d: %+v", i, revisions)
+		}
+		return revisions[0]
+	}
+	grouper, got := newGrouper(), []*pipeline.Alert{}
+	for i, want := range []string{"low", "low", "high", "high", "critical", "critical"} {
+		got = append(got, add(grouper, i))
+		if got[i].Severity != want {
+			t.Errorf("match %d: %s, want %s", i, got[i].Severity, want)
+		}
+	}
+	for from := 1; from < len(got); from++ {
+		restored := newGrouper()
+		restored.Restore(got[from-1 : from])
+		for i := from; i < len(got); i++ {
+			if again := add(restored, i); !reflect.DeepEqual(again, got[i]) {
+				t.Errorf("restored before %d: revision %d is %+v, was %+v", from, i, again, got[i])
+			}
+		}
 	}
 }

@@ -46,10 +46,10 @@ func (c *matchCounter) add(event *pipeline.Event, shipped int64) {
 		matches.At = min(matches.At, at)
 		matches.First, matches.Last = min(matches.First, event.Timestamp), max(matches.Last, event.Timestamp)
 		matches.Count++
-		// The alert shows the newest verdict, and the highest score.
+		// The alert shows the newest verdict, and the highest severity and score.
 		newest := matches.Verdict
 		*newest = pipeline.Verdict{
-			Detector: verdict.Detector, Rule: verdict.Rule, Version: verdict.Version, Severity: verdict.Severity,
+			Detector: verdict.Detector, Rule: verdict.Rule, Version: verdict.Version, Severity: max(newest.Severity, verdict.Severity),
 			Score: max(newest.Score, verdict.Score), Evidence: verdict.Evidence, Title: verdict.Title, Group: key.group, Tags: verdict.Tags,
 		}
 	}
