@@ -173,7 +173,7 @@ func (g *Grouper) AddMatch(m Match) {
 // Bounds of Alert.Events.
 const (
 	maxAlertEvents     = 20
-	maxAlertEventBytes  = 128
+	maxAlertEventBytes = 128
 )
 
 // NewestOffset returns the largest offset of an open alert, -1 if there is none.

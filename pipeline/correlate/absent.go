@@ -24,13 +24,13 @@ type expectation struct {
 	origin Origin
 }
 
-func (a *absence) addSignal(f *Fold, _ *group, s *Signal, at int64) {
+func (a *absence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	switch {
 	case s.Step == stepExpected:
 		// Those whose time is over have been matched: this one follows all that are left.
 		a.expecting = slices.DeleteFunc(a.expecting, func(e expectation) bool { return e.ID != s.Event })
 	case len(a.expecting) == maxExpecting:
-		f.counts.Dropped++
+		f.countDropped(g.rule)
 	default:
 		a.expecting = append(a.expecting, expectation{at, Event{s.Step, s.Start, s.Event}, s.Origin})
 	}

@@ -69,8 +69,8 @@ func (v *seenValues) slots(length int64) uint32 {
 	return uint32((length + v.slotLength - 1) / v.slotLength)
 }
 
-// isOver reports whether what was there last in the slot last is new again in the slot now.
-func isOver(last, now, slots uint32) bool { return now > last && now-last > slots }
+// isExpired reports whether what was there last in the slot last is new again in the slot now.
+func isExpired(last, now, slots uint32) bool { return now > last && now-last > slots }
 
 // addSeen adds a signal of a rule of FirstSeen: at is its end, or the watermark of a late one. A value that the group did not have
 // is a match once the group has existed for Rule.Baseline.
@@ -78,7 +78,7 @@ func (f *Fold) addSeen(rule *Rule, s *Signal, at int64) {
 	v := f.seenOf(rule)
 	now, hash := v.slot(at), GroupHash(s.Rule, s.Group)
 	number, isKnown := v.numbers[hash]
-	if isKnown && isOver(v.groups[number].last, now, v.slots(int64(max(rule.Baseline, rule.ExpireAfter)))) {
+	if isKnown && isExpired(v.groups[number].last, now, v.slots(int64(max(rule.Baseline, rule.ExpireAfter)))) {
 		v.groups[number].began, v.groups[number].last = at, now
 		f.noteSeen(rule, hash, 0, at, v.begin(now))
 	}
@@ -92,7 +92,7 @@ func (f *Fold) addSeen(rule *Rule, s *Signal, at int64) {
 
 	key := valueKey(hash, s.Value)
 	value, isKnown := v.values[key]
-	isNew := !isKnown || isOver(value.last, now, v.slots(int64(rule.ExpireAfter)))
+	isNew := !isKnown || isExpired(value.last, now, v.slots(int64(rule.ExpireAfter)))
 	if !isKnown || now > value.last {
 		v.setValue(key, seenValue{now, number})
 		f.noteSeen(rule, hash, s.Value, 0, v.begin(now))
@@ -159,18 +159,18 @@ func (f *Fold) boundSeen(rule *Rule, v *seenValues, now uint32) {
 	isTooMuch := total > f.limits.Values
 	if len(v.values) >= v.sweep || isTooMuch {
 		before := len(v.values)
-		v.removeOver(rule, now)
+		v.removeExpired(rule, now)
 		total -= before - len(v.values)
 		v.sweep = max(sweepAt, 2*len(v.values))
 	}
 	if total > f.limits.Values {
-		largest := f.seen[f.largestSeen()]
-		f.counts.Evicted += uint64(largest.evictValues(total - f.limits.Values + f.limits.Values/16))
+		largest := f.largestSeen()
+		f.countEvicted(largest, f.seen[largest].evictValues(total-f.limits.Values+f.limits.Values/16))
 	}
 	if limit := max(1, f.limits.Values/groupShare); len(v.numbers) > limit {
-		v.removeOver(rule, now)
+		v.removeExpired(rule, now)
 		if tooMany := len(v.numbers) - limit; tooMany > 0 {
-			f.counts.Evicted += uint64(v.evictGroups(tooMany + limit/16))
+			f.countEvicted(rule.ID, v.evictGroups(tooMany+limit/16))
 		}
 	}
 }
@@ -185,17 +185,17 @@ func (f *Fold) largestSeen() (largest string) {
 	return largest
 }
 
-// removeOver removes the values that are new again, and the groups without values that are.
-func (v *seenValues) removeOver(rule *Rule, now uint32) {
+// removeExpired removes the values that are new again, and the groups without values that are.
+func (v *seenValues) removeExpired(rule *Rule, now uint32) {
 	slots := v.slots(int64(rule.ExpireAfter))
 	for key, value := range v.values {
-		if isOver(value.last, now, slots) {
+		if isExpired(value.last, now, slots) {
 			v.removeValue(key, value)
 		}
 	}
 	slots = max(slots, v.slots(int64(rule.Baseline)))
 	for hash, number := range v.numbers {
-		if g := v.groups[number]; g.values == 0 && isOver(g.last, now, slots) {
+		if g := v.groups[number]; g.values == 0 && isExpired(g.last, now, slots) {
 			v.removeGroup(hash, number)
 		}
 	}

@@ -49,6 +49,7 @@ type Fold struct {
 	recent      map[string]*list.List // by rule: of *group, the one with the latest signal in front
 	matches     []Match               // since the last Advance
 	counts      Counts
+	ruleCounts  map[string]*Counts // of the loaded rules, by id
 	seen        map[string]*seenValues // by rule of FirstSeen
 	keepsSeen   bool
 	changedSeen []pipeline.SeenValue // since the last TakeSeen
@@ -100,7 +101,7 @@ func (o *Origin) bytes() int {
 func New(rules []*Rule, limits Limits) *Fold {
 	f := &Fold{
 		rules: map[string]*Rule{}, limits: limits, groups: map[groupKey]*group{}, recent: map[string]*list.List{},
-		ruleBytes: map[string]int{}, seen: map[string]*seenValues{},
+		ruleBytes: map[string]int{}, seen: map[string]*seenValues{}, ruleCounts: map[string]*Counts{},
 	}
 	f.SetRules(rules)
 	return f
@@ -115,8 +116,12 @@ func (f *Fold) SetRules(rules []*Rule) {
 		f.rules[rule.ID] = rule
 	}
 	for id, old := range before {
-		if rule := f.rules[id]; rule == nil || rule.Version != old.Version {
+		rule := f.rules[id]
+		if rule == nil || rule.Version != old.Version {
 			delete(f.seen, id)
+		}
+		if rule == nil {
+			delete(f.ruleCounts, id)
 		}
 	}
 	for _, g := range f.groups {
@@ -130,6 +135,32 @@ func (f *Fold) SetRules(rules []*Rule) {
 
 // Counts returns what the Fold has counted.
 func (f *Fold) Counts() Counts { return f.counts }
+
+// RuleCounts returns what the Fold has counted for each loaded rule of which a signal came late, or a bound was reached.
+// Signals and Unknown are not counted by rule. Its result is valid until the next call of a method.
+func (f *Fold) RuleCounts() map[string]*Counts { return f.ruleCounts }
+
+// ofRule returns the counts of a loaded rule.
+func (f *Fold) ofRule(id string) *Counts {
+	counts := f.ruleCounts[id]
+	if counts == nil {
+		counts = &Counts{}
+		f.ruleCounts[id] = counts
+	}
+	return counts
+}
+
+// countEvicted counts groups or values of a rule that were evicted.
+func (f *Fold) countEvicted(rule string, count int) {
+	f.counts.Evicted += uint64(count)
+	f.ofRule(rule).Evicted += uint64(count)
+}
+
+// countDropped counts a signal of a group that has too many.
+func (f *Fold) countDropped(rule *Rule) {
+	f.counts.Dropped++
+	f.ofRule(rule.ID).Dropped++
+}
 
 // Groups returns the number of groups with a window.
 func (f *Fold) Groups() int { return len(f.groups) }
@@ -155,7 +186,8 @@ func (f *Fold) Add(s Signal) {
 	s.First = min(max(s.First, 0), s.Start)
 	s.Last = min(max(s.Last, s.Start), s.End)
 	if s.End < f.watermark {
-		f.counts.Late++
+		f.counts.Late += uint64(s.count())
+		f.ofRule(s.Rule).Late += uint64(s.count())
 		f.addToGroup(&s, true)
 		return
 	}
@@ -165,6 +197,9 @@ func (f *Fold) Add(s Signal) {
 	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waitingSize > 4*f.limits.Bytes {
 		// What is matched now may lack signals that are still to come, as if the signal had come late.
 		f.counts.Forced++
+		if forced := f.waiting[0].Rule; f.rules[forced] != nil {
+			f.ofRule(forced).Forced++
+		}
 		f.watermark = max(f.watermark, f.waiting[0].End)
 		before := len(f.matches)
 		f.passDeadlines(f.watermark)
@@ -303,8 +338,9 @@ func (f *Fold) openGroup(rule *Rule, name string) *group {
 
 // evictGroup removes the last group of a list.
 func (f *Fold) evictGroup(recent *list.List) {
-	f.counts.Evicted++
-	f.removeGroup(recent.Back().Value.(*group))
+	evicted := recent.Back().Value.(*group)
+	f.countEvicted(evicted.rule.ID, 1)
+	f.removeGroup(evicted)
 }
 
 func (f *Fold) removeGroup(g *group) {

@@ -29,7 +29,7 @@ func (q *sequence) addSignal(f *Fold, g *group, s *Signal, at int64) {
 	})
 	events = slices.Insert(events, i, *s)
 	if len(events) > maxPerStep {
-		f.counts.Dropped++
+		f.countDropped(g.rule)
 		middle := maxPerStep / 2
 		if middle == i {
 			middle++ // the new event may be the one that completes the sequence

@@ -40,10 +40,10 @@ type foldWorker struct {
 	seenWatermark int64             // of the state when everything was stored last
 
 	grouper   *alerts.Grouper
-	counts    correlate.Counts // of the fold, as they were exported last
-	matches   []foldedMatch    // of the block
-	single    []singleMatches  // of the block
-	size      int              // of single, encoded
+	counts    foldCounts      // of the fold, as they were exported last
+	matches   []foldedMatch   // of the block
+	single    []singleMatches // of the block
+	size      int             // of single, encoded
 	letters   []consumer.DeadLetter
 	committed time.Time // when an offset was committed last
 	position  string    // as it was committed last
@@ -147,8 +147,8 @@ func (f *foldWorker) processFromCommitted(ctx context.Context) error {
 	if err := f.foldUntil(ctx, end, true); err != nil {
 		return err
 	}
-	f.letters = nil            // written before the offset was committed
-	f.counts = f.fold.Counts() // what is read again was counted before
+	f.letters = nil             // written before the offset was committed
+	f.counts = countsOf(f.fold) // what is read again was counted before
 	f.nextOffset = max(end, f.state.offset)
 	if found {
 		if err := f.replay(ctx, open); err != nil {
@@ -185,14 +185,14 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 		state.offset = max(state.offset, first)
 	} else if committed >= 0 && committed < first {
 		f.log.Error("signals were deleted before they were read", "messages", first-committed)
-		f.metrics.fold.signals.WithLabelValues("lost").Add(float64(first - committed))
+		f.metrics.fold.lost.Add(float64(first - committed))
 	} else if committed > logEnd {
 		f.log.Error("signals topic is another one than before, or its end was lost: reading it from its beginning",
 			"committed", committed, "first", first, "end", logEnd)
 		state.offset, end = first, first
 	}
 	f.state, f.checkpoints, f.nextOffset = state, []*foldState{state.clone()}, end
-	f.fold, f.correlation, f.bundle, f.counts = correlate.New(nil, f.foldLimits()), nil, nil, correlate.Counts{}
+	f.fold, f.correlation, f.bundle, f.counts = correlate.New(nil, f.foldLimits()), nil, nil, foldCounts{}
 	f.fold.KeepSeen()
 	f.seenRules, f.seenStored, f.seenWatermark = nil, time.Now(), 0
 	if err := f.loadRules(ctx); err != nil {
@@ -297,7 +297,7 @@ func (f *foldWorker) receive(ctx context.Context, timeout <-chan time.Time) erro
 		f.logEnd, f.fetched = chunk.End, chunk.Next
 		if chunk.Lost > 0 {
 			f.log.Error("signals were deleted before they were read", "messages", chunk.Lost)
-			f.metrics.fold.signals.WithLabelValues("lost").Add(float64(chunk.Lost))
+			f.metrics.fold.lost.Add(float64(chunk.Lost))
 		}
 		f.records = append(f.records, chunk.Records...)
 		return nil
