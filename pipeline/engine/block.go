@@ -27,6 +27,8 @@ type block struct {
 	newestTime  int64                 // Kafka timestamp of the newest record, ns since 1970
 	counts      blockCounts
 
+	signalPartitions int // of the signals topic, over which the block is distributed; 0: it has no signals
+
 	replayed   bool      // an intent names the block: an earlier run may have stored some of its rows
 	intentTime time.Time // when the intent was sent to Kafka; zero in a replayed block
 	intent     string    // as it is committed; empty if it is not

@@ -15,7 +15,8 @@
 //	gather      form the block: decode, drop duplicates, collect dead letters
 //	   ↓        evaluate the events (verdicts are columns of the rows)
 //	   ↓        before-intent
-//	intent      commit offset start with the metadata "v1 end time shard bundle"
+//	intent      commit offset start with the metadata "v1 end time shard bundle", and the number of partitions
+//	   ↓        over which the signals of the block are distributed
 //	   ↓        after-intent
 //	insert      insert the rows under the token topic/partition/start-end@time
 //	   ↓        after-insert
@@ -145,9 +146,10 @@ type Engine struct {
 	decoding  chan struct{} // of the fetchers
 	inserters inserterPool
 
-	alertPartitions atomic.Int64 // number of partitions of the alerts topic; set before the workers start
-	foldPartitions  atomic.Int64 // number of partitions of the signals topic; set before the workers of Correlate start
-	fetchBytes      int          // of one fetch, compressed; set by Run before the workers start
+	alertPartitions  atomic.Int64 // number of partitions of the alerts topic; set before the workers start
+	foldPartitions   atomic.Int64 // number of partitions of the signals topic, as of the start of the last foldWorker
+	signalPartitions signalPartitions
+	fetchBytes       int // of one fetch, compressed; set by Run before the workers start
 
 	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block

@@ -34,6 +34,9 @@ type foldWorker struct {
 	memory      time.Duration
 	silentUntil int64 // matches of records before it are raised already
 
+	eventPartitions int  // of the events topic, as they were asked last
+	askedPartitions bool // since the last answer of the broker
+
 	// Of rules of FirstSeen (fold_seen.go).
 	seenRules     map[string]string // versions of those that were restored, by id
 	seenStored    time.Time         // when storeSeen stored last
@@ -83,13 +86,6 @@ func (e *Engine) Correlate(ctx context.Context) error {
 	}
 	cfg := consumer.Config{
 		Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicSignals), Group: e.cfg.Group + SignalsGroupSuffix,
-	}
-	if err := consumer.Retry(ctx, e.log, "find the signals topic", func() error {
-		partitions, err := e.deps.Kafka.Partitions(ctx, cfg.Topic)
-		e.foldPartitions.Store(int64(partitions))
-		return err
-	}); err != nil {
-		return nil //nolint:nilerr // ctx ended
 	}
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
 		f := newFoldWorker(e, p)
@@ -192,6 +188,16 @@ func (f *foldWorker) resume(ctx context.Context) (open intent, found bool, end i
 		state.offset, end = first, first
 	}
 	f.state, f.checkpoints, f.nextOffset = state, []*foldState{state.clone()}, end
+	// The topic may have been grown since another worker of this process started.
+	if err := f.withRetry(ctx, "find the signals topic", func() error {
+		partitions, err := f.deps.Kafka.Partitions(ctx, f.source.Topic)
+		if err == nil {
+			f.foldPartitions.Store(int64(partitions))
+		}
+		return err
+	}); err != nil {
+		return open, false, 0, err
+	}
 	f.fold, f.correlation, f.bundle, f.counts = correlate.New(nil, f.foldLimits()), nil, nil, foldCounts{}
 	f.fold.KeepSeen()
 	f.seenRules, f.seenStored, f.seenWatermark = nil, time.Now(), 0
@@ -261,7 +267,9 @@ func (f *foldWorker) loadRules(ctx context.Context) error {
 func (f *foldWorker) foldUntil(ctx context.Context, end int64, areCommitted bool) error {
 	for {
 		for len(f.records) > 0 && f.records[0].Offset < end {
-			f.foldRecord(f.records[0])
+			if err := f.foldRecord(ctx, f.records[0]); err != nil {
+				return err
+			}
 			f.popRecord()
 			if areCommitted && f.fold.ChangedSeen() >= maxChangedSeen {
 				if err := f.storeSeen(ctx); err != nil {
@@ -299,13 +307,13 @@ func (f *foldWorker) receive(ctx context.Context, timeout <-chan time.Time) erro
 			f.log.Error("signals were deleted before they were read", "messages", chunk.Lost)
 			f.metrics.fold.lost.Add(float64(chunk.Lost))
 		}
-		f.records = append(f.records, chunk.Records...)
+		f.records, f.askedPartitions = append(f.records, chunk.Records...), false
 		return nil
 	}
 }
 
-// foldRecord folds the signals of a record, and collects the matches.
-func (f *foldWorker) foldRecord(record consumer.Record) {
+// foldRecord folds the signals of a record, and collects the matches. It fails only if ctx has ended.
+func (f *foldWorker) foldRecord(ctx context.Context, record consumer.Record) error {
 	block, err := &pipeline.SignalBlock{}, record.Err
 	if err == nil {
 		err = block.UnmarshalVT(record.Value)
@@ -319,9 +327,18 @@ func (f *foldWorker) foldRecord(record consumer.Record) {
 	if err == nil && slices.ContainsFunc(block.Matches, func(m *pipeline.Matches) bool { return m.Verdict == nil || m.Count == 0 }) {
 		err = errors.New("matches without a verdict or a count")
 	}
+	if err == nil {
+		isInvented, findErr := f.isInvented(ctx, block.Partition)
+		if findErr != nil {
+			return findErr
+		}
+		if isInvented {
+			err = fmt.Errorf("signals are of the partition %d, which the events topic does not have", block.Partition)
+		}
+	}
 	if err != nil {
 		f.letters = append(f.letters, f.newDeadLetter(record, "decode", err))
-		return
+		return nil
 	}
 	if f.state.read(record.Offset, record.Time, block) {
 		for _, signal := range block.Signals {
@@ -342,6 +359,26 @@ func (f *foldWorker) foldRecord(record consumer.Record) {
 		}
 	}
 	f.keepCheckpoint()
+	return nil
+}
+
+// isInvented reports whether the events topic has no such partition. A source that is not there would hold the watermark,
+// with whatever it says. Partitions that the state has are not asked for, so that what a record does stays the same in
+// every life; others are asked for once after each answer of the broker: the writer has read the partition before.
+func (f *foldWorker) isInvented(ctx context.Context, partition int32) (bool, error) {
+	if _, isKnown := f.state.sources[partition]; isKnown || int(partition) < f.eventPartitions {
+		return false, nil
+	}
+	if !f.askedPartitions {
+		if err := f.withRetry(ctx, "find the events topic", func() (err error) {
+			f.eventPartitions, err = f.deps.Kafka.Partitions(ctx, f.deps.Kafka.Topic(pipeline.TopicEvents))
+			return err
+		}); err != nil {
+			return false, err
+		}
+		f.askedPartitions = true
+	}
+	return int(partition) >= f.eventPartitions, nil
 }
 
 // decodeSignal returns a signal of a record. An event did not end after its record was written.
@@ -411,7 +448,9 @@ func (f *foldWorker) processNext(ctx context.Context) error {
 	block := f.beginBlock()
 	place := f.checkpoints[0].String()
 	for count := 0; len(f.records) > 0 && count < maxFoldRecords && f.size < maxSingleBytes && f.fold.ChangedSeen() < 2*maxChangedSeen; count++ {
-		f.foldRecord(f.records[0])
+		if err := f.foldRecord(ctx, f.records[0]); err != nil {
+			return err
+		}
 		block.end = f.records[0].Offset + 1
 		f.popRecord()
 	}

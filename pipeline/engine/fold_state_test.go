@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/correlate"
+	"tidegate/pipeline/kafka"
 )
 
 // ago returns a time before 2026-11-01, ns since 1970.
@@ -179,20 +182,61 @@ func TestStateOfTheFoldIsReadAgain(t *testing.T) {
 	}
 }
 
-// TestSignalsOfForeignPartitionsAreNoSources: whatever partitions the messages of the signals topic name, the state is bounded,
-// and such messages are dead letters.
+// TestSignalsOfForeignPartitionsAreNoSources: whatever partitions the messages of the signals topic name, the state has only those of
+// the events topic, also when it grows, and only they hold the watermark. Other messages are dead letters, with one request to the broker
+// for each of its answers.
 func TestSignalsOfForeignPartitionsAreNoSources(t *testing.T) {
+	h := newHarness(t, 2, kafka.AssignStatic)
 	w, _ := newTestWorker(newFakeStore())
+	w.deps.Kafka = h.client
 	state := &foldState{sources: map[int32]foldSource{}}
 	f := &foldWorker{worker: w, fold: correlate.New(nil, correlate.DefaultLimits), state: state, checkpoints: []*foldState{state.clone()}}
-	for i, source := range []int32{-1, math.MinInt32, math.MaxInt32, maxSources, maxSources - 1, 0} {
-		value, err := blockOf(source, ago(0), 0, 1, 1).MarshalVT()
-		if err != nil {
-			t.Fatal(err)
+	offset := int64(0)
+	read := func(letters int, sources ...int32) {
+		t.Helper()
+		f.letters, f.askedPartitions = nil, false
+		for _, source := range sources {
+			watermark := ago(time.Hour)
+			if source < 2 {
+				watermark = ago(0) - int64(lateness)
+			}
+			value, err := blockOf(source, ago(0), 0, watermark, 1).MarshalVT()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.foldRecord(t.Context(), consumer.Record{Offset: offset, Time: ago(0), Value: value}); err != nil {
+				t.Fatal(err)
+			}
+			offset++
 		}
-		f.foldRecord(consumer.Record{Offset: int64(i), Time: ago(0), Value: value})
+		if len(f.letters) != letters || state.offset < 1 {
+			t.Errorf("sources %v: %d dead letters, want %d", sources, len(f.letters), letters)
+		}
 	}
-	if len(state.sources) != 2 || len(f.letters) != 4 {
-		t.Errorf("%d sources, %d dead letters", len(state.sources), len(f.letters))
+	read(0, 1)
+	read(7, 2, -1, math.MinInt32, math.MaxInt32, maxSources, maxSources-1, 3)
+	read(0, 0, 1)
+	if len(state.sources) != 2 || state.watermark != ago(0)-int64(lateness) {
+		t.Errorf("%d sources, the watermark is %v", len(state.sources), time.Unix(0, state.watermark).UTC())
+	}
+	h.grow(pipeline.TopicEvents, 4)
+	read(1, 2, 3, 4)
+	if len(state.sources) != 4 {
+		t.Errorf("%d sources of the topic that has grown", len(state.sources))
+	}
+}
+
+// grow adds partitions to a topic.
+func (h *harness) grow(name string, partitions int) {
+	h.Helper()
+	request := kmsg.NewPtrCreatePartitionsRequest()
+	topic := kmsg.NewCreatePartitionsRequestTopic()
+	topic.Topic, topic.Count = h.client.Topic(name), int32(partitions)
+	request.Topics, request.TimeoutMillis = append(request.Topics, topic), 10_000
+	response := h.request(request).(*kmsg.CreatePartitionsResponse)
+	for _, topic := range response.Topics {
+		if topic.ErrorCode != 0 {
+			h.Fatalf("grow %s: error %d", topic.Topic, topic.ErrorCode)
+		}
 	}
 }

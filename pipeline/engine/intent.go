@@ -17,11 +17,21 @@ type intent struct {
 	time   int64  // of the block: event.ingested, ns since 1970
 	shard  string // of the store into which the block is inserted
 	bundle string // version of the bundle that evaluates the block
+
+	// signalPartitions is the number of partitions of the signals topic over which the signals of the block are distributed;
+	// 0: it has none, or is a block of signals. A replay distributes them in the same way, though the topic has grown: a fold
+	// drops what it has read of the block before.
+	signalPartitions int
 }
 
-// String returns the form in which the intent is committed: "v1 end time shard bundle".
+// String returns the form in which the intent is committed: "v1 end time shard bundle", and the partitions of the signals if
+// there are some.
 func (i intent) String() string {
-	return fmt.Sprintf("v1 %d %d %s %s", i.end, i.time, i.shard, i.bundle)
+	text := fmt.Sprintf("v1 %d %d %s %s", i.end, i.time, i.shard, i.bundle)
+	if i.signalPartitions > 0 {
+		text += " " + strconv.Itoa(i.signalPartitions)
+	}
+	return text
 }
 
 // parseIntent returns the intent in the metadata of the committed offset start. open is false if the metadata
@@ -32,18 +42,22 @@ func parseIntent(start int64, metadata string) (i intent, open bool, err error) 
 		return intent{}, false, nil
 	}
 	fields := strings.Split(metadata, " ")
-	if len(fields) != 5 || fields[0] != "v1" {
+	if len(fields) < 5 || len(fields) > 6 || fields[0] != "v1" {
 		return intent{}, false, fmt.Errorf("intent %q is not in the form v1 that this engine reads", metadata)
 	}
 	end, endErr := strconv.ParseInt(fields[1], 10, 64)
 	blockTime, timeErr := strconv.ParseInt(fields[2], 10, 64)
 	shard, bundle := fields[3], fields[4]
-	valid := endErr == nil && timeErr == nil && end > start && blockTime > 0 &&
+	partitions, partitionsErr := 0, error(nil)
+	if len(fields) == 6 {
+		partitions, partitionsErr = strconv.Atoi(fields[5])
+	}
+	valid := partitionsErr == nil && partitions >= 0 && endErr == nil && timeErr == nil && end > start && blockTime > 0 &&
 		isIntentWord(shard) && isIntentWord(bundle)
 	if !valid {
 		return intent{}, false, fmt.Errorf("intent %q at offset %d is invalid", metadata, start)
 	}
-	return intent{end: end, time: blockTime, shard: shard, bundle: bundle}, true, nil
+	return intent{end: end, time: blockTime, shard: shard, bundle: bundle, signalPartitions: partitions}, true, nil
 }
 
 // isIntentWord reports whether s can be a field of an intent: 1 to 64 printable ASCII characters without a

@@ -60,7 +60,7 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"unwritable"),
 		retries: factory.LabelledCounters("tidegate_engine_retries_total",
 			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation",
-			"write signals", "find the signals topic", "insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
+			"write signals", "find the signals topic", "find the events topic", "insert", "insert alerts", "publish alerts", "query existing rows", "query the alerts of a block",
 			"query the verdicts of the last block", "query the batches of a producer", "query the last block",
 			"query the newest rows", "query the running inserts",
 			"restore the alert windows", "restore the state of the partition", "restore what was seen", "store what was seen"),

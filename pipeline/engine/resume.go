@@ -282,7 +282,7 @@ func (w *worker) writeStoredMatches(ctx context.Context, last *block) error {
 		return err
 	}
 	w.log.Info("writing the matches of stored rows, which may be missing", "topic", w.source.Topic, "matches", counter.verdicts())
-	if err := w.beginParts(ctx, last.time); err != nil {
+	if err := w.beginParts(ctx, last.time, 0); err != nil {
 		return err
 	}
 	if err := w.addMatches(ctx, &counter); err != nil {

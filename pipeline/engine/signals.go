@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -111,13 +112,12 @@ const (
 // A signalWriter holds what a worker has written to the signals topic, and what it is about to write. The bounds of its
 // messages follow from the signals alone, since a replay must write the same messages.
 type signalWriter struct {
-	partitions int          // of the topic; 0: not known yet
-	parts      []signalPart // by partition of the topic
-	size       int          // of all parts, encoded
-	joined     *correlate.Aggregator
-	watermark  int64     // written last, ns since 1970
-	written    time.Time // when
-	caughtUp   int64     // when the fetcher last had all records of the partition, ns since 1970
+	parts     []signalPart // by partition of the topic
+	size      int          // of all parts, encoded
+	joined    *correlate.Aggregator
+	watermark int64     // written last, ns since 1970
+	written   time.Time // when
+	caughtUp  int64     // when the fetcher last had all records of the partition, ns since 1970
 }
 
 // A signalPart is a message for one partition of the signals topic, while it is filled.
@@ -136,7 +136,7 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 	if block.correlation == nil && len(counter.list) == 0 {
 		return nil
 	}
-	if err := w.beginParts(ctx, block.time); err != nil {
+	if err := w.beginParts(ctx, block.time, block.signalPartitions); err != nil {
 		return err
 	}
 	if err := w.addMatches(ctx, &counter); err != nil {
@@ -181,6 +181,19 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 	w.metrics.signals.Add(written)
 	w.metrics.observeStage("signals", began)
 	return nil
+}
+
+// hasSignals reports whether the block has something to write to the signals topic.
+func (b *block) hasSignals() bool {
+	if b.correlation != nil {
+		return true
+	}
+	for i := range b.messages {
+		if slices.ContainsFunc(b.messages[i].batch.Events, func(e *pipeline.Event) bool { return len(e.Verdicts) > 0 }) {
+			return true
+		}
+	}
+	return false
 }
 
 // encodeJoined adds the joined signals to the parts.
@@ -268,27 +281,77 @@ func (w *worker) writeIdleWatermark(ctx context.Context) error {
 	if w.signals.caughtUp == 0 || now.Sub(w.signals.written) < watermarkInterval || w.correlationOf(w.currentBundle()) == nil {
 		return nil
 	}
-	if err := w.beginParts(ctx, 0); err != nil {
+	if err := w.beginParts(ctx, 0, 0); err != nil {
 		return err
 	}
 	return w.writeWatermark(ctx, w.signals.caughtUp)
 }
 
-// beginParts begins a message for each partition of the topic.
-func (w *worker) beginParts(ctx context.Context, blockTime int64) error {
-	if w.signals.partitions == 0 {
-		if err := w.withRetry(ctx, "find the signals topic", func() (err error) {
-			w.signals.partitions, err = w.deps.Kafka.Partitions(ctx, w.deps.Kafka.Topic(pipeline.TopicSignals))
-			return err
-		}); err != nil {
-			return err
-		}
+// beginParts begins a message for each of a number of partitions of the topic; 0: for each that there is. Where the topic has
+// fewer, since it was created anew, it is for each that there is.
+func (w *worker) beginParts(ctx context.Context, blockTime int64, partitions int) error {
+	found, err := w.findSignalPartitions(ctx)
+	if err != nil {
+		return err
 	}
-	w.signals.parts, w.signals.size = make([]signalPart, w.signals.partitions), 0
+	if partitions == 0 || partitions > found {
+		partitions = found
+	}
+	w.signals.parts, w.signals.size = make([]signalPart, partitions), 0
 	for i := range w.signals.parts {
 		w.signals.parts[i].block = pipeline.SignalBlock{Schema: signalSchema, Partition: w.source.Partition, Time: blockTime}
 	}
 	return nil
+}
+
+// partitionsInterval is the time for which the number of partitions of the signals topic is not asked again. So long after
+// the topic was grown a group may be on two partitions.
+const partitionsInterval = 10 * time.Second
+
+// signalPartitions is the number of partitions of the signals topic, for all workers of the process.
+type signalPartitions struct {
+	mu      sync.Mutex
+	count   int       // guarded by mu, as is askedAt; 0: it is not known
+	askedAt time.Time // when a worker asked last
+}
+
+// get returns the number, and whether the caller is to ask for it.
+func (p *signalPartitions) get() (count int, isOld bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if isOld = p.count == 0 || time.Since(p.askedAt) >= partitionsInterval; isOld {
+		p.askedAt = time.Now() // the other workers need not ask
+	}
+	return p.count, isOld
+}
+
+// set sets the number; 0: the next worker asks for it.
+func (p *signalPartitions) set(count int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.count = count
+}
+
+// findSignalPartitions returns the number of partitions of the signals topic, as of partitionsInterval ago. It waits for the
+// topic to be found once, and fails only if ctx has ended.
+func (w *worker) findSignalPartitions(ctx context.Context) (count int, err error) {
+	count, isOld := w.signalPartitions.get()
+	if !isOld {
+		return count, nil
+	}
+	ask := func() error {
+		found, err := w.deps.Kafka.Partitions(ctx, w.deps.Kafka.Topic(pipeline.TopicSignals))
+		if err == nil {
+			count = found
+			w.signalPartitions.set(found)
+		}
+		return err
+	}
+	if count == 0 {
+		return count, w.withRetry(ctx, "find the signals topic", ask)
+	}
+	_ = ask() // if it fails, the number stays as it was
+	return count, nil
 }
 
 // writeWatermark writes what is left of the signals to each partition of the topic, with the watermark of a worker that has
@@ -333,7 +396,7 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 		return err
 	})
 	if isGone {
-		w.signals.partitions = 0
+		w.signalPartitions.set(0)
 		return errRestart
 	}
 	w.signals.size -= part.size

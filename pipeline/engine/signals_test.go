@@ -157,7 +157,8 @@ func TestSignalsTopicWithFewerPartitionsThanBefore(t *testing.T) {
 	h := newHarness(t, 3, kafka.AssignStatic)
 	w, _ := newTestWorker(newFakeStore())
 	w.deps.Kafka = h.client
-	w.signals.partitions = 5
+	w.signalPartitions.set(5)
+	w.signalPartitions.askedAt = time.Now()
 	added := message{batch: &pipeline.Batch{Events: []*pipeline.Event{event(0)}}}
 	var signals []correlate.Signal
 	for i := range 20 {

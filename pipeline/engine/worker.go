@@ -205,7 +205,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	}
 	block := &w.block
 	block.end, block.time, block.replayed = open.end, open.time, true
-	block.intent = open.String()
+	block.intent, block.signalPartitions = open.String(), open.signalPartitions
 
 	// Another bundle may produce other verdicts. Rows are still stored once, but alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
@@ -285,8 +285,17 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 
 	// A replayed block has its intent already: the one that named it.
 	if !block.replayed {
+		if block.hasSignals() {
+			partitions, err := w.findSignalPartitions(ctx)
+			if err != nil {
+				return err
+			}
+			block.signalPartitions = partitions
+		}
 		w.deps.Failpoint(BeforeIntent)
-		open := intent{end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle)}
+		open := intent{
+			end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle), signalPartitions: block.signalPartitions,
+		}
 		block.intent, block.intentTime = open.String(), w.deps.Now()
 		block.confirmed = block.intentTime
 		if err := w.partition.Commit(ctx, block.from, block.intent); err != nil {
