@@ -49,7 +49,7 @@ type Fold struct {
 	recent      map[string]*list.List // by rule: of *group, the one with the latest signal in front
 	matches     []Match               // since the last Advance
 	counts      Counts
-	ruleCounts  map[string]*Counts // of the loaded rules, by id
+	ruleCounts  map[string]*Counts     // of the loaded rules, by id
 	seen        map[string]*seenValues // by rule of FirstSeen
 	keepsSeen   bool
 	changedSeen []pipeline.SeenValue // since the last TakeSeen

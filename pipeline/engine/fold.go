@@ -487,16 +487,7 @@ func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
 		if err := f.correctGrouper(ctx, block); err != nil {
 			return err
 		}
-		f.grouper.SetPolicies(f.bundle.Policies)
-		for i := range f.matches {
-			f.addMatch(&f.matches[i], block)
-		}
-		for _, m := range f.single {
-			f.grouper.AddMatch(alerts.Match{
-				Event: m.Event, Verdict: m.Verdict, At: m.At, First: m.First, Last: m.Last, Count: int64(min(m.Count, math.MaxInt64)),
-				Offset: m.offset, Ingested: block.time,
-			})
-		}
+		f.groupMatches(block)
 		if err := f.storeAlerts(ctx, block); err != nil {
 			return err
 		}
@@ -509,6 +500,20 @@ func (f *foldWorker) finishBlock(ctx context.Context, block *block) error {
 	f.nextOffset = block.end
 	f.committed = time.Time{}
 	return f.commitPosition(ctx)
+}
+
+// groupMatches adds the matches of the block to the alerts of their groups.
+func (f *foldWorker) groupMatches(block *block) {
+	f.grouper.SetPolicies(f.bundle.Policies)
+	for i := range f.matches {
+		f.addMatch(&f.matches[i], block)
+	}
+	for _, m := range f.single {
+		f.grouper.AddMatch(alerts.Match{
+			Event: m.Event, Verdict: m.Verdict, At: m.At, First: m.First, Last: m.Last, Count: int64(min(m.Count, math.MaxInt32)),
+			Offset: m.offset, Ingested: block.time,
+		})
+	}
 }
 
 // addMatch adds a match to the alert of its group.
