@@ -309,10 +309,11 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`seen_values`
     `group` UInt64,
     `value` Int64,
     `first` DateTime64(9, 'UTC'),
-    `last` DateTime64(9, 'UTC')
+    `last` DateTime64(9, 'UTC'),
+    `value_high` UInt64
 )
 ENGINE = ReplacingMergeTree(last)
-ORDER BY (topic, rule, version, is_group, group, value)
+ORDER BY (topic, rule, version, is_group, group, value, value_high)
 TTL toDateTime(`last`) + toIntervalDay(400)
 SETTINGS index_granularity = 8192;
 

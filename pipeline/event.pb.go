@@ -2506,6 +2506,7 @@ type Signal struct {
 	Count         uint64                 `protobuf:"varint,12,opt,name=count,proto3" json:"count,omitempty"`  // of events, if they are several: the fields above are those of the one that ended last, value is their sum for rules of sum
 	First         int64                  `protobuf:"fixed64,13,opt,name=first,proto3" json:"first,omitempty"` // earliest and latest start of several events
 	Last          int64                  `protobuf:"fixed64,14,opt,name=last,proto3" json:"last,omitempty"`
+	ValueHigh     uint64                 `protobuf:"fixed64,15,opt,name=value_high,json=valueHigh,proto3" json:"value_high,omitempty"` // the second half of the hash of a value, of rules of first_seen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2634,6 +2635,13 @@ func (x *Signal) GetFirst() int64 {
 func (x *Signal) GetLast() int64 {
 	if x != nil {
 		return x.Last
+	}
+	return 0
+}
+
+func (x *Signal) GetValueHigh() uint64 {
+	if x != nil {
+		return x.ValueHigh
 	}
 	return 0
 }
@@ -2883,7 +2891,7 @@ const file_event_proto_rawDesc = "" +
 	"\x02at\x18\x03 \x01(\x10R\x02at\x12\x14\n" +
 	"\x05first\x18\x04 \x01(\x10R\x05first\x12\x12\n" +
 	"\x04last\x18\x05 \x01(\x10R\x04last\x12\x14\n" +
-	"\x05count\x18\x06 \x01(\x04R\x05count\"\xca\x02\n" +
+	"\x05count\x18\x06 \x01(\x04R\x05count\"\xe9\x02\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -2899,7 +2907,9 @@ const file_event_proto_rawDesc = "" +
 	"\x05event\x18\v \x01(\v2\x12.tidegate.v1.EventR\x05event\x12\x14\n" +
 	"\x05count\x18\f \x01(\x04R\x05count\x12\x14\n" +
 	"\x05first\x18\r \x01(\x10R\x05first\x12\x12\n" +
-	"\x04last\x18\x0e \x01(\x10R\x04last*\x8b\x01\n" +
+	"\x04last\x18\x0e \x01(\x10R\x04last\x12\x1d\n" +
+	"\n" +
+	"value_high\x18\x0f \x01(\x06R\tvalueHigh*\x8b\x01\n" +
 	"\aDataset\x12\x10\n" +
 	"\fDATASET_NONE\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\a\n" +

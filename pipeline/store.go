@@ -105,7 +105,8 @@ type AlertFilter struct {
 type SeenValue struct {
 	Rule, Version string
 	Group         uint64 // hash of rule and group
-	Value         int64  // hash of the value; of the group itself 0
+	Value         int64  // hash of the value, its first half; of the group itself 0
+	ValueHigh     uint64 // its second half
 	First         int64  // when the group was there first, ns since 1970; 0: this is of a value
 	Last          int64  // when it was there last, roughly, ns since 1970
 }

@@ -1,13 +1,13 @@
 package rules
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/zeebo/xxh3"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
@@ -129,6 +129,9 @@ func (c *compiler) resolveReferences() {
 		for _, id := range rule.referredRules {
 			matches = append(matches, c.parsed[id].matchContent()...)
 		}
+		if rule.Correlation.Kind == correlate.FirstSeen {
+			matches = append(matches, "sha256") // of what is stored: values with other hashes are those of another version
+		}
 		rule.Correlation.Version = shortHash(matches...)
 		for _, condition := range rule.conditions {
 			condition.Hash, condition.Version = rule.Hash, rule.Version
@@ -219,7 +222,11 @@ func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, 
 		for _, value := range s.values {
 			values = pipeline.AppendGroup(values, value.name(), value.text(v))
 		}
-		signal.Value = int64(xxh3.Hash(values))
+		hash := sha256.Sum256(values) // whoever chooses the values must not find two with the same one
+		signal.Value = int64(binary.LittleEndian.Uint64(hash[:]))
+		if s.rule.Correlation.Kind == correlate.FirstSeen {
+			signal.ValueHigh = binary.LittleEndian.Uint64(hash[8:])
+		}
 	}
 	return signal, true
 }

@@ -24,6 +24,7 @@ func TestSeenValuesComeBack(t *testing.T) {
 			row("r", "1", highest, 0, at, at), row("r", "1", highest, 0, at, at+5), row("r", "1", highest, 0, at+3, at+7), // begun anew
 			row("r", "1", highest, -8, 0, at+1), row("r", "1", highest, -8, 0, at+9), row("r", "1", highest, 0, 0, at+2), // the value 0
 			row("r", "1", 3, 4, 0, at+6),
+			{Rule: "r", Version: "1", Group: 3, Value: 4, ValueHigh: 1<<63 + 9, Last: at + 4},
 			row("r", "1", 2, 0, at, at), row("r", "1", 2, 4, 0, at), // another partition
 			row("r", "2", 3, 4, 0, at), row("q", "1", 3, 4, 0, at),
 		}
@@ -34,7 +35,7 @@ func TestSeenValuesComeBack(t *testing.T) {
 				}
 			}
 		}
-		if err := store.InsertSeenValues(t.Context(), "other.signals", rows[7:9]); err != nil {
+		if err := store.InsertSeenValues(t.Context(), "other.signals", rows[8:10]); err != nil {
 			t.Fatal(err)
 		}
 		read := func(topic, rule, version string, partition int32, limit int) (out []string) {
@@ -42,7 +43,11 @@ func TestSeenValuesComeBack(t *testing.T) {
 				TopicPartition: pipeline.TopicPartition{Topic: topic, Partition: partition}, Partitions: 2, Rule: rule, Version: version, Limit: limit,
 			}
 			if err := store.SeenValues(t.Context(), filter, func(seen pipeline.SeenValue) {
-				out = append(out, fmt.Sprintf("%s %s %d %d first %d last %d", seen.Rule, seen.Version, seen.Group, seen.Value, max(-1, seen.First-at), seen.Last-at))
+				value := fmt.Sprint(seen.Value)
+				if seen.ValueHigh > 0 {
+					value = fmt.Sprint(seen.ValueHigh, "/", seen.Value)
+				}
+				out = append(out, fmt.Sprintf("%s %s %d %s first %d last %d", seen.Rule, seen.Version, seen.Group, value, max(-1, seen.First-at), seen.Last-at))
 			}); err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +57,7 @@ func TestSeenValuesComeBack(t *testing.T) {
 		for _, c := range []struct{ got, want []string }{
 			{
 				read("tidegate.signals", "r", "1", 1, 100),
-				[]string{group, newest, "r 1 3 4 first -1 last 6", fmt.Sprintf("r 1 %d 0 first -1 last 2", uint64(highest))},
+				[]string{group, newest, "r 1 3 4 first -1 last 6", "r 1 3 9223372036854775817/4 first -1 last 4", fmt.Sprintf("r 1 %d 0 first -1 last 2", uint64(highest))},
 			},
 			{read("tidegate.signals", "r", "1", 1, 1), []string{group, newest}},
 			{read("tidegate.signals", "r", "1", 0, 100), []string{"r 1 2 0 first 0 last 0", "r 1 2 4 first -1 last 0"}},

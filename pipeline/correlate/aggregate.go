@@ -23,6 +23,7 @@ type aggregateKey struct {
 	rule, group string
 	second      int64 // of the end
 	value       int64 // of Distinct and FirstSeen
+	valueHigh   uint64
 }
 
 // An aggregate is where the signals of a key are in Aggregator.signals.
@@ -75,7 +76,7 @@ func (a *Aggregator) Add(s *Signal) {
 	}
 	key := aggregateKey{rule: s.Rule, group: s.Group, second: s.End / int64(time.Second)}
 	if kind := a.rules[s.Rule].Kind; kind == Distinct || kind == FirstSeen {
-		key.value = s.Value
+		key.value, key.valueHigh = s.Value, s.ValueHigh
 	}
 	found := a.index[key]
 	if found == nil {

@@ -121,7 +121,9 @@ type Signal struct {
 	Start, End    int64  // when the event began and ended, ns since 1970
 	// Value is a number for Sum, Average and Percentile, and the hash of a value for Distinct and FirstSeen.
 	Value int64
-	Event pipeline.ID
+	// ValueHigh is the second half of the hash for FirstSeen. Who could make two values with one hash could hide a new value.
+	ValueHigh uint64
+	Event     pipeline.ID
 
 	// Count is the number of events if they are several, and First and Last are when the earliest and the latest of them
 	// began. Start, End, Event and all below are those of the one that ended last, Value is the sum for Sum.

@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"iter"
 	"maps"
 	"math"
@@ -80,22 +81,22 @@ func (f *Fold) addSeen(rule *Rule, s *Signal, at int64) {
 	number, isKnown := v.numbers[hash]
 	if isKnown && isExpired(v.groups[number].last, now, v.slots(int64(max(rule.Baseline, rule.ExpireAfter)))) {
 		v.groups[number].began, v.groups[number].last = at, now
-		f.noteSeen(rule, hash, 0, at, v.begin(now))
+		f.noteSeen(rule, hash, nil, at, v.begin(now))
 	}
 	if !isKnown {
 		number = v.addGroup(hash, seenGroup{began: at, last: now})
-		f.noteSeen(rule, hash, 0, at, v.begin(now))
+		f.noteSeen(rule, hash, nil, at, v.begin(now))
 	} else if g := &v.groups[number]; now > g.last {
 		g.last = now
-		f.noteSeen(rule, hash, 0, g.began, v.begin(now))
+		f.noteSeen(rule, hash, nil, g.began, v.begin(now))
 	}
 
-	key := valueKey(hash, s.Value)
+	key := valueKey(hash, s.Value, s.ValueHigh)
 	value, isKnown := v.values[key]
 	isNew := !isKnown || isExpired(value.last, now, v.slots(int64(rule.ExpireAfter)))
 	if !isKnown || now > value.last {
 		v.setValue(key, seenValue{now, number})
-		f.noteSeen(rule, hash, s.Value, 0, v.begin(now))
+		f.noteSeen(rule, hash, s, 0, v.begin(now))
 	}
 	if isNew && at-v.groups[number].began >= int64(rule.Baseline) {
 		f.matches = append(f.matches, Match{
@@ -116,12 +117,16 @@ func (f *Fold) seenOf(rule *Rule) *seenValues {
 	return v
 }
 
+// valueSeed makes the keys of values unknown outside of the process: nobody can choose two values with one key.
+var valueSeed = maphash.MakeSeed()
+
 // valueKey returns the key of a value of a group.
-func valueKey(group uint64, value int64) uint64 {
-	var buf [16]byte
+func valueKey(group uint64, value int64, high uint64) uint64 {
+	var buf [24]byte
 	binary.LittleEndian.PutUint64(buf[:], group)
 	binary.LittleEndian.PutUint64(buf[8:], uint64(value))
-	return xxh3.Hash(buf[:])
+	binary.LittleEndian.PutUint64(buf[16:], high)
+	return maphash.Bytes(valueSeed, buf[:])
 }
 
 // addGroup adds a group and returns its number.
@@ -170,7 +175,7 @@ func (f *Fold) boundSeen(rule *Rule, v *seenValues, now uint32) {
 	if limit := max(1, f.limits.Values/groupShare); len(v.numbers) > limit {
 		v.removeExpired(rule, now)
 		if tooMany := len(v.numbers) - limit; tooMany > 0 {
-			f.countEvicted(rule.ID, v.evictGroups(tooMany+limit/16))
+			f.countEvicted(rule.ID, v.evictGroups(tooMany+limit/16, now))
 		}
 	}
 }
@@ -233,16 +238,28 @@ func (v *seenValues) evictValues(count int) (evicted int) {
 	return evicted
 }
 
-// evictGroups removes count groups, or a few more, with their values, in the same way.
-func (v *seenValues) evictGroups(count int) (evicted int) {
+// evictGroups removes count groups, or a few more, with their values: those that were there the longest ago. They are of those that
+// began in the slot now where these are more than a quarter and than count: a group that has learned, and is evicted, learns anew and
+// matches nothing meanwhile, so that whoever invents groups must not evict those of others.
+func (v *seenValues) evictGroups(count int, now uint32) (evicted int) {
+	fresh := 0
+	for _, number := range v.numbers {
+		if v.slot(v.groups[number].began) == now {
+			fresh++
+		}
+	}
+	isFlooded := fresh > max(count, len(v.numbers)/4)
+	mayGo := func(number uint32) bool { return !isFlooded || v.slot(v.groups[number].began) == now }
 	oldest := findOldest(count, func(yield func(uint64, uint32) bool) {
 		for hash, number := range v.numbers {
-			yield(hash, v.groups[number].last)
+			if mayGo(number) {
+				yield(hash, v.groups[number].last)
+			}
 		}
 	})
 	isEvicted := make([]bool, len(v.groups))
 	for hash, number := range v.numbers {
-		isEvicted[number] = oldest.includes(hash, v.groups[number].last)
+		isEvicted[number] = mayGo(number) && oldest.includes(hash, v.groups[number].last)
 	}
 	for key, value := range v.values {
 		if isEvicted[value.group] {
@@ -298,13 +315,16 @@ func findOldest(count int, all iter.Seq2[uint64, uint32]) (out oldest) {
 // KeepSeen makes the Fold note what TakeSeen returns.
 func (f *Fold) KeepSeen() { f.keepsSeen = true }
 
-// noteSeen notes what changed.
-func (f *Fold) noteSeen(rule *Rule, group uint64, value, first, last int64) {
-	if f.keepsSeen {
-		f.changedSeen = append(f.changedSeen, pipeline.SeenValue{
-			Rule: rule.ID, Version: rule.Version, Group: group, Value: value, First: first, Last: last,
-		})
+// noteSeen notes what changed: a group, or the value of a signal.
+func (f *Fold) noteSeen(rule *Rule, group uint64, s *Signal, first, last int64) {
+	if !f.keepsSeen {
+		return
 	}
+	seen := pipeline.SeenValue{Rule: rule.ID, Version: rule.Version, Group: group, First: first, Last: last}
+	if s != nil {
+		seen.Value, seen.ValueHigh = s.Value, s.ValueHigh
+	}
+	f.changedSeen = append(f.changedSeen, seen)
 }
 
 // ChangedSeen returns the number of what TakeSeen returns.
@@ -334,7 +354,7 @@ func (f *Fold) RestoreSeen(rule *Rule, seen pipeline.SeenValue) {
 			g.began, g.last = seen.First, last
 		}
 	case isKnown:
-		key := valueKey(seen.Group, seen.Value)
+		key := valueKey(seen.Group, seen.Value, seen.ValueHigh)
 		v.setValue(key, seenValue{max(v.values[key].last, last), number})
 	}
 }

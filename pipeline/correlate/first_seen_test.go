@@ -122,6 +122,56 @@ func TestGroupsOfValuesAreBounded(t *testing.T) {
 	}
 }
 
+// TestFloodOfGroupsLeavesThoseThatHaveLearned: groups that are invented within a slot evict each other, once they are a quarter of
+// those that there may be; groups that have learned still match.
+func TestFloodOfGroupsLeavesThoseThatHaveLearned(t *testing.T) {
+	limits := correlate.DefaultLimits
+	limits.Values = 400 // 100 groups
+	f := correlate.New([]*correlate.Rule{seenRule(10*time.Second, 6400*time.Second)}, limits)
+	for i := range 60 {
+		f.Add(seenSignal(fmt.Sprint("learned", i), 7, 1))
+	}
+	f.Advance(begin + 100*second)
+	for i := range 10_000 {
+		f.Add(seenSignal(fmt.Sprint("invented", i), 7, 201+float64(i)/1000))
+	}
+	for i := range 60 {
+		f.Add(seenSignal(fmt.Sprint("learned", i), 8, 250))
+	}
+	if matches := f.Advance(begin + 300*second); len(matches) != 60 {
+		t.Errorf("%d groups match a new value, want 60", len(matches))
+	}
+	if f.Counts().Evicted < 9_900 {
+		t.Errorf("%+v", f.Counts())
+	}
+}
+
+// TestValuesWithHalfAHashInCommonAreTwo: a value is known by its whole hash, also after a restart.
+func TestValuesWithHalfAHashInCommonAreTwo(t *testing.T) {
+	r := seenRule(10*time.Second, 1000*time.Second)
+	value := func(high uint64, at float64) correlate.Signal {
+		s := seenSignal("g", 7, at)
+		s.ValueHigh = high
+		return s
+	}
+	f := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	f.KeepSeen()
+	f.Add(value(1, 0))
+	f.Add(value(1, 20))
+	f.Advance(begin + 30*second)
+	next := correlate.New([]*correlate.Rule{r}, correlate.DefaultLimits)
+	for _, seen := range f.TakeSeen() {
+		next.RestoreSeen(r, seen)
+	}
+	for name, f := range map[string]*correlate.Fold{"same": f, "next": next} {
+		f.Add(value(1, 40))
+		f.Add(value(2, 41))
+		if got := render(f.Advance(begin + 50*second)); !slices.Equal(got, []string{"41 1 [41-41] 0:41"}) {
+			t.Errorf("%s fold: %q", name, got)
+		}
+	}
+}
+
 // TestSeenIsNotedOncePerSlot: a value that comes all the time is not noted each time.
 func TestSeenIsNotedOncePerSlot(t *testing.T) {
 	f := correlate.New([]*correlate.Rule{seenRule(time.Second, 6400*time.Second)}, correlate.DefaultLimits)

@@ -385,7 +385,7 @@ func (f *foldWorker) isInvented(ctx context.Context, partition int32) (bool, err
 func decodeSignal(signal *pipeline.Signal, partition int32, recordTime int64) correlate.Signal {
 	out := correlate.Signal{
 		Rule: signal.Rule, Version: signal.Version, Step: int(signal.Step), Group: signal.Group, Start: signal.Start,
-		End: min(signal.End, recordTime), Value: signal.Value, Partition: partition, Offset: signal.Offset, Index: signal.Index,
+		End: min(signal.End, recordTime), Value: signal.Value, ValueHigh: signal.ValueHigh, Partition: partition, Offset: signal.Offset, Index: signal.Index,
 		Origin: correlate.Origin{Text: signal.Text, AlertEvent: signal.Event}, First: signal.First, Last: signal.Last,
 		Count: int64(min(signal.Count, math.MaxInt32)), // a block has fewer events
 	}

@@ -409,7 +409,7 @@ func (w *worker) writePart(ctx context.Context, target int) error {
 func encodeSignal(signal *correlate.Signal) *pipeline.Signal {
 	out := &pipeline.Signal{
 		Rule: signal.Rule, Version: signal.Version, Step: uint32(signal.Step), Group: signal.Group,
-		Start: signal.Start, End: signal.End, Value: signal.Value, Offset: signal.Offset, Index: signal.Index,
+		Start: signal.Start, End: signal.End, Value: signal.Value, ValueHigh: signal.ValueHigh, Offset: signal.Offset, Index: signal.Index,
 		Text: signal.Text, Event: alertedEvent(signal.AlertEvent),
 	}
 	if signal.Count > 1 {
