@@ -14,7 +14,7 @@ LINT    := $(TIDEGATE_CACHE)/bin/golangci-lint
 
 .PHONY: help
 help: ## print these lines
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 .PHONY: run
 run: build ## run the whole system on this machine, with a demo; FOR=60s ends it, DATA_DIR=dir is the folder of its data, ARGS='--config f.yml'
@@ -82,6 +82,10 @@ models: ## train the classifier again; the result is the same to the byte
 .PHONY: bench
 bench: ## run benchmarks and whole-process measurements; prints the rows of bench/RESULTS.md
 	bench/run.sh
+
+.PHONY: bench-rules
+bench-rules: ## measure what rules cost, over one event and over several, beside an earlier version; writes the table of bench/rules.md
+	bench/run.sh rules
 
 .PHONY: proto
 proto: ## generate event.pb.go from event.proto (needs protoc)

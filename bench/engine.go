@@ -23,6 +23,8 @@ import (
 type engineCase struct {
 	rules int // generated rules beside the shipped ones, a feed and the classifier; -1: no detectors
 	store string
+
+	stateless bool // of the shipped rules only those over one event
 }
 
 // name returns the name of the case in the printed line.
@@ -30,20 +32,26 @@ func (c engineCase) name() string {
 	if c.rules < 0 {
 		return "Engine/store=" + c.store + "/rules=none"
 	}
-	return fmt.Sprintf("Engine/store=%s/rules=shipped+%d", c.store, c.rules)
+	shipped := "shipped"
+	if c.stateless {
+		shipped = "stateless"
+	}
+	return fmt.Sprintf("Engine/store=%s/rules=%s+%d", c.store, shipped, c.rules)
 }
 
 // engineCases lists the cases. The store "none" builds no columns, "columns" builds and discards them,
 // "libchdb" is ClickHouse in a child process.
 var engineCases = []engineCase{
-	{-1, "none"},
-	{-1, "columns"},
-	{10, "columns"},
-	{100, "columns"},
-	{1000, "columns"},
-	{10000, "columns"},
-	{10, "libchdb"},
-	{1000, "libchdb"},
+	{rules: -1, store: "none"},
+	{rules: -1, store: "columns"},
+	{rules: 10, store: "columns"},
+	{rules: 100, store: "columns"},
+	{rules: 1000, store: "columns"},
+	{rules: 10000, store: "columns"},
+	{rules: 100, store: "columns", stateless: true},
+	{rules: 1000, store: "columns", stateless: true},
+	{rules: 10, store: "libchdb"},
+	{rules: 1000, store: "libchdb"},
 }
 
 // engine measures the path from Kafka to the store with two partitions and a worker for each.
@@ -82,6 +90,11 @@ func produceEvents(ctx context.Context, client *kafka.Client, count int) error {
 	if err != nil {
 		return err
 	}
+	return produceBatches(ctx, client, encoded)
+}
+
+// produceBatches writes batches of each partition to the events topic.
+func produceBatches(ctx context.Context, client *kafka.Client, encoded [partitions][][]byte) error {
 	topic := client.Topic(pipeline.TopicEvents)
 	for partition, batches := range encoded {
 		for _, batch := range batches {
@@ -101,7 +114,7 @@ func (o *options) engineCase(
 	var detectors *pipeline.Bundle // nil: none
 	if c.rules >= 0 {
 		var err error
-		if detectors, err = newBundle(c.rules); err != nil {
+		if detectors, err = newBundle(c.rules, c.stateless); err != nil {
 			return err
 		}
 	}
@@ -134,6 +147,13 @@ func (o *options) engineCase(
 func (o *options) runEngine(
 	ctx context.Context, cfg engine.Config, deps engine.Deps, rows int,
 ) (cost usage, ledger engine.Ledger, err error) {
+	return o.runEngineUntil(ctx, cfg, deps, func(e *engine.Engine) bool { return e.Ledger().Rows >= uint64(rows) })
+}
+
+// runEngineUntil runs an engine until isDone.
+func (o *options) runEngineUntil(
+	ctx context.Context, cfg engine.Config, deps engine.Deps, isDone func(*engine.Engine) bool,
+) (cost usage, ledger engine.Ledger, err error) {
 	measured, err := engine.New(cfg, deps, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return cost, ledger, err
@@ -147,8 +167,8 @@ func (o *options) runEngine(
 	go func() { folded <- measured.Correlate(ctx) }()
 	go func() { done <- errors.Join(measured.Run(ctx), <-folded) }()
 
-	// The engine does not end by itself. It is cancelled once all rows are stored.
-	for measured.Ledger().Rows < uint64(rows) && ctx.Err() == nil {
+	// The engine does not end by itself. It is cancelled once everything is done.
+	for !isDone(measured) && ctx.Err() == nil {
 		select {
 		case err := <-done:
 			cancel()

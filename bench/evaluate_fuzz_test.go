@@ -13,7 +13,7 @@ import (
 // rules, a feed, the classifier, the grouping of alerts and the columns of the store; and prints its events. A panic
 // in one of these would stop the partition that holds the batch.
 func FuzzEvaluate(f *testing.F) {
-	bundle, err := newBundle(0)
+	bundle, err := newBundle(0, false)
 	if err != nil {
 		f.Fatal(err)
 	}

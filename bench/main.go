@@ -6,6 +6,7 @@
 //	capture   packets → sessions → protocols → batches → Kafka; each stage includes the one before
 //	logs      log file of a container → lines → batches → Kafka; with -filed the same file by file.d, in turn
 //	engine    Kafka → decode → detectors → columns → store; without detectors and with 10 to 10,000 rules
+//	rules     what rules cost, over one event and over several, as a table of targets
 //	peers     the same work by other code: expr in a loop, gopacket's reassembly
 //	whole     a command as a process: its CPU time and its peak memory (tidegate replay, tshark)
 //	compare   two files of such lines, side by side
@@ -37,7 +38,7 @@ import (
 type options struct {
 	runs       int    // repetitions of each measurement
 	amount     int    // -n; 0 selects the default of the command
-	file       string // capture to read; empty: generate one
+	file       string // capture to read; empty: generate one; of rules the document with the table
 	only       string // part of the names of the cases that are measured
 	name       string // name of the figure of whole
 	cpuProfile string
@@ -48,6 +49,8 @@ type options struct {
 	duplicate  float64
 	loss       float64
 	out        io.Writer
+
+	earlierRate float64 // what the earlier version has measured in this run; 0: nothing
 
 	cpuProfileFile  *os.File // open while the CPU profile runs
 	profilesStarted bool     // set by the first startMeter
@@ -66,14 +69,14 @@ func main() {
 // the command returns an error.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("no command: one of traffic, capture, logs, engine, peers, whole, compare")
+		return errors.New("no command: one of traffic, capture, logs, engine, rules, peers, whole, compare")
 	}
 	o := &options{out: out}
 	flagSet := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flagSet.IntVar(&o.runs, "runs", 5, "how often each is measured")
 	flagSet.IntVar(&o.amount, "n", 0,
 		"how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
-	flagSet.StringVar(&o.file, "file", "", "the capture")
+	flagSet.StringVar(&o.file, "file", "", "the capture; of rules the document whose table is replaced")
 	flagSet.StringVar(&o.only, "only", "", "only the cases whose name contains this")
 	flagSet.StringVar(&o.name, "name", "", "name of the figure of whole")
 	flagSet.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile here")
@@ -104,6 +107,10 @@ func (o *options) runCommand(ctx context.Context, name string, args []string) er
 		return o.logs(ctx)
 	case "engine":
 		return o.engine(ctx)
+	case "rules":
+		return o.rules(ctx)
+	case stateCommand:
+		return o.state(args)
 	case "peers":
 		return o.peers()
 	case "whole":

@@ -75,14 +75,15 @@ func ruleFile(conditions []string) string {
 	return out.String()
 }
 
-// ruleSet compiles generated rules, and the shipped rules if shipped is set.
-func ruleSet(generated int, shipped bool) (*rules.Set, error) {
+// ruleSet compiles generated rules, and the shipped rules if shipped is set, but for those that disabled names.
+func ruleSet(generated int, shipped bool, disabled ...string) (*rules.Set, error) {
 	dir, err := os.MkdirTemp("", "tidegate-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	cfg := rules.Default()
+	cfg.Disable = disabled
 	if cfg.Shipped = shipped; generated > 0 {
 		ours, _ := generateRules(generated)
 		path := filepath.Join(dir, "bench.yaml")
@@ -95,9 +96,16 @@ func ruleSet(generated int, shipped bool) (*rules.Set, error) {
 }
 
 // newBundle returns the detectors of `tidegate run`: the shipped rules and generated ones, a feed of 10,000
-// indicators, the classifier.
-func newBundle(generated int) (*pipeline.Bundle, error) {
+// indicators, the classifier. stateless leaves out the rules over several events.
+func newBundle(generated int, stateless bool) (*pipeline.Bundle, error) {
 	set, err := ruleSet(generated, true)
+	if err == nil && stateless {
+		var over []string
+		for _, rule := range set.Correlations() {
+			over = append(over, rule.ID)
+		}
+		set, err = ruleSet(generated, true, over...)
+	}
 	if err != nil {
 		return nil, err
 	}

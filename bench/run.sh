@@ -4,6 +4,7 @@
 #   bench/run.sh                all measurements, about eight minutes: prints lines for benchstat, keeps them and the profiles
 #   bench/run.sh quick          the same with one run each and less work, to check that everything runs
 #   bench/run.sh micro          only the benchmarks of the packages
+#   bench/run.sh rules          what rules cost, as a table of targets in bench/rules.md, about ten minutes
 #   bench/run.sh compare REF    the benchmarks of the packages at commit REF and here, in turn, side by side
 #
 # RUNS=5 sets how often each case is measured, PKG=./detectors/rules the packages of micro and compare. The files lie in
@@ -41,6 +42,10 @@ build() {
 case $what in
 micro)
 	micro "$runs"
+	;;
+rules)
+	build
+	nice "$dir/bench" rules -runs "${RUNS:-3}" -file bench/rules.md
 	;;
 compare)
 	ref=${2:?which commit is to be compared with?}
@@ -99,7 +104,7 @@ all | quick)
 	progress "kept in $out"
 	;;
 *)
-	progress "$what: all, quick, micro or compare REF are meant"
+	progress "$what: all, quick, micro, rules or compare REF are meant"
 	exit 2
 	;;
 esac
