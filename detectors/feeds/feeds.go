@@ -271,32 +271,13 @@ func (s *Set) checkDomain(to target, field, name string, found *feedSet) {
 	}
 
 	// Each round removes the first label, so the most specific listed domain is found first. No feed lists a top-level domain.
-	// The words of the filter for several names are read before the first is tested, so that the processor waits for
-	// them at the same time.
-	var round [4]struct {
-		name string
-		hash keyHash
-		word uint64
-	}
-	for rest, more := key, true; more; {
-		n := 0
-		for n < len(round) {
-			dot := strings.IndexByte(rest, '.')
-			if more = dot >= 0; !more {
-				break
-			}
-			next := &round[n]
-			next.name, next.hash = rest, hashKey(unsafeBytes(rest))
-			next.word = *s.filter.word(next.hash)
-			n++
-			rest = rest[dot+1:]
+	for rest := key; ; {
+		dot := strings.IndexByte(rest, '.')
+		if dot < 0 {
+			break
 		}
-		for i := range n {
-			next := &round[i]
-			if wanted := next.hash.filterBits(); next.word&wanted == wanted {
-				s.report(to, field, key, unsafeBytes(next.name), next.hash, found)
-			}
-		}
+		s.check(to, field, key, unsafeBytes(rest), found)
+		rest = rest[dot+1:]
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/bits-and-blooms/bloom/v3"
 	"github.com/zeebo/xxh3"
 )
 
@@ -99,50 +100,53 @@ func (x *index) find(h keyHash) (detail uint32, ok bool) {
 }
 
 const (
-	filterBits = 20 // for each indicator, on average
+	// A filter has more bits than it needs, so that a third of the keys at most needs a second one: each is a miss of the
+	// cache.
+	filterBits   = 16 // for each indicator
+	filterHashes = 4
 
-	// falsePositives is about the share of keys without an indicator that pass the filter. Each costs a search in every list.
-	falsePositives = 0.003
+	// falsePositives is the share of keys without an indicator that pass the filter. Each costs a search in every list.
+	falsePositives = 0.0024
 )
 
-// A filter is a bloom filter of the keys of all lists. It rules out nearly every name and address of ordinary traffic. All bits
-// of a key are in one word (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters), so that a key that is
-// ruled out costs one miss of the cache. With bits anywhere it costs 1.3, for a share of 0.0024 that passes.
-type filter struct{ words []uint64 }
+// A filter is a bloom filter of the keys of all lists. It rules out nearly every name and address of ordinary traffic. Its
+// places follow from the hashes of keys, which exist anyway; those of bloom.Test would cost as much again.
+type filter struct{ *bloom.BloomFilter }
 
 func newFilter(lists []*list) filter {
 	total := 0
 	for _, list := range lists {
 		total += list.index.count
 	}
-	out := filter{make([]uint64, max(total, 64)*filterBits/64)}
+	out := filter{bloom.New(uint(max(total, 64)*filterBits), filterHashes)}
+	set := out.BitSet()
 	for _, list := range lists {
 		for _, bucket := range list.index.buckets {
 			for i := range bucket {
-				key := bucket[i].key()
-				*out.word(key) |= key.filterBits()
+				for n := range uint64(filterHashes) {
+					set.Set(out.place(bucket[i].key(), n))
+				}
 			}
 		}
 	}
 	return out
 }
 
-// word returns the word of a key.
-func (f filter) word(h keyHash) *uint64 {
-	high, _ := bits.Mul64(h.hash, uint64(len(f.words)))
-	return &f.words[high]
-}
-
-// filterBits returns the four bits of a key in its word. Nothing else but the comparison of entries uses check, so they are
-// independent of the word.
-func (h keyHash) filterBits() uint64 {
-	return 1<<(h.check&63) | 1<<(h.check>>6&63) | 1<<(h.check>>12&63) | 1<<(h.check>>18&63)
+// place returns the n-th place of a key.
+func (f filter) place(h keyHash, n uint64) uint {
+	high, _ := bits.Mul64(h.hash+n*(uint64(h.check)*0x9e3779b97f4a7c15|1), uint64(f.Cap()))
+	return uint(high)
 }
 
 // mayContain reports whether a key may have an indicator.
 func (f filter) mayContain(h keyHash) bool {
-	wanted := h.filterBits()
-	return *f.word(h)&wanted == wanted
+	set := f.BitSet()
+	for n := range uint64(filterHashes) {
+		if !set.Test(f.place(h, n)) {
+			return false
+		}
+	}
+	return true
 }
 
 // A detail is what a feed says about an indicator. Many indicators share one.
