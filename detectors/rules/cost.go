@@ -13,7 +13,7 @@ const measuredShare = 16
 // ruleStats counts the evaluations of one rule. All sets with the rule share it, so a reload continues the
 // counts.
 type ruleStats struct {
-	matches, excepted, errors atomic.Uint64
+	matches, signals, excepted, errors atomic.Uint64
 
 	runs, ns atomic.Uint64 // number and total time of the measured evaluations
 

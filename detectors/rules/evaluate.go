@@ -64,6 +64,7 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 		enabled[rule.ID] = true
 	}
 	for _, parsed := range c.correlations {
+		parsed.stats = metrics.ruleStats(parsed.ID)
 		set.rules = append(set.rules, &parsed.Rule)
 		parts = append(parts, parsed.ID+" "+parsed.Version+" "+parsed.Hash+policyVersion(parsed.Policy))
 		enabled[parsed.ID] = true
@@ -199,7 +200,9 @@ func (s *Set) matchesRule(w *worker, rule *Rule) bool {
 			return false
 		}
 	}
-	rule.stats.matches.Add(1)
+	if !rule.isStep { // what steps match are signals
+		rule.stats.matches.Add(1)
+	}
 	return true
 }
 
@@ -227,6 +230,7 @@ func (s *Set) appendSignals(signals []correlate.Signal, w *worker, rule *Rule, i
 		}
 		if signal, ok := step.signal(w.values, rule.template); ok {
 			signal.Index = uint32(index)
+			step.rule.stats.signals.Add(1)
 			signals = append(signals, signal)
 		}
 	}
@@ -243,7 +247,7 @@ func (s *Set) isExcepted(w *worker, step *step) bool {
 	return false
 }
 
-// MatchVerdict returns the verdict of a correlation rule that is fulfilled.
+// MatchVerdict returns the verdict of a correlation rule that is fulfilled, and counts the match.
 func (s *Set) MatchVerdict(match *correlate.Match) *pipeline.Verdict {
 	verdict := &pipeline.Verdict{
 		Detector: "rules", Rule: match.Rule.ID, Version: match.Rule.Version, Evidence: match.Text, Group: match.Group,
@@ -251,6 +255,7 @@ func (s *Set) MatchVerdict(match *correlate.Match) *pipeline.Verdict {
 	at, found := slices.BinarySearchFunc(s.rules, match.Rule.ID, func(rule *Rule, id string) int { return strings.Compare(rule.ID, id) })
 	if found {
 		rule := s.rules[at]
+		rule.stats.matches.Add(1)
 		verdict.Version, verdict.Title, verdict.Severity, verdict.Score, verdict.Tags = rule.Version, rule.Title, rule.Severity, rule.Score, rule.Tags
 	}
 	return verdict

@@ -50,9 +50,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		held: factory.Gauge(prefix+"held",
 			"1 while the folder of rules has lost most of them: the rules that were loaded before stay."),
 		perRule: []ruleMetric{
-			perRule("matches_total", "Events that the rule matched.", prometheus.CounterValue,
+			perRule("matches_total", "Matches of the rule: events, or how often a rule over several events was fulfilled.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.matches.Load()) }),
-			perRule("excepted_total", "Events that the rule would match without its exceptions.", prometheus.CounterValue,
+			perRule("signals_total", "Events that a rule over several events counted, or that were one of its steps.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.signals.Load()) }),
+			perRule("excepted_total", "Events that the rule, or a step of it, would match without its exceptions.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.excepted.Load()) }),
 			perRule("errors_total", "Evaluations of the rule that divided by zero.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.errors.Load()) }),

@@ -185,10 +185,10 @@ func TestEveryEvaluationIsCounted(t *testing.T) {
 # HELP tidegate_detectors_rules_errors_total Evaluations of the rule that divided by zero.
 # TYPE tidegate_detectors_rules_errors_total counter
 tidegate_detectors_rules_errors_total{rule="none"} 3
-# HELP tidegate_detectors_rules_excepted_total Events that the rule would match without its exceptions.
+# HELP tidegate_detectors_rules_excepted_total Events that the rule, or a step of it, would match without its exceptions.
 # TYPE tidegate_detectors_rules_excepted_total counter
 tidegate_detectors_rules_excepted_total{rule="but"} 2
-# HELP tidegate_detectors_rules_matches_total Events that the rule matched.
+# HELP tidegate_detectors_rules_matches_total Matches of the rule: events, or how often a rule over several events was fulfilled.
 # TYPE tidegate_detectors_rules_matches_total counter
 tidegate_detectors_rules_matches_total{rule="but"} 2
 tidegate_detectors_rules_matches_total{rule="hit"} 4

@@ -24,7 +24,7 @@ type signalDetector interface {
 	Signals(events []*pipeline.Event) []correlate.Signal
 	// Correlations returns the correlation rules.
 	Correlations() []*correlate.Rule
-	// MatchVerdict returns the verdict of a rule that is fulfilled.
+	// MatchVerdict returns the verdict of a rule that is fulfilled, and counts the match.
 	MatchVerdict(match *correlate.Match) *pipeline.Verdict
 }
 
