@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"text/tabwriter"
 
@@ -27,22 +28,24 @@ func rulesCommand() *cobra.Command {
 	var verbose, withShipped bool
 	var output, sigmaDir string
 	test := &cobra.Command{
-		Use:   "test DIR",
-		Short: "compile every rule of a folder and run its cases",
+		Use:   "test DIR|FILE",
+		Short: "compile every rule of a folder, or of a file, and run its cases",
 		Long: `test compiles every rule of a folder and runs the cases that stand beside each rule. It prints every problem
-with file, line and key. No configuration, broker or store is needed. With --with-shipped the shipped rules are loaded
+with file, line and key. A file is read alone, with the lists that it refers to; if it needs names or rules of others, name
+their folder. No configuration, broker or store is needed. With --with-shipped the shipped rules are loaded
 too, as the engine loads them: an id that one of them has is an error, and a failure names those that match.
 
 Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not;
           with 2 if the folder cannot be read.`,
 		Example: `  tidegate rules test my-rules
+  tidegate rules test my-rules/login.yaml
   tidegate rules test --with-shipped my-rules
   tidegate rules test -o json my-rules | jq 'select(.passed | not)'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if sigmaDir != "" && len(args) == 0 {
 				return nil
 			}
-			return oneArgument("the folder of rules")(cmd, args)
+			return oneArgument("the folder or file of rules")(cmd, args)
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
@@ -61,23 +64,32 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 
 // listRulesCommand returns the command `tidegate rules list`.
 func listRulesCommand() *cobra.Command {
-	var flags configFlags
+	var flags ruleFlags
 	var output string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "list the rules that the configuration runs, and those that it disables",
+		Long: `list prints a line for each rule that the configuration runs, also if it disables it, or, with --rules, for each rule of a
+folder or file. Rules of files with mistakes, which the engine would refuse together with all others, are left out, and the
+mistakes are printed.
+
+Ends:     with 1 if a file has mistakes; with 2 if the folder cannot be read.`,
 		Example: `  tidegate rules list
+  tidegate rules list --rules my-rules
   tidegate rules list -o json | jq -r 'select(.severity == "critical") | .id'`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			cfg, all, err := loadConfiguredRules(&flags)
+			cfg, all, broken, err := flags.loadWith(loadValid)
 			if err != nil {
 				return err
 			}
-			return printRules(&stripControlWriter{out: os.Stdout}, cfg, all, output)
+			if err := printRules(&stripControlWriter{out: os.Stdout}, cfg, all, output); err != nil {
+				return err
+			}
+			return findingsOf(broken)
 		},
 	}
 	flags.addTo(cmd)
@@ -87,41 +99,74 @@ func listRulesCommand() *cobra.Command {
 
 // showRuleCommand returns the command `tidegate rules show`.
 func showRuleCommand() *cobra.Command {
-	var flags configFlags
+	var flags ruleFlags
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "print a rule as it is written, and what the configuration changes about it",
-		Args:  oneArgument("the id of a rule"),
+		Example: `  tidegate rules show http-path-traversal
+  tidegate rules show --rules my-rules my-rule`,
+		Args: oneArgument("the id of a rule"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			cfg, all, err := loadConfiguredRules(&flags)
+			cfg, all, broken, err := flags.loadWith(loadValid)
 			if err != nil {
 				return err
 			}
 			rule, err := findRule(all, args[0])
 			if err != nil {
+				return errors.Join(err, findingsOf(broken))
+			}
+			if err := printRule(&stripControlWriter{out: os.Stdout}, cfg, rule); err != nil {
 				return err
 			}
-			return printRule(&stripControlWriter{out: os.Stdout}, cfg, rule)
+			return findingsOf(broken)
 		},
 	}
 	flags.addTo(cmd)
 	return cmd
 }
 
-// loadConfiguredRules loads the rules that the configuration names, disabled ones included. It prints warnings.
-func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
-	cfg, err := flags.loadConfig(roleSet{all: roleEngine})
-	if err != nil {
-		return rules.Config{}, nil, err
+// asFindings returns mistakes of rules as an error with which a command ends with 1; nil if there are none.
+func asFindings(err error) error {
+	if _, ok := errors.AsType[rules.Errors](err); ok {
+		return errors.Join(err, errFindings)
 	}
-	all := cfg.Rules
-	all.Disable = nil
-	set, err := rules.Load(all, discardLog(), nil)
+	return err
+}
+
+// findingsOf is asFindings for the mistakes of files that were left out.
+func findingsOf(broken rules.Errors) error {
+	if len(broken) == 0 {
+		return nil
+	}
+	return asFindings(fmt.Errorf("files with mistakes are left out:\n%w", broken))
+}
+
+// A setLoader compiles rules, as rules.Load or rules.LoadValid does.
+type setLoader func(cfg rules.Config) (set *rules.Set, broken rules.Errors, err error)
+
+func loadStrictly(cfg rules.Config) (set *rules.Set, broken rules.Errors, err error) {
+	set, err = rules.Load(cfg, discardLog(), nil)
+	return set, nil, err
+}
+
+func loadValid(cfg rules.Config) (set *rules.Set, broken rules.Errors, err error) {
+	return rules.LoadValid(cfg, discardLog(), nil)
+}
+
+// loadConfiguredRules loads the rules that the configuration names, disabled ones included. It prints warnings.
+func loadConfiguredRules(flags *configFlags, load setLoader) (cfg rules.Config, set *rules.Set, broken rules.Errors, err error) {
+	configured, err := flags.loadConfig(roleSet{all: roleEngine})
 	if err != nil {
-		return rules.Config{}, nil, err
+		return cfg, nil, nil, err
+	}
+	cfg = configured.Rules
+	all := cfg
+	all.Disable = nil
+	if set, broken, err = load(all); err != nil {
+		return cfg, nil, nil, err
 	}
 	warnings := set.Warnings()
-	for _, id := range cfg.Rules.Disable {
+	for _, id := range cfg.Disable {
 		if _, err := findRule(set, id); err != nil {
 			warnings = append(warnings, "rules.disable: "+err.Error())
 		}
@@ -129,7 +174,7 @@ func loadConfiguredRules(flags *configFlags) (rules.Config, *rules.Set, error) {
 	for _, text := range warnings {
 		fmt.Fprintln(&stripControlWriter{out: os.Stderr}, "warning:", text)
 	}
-	return cfg.Rules, set, nil
+	return cfg, set, broken, nil
 }
 
 // A ruleFlags holds the flags of a command that reads rules: those of the configuration, or with --rules or --with-shipped
@@ -143,19 +188,24 @@ type ruleFlags struct {
 
 func (f *ruleFlags) addTo(cmd *cobra.Command) {
 	f.configFlags.addTo(cmd)
-	cmd.Flags().StringVar(&f.dir, "rules", "", "read the rules of this folder instead of those of the configuration")
+	cmd.Flags().StringVar(&f.dir, "rules", "", "read the rules of this folder or file instead of those of the configuration")
 	cmd.Flags().StringVar(&f.sigma, "sigma", "", "read the Sigma rules of this folder instead, beside those of --rules")
 	cmd.Flags().BoolVar(&f.withShipped, "with-shipped", false, "read the shipped rules instead, beside those of --rules")
 }
 
 // load returns the rules, disabled ones included, and the ids of those that are disabled. It prints warnings.
 func (f *ruleFlags) load() (set *rules.Set, disabled []string, err error) {
-	if f.dir != "" || f.sigma != "" || f.withShipped {
-		set, err = loadRules(f.dir, f.sigma, f.withShipped)
-		return set, nil, err
-	}
-	cfg, set, err := loadConfiguredRules(&f.configFlags)
+	cfg, set, _, err := f.loadWith(loadStrictly)
 	return set, cfg.Disable, err
+}
+
+// loadWith returns the configuration of the rules, and those that load loads.
+func (f *ruleFlags) loadWith(load setLoader) (cfg rules.Config, set *rules.Set, broken rules.Errors, err error) {
+	if f.dir != "" || f.sigma != "" || f.withShipped {
+		set, broken, err = loadRulesWith(load, f.dir, f.sigma, f.withShipped)
+		return cfg, set, broken, err
+	}
+	return loadConfiguredRules(&f.configFlags, load)
 }
 
 // findRule returns the rule with an id. The error suggests a similar id.
@@ -174,6 +224,8 @@ func findRule(set *rules.Set, id string) (*rules.Rule, error) {
 type listedRule struct {
 	ID         string   `json:"id"`
 	Enabled    bool     `json:"enabled"`
+	Version    string   `json:"version"`
+	Kind       string   `json:"kind"` // event, or of a correlation rule count, distinct, …
 	Severity   string   `json:"severity"`
 	Shipped    bool     `json:"shipped"`
 	Datasets   []string `json:"datasets"`
@@ -196,7 +248,7 @@ func printRules(out io.Writer, cfg rules.Config, set *rules.Set, output string) 
 	}
 	for _, rule := range set.Rules() {
 		listed := listedRule{
-			rule.ID, !slices.Contains(cfg.Disable, rule.ID), rule.Severity.Name(), rule.IsShipped(), rule.Datasets,
+			rule.ID, !slices.Contains(cfg.Disable, rule.ID), rule.Version, rule.Kind, rule.Severity.Name(), rule.IsShipped(), rule.Datasets,
 			append([]string{}, rule.Tags...), append([]string{}, rule.Exceptions...), rule.Title, rule.File, rule.Line,
 			rule.Author, "",
 		}
@@ -258,10 +310,7 @@ func printRule(out io.Writer, cfg rules.Config, rule *rules.Rule) error {
 func testRules(dir, sigmaDir, output string, verbose, withShipped bool) error {
 	set, err := loadRules(dir, sigmaDir, withShipped)
 	if err != nil {
-		if _, ok := errors.AsType[rules.Errors](err); ok {
-			err = errors.Join(err, errFindings)
-		}
-		return err
+		return asFindings(err)
 	}
 	failed := 0
 	if output == "json" {
@@ -296,33 +345,45 @@ func dirOf(args []string) string {
 	return args[0]
 }
 
-// loadRules compiles the rules of a folder and the Sigma rules of another one, together with the shipped ones if withShipped
+// loadRules compiles the rules of a folder or file and the Sigma rules of another one, together with the shipped ones if withShipped
 // is true. A folder without rules is an error. Without a folder, the shipped rules are loaded alone.
 func loadRules(dir, sigmaDir string, withShipped bool) (*rules.Set, error) {
+	set, _, err := loadRulesWith(loadStrictly, dir, sigmaDir, withShipped)
+	return set, err
+}
+
+func loadRulesWith(load setLoader, dir, sigmaDir string, withShipped bool) (set *rules.Set, broken rules.Errors, err error) {
 	cfg := rules.Default()
 	cfg.GeoDatabase, cfg.ASNDatabase = os.Getenv("TIDEGATE_GEO_DATABASE"), os.Getenv("TIDEGATE_ASN_DATABASE")
 	if dir == "" && sigmaDir == "" {
-		return rules.Load(cfg, discardLog(), nil)
+		return load(cfg)
 	}
-	for _, folder := range []string{dir, sigmaDir} {
-		if folder == "" {
-			continue
-		}
-		if err := checkRuleFolder(folder); err != nil {
-			return nil, err
+	if dir != "" {
+		if err := cfg.ReadFrom(dir); err != nil {
+			return nil, nil, err
 		}
 	}
-	cfg.Dir, cfg.Sigma, cfg.Shipped = dir, sigmaDir, withShipped
-	set, err := rules.Load(cfg, discardLog(), nil)
+	if sigmaDir != "" {
+		if err := checkRuleFolder(sigmaDir); err != nil {
+			return nil, nil, err
+		}
+	}
+	cfg.Sigma, cfg.Shipped = sigmaDir, withShipped
+	set, broken, err = load(cfg)
 	switch {
-	case err != nil:
+	case err != nil && cfg.Files != nil && needsOthers.MatchString(err.Error()):
+		err = fmt.Errorf("%w\n%s is read alone: if it needs lists, macros or rules of other files, name its folder", err, dir)
+	case err != nil || len(broken) > 0:
 	case dir != "" && set.Own() == 0:
 		err = fmt.Errorf("read rules: %s holds no rule: rules are in files that end in .yaml or .yml", dir)
 	case sigmaDir != "" && set.FromSigma()+len(set.Refused()) == 0:
 		err = fmt.Errorf("read Sigma rules: %s holds none: they are in files that end in .yml or .yaml", sigmaDir)
 	}
-	return set, err
+	return set, broken, err
 }
+
+// needsOthers matches mistakes of a file that others may mend.
+var needsOthers = regexp.MustCompile(`unknown field|no rule has the id`)
 
 // checkRuleFolder returns an error if dir is not a folder.
 func checkRuleFolder(dir string) error {

@@ -2,15 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
-
-	"tidegate/detectors/rules"
 )
 
 // lintCommand returns the command `tidegate rules lint`.
@@ -18,9 +15,9 @@ func lintCommand() *cobra.Command {
 	var withShipped, showAccepted bool
 	var against, output string
 	cmd := &cobra.Command{
-		Use:   "lint DIR",
+		Use:   "lint DIR|FILE",
 		Short: "name what is likely a mistake in rules that compile",
-		Long: `lint prints the hints about the rules of a folder that test prints too: conditions, or parts of them, that can never be true or
+		Long: `lint prints the hints about the rules of a folder or file that test prints too: conditions, or parts of them, that can never be true or
 are always true, rules that add nothing to another one, comparisons with values that a field does not have, conditions that the
 index cannot look up, groups by a field that differs for each event, and missing cases. With --against it also names each rule
 that has another effect than the rule with the same id in another folder, and the same version: one that is written in the
@@ -30,7 +27,7 @@ file, since a version that is not written changes with the rule. A hint ends wit
 Ends:     with 1 if it has a hint that is not accepted, or a file does not compile; with 2 if a folder cannot be read.`,
 		Example: `  tidegate rules lint my-rules
   git worktree add /tmp/main main; tidegate rules lint --against /tmp/main/my-rules my-rules`,
-		Args: oneArgument("the folder of rules"),
+		Args: oneArgument("the folder or file of rules"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
@@ -40,7 +37,7 @@ Ends:     with 1 if it has a hint that is not accepted, or a file does not compi
 	}
 	cmd.Flags().BoolVar(&withShipped, "with-shipped", false, "load the shipped rules too, and compare with them")
 	cmd.Flags().BoolVar(&showAccepted, "accepted", false, "print the hints that rules accept too, with the reasons")
-	cmd.Flags().StringVar(&against, "against", "", "folder of the rules as they were: name those that have changed and kept their version")
+	cmd.Flags().StringVar(&against, "against", "", "folder or file of the rules as they were: name those that have changed and kept their version")
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one hint a line)")
 	return cmd
 }
@@ -49,10 +46,7 @@ Ends:     with 1 if it has a hint that is not accepted, or a file does not compi
 func lintRules(out io.Writer, dir, against string, withShipped, showAccepted bool, output string) error {
 	set, err := loadRules(dir, "", withShipped)
 	if err != nil {
-		if _, ok := errors.AsType[rules.Errors](err); ok {
-			err = errors.Join(err, errFindings)
-		}
-		return err
+		return asFindings(err)
 	}
 	lints, accepted := set.AllLints()
 	if against != "" {

@@ -156,6 +156,7 @@ func (r *parsedRule) parseCorrelation(when config.Text, form *yamlCorrelation) {
 		}
 		return
 	}
+	r.Kind = kinds[0]
 	compiled := &correlate.Rule{Min: 1, Max: correlate.NoMax}
 	r.correlation = &parsedCorrelation{compiled: compiled}
 	first := parsedStep{when: when, rules: form.Rule, group: r.groupValues}

@@ -103,6 +103,7 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	rule := &parsedRule{
 		doc: file.doc, node: node, names: &file.names, when: form.When, exceptions: form.Exceptions, alert: form.Alert,
 	}
+	rule.Kind = "event"
 	rule.File, rule.Line = file.doc.File, node.Position().Line
 	for _, key := range []string{"id", "title", "severity", "when"} {
 		if !hasKey(node, key) && (key != "when" || len(form.Correlation.kinds()) == 0) {

@@ -57,6 +57,7 @@ import (
 // A Rule is a compiled rule.
 type Rule struct {
 	ID          string
+	Kind        string // event, or of a correlation rule count, distinct, sum, sequence, absent, first_seen or interval
 	Title       string
 	Description string
 	Author      string
