@@ -201,10 +201,10 @@ func printPart(out io.Writer, part *rules.Part, indent string) {
 }
 
 // explainGroups prints, for each group of a correlation rule, the number of events of each step in the whole file, and how
-// often the rule was fulfilled by the end of the last event.
+// often the rule was fulfilled by the end of the last event, or what it waits for; times are those since the begin of the first event.
 func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pipeline.Event) {
 	fold := correlate.New([]*correlate.Rule{rule.Correlation}, correlate.DefaultLimits)
-	counts, last := map[string][]int{}, int64(0)
+	counts, signals := map[string][]int{}, map[string][]correlate.Signal{}
 	var order []string
 	for _, signal := range set.EvaluateRule(rule, events) {
 		fold.Add(signal)
@@ -213,9 +213,11 @@ func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pi
 			order = append(order, signal.Group)
 		}
 		counts[signal.Group][signal.Step]++
+		signals[signal.Group] = append(signals[signal.Group], signal)
 	}
+	first, last := events[0].Timestamp, int64(0)
 	for _, event := range events {
-		last = max(last, event.End())
+		first, last = min(first, event.Timestamp), max(last, event.End())
 	}
 	fulfilled := map[string]int{}
 	for _, match := range fold.Advance(last + 1) {
@@ -237,9 +239,9 @@ func explainGroups(out io.Writer, set *rules.Set, rule *rules.Rule, events []*pi
 				parts = append(parts, fmt.Sprintf("%d of %s", counts[group][i], step.Name))
 			}
 		}
-		state := "not fulfilled: steps are missing, in another order, too few, or too far apart"
-		if fulfilled[group] > 0 {
-			state = "fulfilled " + countOf(fulfilled[group], "time")
+		state := "fulfilled " + countOf(fulfilled[group], "time")
+		if fulfilled[group] == 0 {
+			state = "not fulfilled: " + rules.DescribeGroup(rule.Correlation, signals[group], first)
 		}
 		_, _ = fmt.Fprintf(out, "%s: %s; %s\n", oneLineText(group, 200), strings.Join(parts, ", "), state)
 	}

@@ -340,7 +340,10 @@ func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles
 		_, err = rules.Load(configured, discardLog(), nil)
 	}
 	if err != nil {
-		return asFindings(err)
+		if _, ok := errors.AsType[rules.Errors](err); ok {
+			err = errors.Join(err, errFindings)
+		}
+		return err
 	}
 	if set.Own() == 0 {
 		return fmt.Errorf("%s holds no rule: rules are in files that end in .yaml or .yml", name)

@@ -122,12 +122,12 @@ func (s *Set) runCorrelationCase(rule *Rule, ruleCase Case, out Result) Result {
 	if out.Problem = "expected no match, but the rule matched: "; out.Want {
 		out.Problem = "expected a match, but the rule did not match: "
 	}
-	out.Problem += s.describeSignals(rule, signals, events)
 	if out.Got {
 		after := time.Duration(matches[0].At - events[0].Timestamp)
-		out.Problem += fmt.Sprintf("; the match %s behind the begin of the first event has %s",
+		out.Problem += fmt.Sprintf("the match %s behind the begin of the first event has %s; ",
 			formatDuration(after.Round(time.Millisecond)), plural(int(matches[0].Count), "event"))
 	}
+	out.Problem += s.describeSignals(rule, signals, events)
 	return out
 }
 

@@ -1,13 +1,13 @@
 package rules
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
@@ -231,14 +231,18 @@ func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, 
 	return signal, true
 }
 
-// describeSignals returns how many signals of each step came, for the message of a case that failed. Of a
+// describeSignals returns how many signals of each step came, and what each group has and waits for, for the message of a case that failed. Of a
 // step without one it says why the last event is none.
 func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*pipeline.Event) string {
 	counts := make([]int, len(rule.Correlation.Steps))
-	groups := map[string]bool{}
+	groups := map[string][]correlate.Signal{}
+	var names []string // in the order of their first signals
 	for _, signal := range signals {
 		counts[signal.Step]++
-		groups[signal.Group] = true
+		if groups[signal.Group] == nil {
+			names = append(names, signal.Group)
+		}
+		groups[signal.Group] = append(groups[signal.Group], signal)
 	}
 	var parts []string
 	for i, of := range rule.Correlation.Steps {
@@ -250,13 +254,20 @@ func (s *Set) describeSignals(rule *Rule, signals []correlate.Signal, events []*
 	}
 	var out strings.Builder
 	out.WriteString(strings.Join(parts, ", ") + " in " + plural(len(groups), "group"))
-	if rule.Correlation.Kind == correlate.Count && len(signals) > 0 {
-		fmt.Fprintf(&out, ", at most %d of one group within %s", mostWithin(signals, rule.Correlation.Within), formatDuration(rule.Correlation.Within))
-	}
 	for _, condition := range rule.conditions {
 		if of := condition.signalSteps[0]; counts[of.index] == 0 && len(events) > 0 && !rule.Correlation.Steps[of.index].Until {
 			out.WriteString("; the last event: " + s.describeMissing(condition, of, events[len(events)-1]))
 		}
+	}
+	begin := int64(0)
+	if len(events) > 0 {
+		begin = slices.MinFunc(events, func(a, b *pipeline.Event) int { return cmp.Compare(a.Timestamp, b.Timestamp) }).Timestamp
+	}
+	for _, name := range names[:min(len(names), maxShownGroups)] {
+		fmt.Fprintf(&out, "\n    %s: %s", name, DescribeGroup(rule.Correlation, groups[name], begin))
+	}
+	if more := len(names) - maxShownGroups; more > 0 {
+		fmt.Fprintf(&out, "\n    and %s", plural(more, "further group"))
 	}
 	return out.String()
 }
@@ -273,23 +284,4 @@ func (s *Set) describeMissing(condition *Rule, of *step, event *pipeline.Event) 
 	}
 	s.releaseWorker(worker)
 	return s.explain(condition, event)
-}
-
-// mostWithin returns the largest number of signals of one group that ended within a length of time.
-func mostWithin(signals []correlate.Signal, within time.Duration) (most int) {
-	ends := map[string][]int64{}
-	for _, signal := range signals {
-		ends[signal.Group] = append(ends[signal.Group], signal.End)
-	}
-	for _, times := range ends {
-		slices.Sort(times)
-		from := 0
-		for i, end := range times {
-			for end-times[from] >= int64(within) {
-				from++
-			}
-			most = max(most, i-from+1)
-		}
-	}
-	return most
 }

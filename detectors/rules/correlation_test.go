@@ -299,11 +299,14 @@ func TestCaseWithoutAMatchSaysWhatCame(t *testing.T) {
 	var out strings.Builder
 	_, _ = RunTests(&out, set, false)
 	for _, want := range []string{
-		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n",
-		"then: case 2: expected no match, but the rule matched: 1 of from, 1 of to in 1 group; the match 1s behind the begin of the first event has 2 events\n",
-		"few: case 1: expected a match, but the rule did not match: 3 events in 1 group, at most 2 of one group within 1m\n",
+		"then: two hosts: expected a match, but the rule did not match: 2 of from, 1 of to in 3 groups\n" +
+			"    source.ip=10.0.0.9: to at 0s; waits for from\n    source.ip=10.0.0.1: from at 2s; waits for to after from at 2s\n",
+		"then: case 2: expected no match, but the rule matched: the match 1s behind the begin of the first event has 2 events; 1 of from, 1 of to in 1 group\n" +
+			"    source.ip=10.0.0.9: from at 0s, to at 1s; has all steps in their order, which must lie within 1m\n",
+		"few: case 1: expected a match, but the rule did not match: 3 events in 1 group\n" +
+			"    source.ip=10.0.0.1: events at 0s, 30s, 1m; at most 2 events within 1m, it needs 3\n",
 		"few: case 2: expected a match, but the rule did not match: 0 events in 0 groups; the last event: has no source.ip\n",
-		`few: case 3: expected a match, but the rule did not match: 0 events in 0 groups; the last event: (dns.question.type == "TXT") is false` + "\n",
+		`few: case 3: expected a match, but the rule did not match: 0 events in 0 groups; the last event: (dns.question.type == "TXT") is false (dns.question.type = "A")` + "\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s\nwant %s", out.String(), want)

@@ -545,8 +545,8 @@ func TestRunTestsReportsFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	const failures = `FAIL t.yaml:8: q: coverage: the rule has no case with fires: true
-FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (other matches: q)
-FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message contains "x" is true (other matches: q)
+FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (message = "y") (other matches: q)
+FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message contains "x" is true (message = "x") (other matches: q)
 `
 	const table = `RULE  SEVERITY  DATASETS  INDEXED  CASES  RESULT  TITLE
 q     low       log       no       0      FAIL    t

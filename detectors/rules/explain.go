@@ -1,13 +1,14 @@
 package rules
 
 import (
+	"fmt"
 	"strings"
 
 	"tidegate/pipeline"
 )
 
-// explain returns the parts of a rule that decide whether it matches event, such as `url.path contains ".."
-// is true`.
+// explain returns the parts of a rule that decide whether it matches event, with what they read, such as `url.path contains ".." is true
+// (url.path = "/..")`.
 func (s *Set) explain(rule *Rule, event *pipeline.Event) string {
 	worker := s.acquireWorker()
 	defer s.releaseWorker(worker)
@@ -41,10 +42,13 @@ func (s *Set) decisiveParts(values *eventValues, n *node, value bool) string {
 			} else {
 				collect(n.args[1], value)
 			}
-		case value:
-			parts = append(parts, s.slots.render(n)+" is true")
 		default:
-			parts = append(parts, s.slots.render(n)+" is false")
+			part := fmt.Sprintf("%s is %t", s.slots.render(n), value)
+			isKnown := value && n.op == opEqual && n.args[1].op == opConstant // it is the constant
+			if read := s.describeValues(values, n); read != "" && !isKnown {
+				part += " (" + read + ")"
+			}
+			parts = append(parts, part)
 		}
 	}
 	collect(n, value)

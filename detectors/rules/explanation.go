@@ -2,9 +2,12 @@ package rules
 
 import (
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tidegate/pipeline"
 )
@@ -91,40 +94,146 @@ func (s *Set) explainPart(values *eventValues, n *node) Part {
 	return part
 }
 
-// describeValues returns the values of the slots that n reads.
+// describeValues returns the values of the calls, calculations and fields that n, a condition that is no and, or and not, reads: what stands
+// around others comes before them.
 func (s *Set) describeValues(values *eventValues, n *node) string {
+	failed := values.failed
 	var parts []string
+	add := func(text string) {
+		if !slices.Contains(parts, text) {
+			parts = append(parts, text)
+		}
+	}
 	var collect func(n *node)
 	collect = func(n *node) {
-		if n.op == opSlot || n.kind == flag && slices.Contains([]operation{opAny, opAll, opNone, opOne, opListContains}, n.op) || n.op == opCount {
-			if text := s.slots.list[n.slot].label + " = " + s.slotText(values, n.slot); !slices.Contains(parts, text) {
-				parts = append(parts, text)
+		switch {
+		case n.op == opSlot && n.kind != flag: // has(field) is its own value
+			add(s.describeSlot(values, n.slot))
+		case n.isLoop():
+			if n.op == opCount {
+				add(s.slots.render(n) + " = " + n.valueText(values))
 			}
+			add(s.describeLoop(values, n))
+		case n.op == opListContains:
+			add(s.describeSlot(values, n.slot))
+		case n.kind != flag && n.readsSlot() && !n.readsElement():
+			add(s.slots.render(n) + " = " + n.valueText(values))
 		}
 		for _, arg := range n.args {
 			collect(arg)
 		}
 	}
 	collect(n)
+	values.failed = failed
 	return strings.Join(parts, ", ")
+}
+
+// isLoop reports whether n walks a list.
+func (n *node) isLoop() bool {
+	return n.op == opAny || n.op == opAll || n.op == opNone || n.op == opOne || n.op == opCount
+}
+
+// readsElement reports whether n has a value only inside a loop around it.
+func (n *node) readsElement() bool {
+	return n.op == opElement || !n.isLoop() && slices.ContainsFunc(n.args, (*node).readsElement)
+}
+
+// readsSlot reports whether the value of n is not the same for every event.
+func (n *node) readsSlot() bool {
+	return n.op == opSlot || n.isLoop() || slices.ContainsFunc(n.args, (*node).readsSlot)
+}
+
+// valueText returns the value of n, no list, as an author would write it, shortened.
+func (n *node) valueText(values *eventValues) string {
+	before := values.failed
+	values.failed = false
+	out := ""
+	switch n.kind {
+	case text:
+		out = quoteShort(n.textClosure()(values))
+	case number:
+		out = strconv.FormatInt(n.numberClosure()(values), 10)
+	case decimal:
+		out = decimalText(n.decimalClosure()(values))
+	case address:
+		out = addressText(n.addressClosure()(values))
+	default:
+		out = strconv.FormatBool(n.flagClosure()(values))
+	}
+	if values.failed {
+		out = "a division by zero"
+	}
+	values.failed = before || values.failed
+	return out
+}
+
+// decimalText returns a number with four digits behind its point, or none if it is a whole one.
+func decimalText(value float64) string {
+	if math.IsNaN(value) { // what number returns
+		return "no number"
+	}
+	if value == math.Trunc(value) && math.Abs(value) < 1<<53 {
+		return strconv.FormatFloat(value, 'f', 0, 64)
+	}
+	if small := math.Abs(value); small < 0.001 || small >= 1<<53 {
+		return strconv.FormatFloat(value, 'g', 5, 64)
+	}
+	return strconv.FormatFloat(value, 'f', 4, 64)
+}
+
+func addressText(value netip.Addr) string {
+	if !value.IsValid() {
+		return `""`
+	}
+	return strconv.Quote(value.String())
+}
+
+// describeSlot returns the value of a slot behind its name.
+func (s *Set) describeSlot(values *eventValues, index int) string {
+	def := &s.slots.list[index]
+	if def.how == raw && def.field != nil && (!values.carriesBody(def) || !def.field.Has(values.event)) {
+		return def.label + " is absent"
+	}
+	return def.label + " = " + s.slotText(values, index)
+}
+
+// describeLoop returns the list that a loop walks, with the number of elements for which its condition holds, and the first one.
+func (s *Set) describeLoop(values *eventValues, n *node) string {
+	list := values.slot(n.slot)
+	out, count := s.describeSlot(values, n.slot), len(list.texts)+len(list.numbers)
+	holds := countElements(n.slot, n.args[0].flagClosure(), noLimit)(values)
+	if count < 2 || holds == 0 {
+		return out
+	}
+	first, condition := "", n.args[0].flagClosure()
+	countElements(n.slot, func(values *eventValues) bool {
+		if !condition(values) {
+			return false
+		}
+		if first = quoteShort(values.elementText); s.slots.list[n.slot].kind == numberList {
+			first = strconv.FormatInt(values.elementNumber, 10)
+		}
+		return true
+	}, 1)(values)
+	return fmt.Sprintf("%s (the condition holds for %d of %d, first for %s)", out, holds, count, first)
 }
 
 // slotText returns the value of a slot as an author would write it, shortened.
 func (s *Set) slotText(values *eventValues, index int) string {
-	value := values.slot(index)
+	value, def := values.slot(index), &s.slots.list[index]
 	var parts []string
-	switch s.slots.list[index].kind {
+	switch def.kind {
 	case text:
 		return quoteShort(value.text)
 	case number:
+		if def.how == raw && def.field != nil && def.field.Time != nil && value.number != 0 {
+			return strconv.Quote(time.Unix(0, value.number).UTC().Format(time.RFC3339Nano))
+		}
 		return strconv.FormatInt(value.number, 10)
 	case flag:
 		return strconv.FormatBool(value.flag)
 	case address:
-		if !value.address.IsValid() {
-			return `""`
-		}
-		return strconv.Quote(value.address.String())
+		return addressText(value.address)
 	case textList:
 		for _, element := range value.texts {
 			parts = append(parts, quoteShort(element))

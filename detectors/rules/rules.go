@@ -57,7 +57,7 @@ import (
 // A Rule is a compiled rule.
 type Rule struct {
 	ID          string
-	Kind        string // event, or of a correlation rule count, distinct, sum, sequence, absent, first_seen or interval
+	Kind        string // event, or of a correlation rule the key that makes it one: count, sequence, …
 	Title       string
 	Description string
 	Author      string
