@@ -28,7 +28,7 @@ func explainCommand() *cobra.Command {
 		Short: "say why a rule matches an event or does not",
 		Long: `explain prints each part of the condition of a rule with its value for an event and what it has read, the exceptions, and
 whether the prefilter lets the engine evaluate the rule for it. The event is a stored one, by its event.id, or those of a file,
-one a line, as replay -o jsonl or query -o jsonl 'SELECT * …' print them. For a correlation rule it prints each step. If the
+one a line, as replay -o jsonl or query -o jsonl 'SELECT * …' print them; other lines of JSON are lines of a log. For a correlation rule it prints each step. If the
 events come from a file, the table also has, for each group, how many events each step has in the file, and how often the rule
 was fulfilled.
 
@@ -136,7 +136,21 @@ func eventsOfFile(path string) ([]*pipeline.Event, error) {
 	return events, err
 }
 
-// readEvents returns the first events of a file, one a line.
+// isLogObject reports whether a line is JSON that a program has logged, and no event.
+func isLogObject(line []byte) bool {
+	var object map[string]json.RawMessage
+	if json.Unmarshal(line, &object) != nil || len(object) == 0 {
+		return false
+	}
+	for _, key := range []string{"event", "event.dataset", "event.id"} { // what replay and query print has them
+		if _, ok := object[key]; ok {
+			return false
+		}
+	}
+	return true
+}
+
+// readEvents returns the first events of a file, one a line. A line of JSON that is no event is a line of a log.
 func readEvents(path string, most int) (events []*pipeline.Event, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -151,6 +165,9 @@ func readEvents(path string, most int) (events []*pipeline.Event, err error) {
 			continue
 		}
 		event, err := pipeline.FromEventLine(line)
+		if err != nil && isLogObject(line) {
+			event, err = &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: string(line)}}, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
 		}
@@ -172,8 +189,11 @@ func printExplanation(out io.Writer, rule *rules.Rule, event *pipeline.Event, ex
 		verbs = map[bool]string{true: "selects", false: "does not select"}
 	}
 	verb := verbs[explained.Matches]
-	_, _ = fmt.Fprintf(out, "%s %s %s, %s of %s\n", explained.Rule, verb, event.IDText(), event.Dataset.Name(),
-		time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
+	name := fmt.Sprintf("%s, %s of %s", event.IDText(), event.Dataset.Name(), time.Unix(0, event.Timestamp).UTC().Format(time.DateTime))
+	if len(event.Id) == 0 {
+		name = "a line of a log"
+	}
+	_, _ = fmt.Fprintf(out, "%s %s %s\n", explained.Rule, verb, name)
 	_, _ = fmt.Fprintf(out, "  prefilter  %s\n", oneLineText(explained.Prefilter, 400))
 	for _, let := range explained.Let {
 		_, _ = fmt.Fprintf(out, "  let        %s = %s\n", let.Name, oneLineText(strconv.Quote(let.Value), 300))

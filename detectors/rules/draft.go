@@ -39,6 +39,7 @@ type draftCondition struct {
 	operator string
 	value    string // as in the event, perhaps shortened
 	number   bool
+	path     []string // of a value in a line that is JSON: its keys
 }
 
 // Draft returns a rule file with one rule that matches event: its condition compares the telling fields of the event with
@@ -49,6 +50,19 @@ func Draft(event *pipeline.Event) ([]byte, error) {
 	if len(conditions) == 0 {
 		return nil, fmt.Errorf("the event %s has no field from which a rule can be made%s", event.IDText(), missing(event.Dataset.Name()))
 	}
+	if at := slices.IndexFunc(conditions, func(c draftCondition) bool { return c.field.Name == "message" }); at >= 0 {
+		message := draftCondition{field: conditions[at].field, value: conditions[at].field.Text(event)}
+		if values := jsonConditions(message); len(values) > 0 {
+			if text, err := checkedDraft(event, slices.Replace(slices.Clone(conditions), at, at+1, values...)); err == nil {
+				return text, nil
+			}
+		}
+	}
+	return checkedDraft(event, conditions)
+}
+
+// checkedDraft returns the rule file with the conditions. Its rule passes its cases.
+func checkedDraft(event *pipeline.Event, conditions []draftCondition) ([]byte, error) {
 	text := draftText(event, conditions)
 
 	// What cannot be expected of the event, such as a value that no parser makes, is found here.
@@ -102,12 +116,7 @@ func draftConditions(event *pipeline.Event) (conditions []draftCondition) {
 // digits: times, addresses and numbers differ in the next line.
 func (c *draftCondition) shorten() {
 	if c.field.Name == "message" {
-		longest := ""
-		for piece := range strings.FieldsFuncSeq(c.value, unicode.IsDigit) {
-			if piece = strings.TrimSpace(piece); len(piece) > len(longest) {
-				longest = piece
-			}
-		}
+		longest := longestPiece(c.value)
 		if len(longest) >= minDraftPiece && longest != c.value {
 			c.operator, c.value = "contains", cutText(longest, maxDraftText)
 			return
@@ -138,7 +147,11 @@ func draftText(event *pipeline.Event, conditions []draftCondition) []byte {
 
 	line("- id: %s", draftID(dataset, first.value))
 	line("  title: %s", strconv.Quote(draftTitle(dataset, first.value)))
-	line("  description: %s", strconv.Quote(fmt.Sprintf("Made of the event %s of %s.", event.IDText(), time.Unix(0, event.Timestamp).UTC().Format(time.RFC3339))))
+	from := "Made of a line of a log."
+	if len(event.Id) > 0 {
+		from = fmt.Sprintf("Made of the event %s of %s.", event.IDText(), time.Unix(0, event.Timestamp).UTC().Format(time.RFC3339))
+	}
+	line("  description: %s", strconv.Quote(from))
 	line("  severity: medium")
 	line("  when: >-")
 	line("    event.dataset == %q", dataset)
@@ -155,21 +168,37 @@ func draftText(event *pipeline.Event, conditions []draftCondition) []byte {
 		line("    - name: %s", name)
 		line("      event:")
 		line("        event.dataset: %s", dataset)
+		if object := jsonLine(conditions); object != "{}" {
+			line("        message: %s", strconv.Quote(object))
+		}
 		for _, condition := range conditions {
-			line("        %s: %s", condition.field.Name, condition.literal())
+			if condition.path == nil {
+				line("        %s: %s", condition.field.Name, condition.literal())
+			}
 		}
 		line("      fires: %t", fires)
 	}
 	writeCase("the event", conditions, true)
 	other := slices.Clone(conditions)
 	other[0].value = otherValue(first)
-	writeCase("another "+first.field.Name, other, false)
+	writeCase("another "+first.name(), other, false)
 	return []byte(out.String())
 }
 
 // expression returns the condition as an expression.
 func (c *draftCondition) expression() string {
+	if c.path != nil {
+		return c.jsonExpression()
+	}
 	return c.field.Name + " " + c.operator + " " + c.literal()
+}
+
+// name returns what is compared.
+func (c *draftCondition) name() string {
+	if c.path != nil {
+		return strings.Join(c.path, ".")
+	}
+	return c.field.Name
 }
 
 // literal returns the value in the form that expressions and YAML have in common.
@@ -227,7 +256,9 @@ func draftGroup(event *pipeline.Event) (group []string) {
 func draftAlert(conditions []draftCondition, group []string) string {
 	var parts []string
 	for _, condition := range conditions[:min(len(conditions), 3)] {
-		parts = append(parts, "{"+condition.field.Name+"}")
+		if part := "{" + condition.field.Name + "}"; !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
 	}
 	alert := strings.Join(parts, " ")
 	if slices.Contains(group, "source.ip") {

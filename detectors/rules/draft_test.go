@@ -149,3 +149,24 @@ func TestDraftOfAnEventThatSaysNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestDraftOfJSON: a line of a log that is JSON has conditions on its values: those that say what has happened, and none on names, times, numbers
+// of texts and ids. A line that says nothing so is a text.
+func TestDraftOfJSON(t *testing.T) {
+	check := func(message, want string) {
+		t.Helper()
+		draft, rule := checkDraft(t, &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: message}})
+		if rule.When != `event.dataset == "log" and `+want {
+			t.Errorf("%s:\n got %s\nwant %s\n%s", message, rule.When, want, draft)
+		}
+	}
+	check(`{"ts": "2026-11-28T10:00:00Z", "level": "error", "msg": "payment 4711 failed: card declined", "status": 503, "user": {"name": "bob"}, "trace_id": "4f2a"}`,
+		`json(message, "$.msg") contains "failed: card declined" and json(message, "$.level") == "error" and number(json(message, "$.status")) == 503`)
+	check(`{"verb": "create", "objectRef": {"resource": "pods", "name": "a"}, "responseStatus": {"code": 201}, "allowed": true}`,
+		`json(message, "$.verb") == "create" and number(json(message, "$.responseStatus.code")) == 201 and json(message, "$.objectRef.resource") == "pods"`)
+	check(`{"event": "\"; a # {x}", "action": "é😀"}`, `json(message, "$.event") == "\"; a # {x}" and json(message, "$.action") == "é😀"`)
+	check(`{"event": "a\u001bb", "code": 1.5, "a b": {"type": "x"}}`, `message contains ", \"a b\": {\"type\": \"x\"}}"`)
+	check(`{"ts": 1, "id": 2}`, `message == "{\"ts\": 1, \"id\": 2}"`)
+	check(`[{"event": "a"}]`, `message == "[{\"event\": \"a\"}]"`)
+	check(`{"a": {"b": {"c": {"event": "deep"}}}, "level": "info"}`, `json(message, "$.level") == "info"`)
+}
