@@ -37,7 +37,7 @@ type Config struct {
 	// Time of a single evaluation above which a rule is suspended, if that happens repeatedly.
 	MaxTime time.Duration `yaml:"max_time"`
 	// PEM files of ed25519 public keys. With one or more, the engine runs the newest bundle on the topic of bundles that one of
-	// them has signed, as `tidegate rules push` sends it, in place of `dir` and of the feeds that the bundle has; until there
+	// them has signed, as `tidegate rules push` sends it, in place of `dir`, of `sigma` if it has Sigma rules, and of its feeds; until there
 	// is a bundle, it runs `dir`. Empty: no bundles.
 	BundleKeys []string `yaml:"bundle_keys"`
 
