@@ -183,13 +183,13 @@ func (t *timeline) sequenceState() string {
 
 // hindrances names what may keep a sequence with all steps from being fulfilled.
 func (t *timeline) hindrances() string {
-	out := ", which must lie within " + formatDuration(t.rule.Within)
+	parts := []string{", which must lie within " + formatDuration(t.rule.Within)}
 	for i, step := range t.rule.Steps {
 		if times := t.times(i); times != "" && (step.Not || step.Until) {
-			out += fmt.Sprintf("; %s at %s must not lie between them", cmp.Or(step.Name, "an event that ends it"), times)
+			parts = append(parts, fmt.Sprintf("%s at %s must not lie between them", cmp.Or(step.Name, "an event that ends it"), times))
 		}
 	}
-	return out
+	return strings.Join(parts, "; ")
 }
 
 // absentState says of the first events whether they were followed.
