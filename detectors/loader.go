@@ -146,7 +146,7 @@ func (l *Loader) Held() []string { return l.guard.Held() }
 // except in NewLoader.
 func (l *Loader) updateBundle() {
 	// Everything that determines verdicts goes into the hash.
-	list := []pipeline.Detector{l.rules, l.feeds}
+	list := []pipeline.Detector{l.rules.WithFeeds(l.feeds), l.feeds}
 	versions := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()
 	if l.classifier != nil {
 		list = append(list, l.classifier)
@@ -224,6 +224,10 @@ func (l *Loader) watches(name string) bool {
 // loadFiles loads rules and feeds and keeps the settings. l.mu must be held, except in NewLoader and reload.
 func (l *Loader) loadFiles(ruleConfig rules.Config, feedConfigs []feeds.Config, replacement *Replacement) error {
 	effectiveRules, effectiveFeeds := replacement.applyTo(ruleConfig, feedConfigs)
+	effectiveRules.FeedNames = make([]string, 0, len(effectiveFeeds))
+	for _, feed := range effectiveFeeds {
+		effectiveRules.FeedNames = append(effectiveRules.FeedNames, feed.Name)
+	}
 	ruleSet, err := l.loadRules(effectiveRules)
 	if err != nil {
 		return err

@@ -70,6 +70,48 @@ func verdicts(bundle *pipeline.Bundle) string {
 	return strings.Join(out, " ")
 }
 
+// TestRulesAskTheFeedsOfTheirBundle: after a feed has changed the rules of the new bundle see it, and those of the old one do not.
+func TestRulesAskTheFeedsOfTheirBundle(t *testing.T) {
+	cfg, write := files(t)
+	write("a.yaml", "- {id: asks, title: t, severity: low, when: 'feed(\"test\", dns.question.name)'}\n")
+	synctest.Test(t, func(t *testing.T) {
+		loader := newLoader(t, cfg)
+		before := loader.Bundle()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- loader.Watch(ctx) }()
+		write("feed.txt", "worse.example\nother.example\n")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		after := loader.Bundle()
+		cancel()
+		<-done
+		if before == after || before.Version == after.Version {
+			t.Error("the bundle is the same")
+		}
+		for _, check := range []struct {
+			bundle *pipeline.Bundle
+			want   string
+		}{{before, "asks evil.example"}, {after, "asks worse.example"}, {before, "asks evil.example"}} {
+			got := ""
+			for _, name := range []string{"evil.example", "worse.example"} {
+				event := &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: name}}
+				check.bundle.Detectors[0].Evaluate([]*pipeline.Event{event})
+				for _, verdict := range event.Verdicts {
+					got += verdict.Rule + " " + name
+				}
+			}
+			if got != check.want {
+				t.Errorf("%s, want %s", got, check.want)
+			}
+		}
+	})
+	cfg.Feeds = nil
+	if _, err := NewLoader(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry()); err == nil || !strings.Contains(err.Error(), `unknown feed "test": the configuration has no feeds`) {
+		t.Error(err)
+	}
+}
+
 func TestBundleHoldsAllDetectors(t *testing.T) {
 	cfg, _ := files(t)
 	loader := newLoader(t, cfg)

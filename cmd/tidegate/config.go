@@ -119,7 +119,7 @@ func defaultConfig() Config {
 		Containers: containers.Default(),
 		Logs:       logs.Default(),
 		Shipper:    ship.Default(),
-		Rules:      rules.Default(),
+		Rules:      defaultRules(),
 		Classifier: classifier.Default(),
 		Engine:     engine.Default(),
 		Alerts:     alerts.Default(),

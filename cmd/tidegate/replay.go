@@ -76,6 +76,9 @@ Ends:     with 1 if a capture is truncated or malformed, or has a link type that
 					return err
 				}
 				warnOfRefused(os.Stderr, set)
+				if names := set.FeedNames(); len(names) > 0 {
+					warnOfFeeds(names, "replay reads none")
+				}
 				job.rules = set
 			}
 			// Events on the same terminal show by themselves how far it is.

@@ -161,8 +161,11 @@ func loadConfiguredRules(flags *configFlags, load setLoader) (cfg rules.Config, 
 	}
 	cfg = configured.Rules
 	all := cfg
-	all.Disable = nil
+	all.Disable, all.FeedNames = nil, feedNames(&configured)
 	if set, broken, err = load(all); err != nil {
+		return cfg, nil, nil, err
+	}
+	if set, err = withFeeds(&configured, set); err != nil {
 		return cfg, nil, nil, err
 	}
 	warnings := set.Warnings()
@@ -196,6 +199,12 @@ func (f *ruleFlags) addTo(cmd *cobra.Command) {
 // load returns the rules, disabled ones included, and the ids of those that are disabled. It prints warnings.
 func (f *ruleFlags) load() (set *rules.Set, disabled []string, err error) {
 	cfg, set, _, err := f.loadWith(loadStrictly)
+	if err == nil && (f.dir != "" || f.sigma != "" || f.withShipped) && len(set.FeedNames()) > 0 {
+		var configured Config
+		if configured, err = f.loadConfig(roleSet{all: roleEngine}); err == nil {
+			set, err = withFeeds(&configured, set)
+		}
+	}
 	return set, cfg.Disable, err
 }
 
@@ -353,7 +362,7 @@ func loadRules(dir, sigmaDir string, withShipped bool) (*rules.Set, error) {
 }
 
 func loadRulesWith(load setLoader, dir, sigmaDir string, withShipped bool) (set *rules.Set, broken rules.Errors, err error) {
-	cfg := rules.Default()
+	cfg := defaultRules()
 	cfg.GeoDatabase, cfg.ASNDatabase = os.Getenv("TIDEGATE_GEO_DATABASE"), os.Getenv("TIDEGATE_ASN_DATABASE")
 	if dir == "" && sigmaDir == "" {
 		return load(cfg)

@@ -67,13 +67,21 @@ type printedChange struct {
 
 // diffRules compares the rules of the configuration with those that it has with the folder dir.
 func diffRules(ctx context.Context, cfg *Config, dir string, options backtest.Options, output string) error {
-	before, err := rules.Load(cfg.Rules, discardLog(), nil)
+	load := func(changed rules.Config) (*rules.Set, error) {
+		changed.FeedNames = feedNames(cfg)
+		set, err := rules.Load(changed, discardLog(), nil)
+		if err != nil {
+			return nil, err
+		}
+		return withFeeds(cfg, set)
+	}
+	before, err := load(cfg.Rules)
 	if err != nil {
 		return err
 	}
 	changed := cfg.Rules
 	changed.Dir = dir
-	after, err := rules.Load(changed, discardLog(), nil)
+	after, err := load(changed)
 	if err != nil {
 		return err
 	}

@@ -361,7 +361,7 @@ func (p *rulesPush) validate(ctx context.Context, name string, contents *bundles
 
 // compile compiles the rules of contents.
 func (p *rulesPush) compile(name string, contents *bundles.Contents, withShipped bool) (*rules.Set, error) {
-	cfg := rules.Default()
+	cfg := defaultRules()
 	cfg.Files, cfg.SigmaFiles, cfg.FilesName, cfg.Shipped = contents.Rules(), contents.Sigma(), name, withShipped
 	cfg.GeoDatabase, cfg.ASNDatabase = p.cfg.Rules.GeoDatabase, p.cfg.Rules.ASNDatabase
 	return rules.Load(cfg, discardLog(), nil)

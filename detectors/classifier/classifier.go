@@ -69,16 +69,8 @@ const minLabel = 6
 // threshold.
 func (c *Classifier) Evaluate(block []*pipeline.Event) {
 	for _, event := range block {
-		// Only queries for an address are scored.
-		message := event.Dns
-		if message == nil || message.QuestionName == "" ||
-			message.QuestionType != "A" && message.QuestionType != "AAAA" {
-			continue
-		}
-
-		// Labels in punycode look random whoever chose them.
-		label, suffix := chosenLabel(message)
-		if len(label) < minLabel || strings.HasPrefix(label, "xn--") {
+		label, suffix := scoredLabel(event)
+		if label == "" {
 			continue
 		}
 
@@ -94,6 +86,32 @@ func (c *Classifier) Evaluate(block []*pipeline.Event) {
 			c.addVerdict(event, label, suffix, score)
 		}
 	}
+}
+
+// ScoreEvent returns the score of the name that a DNS event asks for, 0 if it has none that is scored.
+func (m *Model) ScoreEvent(event *pipeline.Event) float64 {
+	label, suffix := scoredLabel(event)
+	if label == "" {
+		return 0
+	}
+	return m.Score(label, suffix)
+}
+
+// scoredLabel returns the label of an event that is scored, and the public suffix after it; "" if there is none.
+func scoredLabel(event *pipeline.Event) (label, suffix string) {
+	// Only queries for an address are scored.
+	message := event.Dns
+	if message == nil || message.QuestionName == "" ||
+		message.QuestionType != "A" && message.QuestionType != "AAAA" {
+		return "", ""
+	}
+
+	// Labels in punycode look random whoever chose them.
+	label, suffix = chosenLabel(message)
+	if len(label) < minLabel || strings.HasPrefix(label, "xn--") {
+		return "", ""
+	}
+	return label, suffix
 }
 
 // chosenLabel returns the label that was registered, by a person or an algorithm, and the public suffix after

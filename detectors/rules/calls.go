@@ -123,6 +123,10 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 		return r.addressCall(callNode, id.Value)
 	case "levenshtein":
 		return r.levenshtein(callNode)
+	case "feed":
+		return r.feedCall(callNode)
+	case "model":
+		return r.modelCall(callNode)
 	case "has":
 		return r.has(callNode)
 	case "label":

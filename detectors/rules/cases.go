@@ -66,6 +66,9 @@ func (r *Rule) missingCase() string {
 
 func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
 	out := Result{Rule: rule.ID, Case: ruleCase.Name, File: rule.File, Line: ruleCase.Line, Want: ruleCase.Fires}
+	if ruleCase.feeds != nil {
+		s = s.WithFeeds(ruleCase.feeds)
+	}
 
 	if rule.Correlation != nil {
 		return s.runCorrelationCase(rule, ruleCase, out)

@@ -50,6 +50,9 @@ func (n *node) flagClosure() flagFunc {
 		return n.loopClosure()
 	case opListContains:
 		return n.listContainsClosure()
+	case opFeed:
+		feed, of := n.text, n.args[0].textClosure()
+		return func(v *eventValues) bool { return v.isInFeed(feed, of(v)) }
 	}
 	return n.constantsClosure()
 }
@@ -328,6 +331,9 @@ func (n *node) decimalClosure() decimalFunc {
 	case opConstant:
 		value := n.decimal
 		return func(*eventValues) float64 { return value }
+	case opSlot:
+		slot := n.slot
+		return func(v *eventValues) float64 { return v.slot(slot).decimal }
 	case opNegate:
 		of := n.args[0].decimalClosure()
 		return func(v *eventValues) float64 { return -of(v) }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidegate/models"
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 	shipped "tidegate/rules"
@@ -14,7 +15,14 @@ import (
 // compileText compiles a rule file.
 func compileText(tb testing.TB, text string) (*Set, error) {
 	tb.Helper()
-	return Compile(Default(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
+	return Compile(withModels(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
+}
+
+// withModels returns the default settings with the models that come with tidegate.
+func withModels() Config {
+	cfg := Default()
+	cfg.Models = map[string][]byte{"generated-domains": models.GeneratedDomains}
+	return cfg
 }
 
 // ruleYAML returns the YAML of a rule with an expression.

@@ -39,6 +39,7 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	// 2. Compile macros before rules, so that a broken macro is reported once and not for every use.
 	compiler := &compiler{cfg: cfg, slots: newSlotTable(), parsed: map[string]*parsedRule{}, configErrors: listErrors}
 	compiler.slots.databases.geo, compiler.slots.databases.asn = cfg.GeoDatabase, cfg.ASNDatabase
+	compiler.slots.models.files, compiler.slots.feedNames = cfg.Models, cfg.FeedNames
 	for _, file := range files {
 		compiler.compileMacros(file)
 	}

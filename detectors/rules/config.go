@@ -41,6 +41,11 @@ type Config struct {
 	// is a bundle, it runs `dir`. Empty: no bundles.
 	BundleKeys []string `yaml:"bundle_keys"`
 
+	// FeedNames are the feeds that rules can ask. Nil: those of an unknown configuration, so that rules can name any.
+	FeedNames []string `yaml:"-"`
+	// Models are the files of the trained models that rules can ask, by name.
+	Models map[string][]byte `yaml:"-"`
+
 	// Files are read in place of the folder Dir, if they are not nil: those of a signed bundle. They never change. FilesName
 	// stands for the name of the folder in errors.
 	Files     fs.FS  `yaml:"-"`

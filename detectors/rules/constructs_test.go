@@ -15,7 +15,7 @@ import (
 // TestConstructsThatARuleCannotUseAreNamed at their position: functions with other arguments, and what expr's language has beyond that of
 // rules.
 func TestConstructsThatARuleCannotUseAreNamed(t *testing.T) {
-	const callable = "only the functions all, any, asn, base64, cidr, count, entropy, geo, glob, has, hour, json, label, len, levenshtein, lookups, lower, none, number, one, registered_domain, sql, trim, unescape, user_agent, value, weekday can be called"
+	const callable = "only the functions all, any, asn, base64, cidr, count, entropy, feed, geo, glob, has, hour, json, label, len, levenshtein, lookups, lower, model, none, number, one, registered_domain, sql, trim, unescape, user_agent, value, weekday can be called"
 	for when, want := range map[string]string{
 		`any(redis.args)`:                            "24: expected at least 2 arguments",
 		`any(redis.args, # == "a", 1)`:               "36: unexpected 1",

@@ -142,6 +142,10 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 		return false, false
 	}
 
+	if n.op == opFeed { // no feed lists an empty text
+		return false, true
+	}
+
 	// Comparisons with constants: is the value of an absent field among them?
 	switch n.op {
 	case opIn:

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tidegate/detectors/feeds"
 	"tidegate/detectors/sigma"
 	"tidegate/pipeline"
 	"tidegate/pipeline/correlate"
@@ -33,6 +34,7 @@ type Set struct {
 	log         *slog.Logger
 	metrics     *Metrics
 	idleWorkers chan *worker // a free list
+	feeds       *feeds.Set   // that rules ask; nil: none
 }
 
 // A worker holds the mutable memory with which one goroutine evaluates events.
@@ -72,7 +74,7 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	slices.SortFunc(set.rules, func(a, b *Rule) int { return strings.Compare(a.ID, b.ID) })
 	set.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
 	set.index = newIndex(set.slots, prefilters)
-	set.version = shortHash(append(parts, c.slots.databases.versions()...)...)
+	set.version = shortHash(append(parts, slices.Concat(c.slots.databases.versions(), c.slots.models.versions())...)...)
 	return set
 }
 
@@ -103,15 +105,18 @@ func (s *Set) Took() time.Duration { return s.took }
 func (s *Set) acquireWorker() *worker {
 	select {
 	case w := <-s.idleWorkers:
+		w.values.feeds = s.feeds
 		return w
 	default:
 		v := newEventValues(s.slots)
+		v.feeds = s.feeds
 		return &worker{values: v, finder: newFinder(s.index, v)}
 	}
 }
 
 func (s *Set) releaseWorker(w *worker) {
 	w.values.clearEvent()
+	w.values.feeds = nil
 	select {
 	case s.idleWorkers <- w:
 	default:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/detectors/feeds"
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 	"tidegate/pipeline/lineartest"
@@ -668,6 +669,7 @@ func FuzzExpression(f *testing.F) {
 		`http.response.status_code in [200] and event.partial`,
 		`glob(message, "*a?")`,
 		`number(json(message, "$.a")) >= 5 or number(url.path) not in [1, 2]`,
+		`feed("f", url.path) or any(dns.answers.data, not feed("f", #)) or feed("f", source.ip)`,
 	} {
 		f.Add(when, "ab", "x/../etc")
 	}
@@ -676,6 +678,9 @@ func FuzzExpression(f *testing.F) {
 			set, err := Compile(Default(), []Source{{"f", []byte(ruleYAML("r", when))}}, nil, nil)
 			if err != nil {
 				return
+			}
+			if list, err := feeds.Of(map[string][]string{"f": {second}}, []string{"f"}); err == nil {
+				set = set.WithFeeds(list)
 			}
 			for _, event := range []*pipeline.Event{
 				{

@@ -119,6 +119,9 @@ func (s *Set) describeValues(values *eventValues, n *node) string {
 		case n.kind != flag && n.readsSlot() && !n.readsElement():
 			add(s.slots.render(n) + " = " + n.valueText(values))
 		}
+		if n.op == opSlot && s.slots.list[n.slot].how == inFeed {
+			collect(&node{op: opSlot, kind: s.slots.list[s.slots.list[n.slot].of].kind, slot: s.slots.list[n.slot].of})
+		}
 		for _, arg := range n.args {
 			collect(arg)
 		}
@@ -230,6 +233,8 @@ func (s *Set) slotText(values *eventValues, index int) string {
 			return strconv.Quote(time.Unix(0, value.number).UTC().Format(time.RFC3339Nano))
 		}
 		return strconv.FormatInt(value.number, 10)
+	case decimal:
+		return strconv.FormatFloat(value.decimal, 'g', 4, 64)
 	case flag:
 		return strconv.FormatBool(value.flag)
 	case address:

@@ -18,8 +18,8 @@ const (
 
 // functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
-	"all", "any", "asn", "base64", "cidr", "count", "entropy", "geo", "glob", "has", "hour", "json", "label", "len", "levenshtein", "lookups", "lower",
-	"none", "number", "one", "registered_domain", "sql", "trim", "unescape", "user_agent", "value", "weekday",
+	"all", "any", "asn", "base64", "cidr", "count", "entropy", "feed", "geo", "glob", "has", "hour", "json", "label", "len", "levenshtein", "lookups", "lower",
+	"model", "none", "number", "one", "registered_domain", "sql", "trim", "unescape", "user_agent", "value", "weekday",
 }
 
 // An expression is a compiled condition. It is immutable; the state of an evaluation is in eventValues.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"tidegate/detectors/feeds"
 	"tidegate/pipeline"
 	"tidegate/pipeline/embedded/embeddedtest"
 	"tidegate/pipeline/lineartest"
@@ -374,6 +375,7 @@ func TestStoreQueriesOfFunctionsFindTheirMatches(t *testing.T) {
 		`base64(url.query) contains "passwd"`, `entropy(url.query) > 2`, `levenshtein(url.query, "abcd") <= 1`, `registered_domain(url.query) == "example.com"`,
 		`user_agent(url.query, "name") == "curl"`, `json(url.query, "$.a") == "b"`,
 		`number(url.query) > 20`, `number(url.query) != 30`, `number(url.query) in [30, 40]`,
+		`feed("list", url.query)`, `feed("list", lower(url.query))`, `feed("list", url.query + "")`, `model("generated-domains") > 0.5`,
 	} {
 		for j, form := range []string{"%s", "not (%s) and url.path != \"\"", "(%s) or url.path == \"/b\"", "url.path == \"/a\" and not (%s)", "(%s) == (url.path == \"/a\")"} {
 			text.WriteString(ruleYAML(fmt.Sprintf("r%d%d", i, j), fmt.Sprintf(form, part)))
@@ -383,6 +385,11 @@ func TestStoreQueriesOfFunctionsFindTheirMatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	list, err := feeds.Of(map[string][]string{"list": {"example.com"}}, []string{"list"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set = set.WithFeeds(list)
 	var events []*pipeline.Event
 	for i, query := range []string{"", "Y2F0IC9ldGMvcGFzc3dk", "abcd", "abce", "xyz", "a.example.com", "curl/8.5.0", `{"a":"b"}`, "30", "4e1"} {
 		for j, path := range []string{"", "/a", "/b"} {

@@ -46,6 +46,7 @@ const (
 	opLength
 	opFunction // of function
 	opLevenshtein
+	opFeed // a feed lists the value
 
 	opAny
 	opAll
@@ -68,7 +69,7 @@ var operators = [...]string{
 	opNot: "not", opAnd: "and", opOr: "or", opNegate: "-", opAdd: "+", opSubtract: "-", opMultiply: "*", opDivide: "/", opModulo: "%",
 	opEqual: "==", opNotEqual: "!=", opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">=",
 	opContains: "contains", opStartsWith: "startsWith", opEndsWith: "endsWith", opLower: "lower", opUnescape: "unescape", opLookups: "lookups", opSQL: "sql",
-	opTrim: "trim", opLength: "len", opLevenshtein: "levenshtein", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
+	opTrim: "trim", opLength: "len", opLevenshtein: "levenshtein", opFeed: "feed", opAny: "any", opAll: "all", opNone: "none", opOne: "one", opCount: "count", opListContains: "in",
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
@@ -83,7 +84,7 @@ type node struct {
 
 	function *function // opFunction
 
-	// The value of opConstant, by kind.
+	// The value of opConstant, by kind; text is also the name of the feed of opFeed.
 	text    string
 	number  int64
 	decimal float64
@@ -116,6 +117,8 @@ func (t *slotTable) render(n *node) string {
 		return operators[n.op] + "(" + arg(0) + ")"
 	case opFunction:
 		return n.function.label(arg(0))
+	case opFeed:
+		return "feed(" + strconv.Quote(n.text) + ", " + arg(0) + ")"
 	case opLevenshtein:
 		return operators[n.op] + "(" + arg(0) + ", " + arg(1) + ")"
 	case opAny, opAll, opNone, opOne, opCount:

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"tidegate/detectors/feeds"
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 )
@@ -23,6 +24,7 @@ type yamlCase struct {
 	Fires  *bool           `yaml:"fires"`
 	Event  config.Node     `yaml:"event"`
 	Events []yamlCaseEvent `yaml:"events"`
+	Feeds  config.Node     `yaml:"feeds"`
 	End    config.Node     `yaml:"end"`
 
 	node config.Node // the whole case, for its line and for errors
@@ -70,6 +72,7 @@ func (r *parsedRule) parseCases(list []yamlCase) {
 		} else if !hasKey(form.node, "fires") {
 			form.node.Named(form.node.Key() + ".fires").Errorf("is missing")
 		}
+		parsed.parseFeeds(form.Feeds)
 		switch {
 		case r.correlation != nil:
 			parsed.parseEvents(&form, r.doc)
@@ -150,4 +153,36 @@ func (c *Case) parseEvents(form *yamlCase, doc *config.Document) {
 		}
 	}
 	slices.SortStableFunc(c.events, func(a, b *pipeline.Event) int { return cmp.Compare(a.End(), b.End()) })
+}
+
+// maxCaseIndicators bounds the indicators of the feeds of a case.
+const maxCaseIndicators = 1000
+
+// parseFeeds sets the feeds of a case, which take the place of those of the configuration: a mapping of their names to indicators.
+func (c *Case) parseFeeds(node config.Node) {
+	if !node.IsSet() {
+		return
+	}
+	if !node.IsMapping() {
+		node.Errorf("expected the names of feeds with their indicators, such as {blocklist: [203.0.113.9]}, got %s", node.Kind())
+		return
+	}
+	indicators, names, total := map[string][]string{}, []string{}, 0
+	for _, entry := range node.Entries() {
+		var list yamlTexts
+		list.DecodeNode(entry.Value.Named(node.Key() + "." + entry.Key))
+		if total += len(list); total > maxCaseIndicators || len(names) == maxTexts {
+			node.Errorf("more than %d indicators, or %d feeds", maxCaseIndicators, maxTexts)
+			return
+		}
+		names = append(names, entry.Key)
+		for _, text := range list {
+			if _, err := feeds.Of(map[string][]string{"": {text.Value}}, []string{""}); err != nil {
+				text.Errorf("%v", err)
+				continue
+			}
+			indicators[entry.Key] = append(indicators[entry.Key], text.Value)
+		}
+	}
+	c.feeds, _ = feeds.Of(indicators, names) // each indicator was read before
 }

@@ -26,7 +26,7 @@
 // The path of an event, at run time:
 //
 //	index.go, automaton.go        find the few rules whose prefilter the event passes
-//	slots.go, structured.go, functions.go, geo.go
+//	slots.go, structured.go, functions.go, geo.go, lookups.go
 //	                              compute the values that these rules read, each once
 //	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match
@@ -47,6 +47,7 @@ import (
 
 	shipped "tidegate/rules"
 
+	"tidegate/detectors/feeds"
 	"tidegate/detectors/sigma"
 	"tidegate/detectors/watch"
 	"tidegate/pipeline"
@@ -111,6 +112,7 @@ type Case struct {
 	Line   int
 	Fires  bool              // the rule must match
 	events []*pipeline.Event // one for a rule over one event
+	feeds  *feeds.Set        // that the rules ask, in place of those of the set; nil: those
 	end    time.Duration     // how long the clock of a correlation rule runs on behind the last event
 }
 

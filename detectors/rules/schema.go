@@ -179,7 +179,10 @@ func caseSchema() schemaObject {
 	return object("A test: events, and whether the rule matches them.", []string{"fires"}, schemaObject{
 		"name": textSchema(""), "fires": schemaObject{"type": "boolean", "description": "The rule must match."}, "event": ref("event"),
 		"events": ref("caseEvents"),
-		"end":    described(ref("duration"), "How long the clock runs on behind the last event."),
+		"feeds": schemaObject{
+			"type": "object", "additionalProperties": ref("texts"), "description": "The feeds that the rules ask, with their indicators: {blocklist: [203.0.113.9]}.",
+		},
+		"end": described(ref("duration"), "How long the clock runs on behind the last event."),
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"tidegate/detectors/classifier"
+	"tidegate/detectors/feeds"
 	"tidegate/pipeline"
 )
 
@@ -17,7 +19,7 @@ const (
 	invalid    kind = iota // of a node with an error, which has been reported
 	text                   // string
 	number                 // int64
-	decimal                // float64: a literal such as 1.5, or what / makes; no slot is one
+	decimal                // float64: a literal such as 1.5, a score, what / or number() makes
 	flag                   // bool
 	address                // netip.Addr
 	textList               // []string
@@ -50,6 +52,8 @@ const (
 	weekdayOf                    // weekday("zone")
 	keyed                        // value(slot, "key")
 	called                       // function(slot)
+	inFeed                       // feed("key", slot)
+	scored                       // model("key")
 )
 
 // A slot is a value that rules read from an event: a field, a label, or a function of a field, such as has,
@@ -59,10 +63,11 @@ type slot struct {
 	label    string // as an author writes it: lower(url.query)
 	field    *pipeline.Field
 	how      derivation
-	of       int            // lowered, unescaped, resolved, simplified, keyed, called and length: the slot of their argument
-	key      string         // labelText: the key of the label; keyed: of the value
-	zone     *time.Location // hourOf, weekdayOf
-	function *function      // called
+	of       int               // lowered, unescaped, resolved, simplified, keyed, called, inFeed and length: the slot of their argument
+	key      string            // labelText: the key of the label; keyed: of the value; inFeed: the name of the feed
+	zone     *time.Location    // hourOf, weekdayOf
+	function *function         // called
+	model    *classifier.Model // scored
 	kind     kind
 	body     pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
 }
@@ -73,9 +78,14 @@ type slotTable struct {
 	byLabel map[string]int
 
 	databases addressDatabases // that functions of slots ask
+	models    trainedModels    // that functions of slots ask
+	feedNames []string         // that feed may name; nil: any
+	feeds     map[string]bool  // that feed names
 }
 
-func newSlotTable() *slotTable { return &slotTable{byLabel: map[string]int{}} }
+func newSlotTable() *slotTable {
+	return &slotTable{byLabel: map[string]int{}, feeds: map[string]bool{}}
+}
 
 // addSlot returns the index of the slot with the label of s. It adds s if there is none.
 func (t *slotTable) addSlot(s slot) int {
@@ -157,6 +167,7 @@ func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
 type eventValues struct {
 	table       *slotTable
 	event       *pipeline.Event
+	feeds       *feeds.Set  // that rules ask; nil: none
 	eventNumber uint32      // number of the current event, from 1
 	values      []slotValue // by slot
 
@@ -172,6 +183,7 @@ type slotValue struct {
 	flag        bool
 	text        string
 	number      int64
+	decimal     float64
 	address     netip.Addr
 	texts       []string
 	numbers     []int64
@@ -259,6 +271,17 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 			value.text, value.number = def.function.address(of.address)
 		default:
 			value.text, value.number = def.function.ofText(of.text)
+		}
+	case inFeed:
+		if of := v.slot(def.of); v.table.list[def.of].kind == address {
+			value.flag = v.feeds != nil && v.feeds.HasAddrAt(def.key, of.address, v.event.Timestamp)
+		} else {
+			value.flag = v.isInFeed(def.key, of.text)
+		}
+	case scored:
+		value.decimal = 0
+		if v.carriesBody(def) {
+			value.decimal = def.model.ScoreEvent(v.event)
 		}
 	case length:
 		of := v.slot(def.of)

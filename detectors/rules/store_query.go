@@ -237,6 +237,10 @@ func (w *queryWriter) comparisonSQL(n *node) (sql string, known bool) {
 		return count + " = 1", known
 	}
 
+	if n.op == opFeed {
+		return "", false
+	}
+
 	// One value is compared with constants.
 	value, known := w.valueSQL(n.args[0])
 	switch {
@@ -417,6 +421,9 @@ func (w *queryWriter) slotSQL(index int) (sql string, known bool) {
 
 // flagSlotSQL returns the SQL of a slot that is true or false.
 func (w *queryWriter) flagSlotSQL(def *slot) (sql string, known bool) {
+	if def.how != raw && def.how != hasValue { // feed
+		return "", false
+	}
 	field, column := def.field, quoteColumn(def.field)
 	switch {
 	case field.Flag != nil:
