@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -222,10 +223,58 @@ func (d *Document) addSyntaxError(err error) {
 		at = Position{t.Position.Line, t.Position.Column}
 	}
 	message := strings.TrimSpace(syntax.GetMessage())
-	if strings.HasPrefix(message, "invalid header option") { // such as count: >= 10
-		message += ": a value that begins with > or | stands between quotes"
+	for _, of := range syntaxHints {
+		if strings.HasPrefix(message, of.message) {
+			message += ": " + of.hint
+			break
+		}
 	}
-	d.AddError(at, "", "not YAML: %s", message)
+	if line := d.unclosedQuote(at.Line); line > 0 && strings.Contains(message, "not allowed in this context") {
+		message += fmt.Sprintf("; a quote in line %d is not closed there", line)
+	}
+	d.AddError(at, d.keyOfLine(at.Line), "not YAML: %s", message)
+}
+
+// syntaxHints has plain words for messages of the parser that begin so; of those that fit, the first counts.
+var syntaxHints = []struct{ message, hint string }{
+	{"invalid header option", "a value that begins with > or | stands between quotes"}, // such as count: >= 10
+	{"found character '\t'", "a tab stands in front of the line: indent with blanks"},
+	{"sequence end token ']' not found", "a [ is not closed, or a text in the list needs quotes"},
+	{"could not find flow map", "a { is not closed, or a text in the mapping needs quotes"},
+	{"mapping value is not allowed", "a text with a colon and a blank stands between quotes"},
+	{"value is not allowed in this context. map key-value is pre-defined", "a text that has quotes in it, or is not closed, needs other quotes around it: '…\"…'"},
+	{"value is not allowed in this context", "the line is indented otherwise than those around it, or goes on behind a value that has ended"},
+	{"non-map value is specified", "a text behind | or > is indented more than its key"},
+	{"could not find end character", "a quote is not closed"},
+}
+
+var keyOfLine = regexp.MustCompile(`^[\t -]*([A-Za-z_@][\w.@-]{0,60}):(\s|$)`)
+
+// keyOfLine returns the key that a line begins with, "" if it has none.
+func (d *Document) keyOfLine(number int) string {
+	lines := strings.SplitN(string(d.data), "\n", number+1)
+	if number < 1 || number > len(lines) {
+		return ""
+	}
+	if match := keyOfLine.FindStringSubmatch(lines[number-1]); match != nil {
+		return match[1]
+	}
+	return ""
+}
+
+// unclosedQuote returns the number of the last line before number whose value begins with a quote that the line does not close, 0 if there is none.
+func (d *Document) unclosedQuote(number int) (found int) {
+	for i, line := range strings.SplitN(string(d.data), "\n", number+1) {
+		if i+1 >= number {
+			break
+		}
+		key := keyOfLine.FindString(line)
+		value := strings.TrimSpace(line[len(key):])
+		if key != "" && strings.HasPrefix(value, `"`) && strings.Count(value, `"`)%2 != 0 {
+			found = i + 1
+		}
+	}
+	return found
 }
 
 // Aliases returns where the file uses aliases or merge keys, for readers that do not support them.
