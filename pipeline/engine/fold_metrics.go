@@ -48,7 +48,7 @@ func (n *ruleNames) label(rule string) string {
 }
 
 func newFoldMetrics(factory metrics.Factory) foldMetrics {
-	return foldMetrics{
+	m := foldMetrics{
 		signals: factory.LabelledCounters("tidegate_correlation_signals_total",
 			"Events in the signals topic, by what became of them: added to a group, or unknown because their rule is not loaded in that "+
 				"version. Of those that were added some came late, were forced before their time for lack of memory, or were dropped because their "+
@@ -66,6 +66,10 @@ func newFoldMetrics(factory metrics.Factory) foldMetrics {
 			"Values that rules of first_seen remember, by partition of the signals topic.", "partition"),
 		names: &ruleNames{known: map[string]struct{}{}},
 	}
+	for _, reason := range []string{"evicted", "late", "forced", "dropped"} {
+		m.incomplete.WithLabelValues(otherRules, reason) // it is there before it counts
+	}
+	return m
 }
 
 // foldCounts are what a fold had counted when it was exported last.
