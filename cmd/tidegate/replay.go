@@ -157,6 +157,9 @@ func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr i
 	if r.progress != nil {
 		r.progress.removeStatus()
 	}
+	if r.fold != nil {
+		warnOfUngrouped(stderr, r.rules)
+	}
 
 	// The table is left out if no file could be read.
 	if !r.printEvents && !r.printMatches && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
@@ -432,4 +435,12 @@ func (r *replay) printTable() {
 	}
 	_ = writer.Flush()
 	r.printGroups(r.out)
+}
+
+// warnOfUngrouped names the correlation rules that have selected events without a field of their group: such a rule is silent.
+func warnOfUngrouped(stderr io.Writer, set *rules.Set) {
+	for _, rule := range set.Ungrouped() {
+		_, _ = fmt.Fprintf(&stripControlWriter{out: stderr}, "warning: %s selects %s that belong to no group: they have no %s\n",
+			rule.Rule, countOf(int(rule.Events), "event"), rule.Lacked)
+	}
 }

@@ -384,7 +384,7 @@ func loadRulesWith(load setLoader, dir, sigmaDir string, withShipped bool) (set 
 		err = fmt.Errorf("%w\n%s is read alone: if it needs lists, macros or rules of other files, name its folder", err, dir)
 	case err != nil || len(broken) > 0:
 	case dir != "" && set.Own() == 0:
-		err = fmt.Errorf("read rules: %s holds no rule: rules are in files that end in .yaml or .yml", dir)
+		err = fmt.Errorf("read rules: %s holds no rule: no file of it that ends in .yaml or .yml has one", dir)
 	case sigmaDir != "" && set.FromSigma()+len(set.Refused()) == 0:
 		err = fmt.Errorf("read Sigma rules: %s holds none: they are in files that end in .yml or .yaml", sigmaDir)
 	}

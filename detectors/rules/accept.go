@@ -18,6 +18,7 @@ const (
 	hintBrackets   = "brackets"
 	hintGroup      = "group"
 	hintShadowed   = "shadowed"
+	hintTag        = "tag"
 
 	hintMissingCase    = "missing-case"    // rules test fails with it, so that it cannot be accepted
 	hintVersion        = "version"         // of two folders: nothing of one file
@@ -26,7 +27,7 @@ const (
 
 // acceptableHints are the hints that a rule can accept.
 var acceptableHints = []string{
-	hintNoIndexKey, hintNeverTrue, hintAlwaysTrue, hintValueForm, hintAbsent, hintBrackets, hintGroup, hintShadowed,
+	hintNoIndexKey, hintNeverTrue, hintAlwaysTrue, hintValueForm, hintAbsent, hintBrackets, hintGroup, hintShadowed, hintTag,
 }
 
 // parseAccept reads the hints that a rule accepts, with the reasons: {no-index-key: few events have a session}.

@@ -22,6 +22,9 @@ func (r *resolver) builtin(builtinNode *ast.BuiltinNode) *node {
 	case "len":
 		return r.lengthOf(builtinNode)
 	}
+	if hint := foreignFunctions[strings.ToLower(builtinNode.Name)]; hint != "" {
+		return r.addError(builtinNode, "%s() is not part of the rule language: write %s", builtinNode.Name, hint)
+	}
 	return r.addError(builtinNode, "%s() is not part of the rule language%s", builtinNode.Name, config.DidYouMean(builtinNode.Name, functions))
 }
 
@@ -145,6 +148,9 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 	}
 	if hint := foreignWords[strings.ToLower(id.Value)]; hint != "" {
 		return r.addError(callNode, "%s is not an operator: %s", id.Value, hint)
+	}
+	if hint := foreignFunctions[strings.ToLower(id.Value)]; hint != "" {
+		return r.addError(callNode, "unknown function %q: write %s", id.Value, hint)
 	}
 	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
 }

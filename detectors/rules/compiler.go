@@ -419,6 +419,12 @@ func (c *compiler) lintCases(rule *Rule) {
 		lint.Hint, lint.Message = hintGroup, message
 		c.lints = append(c.lints, lint)
 	}
+	for _, tag := range rule.Tags {
+		if wrong := wrongTag(tag); wrong != "" {
+			lint.Hint, lint.Message = hintTag, wrong
+			c.lints = append(c.lints, lint)
+		}
+	}
 	if missing := rule.missingCase(); missing != "" {
 		lint.Hint, lint.Message = hintMissingCase, "has no "+missing
 		c.lints = append(c.lints, lint)

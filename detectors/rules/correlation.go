@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
@@ -20,6 +21,10 @@ type step struct {
 	index  int
 	group  []ruleValue // in the order of rule.Group; none: the owner of the event
 	values []ruleValue // what is counted
+
+	// Events that lacked a value of the group, or what is counted, and so are no signals, and the name of one that they lacked.
+	ungrouped atomic.Uint64
+	lacked    atomic.Pointer[string]
 
 	// Of a step that refers to a rule: what the condition of another step has itself.
 	datasets   datasetMask
@@ -189,18 +194,18 @@ func (s *Set) Correlations() (out []*correlate.Rule) {
 	return out
 }
 
-// signal returns the signal of an event that matches the step. There is none if the event lacks a field that
-// the rule groups by or counts: it can belong to no group. alert is the text of the rule that the event
-// matches, for a rule without one.
-func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, ok bool) {
+// signal returns the signal of an event that matches the step. There is none if the event lacks a value that
+// the rule groups by or counts, whose name is lacked: it can belong to no group. alert is the text of the rule that the
+// event matches, for a rule without one.
+func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, lacked string) {
 	for _, value := range s.group {
 		if !value.has(v) {
-			return signal, false
+			return signal, value.name()
 		}
 	}
 	for _, value := range s.values {
 		if !value.has(v) {
-			return signal, false
+			return signal, value.name()
 		}
 	}
 	if s.rule.template != nil {
@@ -228,7 +233,34 @@ func (s *step) signal(v *eventValues, alert template) (signal correlate.Signal, 
 			signal.ValueHigh = binary.LittleEndian.Uint64(hash[8:])
 		}
 	}
-	return signal, true
+	return signal, ""
+}
+
+// countUngrouped counts an event that is no signal because it lacks a value.
+func (s *step) countUngrouped(lacked string) {
+	s.rule.stats.ungrouped.Add(1)
+	if s.ungrouped.Add(1) == 1 {
+		s.lacked.Store(&lacked)
+	}
+}
+
+// An Ungrouped rule has selected events that lack a value of its group, or the value that it counts.
+type Ungrouped struct {
+	Rule   string
+	Lacked string // the first value that was missing
+	Events uint64
+}
+
+// Ungrouped returns the correlation rules that have selected events that belong to no group, since the set was loaded.
+func (s *Set) Ungrouped() (out []Ungrouped) {
+	for _, rule := range s.evaluated {
+		for _, step := range rule.signalSteps {
+			if lacked := step.lacked.Load(); lacked != nil {
+				out = append(out, Ungrouped{step.rule.ID, *lacked, step.ungrouped.Load()})
+			}
+		}
+	}
+	return out
 }
 
 // describeSignals returns how many signals of each step came, and what each group has and waits for, for the message of a case that failed. Of a

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"tidegate/pipeline"
 	"tidegate/pipeline/correlate"
 )
@@ -328,5 +331,39 @@ func TestLengthsOfTimeHaveDays(t *testing.T) {
 		if got := formatDuration(length); got != want {
 			t.Errorf("%v: %s, want %s", length, got, want)
 		}
+	}
+}
+
+// TestEventsThatBelongToNoGroupAreCounted, with the value that they lack: of the group, and what is counted; also of a rule that is referred to.
+func TestEventsThatBelongToNoGroupAreCounted(t *testing.T) {
+	const text = `
+- {id: plain, title: t, severity: low, when: 'message contains "failed"', group: [host.name]}
+- {id: many, title: t, severity: low, when: 'message contains "failed"', count: 2, within: 1m, group: [host.name]}
+- {id: users, title: t, severity: low, when: 'message contains "failed"', distinct: {field: user, count: 2}, within: 1m, group: [container.id], let: {user: 'value(message, "user")'}}
+- {id: refers, title: t, severity: low, rule: plain, count: 2, within: 1m, group: [source.ip]}
+- {id: grouped, title: t, severity: low, when: 'message contains "failed"', count: 2, within: 1m, group: [container.id]}
+`
+	registry := prometheus.NewRegistry()
+	set, err := Compile(Default(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, NewMetrics(registry))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, message := range []string{"failed", "failed user=a", "other"} {
+		event := logEvent(message)
+		event.Container = &pipeline.Container{Id: "c"}
+		set.Signals([]*pipeline.Event{event})
+	}
+	got := fmt.Sprint(set.Ungrouped())
+	if want := "[{many host.name 2} {refers source.ip 2} {users user 1}]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	want := `# HELP tidegate_detectors_rules_ungrouped_total Events that a correlation rule selected and that belong to no group: they lack a field of its group, or the one that it counts.
+# TYPE tidegate_detectors_rules_ungrouped_total counter
+tidegate_detectors_rules_ungrouped_total{rule="many"} 2
+tidegate_detectors_rules_ungrouped_total{rule="refers"} 2
+tidegate_detectors_rules_ungrouped_total{rule="users"} 1
+`
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "tidegate_detectors_rules_ungrouped_total"); err != nil {
+		t.Error(err)
 	}
 }

@@ -14,6 +14,7 @@ const measuredShare = 16
 // counts.
 type ruleStats struct {
 	matches, signals, excepted, errors atomic.Uint64
+	ungrouped                          atomic.Uint64 // events that a correlation rule selects, and that lack a value of its group
 
 	runs, ns atomic.Uint64 // number and total time of the measured evaluations
 

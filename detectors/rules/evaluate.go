@@ -233,11 +233,14 @@ func (s *Set) appendSignals(signals []correlate.Signal, w *worker, rule *Rule, i
 		if !rule.isStep && (step.datasets&maskOf(event.Dataset) == 0 || s.isExcepted(w, step)) {
 			continue
 		}
-		if signal, ok := step.signal(w.values, rule.template); ok {
-			signal.Index = uint32(index)
-			step.rule.stats.signals.Add(1)
-			signals = append(signals, signal)
+		signal, lacked := step.signal(w.values, rule.template)
+		if lacked != "" {
+			step.countUngrouped(lacked)
+			continue
 		}
+		signal.Index = uint32(index)
+		step.rule.stats.signals.Add(1)
+		signals = append(signals, signal)
 	}
 	return signals
 }

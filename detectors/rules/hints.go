@@ -70,7 +70,19 @@ func parseError(source string, err error) syntaxError {
 	if word := strings.TrimSpace(before); strings.HasSuffix(word, "NOT") && strings.Trim(word, "NOT( ") == "" {
 		return syntaxError{at - len(before) + strings.Index(before, "NOT"), "NOT is not an operator: write not in lower case"}
 	}
-	return syntaxError{at, parseMessage(source, shown(parserError.Message))}
+	message := shown(parserError.Message)
+	if badNumber.MatchString(message) {
+		// expr's lexer stops within the literal.
+		runes := []rune(source)
+		begin := at
+		for begin > 0 && endOfName(runes[:at], begin-1) == at {
+			begin--
+		}
+		if literal := string(runes[begin:endOfName(runes, begin)]); unitHint(literal) != "" {
+			return syntaxError{begin, fmt.Sprintf("%s has no unit of this language%s", literal, unitHint(literal))}
+		}
+	}
+	return syntaxError{at, parseMessage(source, message)}
 }
 
 // parseMessage returns a message of expr's parser in the words of the rule language. It returns a message
@@ -155,6 +167,9 @@ func unknownName(name string, ns *names) string {
 		return name + ` is not part of the rule language: an absent text is "", an absent number 0; ` +
 			"has(user.name) is true where there is one"
 	}
+	if slices.Contains(functions, name) {
+		return fmt.Sprintf("%s is a function: write %s(…)", name, name)
+	}
 	known := fieldNames()
 	if ns != nil {
 		for m := range ns.macros {
@@ -168,6 +183,16 @@ func unknownName(name string, ns *names) string {
 // didYouMeanField is config.DidYouMean for names with dots. If no known name is similar, it suggests names
 // with the same last word.
 func didYouMeanField(name string, known []string) string {
+	if longer := longerNames(name, known); len(longer) > 0 {
+		return didYouMeanOneOf(longer)
+	}
+	field := foreignField(name)
+	if field != "" && strings.Contains(field, "(") {
+		return ", did you mean " + field + "?"
+	}
+	if field != "" {
+		return didYouMeanOneOf([]string{field})
+	}
 	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint
 	}
@@ -192,8 +217,12 @@ func didYouMeanField(name string, known []string) string {
 	if len(same) == 0 || len(same) > 3 { // More than three suggestions do not help.
 		return ""
 	}
-	quoted := make([]string, len(same))
-	for i, candidate := range same {
+	return didYouMeanOneOf(same)
+}
+
+func didYouMeanOneOf(names []string) string {
+	quoted := make([]string, len(names))
+	for i, candidate := range names {
 		quoted[i] = fmt.Sprintf("%q", candidate)
 	}
 	return ", did you mean " + strings.Join(quoted, " or ") + "?"

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +47,7 @@ func hideLiterals(source string) string {
 			i = endOfName(runes, i+1)
 		case unicode.IsDigit(c):
 			end := endOfName(runes, i)
-			if _, _, ok := cutUnit(string(runes[i:end])); ok {
+			if literal := string(runes[i:end]); hasUnit(literal) {
 				for ; i < end; i++ {
 					runes[i] += hiddenBase
 				}
@@ -89,6 +90,15 @@ func endOfName(runes []rune, i int) int {
 		i++
 	}
 	return i
+}
+
+// compound matches a length of time of several parts, such as 1h30m.
+var compound = regexp.MustCompile(`^([0-9]{1,9}(ns|us|ms|s|m|h|d)){2,6}$`)
+
+// hasUnit reports whether a literal is a number with a unit, or a length of time of several parts.
+func hasUnit(literal string) bool {
+	_, _, ok := cutUnit(literal)
+	return ok || compound.MatchString(literal)
 }
 
 // cutUnit divides a literal into its number and the value of its unit.
@@ -142,6 +152,13 @@ func (r *resolver) listLiteral(id *ast.IdentifierNode) *node {
 
 // literalValue returns a duration in nanoseconds, or a size in bytes.
 func literalValue(literal string) (int64, error) {
+	if compound.MatchString(literal) {
+		length, err := parseDuration(literal)
+		if err != nil {
+			return 0, fmt.Errorf("%s is not a length of time, or too long: write 1d12h or 1h30m", literal)
+		}
+		return int64(length), nil
+	}
 	number, unit, _ := cutUnit(literal)
 	number = strings.ReplaceAll(number, "_", "")
 	if whole, err := strconv.ParseInt(number, 10, 64); err == nil {

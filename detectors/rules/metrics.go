@@ -58,6 +58,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 				func(s *ruleStats) float64 { return float64(s.excepted.Load()) }),
 			perRule("errors_total", "Evaluations of the rule that divided by zero.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.errors.Load()) }),
+			perRule("ungrouped_total", "Events that a correlation rule selected and that belong to no group: they lack a field of its group, or the one that it counts.",
+				prometheus.CounterValue, func(s *ruleStats) float64 { return float64(s.ungrouped.Load()) }),
 			perRule("sampled_seconds_total", "Time of the measured evaluations of the rule, about one in 16.", prometheus.CounterValue,
 				func(s *ruleStats) float64 { return float64(s.ns.Load()) / 1e9 }),
 			perRule("sampled_runs_total", "Measured evaluations of the rule.", prometheus.CounterValue,

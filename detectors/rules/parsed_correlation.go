@@ -300,6 +300,10 @@ func (r *parsedRule) parseFirstSeen(form *yamlFirstSeen) {
 	const day = 24 * time.Hour
 	compiled.Baseline = parseLength(node, "baseline", form.Baseline, day, 0, maxMemory)
 	compiled.ExpireAfter = parseLength(node, "expire_after", form.ExpireAfter, 30*day, time.Minute, maxMemory)
+	if compiled.Baseline >= compiled.ExpireAfter {
+		node.Errorf("baseline (%s) is not shorter than expire_after (%s): values would be new again before the group has learned them",
+			formatDuration(compiled.Baseline), formatDuration(compiled.ExpireAfter))
+	}
 }
 
 // parseInterval sets which contacts are regular.
@@ -413,7 +417,7 @@ func (r *parsedRule) parseBounds(key string, node config.Node, parse func(string
 	case written == "":
 		node.Errorf("is empty: a value that begins with > stands between quotes")
 	case !ok:
-		node.Errorf("%q is not a number, a comparison such as \">= 10\" or \"< 3\", or a range such as \"10..100\"", written)
+		node.Errorf("%q is not a number, a comparison such as \">= 10\" or \"< 3\", or a range such as \"10..100\"%s", written, unitHint(strings.TrimLeft(written, "<>= ")))
 	case high < 0, high == correlate.NoMax && low < 1:
 		node.Errorf("%s never holds, or always", written)
 	}
@@ -454,7 +458,7 @@ func parseLength(node config.Node, key string, value config.Node, otherwise, low
 	length, err := parseDuration(written)
 	switch {
 	case err != nil:
-		value.Errorf("%q is not a length of time such as 30s, 5m, 12h or 7d", written)
+		value.Errorf("%q is not a length of time such as 30s, 5m, 12h or 7d%s", written, unitHint(written))
 	case length < low || length > high:
 		value.Errorf("must be from %s to %s", formatDuration(low), formatDuration(high))
 	}

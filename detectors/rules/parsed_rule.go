@@ -89,6 +89,11 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 		return nil
 	}
 
+	if hasKey(node, "detection") && !hasKey(node, "when") {
+		node.Errorf("is a Sigma rule: load its folder with rules.sigma or --sigma, or convert it (tidegate rules convert sigma)")
+		return nil
+	}
+
 	// 1. Errors name the rule by its id, so the id is read first.
 	node = node.Named("")
 	for _, entry := range node.Entries() {
