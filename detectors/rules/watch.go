@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -96,9 +97,22 @@ func (w *Watcher) loadRules() (*Set, error) {
 	return set, nil
 }
 
+// minQuartered is the number of rules from which on the loss of three quarters of them is held back, although they are too few for the loss of
+// half to be one: a person may well have removed some of a few.
+const minQuartered = 4
+
+// lossOfRules returns how a folder has lost most of its rules, "" if it has not.
+func lossOfRules(rules, before int) string {
+	loss := watch.Content{Entries: rules}.LossFrom(watch.Content{Entries: before})
+	if loss == "" && before >= minQuartered && rules <= before/4 {
+		return fmt.Sprintf("it has %d, and had %d", rules, before)
+	}
+	return loss
+}
+
 // holdsBack reports whether a folder is held back because it has lost most of its rules.
 func (w *Watcher) holdsBack(name, dir string, rules, before int) bool {
-	loss := watch.Content{Entries: rules}.LossFrom(watch.Content{Entries: before})
+	loss := lossOfRules(rules, before)
 	holds, isNew := w.Guard.Holds(name, loss, w.Config.LossGrace)
 	if isNew {
 		w.Log.Warn("rules held back, their folder has lost most of them; those that were loaded before stay: "+

@@ -371,3 +371,25 @@ func TestErrorsThatAreGoneAreLogged(t *testing.T) {
 		}
 	})
 }
+
+// TestLossesOfRulesThatAreHeldBack: half of ten and more, three quarters of four to nine, all of any.
+func TestLossesOfRulesThatAreHeldBack(t *testing.T) {
+	check := func(before, after int, want bool) {
+		t.Helper()
+		if got := lossOfRules(after, before) != ""; got != want {
+			t.Errorf("from %d to %d: held %t", before, after, got)
+		}
+	}
+	check(11, 1, true)
+	check(10, 5, true)
+	check(10, 6, false)
+	check(9, 4, false)
+	check(9, 2, true)
+	check(8, 1, true)
+	check(8, 3, false)
+	check(4, 1, true)
+	check(4, 2, false)
+	check(3, 1, false)
+	check(1, 0, true)
+	check(0, 0, false)
+}
