@@ -77,7 +77,7 @@ func TestRuleThatDoesNotCompileIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if set.FromSigma() != 1 || len(set.Refused()) != 1 || !strings.Contains(set.Refused()[0].Err.Error(), "b.yml:1:1: regular expression of 1001 bytes") {
+	if set.FromSigma() != 1 || len(set.Refused()) != 1 || !strings.Contains(set.Refused()[0].Err.Error(), "b.yml:7:27: detection.s.cs-uri-stem|re: regular expression of 1001 bytes") {
 		t.Errorf("%d loaded, refused: %v", set.FromSigma(), set.Refused()[0].Err)
 	}
 }
