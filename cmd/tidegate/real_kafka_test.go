@@ -119,7 +119,7 @@ func (k *kafkaSetup) expectStored(rounds, requests int) {
 	k.expectRows("alerts count the stored verdicts", `SELECT count()
 		FROM (SELECT rule, sum(count) AS n FROM alerts GROUP BY rule) AS a
 		FULL OUTER JOIN (SELECT arrayJoin("verdict.rule") AS rule, count() AS n FROM events GROUP BY rule) AS v
-		USING (rule) WHERE a.n != v.n`, "0")
+		USING (rule) WHERE v.n > 0 AND a.n != v.n`, "0") // rules over several events have no verdicts
 
 	k.expectRows("every event is stored once", `SELECT count() = uniqExact("event.id"),
 		count() = uniqExact((_partition, _offset, _index)), uniqExact(_partition) > 1 FROM events`, "1 1 1")

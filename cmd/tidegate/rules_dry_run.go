@@ -48,7 +48,7 @@ func (p *rulesPush) newestBundle(ctx context.Context) (*bundles.Bundle, error) {
 	if len(p.keys) == 0 {
 		return nil, errors.New("rules.bundle_keys is empty: without a key the bundle on the topic cannot be verified; name one, or give --key")
 	}
-	topic, err := bundles.Read(ctx, p.client, p.keys)
+	topic, err := bundles.ReadWhole(ctx, p.client, p.keys)
 	if errors.Is(err, kafkago.UnknownTopicOrPartition) {
 		return nil, nil
 	}

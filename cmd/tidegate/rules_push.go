@@ -245,7 +245,7 @@ func newPush(flags *pushFlags, isDryRun bool) (*rulesPush, error) {
 
 // findEarlier returns the bundle that a rollback sends again.
 func (p *rulesPush) findEarlier(ctx context.Context, args []string) (*bundles.Bundle, error) {
-	topic, err := bundles.Read(ctx, p.client, p.keys)
+	topic, err := bundles.ReadWhole(ctx, p.client, p.keys)
 	if err != nil {
 		return nil, err
 	}

@@ -152,6 +152,15 @@ func Read(ctx context.Context, client *kafka.Client, keys []ed25519.PublicKey) (
 	return readTopic(ctx, client, keys, readPatience)
 }
 
+// ReadWhole is Read, and fails if the topic could not be read up to its end.
+func ReadWhole(ctx context.Context, client *kafka.Client, keys []ed25519.PublicKey) (*Topic, error) {
+	topic, err := Read(ctx, client, keys)
+	if err == nil && topic.IsIncomplete {
+		err = fmt.Errorf("%s has more messages than could be read in %s: somebody writes there without a key, see who may", topicName(client), readPatience)
+	}
+	return topic, err
+}
+
 func readTopic(ctx context.Context, client *kafka.Client, keys []ed25519.PublicKey, patience time.Duration) (*Topic, error) {
 	out, removals := &Topic{}, removalDetector{}
 	reader := topicReader{client: client, topic: topicName(client), next: -1}

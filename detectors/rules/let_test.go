@@ -205,8 +205,12 @@ func TestStoreQueriesOfLetFindItsMatches(t *testing.T) {
 		if !strings.ContainsAny(let, ".") && !strings.Contains(let, "message") && !strings.Contains(let, "label") {
 			continue
 		}
-		text.WriteString("- id: r" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "\n  title: t\n  severity: low\n  let: {value: '" + let + "'}\n" +
-			"  when: value " + random.pick(`== "a"`, `contains ["a", "x"]`, `!= ""`, `in ["GET", "log"]`) + " or len(value) > 5\n  group: [value]\n")
+		rule := "- id: r" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + "\n  title: t\n  severity: low\n  let: {picked: '" + let + "'}\n" +
+			"  when: picked " + random.pick(`== "a"`, `contains ["a", "x"]`, `!= ""`, `in ["GET", "log"]`) + " or len(picked) > 5\n  group: [picked]\n"
+		if _, err := compileText(t, rule); err != nil && strings.Contains(err.Error(), "is a constant") {
+			continue
+		}
+		text.WriteString(rule)
 	}
 	set, err := compileText(t, text.String())
 	if err != nil {

@@ -170,7 +170,9 @@ func (f *Fold) boundSeen(rule *Rule, v *seenValues, now uint32) {
 	}
 	if total > f.limits.Values {
 		largest := f.largestSeen()
-		f.countEvicted(largest, f.seen[largest].evictValues(total-f.limits.Values+f.limits.Values/16))
+		// At most half of what the rule has: where several have too much, the next signals evict of the others.
+		count := min(total-f.limits.Values+f.limits.Values/16, (len(f.seen[largest].values)+1)/2)
+		f.countEvicted(largest, f.seen[largest].evictValues(count))
 	}
 	if limit := max(1, f.limits.Values/groupShare); len(v.numbers) > limit {
 		v.removeExpired(rule, now)
@@ -341,7 +343,7 @@ func (f *Fold) TakeSeen() []pipeline.SeenValue {
 // but groups before their values. Where there is no room for more values it does nothing.
 func (f *Fold) RestoreSeen(rule *Rule, seen pipeline.SeenValue) {
 	v := f.seenOf(rule)
-	if len(v.values) >= f.limits.Values {
+	if f.Values() >= f.limits.Values {
 		return
 	}
 	last := v.slot(seen.Last)

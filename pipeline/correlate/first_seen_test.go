@@ -219,3 +219,31 @@ func BenchmarkSeenValues(b *testing.B) {
 		}
 	}
 }
+
+// TestRestoredValuesKeepTheBoundOfAllRules: what several rules remember is restored up to the bound of all together, and no
+// rule loses all that it knows to it.
+func TestRestoredValuesKeepTheBoundOfAllRules(t *testing.T) {
+	rules := []*correlate.Rule{
+		{ID: "a", Version: "1", Kind: correlate.FirstSeen, Baseline: time.Second, ExpireAfter: time.Hour, Steps: []correlate.Step{{}}},
+		{ID: "b", Version: "1", Kind: correlate.FirstSeen, Baseline: time.Second, ExpireAfter: time.Hour, Steps: []correlate.Step{{}}},
+	}
+	limits := correlate.DefaultLimits
+	limits.Values = 1000
+	f := correlate.New(rules, limits)
+	at := int64(1e18)
+	for _, rule := range rules {
+		group := correlate.GroupHash(rule.ID, "g")
+		f.RestoreSeen(rule, pipeline.SeenValue{Rule: rule.ID, Version: "1", Group: group, First: at, Last: at})
+		for value := range int64(900) {
+			f.RestoreSeen(rule, pipeline.SeenValue{Rule: rule.ID, Version: "1", Group: group, Value: value + 1, Last: at})
+		}
+	}
+	if f.Values() != limits.Values {
+		t.Errorf("%d values are restored", f.Values())
+	}
+	f.Add(correlate.Signal{Rule: "a", Version: "1", Group: "g", Start: at + 5e9, End: at + 5e9, Value: 1e6})
+	f.Advance(at + 10e9)
+	if values := f.Values(); values > limits.Values || values < 900 {
+		t.Errorf("%d values are left", values)
+	}
+}

@@ -177,7 +177,7 @@ func (f *Fold) Values() (count int) {
 func (f *Fold) Add(s Signal) {
 	rule := f.rules[s.Rule]
 	if rule == nil || rule.Version != s.Version || s.Step >= len(rule.Steps) {
-		f.counts.Unknown++
+		f.counts.Unknown += uint64(max(1, s.Count))
 		return
 	}
 	s.End = min(max(s.End, 0), maxTime) // distances of times must not overflow
@@ -196,9 +196,10 @@ func (f *Fold) Add(s Signal) {
 	f.waitingSize += added.size
 	for len(f.waiting) > f.limits.Waiting || f.limits.Bytes > 0 && f.waitingSize > 4*f.limits.Bytes {
 		// What is matched now may lack signals that are still to come, as if the signal had come late.
-		f.counts.Forced++
-		if forced := f.waiting[0].Rule; f.rules[forced] != nil {
-			f.ofRule(forced).Forced++
+		forced := &f.waiting[0].Signal
+		f.counts.Forced += uint64(forced.count())
+		if f.rules[forced.Rule] != nil {
+			f.ofRule(forced.Rule).Forced += uint64(forced.count())
 		}
 		f.watermark = max(f.watermark, f.waiting[0].End)
 		before := len(f.matches)

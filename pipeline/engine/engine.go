@@ -121,7 +121,8 @@ type Deps struct {
 	seenInterval time.Duration // 0: seenInterval; tests set it
 }
 
-// The failpoints of a block, in the order in which a block passes them.
+// The failpoints: those of a block of events, in the order in which it passes them, and AfterAlerts… of a block
+// of signals, which passes BeforeIntent and AfterIntent, too.
 const (
 	BeforeIntent       = "before-intent"
 	AfterIntent        = "after-intent"

@@ -118,6 +118,7 @@ func (f *foldWorker) processPartition(ctx context.Context) error {
 func (f *foldWorker) exportMetrics() {
 	f.counts = f.metrics.fold.export(f.partition.ID, f.fold, f.counts)
 	f.metrics.openWindows.WithLabelValues(f.label).Set(float64(f.grouper.OpenWindows()))
+	f.metrics.fold.lag.WithLabelValues(f.label).Set(float64(max(0, f.logEnd-f.nextOffset)))
 }
 
 // removeMetrics removes what the fold holds from the metrics: the partition was revoked.
@@ -143,7 +144,6 @@ func (f *foldWorker) processFromCommitted(ctx context.Context) error {
 	if err := f.foldUntil(ctx, end, true); err != nil {
 		return err
 	}
-	f.letters = nil             // written before the offset was committed
 	f.counts = countsOf(f.fold) // what is read again was counted before
 	f.nextOffset = max(end, f.state.offset)
 	if found {
@@ -271,6 +271,10 @@ func (f *foldWorker) foldUntil(ctx context.Context, end int64, areCommitted bool
 				return err
 			}
 			f.popRecord()
+			if areCommitted {
+				clear(f.letters) // they were written before the offset was committed
+				f.letters = f.letters[:0]
+			}
 			if areCommitted && f.fold.ChangedSeen() >= maxChangedSeen {
 				if err := f.storeSeen(ctx); err != nil {
 					return err

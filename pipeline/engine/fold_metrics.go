@@ -15,6 +15,7 @@ type foldMetrics struct {
 	signals    *prometheus.CounterVec // by what became of them
 	incomplete *prometheus.CounterVec // by rule and reason
 	lost       prometheus.Counter     // messages
+	lag        *prometheus.GaugeVec   // by partition of the signals topic
 	groups     *prometheus.GaugeVec   // by partition of the signals topic
 	values     *prometheus.GaugeVec   // by partition of the signals topic
 	names      *ruleNames
@@ -59,7 +60,9 @@ func newFoldMetrics(factory metrics.Factory) foldMetrics {
 				"events that came late, were forced before their time, or were dropped because their group had too many. The first "+
 				"1,000 rules are named.", "rule", "reason"),
 		lost: factory.Counter("tidegate_correlation_lost_messages_total",
-			"Messages of the signals topic that were deleted before they were read: no rule has counted them."),
+			"Messages of the signals topic that were deleted before they were read: no alert has counted them."),
+		lag: factory.GaugeVec("tidegate_correlation_lag_messages",
+			"Messages of the signals topic that are not folded yet, by its partition. Alerts of all rules wait for them.", "partition"),
 		groups: factory.GaugeVec("tidegate_correlation_groups",
 			"Groups of correlation rules with a window, by partition of the signals topic.", "partition"),
 		values: factory.GaugeVec("tidegate_correlation_values",
@@ -116,6 +119,7 @@ func (m *foldMetrics) export(partition int, fold *correlate.Fold, before foldCou
 
 // remove removes the metrics of a partition of the signals topic.
 func (m *foldMetrics) remove(partition string) {
+	m.lag.DeleteLabelValues(partition)
 	m.groups.DeleteLabelValues(partition)
 	m.values.DeleteLabelValues(partition)
 }

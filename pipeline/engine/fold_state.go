@@ -28,7 +28,7 @@ type foldSource struct {
 	blockTime int64 // of the last block with signals or matches
 	part      uint32
 	watermark int64 // told last, rounded down to ms
-	heard     int64 // time of the last record, rounded down to ms
+	heard     int64 // time of the last record with a watermark, rounded down to ms
 }
 
 // stalledAfter is the time after which nobody waits any more for a partition of the events topic that tells nothing, because
@@ -71,7 +71,9 @@ func (s *foldState) read(offset, recordTime int64, block *pipeline.SignalBlock) 
 		source.heard += gap
 	}
 	s.newest = max(s.newest, recordTime)
-	source.heard = max(source.heard, toMillisecond(recordTime))
+	if block.Watermark > 0 { // an engine without rules over several events tells none, and must not be waited for
+		source.heard = max(source.heard, toMillisecond(recordTime))
+	}
 	// By the clock of the broker, since that of an engine may be ahead.
 	source.watermark = max(source.watermark, toMillisecond(min(block.Watermark, recordTime-int64(lateness))))
 	s.sources[block.Partition] = source

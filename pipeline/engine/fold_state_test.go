@@ -240,3 +240,23 @@ func (h *harness) grow(name string, partitions int) {
 		}
 	}
 }
+
+// TestPartitionThatWritesNoWatermarkIsNotWaitedFor: an engine without rules over several events writes matches alone.
+func TestPartitionThatWritesNoWatermarkIsNotWaitedFor(t *testing.T) {
+	state := &foldState{sources: map[int32]foldSource{}}
+	second := int64(time.Second)
+	start := ago(time.Hour)
+	state.read(0, start, blockOf(1, 0, 0, start-5*second, 0))
+	for i := range int64(70) {
+		at := start + i*second
+		state.read(2*i+1, at, blockOf(1, at, 0, 0, 1))
+		state.read(2*i+2, at, blockOf(2, 0, 0, at-3*second, 0))
+		want := start - 5*second
+		if i >= 60 {
+			want = at - 3*second
+		}
+		if state.watermark != want {
+			t.Fatalf("after %d s the watermark is %d s behind", i, (at-state.watermark)/second)
+		}
+	}
+}

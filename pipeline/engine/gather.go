@@ -11,7 +11,8 @@ import (
 // gatherBlock forms the next block from nextOffset on. It returns true when the block holds messages and is
 // full or has waited for the linger time, and false when no message arrived for the idle time.
 //
-// gatherBlock fails only if ctx has ended, or with consumer.ErrLogReplaced. The messages of the unfinished
+// gatherBlock fails only if ctx has ended, with consumer.ErrLogReplaced, or with errRestart: the signals topic has
+// fewer partitions than before. The messages of the unfinished
 // block have no intent then, so the next owner of the partition gathers them again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	block := &w.block

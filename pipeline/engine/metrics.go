@@ -107,7 +107,7 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 			&m.unfinished,
 		},
 		{"signals", "Events that match a step of a correlation rule, written to the signals topic.", &m.signals},
-		{"rejected_signals", "Signals that the signals topic rejected.", &m.signalsRejected},
+		{"rejected_signals", "Signals and matches that the signals topic rejected: they count in no alert.", &m.signalsRejected},
 		{"verdicts", "Verdicts of detectors on stored events.", &m.verdicts},
 		{"alerts", "Alerts opened.", &m.alerts},
 		{"alert_revisions", "Revisions of alerts written, the first one of each alert included.", &m.revisions},

@@ -136,6 +136,9 @@ func (w *worker) writeSignals(ctx context.Context, block *block) error {
 	if block.correlation == nil && len(counter.list) == 0 {
 		return nil
 	}
+	if err := w.confirmOwnership(ctx, block); err != nil {
+		return err
+	}
 	if err := w.beginParts(ctx, block.time, block.signalPartitions); err != nil {
 		return err
 	}

@@ -134,6 +134,9 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 		if errors.Is(err, consumer.ErrLogReplaced) {
 			return w.endOfRun(ctx, err)
 		}
+		if errors.Is(err, errRestart) {
+			return err
+		}
 		if err != nil {
 			break // ctx has ended
 		}
