@@ -402,7 +402,7 @@ func TestPackRefuses(t *testing.T) {
 // TestKeysOfOpenSSL: keys and signatures are the ones of openssl, in both directions.
 func TestKeysOfOpenSSL(t *testing.T) {
 	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("openssl is not installed")
+		t.Fatal("openssl is not installed; deploy/setup-test.sh installs it")
 	}
 	dir := t.TempDir()
 	run := func(args ...string) {

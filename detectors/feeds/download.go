@@ -151,7 +151,7 @@ func (d *download) update(ctx context.Context) error {
 	return d.writeGoodState(next)
 }
 
-// writeGoodState replaces the state of the file, which is what the server has now.
+// writeGoodState writes the state of a download that succeeded: the file is what the server has now.
 func (d *download) writeGoodState(state downloadState) error {
 	state.HeldSince, state.LastGood = time.Time{}, time.Now().UTC()
 	d.metrics.held.WithLabelValues(d.cfg.Name).Set(0)

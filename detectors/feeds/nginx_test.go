@@ -53,7 +53,7 @@ func startNginx(t *testing.T) *nginx {
 		path = "/usr/sbin/nginx"
 	}
 	if _, err := os.Stat(path); err != nil {
-		t.Skip("no nginx: make setup")
+		t.Fatal("nginx is not installed; deploy/setup-test.sh installs it")
 	}
 	n := &nginx{T: t, dir: t.TempDir()}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

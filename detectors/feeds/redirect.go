@@ -77,7 +77,7 @@ type hop struct {
 	home         *string // the network that it may lead to beside the Internet; nil: any
 }
 
-// requestHop makes one request. network is what the address of the server is if it is none of the Internet.
+// requestHop makes one request and follows no redirect. network is the kind of network of the server if it is not on the Internet.
 func (d *download) requestHop(ctx context.Context, hop hop) (response *http.Response, network string, err error) {
 	networkOf := d.networkOf
 	if networkOf == nil {

@@ -65,7 +65,7 @@
 //	   ↓        after-alerts-publish
 //	closed      commit the end of the block
 //
-// fold_state.go is what its place in the topic consists of, fold_seen.go what rules of FirstSeen remember.
+// fold_state.go has its place in the topic, and fold_seen.go stores and restores what rules of FirstSeen remember.
 //
 // # Errors of an insert
 //
